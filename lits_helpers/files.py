@@ -1,0 +1,76 @@
+"""Files that appear whole or not at all."""
+
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+TEMPORARY_PREFIX = ".part-"
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, renamed to `path` when the block ends without an error.
+
+    The temporary name keeps the suffix (libraries choose the format by it). After an error whatever was
+    written is removed and an existing `path` is untouched.
+
+    Args:
+        path: final name of a file or folder; its folder is made if absent.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():  # os.replace cannot replace a folder that holds files
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+    except BaseException:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def remove_leftovers(folder: str | os.PathLike) -> int:
+    """Remove what killed runs left under temporary names anywhere below `folder`; return how many.
+
+    Call it only while nothing else writes there.
+    """
+    leftovers = sorted(Path(folder).rglob(f"{TEMPORARY_PREFIX}*"), reverse=True)
+    for leftover in leftovers:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def write_json(path: str | os.PathLike, content: object) -> Path:
+    """Write `content` as JSON, whole or not at all; the same content gives the same bytes."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def read_json(path: str | os.PathLike) -> dict:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: the file is no JSON; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is not valid JSON ({error}); delete it to have it made again") from error
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """Return the BLAKE2b hash (32 hex digits) of a file's content."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

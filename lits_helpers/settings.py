@@ -1,0 +1,250 @@
+"""Every knob in one place: how pixels become input, the recipes, folders and the LITS_* variables."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+
+SOURCES = ("phantom", "folder", "kaggle")
+
+
+@dataclass(frozen=True)
+class InputSpec:
+    """How a slice in HU becomes model input. Stored in every checkpoint and used by all that feed a model.
+
+    Attributes:
+        size: side of the square model input, pixels; the longer side of a slice is resized to it.
+        window: HU (low, high) mapped to [0, 1]; None maps each slice's own minimum and maximum.
+        channels: input channels of the model; a single slice is repeated to fill them.
+        context: neighbouring slices on each side that become channels; 0, or (channels - 1) / 2.
+        normalization: "unit" leaves [0, 1]; "imagenet" subtracts ImageNet's mean and divides by its deviation.
+    """
+
+    size: int
+    window: tuple[float, float] | None
+    channels: int = 1
+    context: int = 0
+    normalization: str = "unit"
+
+    def __post_init__(self):
+        if self.size < 32 or self.size % 32:
+            raise ValueError(f"InputSpec.size must be a multiple of 32 (both networks halve it), got {self.size}")
+        if self.window is not None:
+            low, high = self.window
+            if not low < high:
+                raise ValueError(f"InputSpec.window must be (low, high) in HU with low < high, got {self.window}")
+            object.__setattr__(self, "window", (float(low), float(high)))  # JSON gives a list
+        if self.context and self.channels != 2 * self.context + 1:
+            raise ValueError(
+                f"InputSpec.channels must be 2 * context + 1 = {2 * self.context + 1}, got {self.channels}"
+            )
+        if self.normalization not in ("unit", "imagenet"):
+            raise ValueError(f'InputSpec.normalization must be "unit" or "imagenet", got {self.normalization!r}')
+
+    @property
+    def levels(self) -> int:
+        """Highest stored grey level: windowed slices are 8-bit as in system A's PNG, min-max slices 16-bit."""
+        return 65535 if self.window is None else 255
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What both trainings share. See DESIGN: `original` as published, `default` the best we know."""
+
+    name: str
+    spec: InputSpec
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    betas: tuple[float, float] = (0.9, 0.999)
+    schedule: str = "constant"  # or "cosine": down to 1 % of the learning rate
+    augment: bool = False  # affine and intensity, batched on the device
+    ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
+    dice_weight: float = 0.0  # soft Dice beside the published loss
+
+    def __post_init__(self):
+        object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives a list
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f'Recipe.schedule must be "constant" or "cosine", got {self.schedule!r}')
+
+
+@dataclass(frozen=True)
+class LiverRecipe(Recipe):
+    """System A: a generator of liver masks against a critic that compares features."""
+
+    width: int = 64  # channels of the generator's first layer
+    skips: bool = False  # hand the encoder's features to the decoder
+    head: str = "relu"  # or "sigmoid": a ReLU output can die to all-zero
+    critic: str = "published"  # or "strided": spectral norm, no batch norm, stride 2: a ninth of the arithmetic
+    critic_width: int = 128
+    critic_goal: str = "minimise"  # as published; or "maximise", which needs the bounded "strided" critic
+    pixel_weight: float = 1.0
+    feature_weight: float = 0.01
+    feature_floor: float = 0.0  # added to the image before it is masked, so that black pixels count
+
+
+@dataclass(frozen=True)
+class TumorRecipe(Recipe):
+    """System B: a RegNetY-400MF encoder with an upsampling decoder."""
+
+    pretrained: bool = True  # ImageNet weights for the encoder
+    skips: bool = False  # hand the encoder's stages to the decoder
+    sampling: str = "all"  # or "balanced": every tumor slice, as many others, patients equal
+    within_liver: bool = False  # loss and prediction count only in the liver and a margin around it
+
+
+LIVER_RECIPES = {
+    "original": LiverRecipe(
+        name="original",
+        spec=InputSpec(size=160, window=(-200, 300)),
+        epochs=100,
+        batch_size=10,
+        learning_rate=2e-4,
+        betas=(0.5, 0.999),
+    ),
+    "default": LiverRecipe(
+        name="default",
+        spec=InputSpec(size=160, window=(-200, 300)),
+        epochs=60,
+        batch_size=16,
+        learning_rate=1e-3,
+        betas=(0.9, 0.999),
+        schedule="cosine",
+        augment=True,
+        dice_weight=1.0,
+        width=32,
+        skips=True,
+        head="sigmoid",
+        critic="strided",
+        critic_width=32,
+        critic_goal="maximise",
+        feature_weight=0.1,
+        feature_floor=0.1,
+    ),
+}
+
+TUMOR_RECIPES = {
+    "original": TumorRecipe(
+        name="original",
+        spec=InputSpec(size=128, window=None, channels=3, normalization="imagenet"),
+        epochs=50,
+        batch_size=8,
+        learning_rate=1e-4,
+    ),
+    "default": TumorRecipe(
+        name="default",
+        spec=InputSpec(size=256, window=(-100, 250), channels=3, context=1, normalization="imagenet"),
+        epochs=40,
+        batch_size=16,
+        learning_rate=5e-4,
+        schedule="cosine",
+        augment=True,
+        dice_weight=1.0,
+        skips=True,
+        sampling="balanced",
+        within_liver=True,
+    ),
+}
+
+
+def recipe_from_dict(content: Mapping) -> LiverRecipe | TumorRecipe:
+    """Rebuild a recipe from `dataclasses.asdict`, as recipe.json and checkpoints hold it.
+
+    Raises:
+        ValueError: a key is missing or unknown (a file of another version of this module).
+    """
+    kind = LiverRecipe if "critic" in content else TumorRecipe
+    known = {field.name for field in fields(kind)}
+    if set(content) != known:
+        odd = sorted(set(content) ^ known)
+        raise ValueError(f"not a {kind.__name__} of this version of lits_helpers: {', '.join(odd)} differ")
+    return kind(**{**content, "spec": InputSpec(**content["spec"])})
+
+
+def recipe_to_dict(recipe: Recipe) -> dict:
+    """Return a recipe as plain values (JSON, checkpoints); `recipe_from_dict` undoes it."""
+    return asdict(recipe)
+
+
+def liver_recipe(name: str = "default", **changes) -> LiverRecipe:
+    """Return the named liver recipe with `changes`, for example ``liver_recipe("original", width=16)``."""
+    return _changed(LIVER_RECIPES, name, changes)
+
+
+def tumor_recipe(name: str = "default", **changes) -> TumorRecipe:
+    """Return the named tumor recipe with `changes`, for example ``tumor_recipe(pretrained=False)``."""
+    return _changed(TUMOR_RECIPES, name, changes)
+
+
+def _changed(recipes: Mapping, name: str, changes: dict):
+    if name not in recipes:
+        raise ValueError(f"no recipe {name!r}; there are: {', '.join(recipes)}")
+    return replace(recipes[name], **changes)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where things are and how large the run is. Made by `load_settings`.
+
+    Attributes:
+        tiny: CI-sized run: few small cases, few epochs.
+        source: "phantom", "folder" or "kaggle".
+        raw, prepared, runs: folders, see DESIGN's "On disk".
+        device: torch device name, or None to choose.
+        drive: keep checkpoints and results on Google Drive (Colab only).
+    """
+
+    tiny: bool
+    source: str
+    raw: Path
+    prepared: Path
+    runs: Path
+    device: str | None = None
+    drive: bool = False
+
+
+def load_settings(root: Path | str = ".", **form) -> Settings:
+    """Join a notebook's form fields with the LITS_* variables; a variable wins over the form.
+
+    Args:
+        root: folder below which `data/` and `runs/` lie unless a variable or the form says otherwise.
+        form: any of the fields of `Settings`; None or "" leaves the default.
+
+    Raises:
+        ValueError: a value out of its choices, named with the choices.
+    """
+    unknown = set(form) - {field.name for field in fields(Settings)}
+    if unknown:
+        raise ValueError(f"no such setting: {', '.join(sorted(unknown))}")
+    given = {name: value for name, value in form.items() if value not in (None, "")}
+    for name in ("source", "raw", "prepared", "runs", "device"):
+        if os.environ.get(f"LITS_{name.upper()}"):
+            given[name] = os.environ[f"LITS_{name.upper()}"]
+    tiny = _switch("LITS_TINY", given.get("tiny", False))
+    source = given.get("source", "phantom")
+    if source not in SOURCES:
+        raise ValueError(f"LITS_SOURCE must be one of {', '.join(SOURCES)}, got {source!r}")
+    root = Path(root)
+    place = f"{source}-tiny" if tiny else source  # runs of different data never mix
+    return Settings(
+        tiny=tiny,
+        source=source,
+        raw=Path(given.get("raw", root / "data" / place / "raw")),
+        prepared=Path(given.get("prepared", root / "data" / place / "prepared")),
+        runs=Path(given.get("runs", root / "runs" / place)),
+        device=given.get("device"),
+        drive=bool(given.get("drive", False)),
+    )
+
+
+def real_data() -> Path | None:
+    """Return the folder with real data that LITS_REAL names, or None."""
+    value = os.environ.get("LITS_REAL")
+    return Path(value) if value else None
+
+
+def _switch(variable: str, default: bool) -> bool:
+    value = os.environ.get(variable, "").strip().lower()
+    if value in ("", "0", "1", "true", "false", "yes", "no"):
+        return default if value == "" else value in ("1", "true", "yes")
+    raise ValueError(f"{variable} must be 1 or 0, got {value!r}")
