@@ -1,0 +1,117 @@
+"""Losses on tensors. Masks are float {0, 1}, probabilities float, all (N, 1, H, W) unless said otherwise.
+
+Everything is computed in float32, whatever precision the network ran in.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+def pixel_loss(prediction: Tensor, masks: Tensor) -> Tensor:
+    """Return the mean absolute difference between prediction and mask (L1), a scalar."""
+    return F.l1_loss(prediction.float(), masks.float())
+
+
+def masked_image(images: Tensor, masks: Tensor, floor: float = 0.0) -> Tensor:
+    """Return what the critic sees: the image where the mask is, 0 elsewhere.
+
+    Args:
+        images: (N, C, H, W) in [0, 1].
+        masks: (N, 1, H, W), predicted or reference.
+        floor: added to the image first; with 0 a wrong mask over black pixels goes unseen.
+    """
+    return (images + floor) * masks
+
+
+def feature_loss(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> Tensor:
+    """Return the mean over layers of the mean absolute difference between two lists of features.
+
+    Args:
+        features_a, features_b: one (N, F_layer) tensor a layer, as `forward_all_layers` gives them.
+
+    Raises:
+        ValueError: the lists differ in length or are empty.
+
+    Source: SegAN's multi-scale L1 loss, Xue et al. 2018, Neuroinformatics 16, 383-392.
+    """
+    if len(features_a) != len(features_b) or not features_a:
+        raise ValueError(
+            f"feature lists must be equally long, got {len(features_a)} and {len(features_b)} layers"
+        )
+    pairs = zip(features_a, features_b, strict=True)
+    return torch.stack([F.l1_loss(a.float(), b.float()) for a, b in pairs]).mean()
+
+
+def soft_dice_loss(
+    probabilities: Tensor, masks: Tensor, region: Tensor | None = None, *, per_image: bool = False
+) -> Tensor:
+    """Return 1 - soft Dice, in [0, 1].
+
+    By default Dice is taken over the whole batch as one volume: slices without the organ then only add false
+    positives to the denominator, instead of each being scored 0 or 1 on a few pixels.
+
+    Args:
+        probabilities: in [0, 1].
+        masks: {0, 1}.
+        region: {0, 1} or bool; pixels outside count for nothing. None counts all.
+        per_image: average the loss of each image instead.
+
+    Returns:
+        A scalar; 0 for an empty mask with an empty prediction.
+
+    Source: Milletari et al. 2016, V-Net (3DV), with sums instead of squared sums.
+    """
+    p, m = probabilities.float(), masks.float()
+    if region is not None:
+        p, m = p * region, m * region
+    axes = tuple(range(1, p.ndim)) if per_image else tuple(range(p.ndim))
+    overlap = (p * m).sum(axes)
+    total = p.sum(axes) + m.sum(axes)
+    return (1 - (2 * overlap + 1) / (total + 1)).mean()  # 1 pixel: two empties agree
+
+
+def bce_dice_loss(
+    logits: Tensor,
+    masks: Tensor,
+    region: Tensor | None = None,
+    *,
+    dice_weight: float = 1.0,
+) -> Tensor:
+    """Return binary cross entropy plus `dice_weight` times the soft Dice loss (over the batch).
+
+    Args:
+        logits: before the sigmoid.
+        masks: {0, 1}.
+        region: {0, 1} or bool; the cross entropy is the mean over its pixels (0 if there are none).
+        dice_weight: 0 leaves the published loss alone.
+    """
+    logits, masks = logits.float(), masks.float()
+    loss = _mean_inside(F.binary_cross_entropy_with_logits(logits, masks, reduction="none"), region)
+    if dice_weight:
+        loss = loss + dice_weight * soft_dice_loss(logits.sigmoid(), masks, region)
+    return loss
+
+
+def _mean_inside(values: Tensor, region: Tensor | None) -> Tensor:
+    if region is None:
+        return values.mean()
+    return (values * region).sum() / region.sum().clamp(min=1)
+
+
+def liver_region(labels: Tensor, margin: int = 8) -> Tensor:
+    """Return where tumors may be: the liver mask and a margin around it.
+
+    Args:
+        labels: (N, H, W) integers, 0 background, 1 liver, 2 tumor.
+        margin: pixels by which the mask grows to each side (a square).
+
+    Returns:
+        (N, 1, H, W) float32 in {0, 1}, on the labels' device.
+    """
+    region = (labels >= 1).unsqueeze(1).float()
+    side = 2 * margin + 1
+    region = F.max_pool2d(region, (side, 1), stride=1, padding=(margin, 0))  # rows, then columns
+    return F.max_pool2d(region, (1, side), stride=1, padding=(0, margin))

@@ -1,0 +1,304 @@
+"""The three networks: system A's generator and critic, system B's RegNet encoder-decoder.
+
+`Generator()`, `Discriminator()` and `RegNetSegmenter()` with their defaults are the published layers, to the
+parameter. The options are the mended variants of the `default` recipes.
+"""
+
+import pickle
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+from torchvision.models import RegNet_Y_400MF_Weights, regnet_y_400mf
+
+from .settings import LiverRecipe, TumorRecipe
+
+FEATURE_GRID = 8  # critic features are average-pooled to this side
+REGNET_CHANNELS = (32, 48, 104, 208, 440)  # stem and four stages, at strides 2, 4, 8, 16, 32
+PRIOR_LOGIT = -2.0  # a new sigmoid head says 12 %, about the share of liver in a slice
+
+
+class Generator(nn.Module):
+    """Turn a slice into a liver mask: four strided layers down, four upsampled layers back.
+
+    Args:
+        width: channels of the first layer; the deepest has eight times as many.
+        skips: add each encoder feature to the decoder feature of the same size (no parameter more).
+        head: "relu" as published, unbounded above; "sigmoid" bounds to (0, 1), cannot die to all-zero, and
+            doubles its logits' size bilinearly instead of by repetition.
+        channels: channels of the input image.
+
+    Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16.
+    """
+
+    def __init__(self, width: int = 64, skips: bool = False, head: str = "relu", channels: int = 1):
+        super().__init__()
+        if head not in ("relu", "sigmoid"):
+            raise ValueError(f'Generator head must be "relu" or "sigmoid", got {head!r}')
+        self.skips = skips
+        self.head = head
+        down = (channels, width, 2 * width, 4 * width, 8 * width)
+        up = (8 * width, 4 * width, 2 * width, width)
+        self.encoder = nn.ModuleList(
+            _down_block(down[i], down[i + 1], normalized=i > 0) for i in range(4)
+        )
+        self.decoder = nn.ModuleList(_up_block(up[i], up[i + 1]) for i in range(3))
+        self.last = nn.Conv2d(width, 1, 3, 1, 1)
+        if head == "sigmoid":
+            nn.init.constant_(self.last.bias, PRIOR_LOGIT)
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = []
+        x = image
+        for block in self.encoder:
+            x = block(x)
+            features.append(x)
+        for block, skipped in zip(self.decoder, features[-2::-1], strict=True):
+            x = block(x)
+            if self.skips:
+                x = x + skipped
+        x = self.last(x)  # (N, 1, H/2, W/2)
+        if self.head == "relu":
+            return F.interpolate(F.relu(x), scale_factor=2, mode="nearest")
+        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False).sigmoid()
+
+
+def _down_block(inputs: int, outputs: int, *, normalized: bool) -> nn.Sequential:
+    layers = [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.ReLU()]
+    return nn.Sequential(*layers, nn.BatchNorm2d(outputs)) if normalized else nn.Sequential(*layers)
+
+
+def _up_block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, 1, 1),
+        nn.ReLU(),
+        nn.BatchNorm2d(outputs),
+        nn.Upsample(scale_factor=2, mode="nearest"),
+    )
+
+
+class _Critic(nn.Module):
+    """What both critics share: `layers`, a ModuleList applied one after the other."""
+
+    layers: nn.ModuleList
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the last layer's activations, (N, 1, H', W')."""
+        for layer in self.layers:
+            image = layer(image)
+        return image
+
+    def forward_all_layers(self, image: Tensor) -> list[Tensor]:
+        """Return the features of every layer from a single pass.
+
+        Args:
+            image: (N, C, H, W) a slice times a mask.
+
+        Returns:
+            One (N, channels * 64) tensor a layer: its activations average-pooled to 8x8, flattened.
+        """
+        features = []
+        for layer in self.layers:
+            image = layer(image)
+            features.append(F.adaptive_avg_pool2d(image, FEATURE_GRID).flatten(1))
+        return features
+
+
+class Discriminator(_Critic):
+    """The published critic: three layers at full resolution, batch norm in the first two.
+
+    Args:
+        width: channels of the first layer; the second has twice as many.
+        channels: channels of the input image.
+    """
+
+    def __init__(self, width: int = 128, channels: int = 1):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Conv2d(channels, width, 3, 1, 1), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)
+                ),
+                nn.Sequential(
+                    nn.Conv2d(width, 2 * width, 3, 1, 1),
+                    nn.BatchNorm2d(2 * width),
+                    nn.LeakyReLU(0.2),
+                ),
+                nn.Sequential(nn.Conv2d(2 * width, 1, 3, 1, 1), nn.LeakyReLU(0.2)),
+            ]
+        )
+
+
+class StridedCritic(_Critic):
+    """The cheap critic: every layer halves the slice, spectral norm bounds it, no batch norm.
+
+    The bound lets it maximise the feature distance without running away; without batch norm a slice's features
+    do not depend on its batch.
+
+    Args:
+        width: channels of the first layer, doubled twice.
+        channels: channels of the input image.
+    """
+
+    def __init__(self, width: int = 32, channels: int = 1):
+        super().__init__()
+        widths = (channels, width, 2 * width, 4 * width)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(nn.Conv2d(widths[i], widths[i + 1], 4, 2, 1)), nn.LeakyReLU(0.2)
+            )
+            for i in range(3)
+        )
+        self.layers.append(spectral_norm(nn.Conv2d(4 * width, 1, 3, 1, 1)))
+
+
+class RegNetSegmenter(nn.Module):
+    """Segment tumors: torchvision's RegNetY-400MF as encoder, an upsampling decoder to logits.
+
+    Args:
+        weights: "imagenet" for torchvision's weights of the encoder (found in torch's cache folder or
+            downloaded), None for random ones.
+        skips: False is the published decoder of ten layers; True a cheaper one that takes in the stem and the
+            stages at strides 2 to 16.
+
+    Shapes: (N, 3, H, W) normalized as ImageNet -> logits (N, 1, H, W); H and W are multiples of 32.
+
+    Raises:
+        ValueError: weights is neither "imagenet" nor None.
+        OSError: the weights are neither cached nor to be had; the message says what to do.
+    """
+
+    def __init__(self, weights: str | None = "imagenet", skips: bool = False):
+        super().__init__()
+        if weights not in ("imagenet", None):
+            raise ValueError(f'RegNetSegmenter weights must be "imagenet" or None, got {weights!r}')
+        network = regnet_y_400mf(weights=None)
+        if weights == "imagenet":
+            network.load_state_dict(imagenet_weights())
+        self.stem = network.stem
+        self.trunk_output = network.trunk_output
+        self.decoder = _SkipDecoder() if skips else _published_decoder()
+        self.skips = skips
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = [self.stem(image)]
+        for stage in self.trunk_output:
+            features.append(stage(features[-1]))
+        return self.decoder(features if self.skips else features[-1])
+
+
+def _published_decoder() -> nn.Sequential:
+    widths = (REGNET_CHANNELS[-1], 256, 128, 64, 32, 16)
+    layers = []
+    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+        layers += [
+            nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1),
+            nn.ReLU(),
+            nn.Conv2d(outputs, outputs, 3, 1, 1),
+            nn.ReLU(),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
+
+
+class _SkipDecoder(nn.Module):
+    """Merge the stages from deep to shallow; the last step to full size is a pixel shuffle.
+
+    A third of the published decoder's arithmetic: channels are cut by 1x1 before anything is enlarged.
+    """
+
+    widths = (128, 64, 48, 32)  # at strides 16, 8, 4, 2
+
+    def __init__(self):
+        super().__init__()
+        deeper = (REGNET_CHANNELS[-1], *self.widths[:-1])
+        skipped = REGNET_CHANNELS[-2::-1]
+        self.merges = nn.ModuleList(
+            _Merge(*channels) for channels in zip(deeper, skipped, self.widths, strict=True)
+        )
+        self.last = nn.Conv2d(self.widths[-1], 4, 3, 1, 1)
+        nn.init.constant_(self.last.bias, PRIOR_LOGIT)
+
+    def forward(self, features: list[Tensor]) -> Tensor:
+        x = features[-1]
+        for merge, skipped in zip(self.merges, features[-2::-1], strict=True):
+            x = merge(x, skipped)
+        return F.pixel_shuffle(self.last(x), 2)
+
+
+class _Merge(nn.Module):
+    def __init__(self, deep: int, skipped: int, width: int):
+        super().__init__()
+        self.deep = nn.Conv2d(deep, width, 1)
+        self.skipped = nn.Conv2d(skipped, width, 1)
+        self.join = nn.Sequential(
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+        )
+
+    def forward(self, deep: Tensor, skipped: Tensor) -> Tensor:
+        enlarged = F.interpolate(self.deep(deep), scale_factor=2, mode="nearest")
+        return self.join(enlarged + self.skipped(skipped))
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """Return torchvision's ImageNet state dict of RegNetY-400MF, from the cache folder or the network.
+
+    Raises:
+        OSError: no network, or a damaged file; the message names the address, the file that torch looks for,
+            and how to train without.
+    """
+    weights = RegNet_Y_400MF_Weights.IMAGENET1K_V2
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    without = "or train without them: tumor_recipe(pretrained=False)"
+    existed = cached.exists()
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        if existed and not isinstance(error, URLError):
+            raise OSError(
+                f"the ImageNet weights in {cached} are damaged ({error}); delete that file {without}"
+            ) from error
+        raise OSError(
+            f"no ImageNet weights: {weights.url} cannot be fetched ({error}). Put that file at {cached}, {without}"
+        ) from error
+
+
+def build_generator(recipe: LiverRecipe) -> Generator:
+    """Return system A's generator as the recipe describes it."""
+    return Generator(recipe.width, recipe.skips, recipe.head, recipe.spec.channels)
+
+
+def build_critic(recipe: LiverRecipe) -> Discriminator | StridedCritic:
+    """Return system A's critic as the recipe describes it.
+
+    Raises:
+        ValueError: the recipe asks for an unknown critic, or for an unbounded one that maximises.
+    """
+    kinds = {"published": Discriminator, "strided": StridedCritic}
+    if recipe.critic not in kinds:
+        raise ValueError(
+            f"LiverRecipe.critic must be one of {', '.join(kinds)}, got {recipe.critic!r}"
+        )
+    if recipe.critic_goal == "maximise" and recipe.critic != "strided":
+        raise ValueError(
+            'critic_goal="maximise" diverges without a bound; it needs critic="strided"'
+        )
+    return kinds[recipe.critic](recipe.critic_width, recipe.spec.channels)
+
+
+def build_segmenter(recipe: TumorRecipe, pretrained: bool | None = None) -> RegNetSegmenter:
+    """Return system B's network as the recipe describes it.
+
+    Args:
+        recipe: its `skips` choose the decoder.
+        pretrained: False builds without ImageNet weights (a checkpoint is about to be loaded); None takes the
+            recipe's word.
+    """
+    wanted = recipe.pretrained if pretrained is None else pretrained
+    return RegNetSegmenter("imagenet" if wanted else None, recipe.skips)
