@@ -1,0 +1,145 @@
+"""Single lesions: which ones were found, and how large they are."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+import numpy as np
+from scipy import ndimage
+
+OVERLAPS = {"0": 0.0, "50": 0.5}  # suffix of the keys -> the overlap that must be exceeded
+# Diameter in mm of the sphere of the lesion's volume: from (included), below (excluded).
+SIZE_CLASSES = {"small": (0.0, 10.0), "medium": (10.0, 20.0), "large": (20.0, np.inf)}
+
+
+def list_lesions(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing_mm: tuple[float, float, float] | None,
+) -> list[dict]:
+    """List every lesion of a case, the reference's first, and say which were found.
+
+    A lesion is a component of a tumor mask in which voxels touch by their faces.
+
+    * Overlap > 0: a reference lesion is found if a predicted voxel lies in it; a predicted lesion
+      is right if one of its voxels lies in a reference lesion.
+    * Overlap > 0.5: reference lesions that the same predicted lesion covers most form a group (one
+      prediction may span several), and each predicted lesion joins the group with which it shares
+      most voxels. If the intersection of a group with its predictions is more than half of their
+      union, the group's reference lesions are found and its predictions are right. Of equal
+      choices the first lesion in voxel order is taken.
+
+    Args:
+        prediction, reference: (Z, Y, X) tumor masks, bool.
+        spacing_mm: (dz, dy, dx), or None if unknown.
+
+    Returns:
+        A dict a lesion: ``side`` "reference" or "prediction", ``number`` from 1 within its side in
+        voxel order, ``voxels``, ``overlap`` with the other side in voxels, ``found_0`` and
+        ``found_50`` (for a prediction: it is right), ``volume_mm3``, ``diameter_mm`` and
+        ``size_class`` (None without spacing).
+    """
+    numbered = _components(reference), _components(prediction)
+    sizes = tuple(_sizes(numbers) for numbers in numbered)
+    pairs = _overlapping_pairs(*numbered)
+    found = _found_by_half(pairs, *sizes)
+    lesions = []
+    for place, side in enumerate(("reference", "prediction")):
+        shared = defaultdict(int)
+        for pair in pairs:
+            shared[pair[place]] += pair[2]
+        for number, voxels in enumerate(sizes[place][1:].tolist(), start=1):
+            lesion = {"side": side, "number": number, "voxels": voxels, "overlap": shared[number]}
+            lesion |= {"found_0": shared[number] > 0, "found_50": number in found[place]}
+            lesions.append(lesion | _size(voxels, spacing_mm))
+    return lesions
+
+
+def lesion_counts(lesions: list[dict]) -> dict[str, int | None]:
+    """Count found, false and missed lesions, all and by size class.
+
+    Args:
+        lesions: from `list_lesions`.
+
+    Returns:
+        ``lesion_tp_0`` reference lesions found, ``lesion_fp_0`` predicted lesions that are wrong,
+        ``lesion_fn_0`` reference lesions missed; ``_50`` the same at overlap > 0.5; and for each
+        size class ``lesion_small_tp_0`` and so on, where a lesion's own size counts. The classes'
+        counts add up to the whole; they are None if a lesion's size is unknown.
+    """
+    counts = _counted(lesions, "lesion")
+    measured = all(lesion["size_class"] is not None for lesion in lesions)
+    for name in SIZE_CLASSES:
+        of_class = _counted([it for it in lesions if it["size_class"] == name], f"lesion_{name}")
+        counts |= of_class if measured else dict.fromkeys(of_class)
+    return counts
+
+
+def _counted(lesions: list[dict], prefix: str) -> dict[str, int]:
+    counts = {}
+    for suffix in OVERLAPS:
+        real = [it[f"found_{suffix}"] for it in lesions if it["side"] == "reference"]
+        said = [it[f"found_{suffix}"] for it in lesions if it["side"] == "prediction"]
+        counts[f"{prefix}_tp_{suffix}"] = sum(real)
+        counts[f"{prefix}_fp_{suffix}"] = len(said) - sum(said)
+        counts[f"{prefix}_fn_{suffix}"] = len(real) - sum(real)
+    return counts
+
+
+def _components(mask: np.ndarray) -> np.ndarray:
+    labels, _ = ndimage.label(mask)  # its default is face connectivity
+    return labels
+
+
+def _sizes(numbers: np.ndarray) -> np.ndarray:
+    """Return the voxels of each lesion at its number; index 0 holds none."""
+    return np.bincount(numbers[numbers > 0], minlength=1)
+
+
+def _overlapping_pairs(reference: np.ndarray, prediction: np.ndarray) -> list[tuple[int, int, int]]:
+    """Return (reference number, prediction number, shared voxels), the most shared voxels first."""
+    both = (reference > 0) & (prediction > 0)
+    numbers = np.stack((reference[both], prediction[both]), axis=1)
+    pairs, shared = np.unique(numbers, axis=0, return_counts=True)
+    triples = [(*pair, count) for pair, count in zip(pairs.tolist(), shared.tolist(), strict=True)]
+    return sorted(triples, key=lambda triple: (-triple[2], triple[:2]))
+
+
+def _found_by_half(
+    pairs: list[tuple[int, int, int]], reference_sizes: np.ndarray, prediction_sizes: np.ndarray
+) -> tuple[set[int], set[int]]:
+    """Return the numbers of the reference lesions found and of the predictions that are right."""
+    found, right = set(), set()
+    for references, predictions, shared in _matched_groups(pairs):
+        voxels = reference_sizes[references].sum() + prediction_sizes[predictions].sum()
+        if shared > 0.5 * (voxels - shared):
+            found.update(references)
+            right.update(predictions)
+    return found, right
+
+
+def _matched_groups(
+    pairs: list[tuple[int, int, int]],
+) -> Iterator[tuple[list[int], list[int], int]]:
+    """Yield each group of `list_lesions`: reference numbers, prediction numbers, shared voxels."""
+    covers = {}  # reference lesion -> the prediction that covers most of it, which names its group
+    for reference, prediction, _ in pairs:
+        covers.setdefault(reference, prediction)
+    shared = defaultdict(int)
+    for reference, prediction, count in pairs:
+        shared[prediction, covers[reference]] += count
+    joins = {}  # prediction -> the group with which it shares most
+    for prediction, group in sorted(shared, key=lambda key: (-shared[key], key)):
+        joins.setdefault(prediction, group)
+    for group in sorted(set(covers.values())):
+        references = [number for number, cover in covers.items() if cover == group]
+        predictions = [number for number, joined in joins.items() if joined == group]
+        yield references, predictions, sum(shared[number, group] for number in predictions)
+
+
+def _size(voxels: int, spacing_mm: tuple[float, float, float] | None) -> dict:
+    if spacing_mm is None:
+        return {"volume_mm3": None, "diameter_mm": None, "size_class": None}
+    volume = voxels * float(np.prod(spacing_mm))
+    diameter = (6 * volume / np.pi) ** (1 / 3)
+    name = next(name for name, (low, high) in SIZE_CLASSES.items() if low <= diameter < high)
+    return {"volume_mm3": volume, "diameter_mm": diameter, "size_class": name}
