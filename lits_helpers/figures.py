@@ -1,0 +1,246 @@
+"""Static pictures: panels of a slice and a montage of a case. Arrays in, matplotlib figures out.
+
+A figure as the last line of a notebook's cell shows itself. Curves and the drawing routine are
+imported here, so that ``figures`` is the one name to know.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from matplotlib.patches import Patch
+
+from .canvas import Picture, figure_png, save_figure, show_image
+from .curves import plot_dice_per_case, plot_history, plot_recall_by_size, plot_volume_agreement
+from .drawing import (
+    EDGE_LETTERS,
+    LAYER_COLORS,
+    WINDOWS,
+    Layer,
+    color_of,
+    encode,
+    error_layers,
+    label_layers,
+    mask_box,
+    picture_shape,
+    plane_spacing,
+    render_slice,
+)
+
+__all__ = [
+    "LAYER_COLORS",
+    "WINDOWS",
+    "Layer",
+    "Picture",
+    "encode",
+    "error_layers",
+    "figure_png",
+    "label_layers",
+    "montage",
+    "montage_image",
+    "picture_of",
+    "plot_dice_per_case",
+    "plot_history",
+    "plot_recall_by_size",
+    "plot_volume_agreement",
+    "render_slice",
+    "save_figure",
+    "seven_panels",
+]
+
+PANEL_PIXELS = 480  # longer side of a panel's picture: sharp at the size it is printed
+TILE_PIXELS = 240
+
+
+def picture_of(rgb: np.ndarray, title: str = "") -> Picture:
+    """Return a picture (H, W, 3) uint8 as a figure of its own aspect, an inch a hundred pixels."""
+    height, width = rgb.shape[:2]
+    figure = Picture(width / 100, height / 100 + (0.35 if title else 0))
+    show_image(figure.subplots(), rgb, title)
+    return figure
+
+
+def seven_panels(
+    hu: np.ndarray,
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    *,
+    spacing_mm: tuple[float, float] | None = None,
+    window: tuple[float, float] = WINDOWS["abdomen"],
+    structure: str = "tumor",
+    title: str = "",
+) -> Picture:
+    """Show a slice: CT, both masks, overlay, contours, errors, tumor within the liver.
+
+    All panels show the same part: the liver of both segmentations and a margin.
+
+    Args:
+        hu: (H, W) HU, or any image together with its `window`.
+        prediction, reference: (H, W) labels 0/1/2.
+        spacing_mm: size of a pixel (row, column); None draws no scale bar.
+        structure: "tumor" or "liver", the mask that is compared.
+    """
+    _check_labels(hu, prediction, reference)
+    panels = _panels(prediction, reference, structure)
+    box = mask_box((prediction > 0) | (reference > 0))
+    zoom = PANEL_PIXELS / max(picture_shape(box[2:], spacing_mm, 1.0))
+    options = {"spacing_mm": spacing_mm, "zoom": zoom, "box": box}
+    blank, blank_window = np.zeros(hu.shape, np.uint8), (0, 255)
+    figure = Picture(13, 7.2)
+    axes = figure.subplots(2, 4).ravel()
+    for axis, (name, on_ct, layers) in zip(axes, panels, strict=False):
+        image, scale = (hu, window) if on_ct else (blank, blank_window)
+        drawn = render_slice(
+            image,
+            window=scale,
+            layers=layers,
+            scale_bar=on_ct,
+            edges=EDGE_LETTERS["axial"],
+            **options,
+        )
+        show_image(axis, drawn, name)
+    _write_key(axes[7], panels, prediction, reference)
+    figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def montage(
+    hu: np.ndarray,
+    layers: Mapping[str, np.ndarray] | None = None,
+    *,
+    spacing_mm: tuple[float, float, float] | None = None,
+    window: tuple[float, float] = WINDOWS["abdomen"],
+    slices: Sequence[int] | None = None,
+    count: int = 12,
+    columns: int = 6,
+    title: str = "",
+) -> Picture:
+    """Show axial slices of a case, feet to head, with outlines; parameters as `montage_image`."""
+    slices = spread_slices(hu, layers, count) if slices is None else list(slices)
+    rgb = montage_image(
+        hu, layers, spacing_mm=spacing_mm, window=window, slices=slices, columns=columns
+    )
+    width = 13.0
+    figure = Picture(width, width * rgb.shape[0] / rgb.shape[1] + 0.7)
+    show_image(figure.subplots(), rgb, title)
+    names = [
+        n for source, labels in (layers or {}).items() for n in label_layers(source, labels[0])
+    ]
+    if names:
+        handles = [_swatch(name) for name in names]
+        figure.legend(handles=handles, loc="outside lower center", ncols=len(names), frameon=False)
+    return figure
+
+
+def montage_image(
+    hu: np.ndarray,
+    layers: Mapping[str, np.ndarray] | None = None,
+    *,
+    spacing_mm: tuple[float, float, float] | None = None,
+    window: tuple[float, float] = WINDOWS["abdomen"],
+    slices: Sequence[int] | None = None,
+    count: int = 12,
+    columns: int = 6,
+) -> np.ndarray:
+    """Tile axial slices of a case into one picture.
+
+    Args:
+        hu: (Z, Y, X) HU.
+        layers: name -> labels (Z, Y, X) 0/1/2, drawn as outlines of liver and tumor.
+        slices: which; None spreads `count` over the slices that have labels.
+        columns: tiles in a row.
+
+    Returns:
+        (rows, columns, 3) uint8.
+    """
+    slices = spread_slices(hu, layers, count) if slices is None else list(slices)
+    spacing = spacing_mm and plane_spacing(spacing_mm, "axial")
+    zoom = TILE_PIXELS / max(picture_shape(hu.shape[1:], spacing, 1.0))
+    tiles = [_tile(hu, layers or {}, k, window, spacing, zoom) for k in slices]
+    columns = min(columns, len(tiles))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)
+
+
+def spread_slices(hu: np.ndarray, layers: Mapping[str, np.ndarray] | None, count: int) -> list[int]:
+    """Spread `count` slice indices evenly over the labeled slices, else over all."""
+    labeled = np.zeros(len(hu), bool)
+    for labels in (layers or {}).values():
+        labeled |= labels.any(axis=(1, 2))
+    candidates = np.flatnonzero(labeled) if labeled.any() else np.arange(len(hu))
+    chosen = np.linspace(0, len(candidates) - 1, min(count, len(candidates)))
+    return candidates[np.round(chosen).astype(int)].tolist()
+
+
+def _tile(hu, layers, k: int, window, spacing, zoom: float) -> np.ndarray:
+    drawn = {}
+    for source, labels in layers.items():
+        drawn |= label_layers(source, labels[k])
+    tile = render_slice(
+        hu[k], window=window, layers=drawn, spacing_mm=spacing, zoom=zoom, scale_bar=k == 0
+    )
+    return tile
+
+
+def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict[str, Layer]]]:
+    """Return (title, drawn on the CT, layers) of the seven panels."""
+    predicted, true = (label_mask(labels, structure) for labels in (prediction, reference))
+    fills = {
+        name: Layer(mask, color_of(name), "fill", 0.45)
+        for name, mask in (("reference", true), ("prediction", predicted))
+    }
+    solid = {name: Layer(fill.mask, fill.color, "fill", 1.0) for name, fill in fills.items()}
+    outlines = {
+        name: Layer(fill.mask, fill.color, "outline", thickness=2) for name, fill in fills.items()
+    }
+    within = {
+        "reference liver": Layer(reference >= 1, color_of("liver"), "outline", thickness=2),
+        "tumor": Layer(prediction == 2, color_of("tumor"), "fill", 0.6),
+    }
+    return [
+        ("CT", True, {}),
+        (f"Predicted {structure}", False, {"prediction": solid["prediction"]}),
+        (f"Reference {structure}", False, {"reference": solid["reference"]}),
+        ("Overlay", True, fills),
+        ("Contours", True, outlines),
+        ("Errors", True, error_layers(predicted, true)),
+        ("Predicted tumor within the liver", True, within),
+    ]
+
+
+def label_mask(labels: np.ndarray, structure: str) -> np.ndarray:
+    """Return the mask of "liver" (labels >= 1: a tumor is liver too) or "tumor" (labels == 2)."""
+    if structure not in ("liver", "tumor"):
+        raise ValueError(f'structure must be "liver" or "tumor", got {structure!r}')
+    return labels >= 1 if structure == "liver" else labels == 2
+
+
+def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
+    """Return the Dice of two masks of any shape; 1 if both are empty."""
+    total = np.count_nonzero(prediction) + np.count_nonzero(reference)
+    return 2 * np.count_nonzero(prediction & reference) / total if total else 1.0
+
+
+def _write_key(axis, panels, prediction, reference) -> None:
+    """Fill the eighth cell with the legend and this slice's Dice."""
+    axis.axis("off")
+    named = {}
+    for _, _, layers in panels:
+        named |= {name: layer.color for name, layer in layers.items()}
+    handles = [_swatch(name, color) for name, color in named.items()]
+    axis.legend(handles=handles, loc="upper center", frameon=False, fontsize=11)
+    lines = []
+    for name in ("liver", "tumor"):
+        score = dice(label_mask(prediction, name), label_mask(reference, name))
+        lines.append(f"Dice of the {name} in this slice: {score:.3f}")
+    axis.text(0.5, 0.12, "\n".join(lines), ha="center", transform=axis.transAxes, fontsize=11)
+
+
+def _check_labels(hu, prediction, reference) -> None:
+    for name, labels in (("prediction", prediction), ("reference", reference)):
+        if labels.shape != hu.shape:
+            raise ValueError(f"{name} must have the slice's shape {hu.shape}, got {labels.shape}")
+
+
+def _swatch(name: str, color: tuple[int, int, int] | None = None) -> Patch:
+    return Patch(color=np.array(color or color_of(name)) / 255, label=name)
