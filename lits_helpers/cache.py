@@ -1,0 +1,148 @@
+"""Every slice decoded and resized once, then served in batches from compact tensors."""
+
+import logging
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from .augmentation import augment_batch
+from .decoding import choose_home, decoded_in_memory, decoded_on_disk
+from .settings import InputSpec
+from .slices import CaseSlices, find_slices, nearest_neighbors, normalized, unit_range
+
+log = logging.getLogger(__name__)
+
+
+class SliceCache:
+    """All slices of the named cases at working size, with their labels.
+
+    Kept on the device, in memory or memory-mapped in `folder`, see `decoding.choose_home`; one line in the
+    log says which. Slices that cannot be read are left out with a warning.
+
+    Args:
+        root, case_ids: as for `find_slices`.
+        spec: size, window and context.
+        device: where batches are wanted.
+        folder: for the memory-mapped form, made whole once and found again; None for `root/cache`.
+        workers: threads that decode; None for one a core.
+
+    Attributes:
+        levels: (N, S, S) uint8, or uint16 where `spec.window` is None.
+        labels: (N, S, S) uint8: 0 background, 1 liver, 2 tumor.
+        case_of, patient_of: (N,) int64, positions in `case_ids` and `patients`.
+        case_ids, patients: tuples of names.
+        slice_index: (N,) int64, k in its case.
+        has_liver, has_tumor: (N,) bool, at native size.
+        device: where batches are made.
+        home: "device", "memory" or "disk".
+
+    Raises:
+        ValueError: see `find_slices`.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        case_ids: Sequence[str],
+        spec: InputSpec,
+        *,
+        device: torch.device | str = "cpu",
+        folder: Path | str | None = None,
+        workers: int | None = None,
+    ):
+        self.spec = spec
+        self.device = torch.device(device)
+        cases = find_slices(root, case_ids, spec)
+        self.case_ids = tuple(case.case_id for case in cases)
+        self.patients = tuple(dict.fromkeys(case.patient for case in cases))
+        began = time.perf_counter()
+        self.home = choose_home(cases, spec, self.device)
+        if self.home == "disk":
+            folder = Path(folder or Path(root) / "cache")
+            self._keep(*decoded_on_disk(folder, cases, spec, workers), cases)
+        else:
+            self._keep(*decoded_in_memory(cases, spec, workers), cases)
+        self._say(time.perf_counter() - began)
+
+    def _keep(self, levels, labels, table: np.ndarray, cases: Sequence[CaseSlices]) -> None:
+        where = self.device if self.home == "device" else torch.device("cpu")
+        self.levels = torch.from_numpy(levels).to(where)
+        self.labels = torch.from_numpy(labels).to(where)
+        columns = torch.from_numpy(np.ascontiguousarray(table.T))
+        self.case_of, self.slice_index = columns[0], columns[1]
+        self.has_liver, self.has_tumor = columns[2].bool(), columns[3].bool()
+        patient_of_case = [self.patients.index(case.patient) for case in cases]
+        self.patient_of = torch.tensor(patient_of_case)[self.case_of]
+        self._rows = _context_rows(table, self.spec.context)
+
+    def _say(self, seconds: float) -> None:
+        size = (self.levels.nbytes + self.labels.nbytes) / 2**20
+        place = {"device": str(self.device), "memory": "memory", "disk": "a memory-mapped file"}
+        log.info(
+            "%d slices of %d cases cached in %s: %.0f MB, %.1f s",
+            len(self),
+            len(self.case_ids),
+            place[self.home],
+            size,
+            seconds,
+        )
+
+    def __len__(self) -> int:
+        return len(self.case_of)
+
+    def batch(
+        self,
+        indices: Tensor | Sequence[int],
+        *,
+        augment: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Return the slices at `indices` on the device.
+
+        Args:
+            indices: (n,) positions in the cache.
+            augment: change them at random, see `augment_batch`.
+            generator: a CPU generator, needed to augment.
+
+        Returns:
+            images (n, channels, S, S) float32 as `model_input` makes them, labels (n, S, S) uint8.
+
+        Raises:
+            ValueError: augment without a generator.
+        """
+        if augment and generator is None:
+            raise ValueError("SliceCache.batch needs a torch.Generator to augment")
+        indices = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
+        images = unit_range(self._gather(self.levels, self._rows[indices]), self.spec)
+        labels = self._gather(self.labels, indices[:, None]).squeeze(1)
+        if augment:
+            images, labels = augment_batch(images, labels, generator)
+        return normalized(images, self.spec), labels
+
+    def _gather(self, planes: Tensor, rows: Tensor) -> Tensor:
+        """Return planes[rows], (n, C, S, S), on the device; through pinned memory where that helps."""
+        storage = planes.view(torch.int16) if planes.dtype == torch.uint16 else planes
+        flat = rows.flatten().to(planes.device)
+        pinned = self.device.type == "cuda" and planes.device.type == "cpu"
+        out = torch.empty(
+            (len(flat), *planes.shape[1:]),
+            dtype=storage.dtype,
+            device=planes.device,
+            pin_memory=pinned,
+        )
+        torch.index_select(storage, 0, flat, out=out)
+        out = out.to(self.device, non_blocking=True)
+        return out.view(planes.dtype).view(*rows.shape, *planes.shape[1:])
+
+
+def _context_rows(table: np.ndarray, context: int) -> Tensor:
+    """Return (N, 2 * context + 1) rows: each slice with its neighbours, nearest where one is missing."""
+    rows = np.empty((len(table), 2 * context + 1), np.int64)
+    for case in np.unique(table[:, 0]):
+        members = np.flatnonzero(table[:, 0] == case)
+        rows[members] = members[nearest_neighbors(table[members, 1], context)]
+    return torch.from_numpy(rows)

@@ -1,0 +1,176 @@
+"""Decode the slices of many cases in parallel into compact arrays, in memory or on disk."""
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+
+from .environment import available_cores
+from .files import written_whole
+from .settings import InputSpec
+from .slices import UNREADABLE, CaseSlices, fingerprint
+from .volumes import resize_mask
+
+log = logging.getLogger(__name__)
+
+DEVICE_SHARE = 0.4  # of the accelerator's free memory; the rest is for weights and activations
+MEMORY_SHARE = 0.5  # of the free memory; the page cache and other processes want some too
+
+Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # levels, labels, table
+
+
+def choose_home(cases: Sequence[CaseSlices], spec: InputSpec, device: torch.device) -> str:
+    """Return where the slices fit: "device", else "memory", else "disk", by what is free now.
+
+    A CPU is no device of its own: there it is "memory" or "disk".
+    """
+    size_bytes = sum(np.prod(shape) * dtype.itemsize for shape, dtype in _shapes(cases, spec))
+    if device.type != "cpu" and size_bytes <= DEVICE_SHARE * free_device_bytes(device):
+        return "device"
+    return "memory" if size_bytes <= MEMORY_SHARE * free_memory_bytes() else "disk"
+
+
+def free_device_bytes(device: torch.device) -> int:
+    """Return the accelerator's free memory; 0 where it cannot be asked."""
+    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+
+
+def free_memory_bytes() -> int:
+    """Return the memory that may still be used: the machine's, or the container's if that is less.
+
+    Where neither can be read (no Linux) 4 GiB are assumed.
+    """
+    free = [_meminfo_bytes(), _container_bytes()]
+    return min((value for value in free if value is not None), default=4 * 2**30)
+
+
+def _meminfo_bytes() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _container_bytes() -> int | None:
+    group = Path("/sys/fs/cgroup")
+    try:
+        limit = int((group / "memory.max").read_text())
+        return limit - int((group / "memory.current").read_text())
+    except (OSError, ValueError):  # no such file, or "max"
+        return None
+
+
+def decoded_in_memory(
+    cases: Sequence[CaseSlices], spec: InputSpec, workers: int | None = None
+) -> Decoded:
+    """Decode every slice of `cases`.
+
+    Args:
+        cases: from `find_slices`.
+        spec: size and window.
+        workers: threads, one case at a time each; None for one a core.
+
+    Returns:
+        levels: (N, size, size) uint8, or uint16 where `spec.window` is None.
+        labels: (N, size, size) uint8.
+        table: (N, 4) int64: position in `cases`, slice index, liver in it, tumor in it (at native size).
+            Slices that cannot be read are absent; a warning names them.
+
+    Raises:
+        ValueError: no slice could be read.
+    """
+    levels, labels = (np.empty(shape, dtype) for shape, dtype in _shapes(cases, spec))
+    table = _fill(levels, labels, cases, spec, workers)
+    return levels[: len(table)], labels[: len(table)], table
+
+
+def decoded_on_disk(
+    folder: Path, cases: Sequence[CaseSlices], spec: InputSpec, workers: int | None = None
+) -> Decoded:
+    """Decode as `decoded_in_memory`, into memory-mapped files below `folder`; a second call finds them.
+
+    They are found by a hash of the slices' file names, sizes and times and of the spec.
+    """
+    place = folder / fingerprint(cases, spec)
+    if not place.exists():
+        with written_whole(place) as temporary:
+            temporary.mkdir()
+            names = ("levels.npy", "labels.npy")
+            levels, labels = (
+                np.lib.format.open_memmap(temporary / name, "w+", dtype, shape)
+                for name, (shape, dtype) in zip(names, _shapes(cases, spec), strict=True)
+            )
+            np.save(temporary / "table.npy", _fill(levels, labels, cases, spec, workers))
+            levels.flush()
+            labels.flush()
+    table = np.load(place / "table.npy")
+    # copy on write: nothing writes, and torch warns about read-only arrays
+    levels = np.load(place / "levels.npy", mmap_mode="c")
+    labels = np.load(place / "labels.npy", mmap_mode="c")
+    return levels[: len(table)], labels[: len(table)], table
+
+
+def _shapes(cases: Sequence[CaseSlices], spec: InputSpec) -> list[tuple[tuple, np.dtype]]:
+    shape = (sum(len(case.slice_indices) for case in cases), spec.size, spec.size)
+    return [
+        (shape, np.dtype(np.uint8 if spec.levels == 255 else np.uint16)),
+        (shape, np.dtype(np.uint8)),
+    ]
+
+
+def _fill(levels, labels, cases: Sequence[CaseSlices], spec: InputSpec, workers) -> np.ndarray:
+    """Fill the arrays from the front; return the table of the rows that are filled."""
+    starts = np.cumsum([0] + [len(case.slice_indices) for case in cases])
+
+    def fill_case(number: int) -> np.ndarray:
+        end = starts[number + 1]
+        rows = slice(starts[number], end)
+        return _fill_case(levels[rows], labels[rows], number, cases[number], spec)
+
+    with ThreadPoolExecutor(workers or available_cores()) as pool, _single_threaded_cv2():
+        tables = pool.map(fill_case, range(len(cases)))
+        tables = list(tqdm(tables, "caching", len(cases), unit="case", leave=False, delay=2))
+    table = np.concatenate(tables)
+    readable = np.flatnonzero(table[:, 1] >= 0)
+    if not len(readable):
+        raise ValueError(f"none of the {len(table)} slices could be read; see the warnings above")
+    if len(readable) < len(table):
+        for new, old in enumerate(readable):
+            levels[new], labels[new] = levels[old], labels[old]
+    return table[readable]
+
+
+def _fill_case(levels, labels, number: int, case: CaseSlices, spec: InputSpec) -> np.ndarray:
+    """Fill one case's rows; return its part of the table, slice index -1 where a slice is unreadable."""
+    table = np.full((len(case.slice_indices), 4), -1, np.int64)
+    for row, slice_index in enumerate(case.slice_indices.tolist()):
+        try:
+            native = case.labels(slice_index)
+            levels[row] = case.levels(slice_index, spec)
+            labels[row] = resize_mask(native, spec.size)
+            table[row] = number, slice_index, native.any(), (native == 2).any()
+        except UNREADABLE as error:
+            log.warning(
+                "slice %d of case %s cannot be read and is left out: %s",
+                slice_index,
+                case.case_id,
+                error,
+            )
+    return table
+
+
+class _single_threaded_cv2:
+    """OpenCV's own threads would fight with ours over the cores."""
+
+    def __enter__(self):
+        self.before = cv2.getNumThreads()
+        cv2.setNumThreads(1)
+
+    def __exit__(self, *error):
+        cv2.setNumThreads(self.before)

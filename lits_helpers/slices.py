@@ -1,0 +1,254 @@
+"""Where the slices of a data set lie and how one becomes model input: packed cases, PNG folders, NIfTI."""
+
+import hashlib
+import logging
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from nibabel.filebasedimages import ImageFileError
+from torch import Tensor
+
+from .cases import find_cases
+from .preprocess import prepared_cases
+from .settings import InputSpec
+from .volumes import open_volume, resize_image, slice_levels, to_levels
+
+log = logging.getLogger(__name__)
+
+UNREADABLE = (OSError, EOFError, ValueError, MemoryError, RuntimeError, ImageFileError)
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)  # of RGB in [0, 1], as torchvision's weights expect
+IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
+
+
+def model_input(levels: Tensor, spec: InputSpec) -> Tensor:
+    """Turn stored grey levels into what a model takes: the one place where this happens.
+
+    Args:
+        levels: (N, C, S, S) uint8 (windowed) or uint16 (min-max), C being 1 or `spec.channels`.
+        spec: a single channel is repeated to fill `spec.channels`.
+
+    Returns:
+        (N, spec.channels, S, S) float32 on the levels' device; in [0, 1], or normalized as ImageNet.
+
+    Raises:
+        ValueError: levels of another rank or number of channels.
+    """
+    return normalized(unit_range(levels, spec), spec)
+
+
+def unit_range(levels: Tensor, spec: InputSpec) -> Tensor:
+    """Return stored levels (N, C, S, S) as float32 in [0, 1]; the first half of `model_input`."""
+    if levels.ndim != 4 or levels.shape[1] not in (1, spec.channels):
+        raise ValueError(
+            f"levels must be (N, 1 or {spec.channels}, S, S), got shape {tuple(levels.shape)}"
+        )
+    return levels.float().div_(spec.levels)
+
+
+def normalized(images: Tensor, spec: InputSpec) -> Tensor:
+    """Repeat and normalize images (N, C, S, S) in [0, 1]; the second half of `model_input`."""
+    if images.shape[1] != spec.channels:
+        images = images.expand(-1, spec.channels, -1, -1)
+    if spec.normalization == "unit":
+        return images.contiguous()
+    mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
+    deviation = images.new_tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1)
+    return (images - mean) / deviation
+
+
+class CaseSlices:
+    """The slices of one case, read one at a time. Made by `find_slices`.
+
+    Attributes:
+        case_id, patient: names.
+        slice_indices: (n,) int64, ascending; a PNG folder may leave gaps.
+        files: the files that are read, for messages and for telling whether they changed.
+    """
+
+    def __init__(self, case_id: str, patient: str, files: Sequence[Path]):
+        self.case_id = case_id
+        self.patient = patient
+        self.files = tuple(files)
+
+    def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
+        """Return one slice as (size, size) uint8 or uint16, see `InputSpec`."""
+        raise NotImplementedError
+
+    def labels(self, slice_index: int) -> np.ndarray:
+        """Return one slice's labels as (H, W) uint8 at native size."""
+        raise NotImplementedError
+
+    def check(self, spec: InputSpec) -> None:
+        """Read the last slice, which is what a truncated file lacks; raise one of UNREADABLE."""
+        last = int(self.slice_indices[-1])
+        self.levels(last, spec)
+        self.labels(last)
+
+
+class _VolumeSlices(CaseSlices):
+    """Slices of a volume and a segmentation in the same grid: packed, or NIfTI read lazily."""
+
+    def __init__(self, case_id: str, patient: str, volume: Path, segmentation: Path):
+        super().__init__(case_id, patient, (volume, segmentation))
+        self._volume = open_volume(volume)
+        self._segmentation = open_volume(segmentation)
+        if self._volume.shape != self._segmentation.shape:
+            raise ValueError(
+                f"{volume} has shape {self._volume.shape}, {segmentation} {self._segmentation.shape}"
+            )
+        self.slice_indices = np.arange(len(self._volume))
+
+    def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
+        return slice_levels(self._volume.slice(slice_index), spec)
+
+    def labels(self, slice_index: int) -> np.ndarray:
+        return self._segmentation.slice(slice_index).astype(np.uint8, copy=False)
+
+
+class _PngSlices(CaseSlices):
+    """Slices as `images/<case>/<k>.png` with `masks/<case>/<k>.png`: liver only, window already applied."""
+
+    def __init__(self, root: Path, case_id: str, patient: str):
+        self._images = root / "images" / case_id
+        self._masks = root / "masks" / case_id
+        found = sorted(int(path.stem) for path in self._images.glob("*.png") if path.stem.isdigit())
+        kept = [k for k in found if (self._masks / f"{k}.png").exists()]
+        if len(kept) < len(found):
+            log.warning(
+                "case %s: %d slices without a mask left out", case_id, len(found) - len(kept)
+            )
+        if not kept:
+            raise ValueError(f"no <k>.png with a mask in {self._masks}")
+        folders = (self._images, self._masks)
+        super().__init__(
+            case_id, patient, [folder / f"{k}.png" for k in kept for folder in folders]
+        )
+        self.slice_indices = np.array(kept)
+
+    def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
+        image = read_png(self._images / f"{slice_index}.png")
+        return resize_image(to_levels(image, spec) if spec.window is None else image, spec.size)
+
+    def labels(self, slice_index: int) -> np.ndarray:
+        return (read_png(self._masks / f"{slice_index}.png") >= 128).astype(np.uint8)
+
+
+def read_png(path: Path) -> np.ndarray:
+    """Return an 8-bit grey PNG as (H, W) uint8.
+
+    Raises:
+        OSError: the file is missing or damaged (OpenCV itself returns None without a word).
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise OSError(f"cannot read {path}: missing or no image; run the preparation again")
+    return image
+
+
+def find_slices(
+    root: Path | str, case_ids: Iterable[str], spec: InputSpec
+) -> tuple[CaseSlices, ...]:
+    """Find the labelled slices of the named cases, in the order of `case_ids`.
+
+    Args:
+        root: a prepared/ folder, a bare PNG folder (`images/`, `masks/`), or a folder with NIfTI pairs.
+            A PNG folder holds liver masks only, and its window is the one it was exported with.
+        case_ids: which cases.
+        spec: used to try each case's last slice; cases that cannot be read or have no segmentation are left
+            out with a warning that names them.
+
+    Raises:
+        ValueError: a case id does not exist, or no case is left.
+    """
+    root, case_ids = Path(root), list(case_ids)
+    openers = _openers(root)
+    missing = [case_id for case_id in case_ids if case_id not in openers]
+    if missing:
+        raise ValueError(
+            f"no case {', '.join(missing[:5])} in {root}, which holds {len(openers)} cases; "
+            "prepare it first (notebook 01) or take it out of the split"
+        )
+    opened = [_opened(case_id, openers[case_id], spec) for case_id in case_ids]
+    kept = tuple(case for case in opened if case is not None)
+    if not kept:
+        raise ValueError(f"no readable case with a segmentation among {len(case_ids)} in {root}")
+    return kept
+
+
+def _opened(case_id: str, opener, spec: InputSpec) -> CaseSlices | None:
+    try:
+        case = opener()
+        if case is None:
+            log.warning("case %s has no segmentation and is left out", case_id)
+        else:
+            case.check(spec)
+        return case
+    except UNREADABLE as error:
+        log.warning("case %s cannot be read and is left out: %s", case_id, error)
+        return None
+
+
+def _openers(root: Path) -> dict:
+    """Return for each case id a function that opens it (None where there is no segmentation)."""
+    if (root / "cases").is_dir():
+        return {case.id: _packed_opener(root / "cases", case) for case in prepared_cases(root)}
+    if (root / "images").is_dir():
+        return {case.id: _png_opener(root, case) for case in prepared_cases(root)}
+    return {case.id: _nifti_opener(case) for case in find_cases(root)}
+
+
+def _packed_opener(folder: Path, case):
+    volume, labels = folder / f"{case.id}.b2nd", folder / f"{case.id}-labels.b2nd"
+
+    def opener():
+        if not case.has_segmentation:
+            return None
+        return _VolumeSlices(case.id, case.patient, volume, labels)
+
+    return opener
+
+
+def _png_opener(root: Path, case):
+    return lambda: _PngSlices(root, case.id, case.patient)
+
+
+def _nifti_opener(case):
+    def opener():
+        if case.segmentation is None:
+            return None
+        return _VolumeSlices(case.id, case.patient, case.volume, case.segmentation)
+
+    return opener
+
+
+def fingerprint(cases: Sequence[CaseSlices], spec: InputSpec) -> str:
+    """Return a hash (32 hex digits) of the slices' names, sizes and times and of the spec."""
+    digest = hashlib.blake2b(repr(spec).encode(), digest_size=16)
+    for case in cases:
+        for path in case.files:
+            stat = path.stat()
+            digest.update(
+                f"{case.case_id} {path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode()
+            )
+    return digest.hexdigest()
+
+
+def nearest_neighbors(slice_indices: np.ndarray, context: int) -> np.ndarray:
+    """Return for each slice the positions of its neighbours, from `context` below to `context` above.
+
+    Args:
+        slice_indices: (n,) ascending; gaps are allowed.
+        context: neighbours on each side.
+
+    Returns:
+        (n, 2 * context + 1) positions in `slice_indices`. A neighbour beyond the end, or in a gap, is the
+        nearest slice there is (of two equally near, the one nearer to the slice itself).
+    """
+    wanted = slice_indices[:, None] + np.arange(-context, context + 1)  # (n, 2c + 1)
+    distance = np.abs(slice_indices - wanted[..., None])  # (n, 2c + 1, n)
+    inward = np.abs(slice_indices - slice_indices[:, None])[:, None]  # (n, 1, n)
+    return (distance * (len(slice_indices) + inward.max() + 1) + inward).argmin(-1)
