@@ -1,0 +1,154 @@
+"""Find, check and split cases: a case is one CT volume with, mostly, its segmentation."""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from .checks import Finding, check_case
+from .files import file_hash
+
+__all__ = ["Case", "Finding", "Split", "check_case", "find_cases", "split_cases"]
+
+NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
+
+
+@dataclass(frozen=True)
+class Case:
+    """One CT volume and what belongs to it.
+
+    Attributes:
+        id: the number in the file name, as text: "17" for volume-17.nii.
+        patient: cases of one patient are never split; in LiTS every case is a patient of its own.
+        volume: the CT's file.
+        segmentation: the labels' file, or None.
+        orientation: axis codes that override a wrong header, for example "LAS"; None believes the header.
+    """
+
+    id: str
+    patient: str
+    volume: Path
+    segmentation: Path | None = None
+    orientation: str | None = None
+
+
+@dataclass(frozen=True)
+class Split:
+    """Case ids for training, validation and test; no patient is in two of them."""
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    test: tuple[str, ...] = ()
+
+
+def find_cases(root: str | os.PathLike) -> list[Case]:
+    """Find cases by whole file names (volume-N.nii[.gz], segmentation-N.nii[.gz]) anywhere below `root`.
+
+    Returns:
+        cases by number; `segmentation` is None where there is none. A segmentation without a volume is no case.
+
+    Raises:
+        FileNotFoundError: no volume below `root`.
+        ValueError: two different files claim the same place.
+    """
+    found: dict[tuple[str, int], Path] = {}
+    for path in _files_below(Path(root)):
+        match = NAME.fullmatch(path.name)
+        if match:
+            key = (match[1], int(match[2]))
+            found[key] = _one_of(found.get(key), path)
+    numbers = sorted(number for kind, number in found if kind == "volume")
+    if not numbers:
+        raise FileNotFoundError(
+            f"no case under {root}: expected volume-N.nii[.gz] with segmentation-N.nii[.gz]; run notebook 01"
+        )
+    return [
+        Case(str(n), str(n), found["volume", n], found.get(("segmentation", n))) for n in numbers
+    ]
+
+
+def split_cases(
+    cases: Iterable, validation: float = 0.15, test: float = 0.0, fold: int | None = None
+) -> Split:
+    """Split cases by a stable hash of their patient, so that adding a case moves no other.
+
+    Fractions hold on average only. If no patient falls into a part that was asked for, the patient whose
+    hash lies nearest goes there, as long as one remains for training.
+
+    Args:
+        cases: anything with `.id` and `.patient`.
+        validation: fraction of patients for validation, in [0, 1).
+        test: fraction for test; never depends on `fold`.
+        fold: which of the ``round((1 - test) / validation)`` equal parts validates (cross-validation).
+
+    Raises:
+        ValueError: fractions that leave no training, or a fold that does not exist.
+    """
+    if not (0 <= validation and 0 <= test and validation + test < 1):
+        raise ValueError(f"validation + test must be in [0, 1), got {validation} + {test}")
+    cases = list(cases)
+    place = {case.patient: _place(case.patient) for case in cases}
+    start, end = _validation_range(validation, test, fold)
+    parts = {"test": (0.0, test), "validation": (start, end)}
+    part_of = _assign(place, parts)
+    ids = {
+        part: tuple(case.id for case in cases if part_of[case.patient] == part)
+        for part in ("training", "validation", "test")
+    }
+    return Split(**ids)
+
+
+def _validation_range(validation: float, test: float, fold: int | None) -> tuple[float, float]:
+    if fold is None:
+        return test, test + validation
+    folds = round((1 - test) / validation) if validation else 0
+    if not 0 <= fold < folds:
+        raise ValueError(f"fold must be 0 to {folds - 1} for validation={validation}, got {fold}")
+    width = (1 - test) / folds
+    return test + fold * width, test + (fold + 1) * width
+
+
+def _assign(place: dict[str, float], parts: dict[str, tuple[float, float]]) -> dict[str, str]:
+    part_of = dict.fromkeys(place, "training")
+    for part, (start, end) in parts.items():
+        for patient, u in place.items():
+            if start <= u < end:
+                part_of[patient] = part
+    for part, (start, end) in parts.items():
+        free = [patient for patient in place if part_of[patient] == "training"]
+        if end > start and part not in part_of.values() and len(free) > 1:
+            middle = (start + end) / 2
+            part_of[min(free, key=lambda patient: abs(place[patient] - middle))] = part  # noqa: B023
+    return part_of
+
+
+def _place(patient: str) -> float:
+    """Stable place of a patient in [0, 1)."""
+    digest = hashlib.blake2b(patient.encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") / 2**64
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    seen = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        real = os.path.realpath(folder)
+        if real in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders.sort()
+        yield from (Path(folder) / name for name in sorted(names))
+
+
+def _one_of(known: Path | None, path: Path) -> Path:
+    if known is None or _same_content(known, path):
+        return known or path
+    raise ValueError(f"two files for one case: {known} and {path}; remove one of them")
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    if one.stat().st_size != other.stat().st_size:
+        return False
+    return file_hash(one) == file_hash(other)

@@ -1,0 +1,230 @@
+"""Where a file's voxels lie in the patient, and the way from stored order to (Z, Y, X) and back."""
+
+import base64
+import math
+from dataclasses import dataclass
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+# Internal axes (Z, Y, X) grow towards the head, the back and the patient's left: LPS+ axes, slowest first.
+INTERNAL_AXES = (("S", "I"), ("P", "A"), ("L", "R"))
+PLAUSIBLE_SPACING_MM = (0.05, 20.0)  # outside, the numbers are no millimetres of a CT
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The stored grid of a volume and how it was turned into (Z, Y, X).
+
+    Attributes:
+        stored_shape: shape as the file has it, with trailing axes of length one.
+        affine: 4x4 rows, stored voxel index -> mm in NIfTI's RAS+ world; as the file has it.
+        header: the file's NIfTI header, base64; all that is needed to write its twin.
+        axes: stored axis of each internal axis (Z, Y, X).
+        flips: whether that axis is reversed.
+        spacing_trusted: False where the header states no plausible millimetres (identity affine).
+    """
+
+    stored_shape: tuple[int, ...]
+    affine: tuple[tuple[float, ...], ...]
+    header: str
+    axes: tuple[int, int, int]
+    flips: tuple[bool, bool, bool]
+    spacing_trusted: bool
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape (Z, Y, X)."""
+        return tuple(self.stored_shape[axis] for axis in self.axes)
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size (dz, dy, dx) in mm, from the affine."""
+        lengths = nib.affines.voxel_sizes(np.array(self.affine))
+        return tuple(float(round(lengths[axis], 6)) for axis in self.axes)
+
+    @property
+    def orientation(self) -> str:
+        """Axis codes of the stored axes as they were used, for example "RAS"."""
+        codes = [""] * 3
+        for (forward, backward), axis, flip in zip(
+            INTERNAL_AXES, self.axes, self.flips, strict=True
+        ):
+            codes[axis] = backward if flip else forward
+        return "".join(codes)
+
+    def as_internal(self, stored: np.ndarray) -> np.ndarray:
+        """Return a (Z, Y, X) view of a three-axis array in stored order."""
+        return stored.transpose(self.axes)[_steps(self.flips)]
+
+    def as_stored(self, internal: np.ndarray) -> np.ndarray:
+        """Return a view of a (Z, Y, X) array in stored order (three axes); undoes `as_internal`."""
+        return internal[_steps(self.flips)].transpose(np.argsort(self.axes))
+
+    def nifti_header(self) -> nib.Nifti1Header:
+        """Return the file's header, as read."""
+        return header_from_bytes(base64.b64decode(self.header))
+
+    def with_orientation(self, orientation: str) -> "Geometry":
+        """Return the geometry read with other axis codes than the header's.
+
+        Raises:
+            ValueError: `orientation` is not three axis codes such as "LPS".
+        """
+        axes, flips = axes_of(orientation)
+        fields = {**self.__dict__, "axes": axes, "flips": flips}
+        return Geometry(**fields)
+
+    def to_dict(self) -> dict:
+        """Return plain values for JSON; `from_dict` undoes it."""
+        return dict(self.__dict__)
+
+    @classmethod
+    def from_dict(cls, content: dict) -> "Geometry":
+        """Rebuild a geometry from `to_dict`, also after a way through JSON."""
+        return cls(
+            stored_shape=tuple(content["stored_shape"]),
+            affine=tuple(tuple(row) for row in content["affine"]),
+            header=content["header"],
+            axes=tuple(content["axes"]),
+            flips=tuple(content["flips"]),
+            spacing_trusted=content["spacing_trusted"],
+        )
+
+
+def geometry_of_header(header: nib.Nifti1Header, orientation: str | None = None) -> Geometry:
+    """Return the geometry that a NIfTI header states, nearest axes where the grid is oblique.
+
+    Args:
+        header: of a file with three axes (more only of length one).
+        orientation: axis codes that override the header's, for example "LAS".
+
+    Raises:
+        ValueError: the affine is not finite or not invertible, or `orientation` is no axis code.
+    """
+    affine = _affine_of(header)
+    codes = orientation or "".join(nib.aff2axcodes(affine))
+    axes, flips = axes_of(codes)
+    return Geometry(
+        stored_shape=tuple(int(length) for length in header.get_data_shape()),
+        affine=tuple(tuple(float(value) for value in row) for row in affine),
+        header=base64.b64encode(header.binaryblock).decode("ascii"),
+        axes=axes,
+        flips=flips,
+        spacing_trusted=_is_trusted(affine),
+    )
+
+
+def plain_geometry(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Geometry:
+    """Return the geometry of a (Z, Y, X) array that comes from no file, stored as LPS."""
+    dz, dy, dx = spacing_mm
+    header = nib.Nifti1Header()
+    header.set_data_shape(shape[::-1])
+    header.set_data_dtype(np.int16)
+    header.set_sform(np.diag([-dx, -dy, dz, 1.0]), code="scanner")
+    header.set_qform(np.diag([-dx, -dy, dz, 1.0]), code="scanner")
+    header.set_xyzt_units("mm")
+    return geometry_of_header(header)
+
+
+def axes_of(orientation: str) -> tuple[tuple[int, int, int], tuple[bool, bool, bool]]:
+    """Return for (Z, Y, X) the stored axis and whether it is reversed.
+
+    Args:
+        orientation: where the stored axes grow to, for example "RAS" = right, front, head.
+
+    Raises:
+        ValueError: not one code each of L/R, P/A and S/I.
+    """
+    axes, flips = [], []
+    for forward, backward in INTERNAL_AXES:
+        found = [axis for axis, code in enumerate(orientation) if code in (forward, backward)]
+        if len(orientation) != 3 or len(found) != 1:
+            raise ValueError(
+                f"orientation must hold one code each of L/R, P/A and S/I, such as LPS, got {orientation!r}"
+            )
+        axes.append(found[0])
+        flips.append(orientation[found[0]] == backward)
+    return tuple(axes), tuple(flips)
+
+
+def same_grid(one: Geometry, other: Geometry) -> bool:
+    """Tell whether two files' headers put the same voxels at the same places (within a tenth of a voxel)."""
+    first, second = header_orientation(one), header_orientation(other)
+    if first.shape != second.shape:
+        return False
+    offset = np.abs(_internal_affine(first) - _internal_affine(second))
+    reach = offset[:, :3] @ np.array(first.shape) + offset[:, 3]
+    return bool(np.all(reach <= 0.1 * min(first.spacing_mm)))
+
+
+def header_orientation(geometry: Geometry) -> Geometry:
+    """Return `geometry` as its own header states it, without an override."""
+    return geometry.with_orientation("".join(nib.aff2axcodes(np.array(geometry.affine))))
+
+
+def matched_to(geometry: Geometry, like: Geometry) -> Geometry:
+    """Return `geometry` (same grid as `like`) turned as `like` was turned, overrides included."""
+    stated, own = header_orientation(like), header_orientation(geometry)
+    twin = [stated.axes.index(axis) for axis in like.axes]
+    turned = [like.flips[i] ^ stated.flips[j] ^ own.flips[j] for i, j in enumerate(twin)]
+    fields = {**geometry.__dict__, "axes": tuple(own.axes[j] for j in twin), "flips": tuple(turned)}
+    return Geometry(**fields)
+
+
+def header_from_bytes(block: bytes) -> nib.Nifti1Header:
+    """Return a NIfTI-1 or NIfTI-2 header from its bytes.
+
+    Raises:
+        ValueError: the bytes are no NIfTI header.
+    """
+    sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
+    if 348 in sizes and len(block) >= 348:
+        kind, length = nib.Nifti1Header, 348
+    elif 540 in sizes and len(block) >= 540:
+        kind, length = nib.Nifti2Header, 540
+    else:
+        raise ValueError(f"no NIfTI header: it starts with {block[:16]!r}")
+    try:
+        return kind(block[:length])
+    except (HeaderDataError, ValueError, OverflowError) as error:
+        raise ValueError(f"broken NIfTI header: {error}") from error
+
+
+def _affine_of(header: nib.Nifti1Header) -> np.ndarray:
+    try:
+        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+    except (HeaderDataError, ValueError) as error:
+        raise ValueError(f"the header's qform is broken: {error}") from error
+    lengths = nib.affines.voxel_sizes(affine)
+    if not np.isfinite(affine).all() or not (lengths > 0).all():
+        raise ValueError(f"the affine is not usable: {affine[:3].round(3).tolist()}")
+    directions = affine[:3, :3] / lengths
+    if abs(np.linalg.det(directions)) < 1e-3:
+        raise ValueError(f"the affine is flat (two axes coincide): {affine[:3].round(3).tolist()}")
+    return affine
+
+
+def _is_trusted(affine: np.ndarray) -> bool:
+    low, high = PLAUSIBLE_SPACING_MM
+    lengths = nib.affines.voxel_sizes(affine)
+    identity = np.array_equal(np.abs(affine), np.eye(4))
+    return not identity and all(
+        low <= length <= high and math.isfinite(length) for length in lengths
+    )
+
+
+def _internal_affine(geometry: Geometry) -> np.ndarray:
+    """(3, 4): internal index (k, j, i) -> mm."""
+    affine = np.array(geometry.affine)[:3]
+    columns, origin = [], affine[:, 3].copy()
+    for axis, flip, length in zip(geometry.axes, geometry.flips, geometry.shape, strict=True):
+        columns.append(-affine[:, axis] if flip else affine[:, axis])
+        if flip:
+            origin += affine[:, axis] * (length - 1)
+    return np.stack([*columns, origin], axis=1)
+
+
+def _steps(flips: tuple[bool, ...]) -> tuple[slice, ...]:
+    return tuple(slice(None, None, -1 if flip else 1) for flip in flips)

@@ -1,0 +1,204 @@
+"""Read NIfTI files slab by slab, so that a volume never lies in memory twice, and refuse what is broken.
+
+The content decides what a file is, not its name: a gzip stream called .nii is read, a web page is refused.
+"""
+
+import gzip
+import os
+import stat
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+import nibabel as nib
+import numpy as np
+from nibabel.spatialimages import HeaderDataError
+
+from .geometry import Geometry, geometry_of_header, header_from_bytes
+
+GZIP_MAGIC = b"\x1f\x8b"
+MAX_VOXELS = 2**30  # four times the longest LiTS case; a broken header claims more
+MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink more than about 1032 times
+
+
+class NiftiSource:
+    """A NIfTI file, opened for one pass over its voxels. Made by `open_nifti`.
+
+    Attributes:
+        path: the file.
+        header: its NIfTI header.
+        geometry: its `Geometry`, by the header.
+        shape: the three axes as stored.
+        dtype: of the stored numbers.
+        slope, intercept: scaling of the stored numbers; 1 and 0 where the file states none.
+    """
+
+    def __init__(self, path: Path, stream: BinaryIO, file_bytes: int, compressed: bool):
+        self.path, self._stream = path, stream
+        self.header = header_from_bytes(_first_bytes(stream))
+        if not self.header["magic"].tobytes().startswith((b"n+1", b"n+2")):
+            raise ValueError("it is not a single NIfTI file (magic is not n+1)")
+        self.shape = _three_axes(self.header)
+        self.dtype = _real_dtype(self.header)
+        self.slope, self.intercept = _scaling(self.header)
+        self.geometry = geometry_of_header(self.header)
+        self.offset = _offset(self.header)
+        needed = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
+        most = file_bytes * MAX_DEFLATE_RATIO if compressed else file_bytes
+        if needed > most:
+            raise ValueError(
+                f"it is truncated: its header claims {needed} bytes, there are at most {most}"
+            )
+
+    @property
+    def scaled(self) -> bool:
+        """Whether stored numbers differ from values."""
+        return (self.slope, self.intercept) != (1.0, 0.0)
+
+    def slabs(self) -> Iterator[np.ndarray]:
+        """Yield the stored numbers, one (shape[0], shape[1]) array for each index of the last axis.
+
+        Reads to the end of the file, so that a gzip checksum is verified.
+
+        Raises:
+            ValueError: the data end early or are damaged.
+        """
+        buffer = np.empty(self.shape[:2], dtype=self.dtype, order="F")
+        memory = memoryview(buffer.reshape(-1, order="F")).cast("B")
+        self._stream.seek(self.offset)
+        for k in range(self.shape[2]):
+            if _read_into(self._stream, memory) < len(memory):
+                raise ValueError(f"it is truncated: the data end in slab {k} of {self.shape[2]}")
+            yield buffer
+        self._stream.read(1 << 20)
+
+
+@contextmanager
+def open_nifti(path: str | os.PathLike) -> Iterator[NiftiSource]:
+    """Open a .nii or .nii.gz file for one pass; every fault inside is raised as a sentence with the path.
+
+    Raises:
+        FileNotFoundError, PermissionError: the file is absent or locked.
+        ValueError: the file is not a readable NIfTI volume; the message says why.
+    """
+    path = Path(path)
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise ValueError(f"cannot read {path}: it is not a regular file")
+    with open(path, "rb") as raw:
+        compressed = raw.read(2) == GZIP_MAGIC
+        file_bytes = raw.seek(0, os.SEEK_END)
+        raw.seek(0)
+        stream = gzip.GzipFile(fileobj=raw) if compressed else raw
+        try:
+            yield NiftiSource(path, stream, file_bytes, compressed)
+        except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+            raise ValueError(
+                f"cannot read {path}: the gzip stream is damaged or cut ({error}); fetch the file again"
+            ) from error
+        except MemoryError as error:
+            raise ValueError(f"cannot read {path}: it does not fit into memory") from error
+        except ValueError as error:
+            raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def read_hu(source: NiftiSource, geometry: Geometry) -> np.ndarray:
+    """Return the values as (Z, Y, X) int16, rounded, and limited to what int16 holds.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
+    volume = np.empty(geometry.shape, dtype=np.int16)
+    stored = geometry.as_stored(volume)
+    for k, slab in enumerate(source.slabs()):
+        stored[..., k] = _to_int16(slab, source)
+    return volume
+
+
+def read_labels(source: NiftiSource, geometry: Geometry) -> np.ndarray:
+    """Return labels as (Z, Y, X) uint8.
+
+    Raises:
+        ValueError: a value is not 0, 1 or 2; the message lists those found.
+    """
+    labels = np.empty(geometry.shape, dtype=np.uint8)
+    stored = geometry.as_stored(labels)
+    for k, slab in enumerate(source.slabs()):
+        values = slab * source.slope + source.intercept if source.scaled else slab
+        wrong = (values != 0) & (values != 1) & (values != 2)
+        if wrong.any():
+            found = ", ".join(f"{value:g}" for value in np.unique(values[wrong])[:5])
+            raise ValueError(
+                f"labels must be 0 (background), 1 (liver) or 2 (tumor), found {found}"
+            )
+        stored[..., k] = values
+    return labels
+
+
+def _to_int16(slab: np.ndarray, source: NiftiSource) -> np.ndarray:
+    if source.dtype == np.int16 and not source.scaled:
+        return slab
+    values = slab
+    if source.scaled or source.dtype.kind == "f":
+        values = slab.astype(np.float64) * source.slope + source.intercept
+        if not np.isfinite(values).all():
+            raise ValueError("it holds values that are not finite (NaN or infinity)")
+        values = np.floor(values + 0.5)
+    return np.clip(values, -32768, 32767)
+
+
+def _first_bytes(stream: BinaryIO) -> bytes:
+    block = stream.read(540)
+    if not block:
+        raise ValueError("it is empty")
+    if len(block) < 348:
+        raise ValueError(
+            f"it is truncated: {len(block)} bytes are less than a NIfTI header (or it is no NIfTI)"
+        )
+    return block
+
+
+def _three_axes(header: nib.Nifti1Header) -> tuple[int, int, int]:
+    shape = tuple(int(length) for length in header.get_data_shape())
+    if len(shape) < 3 or any(length != 1 for length in shape[3:]):
+        raise ValueError(f"a volume must have three axes, got shape {shape}")
+    if min(shape) < 1 or int(np.prod(shape, dtype=object)) > MAX_VOXELS:
+        raise ValueError(f"its header claims the impossible shape {shape}")
+    return shape[:3]
+
+
+def _real_dtype(header: nib.Nifti1Header) -> np.dtype:
+    try:
+        dtype = header.get_data_dtype()
+    except HeaderDataError as error:
+        raise ValueError(f"unknown data type: {error}") from error
+    if dtype.kind not in "iuf" or dtype.itemsize > 8:
+        raise ValueError(f"a volume must hold plain numbers, got {dtype}")
+    return dtype
+
+
+def _scaling(header: nib.Nifti1Header) -> tuple[float, float]:
+    try:
+        slope, intercept = header.get_slope_inter()
+    except HeaderDataError as error:
+        raise ValueError(f"slope and intercept are broken: {error}") from error
+    return (1.0, 0.0) if slope is None else (float(slope), float(intercept or 0.0))
+
+
+def _offset(header: nib.Nifti1Header) -> int:
+    offset = float(header["vox_offset"])
+    if not 348 <= offset < 2**40:
+        raise ValueError(f"its data offset {offset} is impossible")
+    return int(offset)
+
+
+def _read_into(stream: BinaryIO, memory: memoryview) -> int:
+    """Fill `memory` as far as the stream goes; return the bytes read."""
+    done = 0
+    while done < len(memory):
+        count = stream.readinto(memory[done:])
+        if not count:
+            break
+        done += count
+    return done

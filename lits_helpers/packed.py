@@ -1,0 +1,98 @@
+"""Packed arrays: blosc2 files with one chunk a slice, lossless, any slice at random in under a millisecond."""
+
+import os
+from pathlib import Path
+
+import blosc2
+import numpy as np
+
+from .files import read_json, written_whole
+from .geometry import Geometry
+
+SUFFIX = ".b2nd"
+LABELS_SUFFIX = "-labels.b2nd"
+
+
+class PackedVolume:
+    """Lazy reader of a packed array, one slice at a time. Can be pickled; each process opens the file itself.
+
+    Attributes:
+        path: the .b2nd file.
+        shape: (Z, Y, X).
+        geometry: where the voxels lie and how to write results back.
+    """
+
+    def __init__(self, path: str | os.PathLike, geometry: Geometry | None = None):
+        self.path = Path(path)
+        self._array = _open(self.path)
+        self.geometry = geometry or _recorded_geometry(self.path)
+        self.shape = tuple(self._array.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size (dz, dy, dx) in mm."""
+        return self.geometry.spacing_mm
+
+    def slice(self, k: int) -> np.ndarray:
+        """Return axial slice `k` as (H, W): int16 HU, or uint8 labels."""
+        if not 0 <= k < self.shape[0]:
+            raise IndexError(f"{self.path.name} has slices 0 to {self.shape[0] - 1}, got {k}")
+        return self._array[k]
+
+    def read(self) -> np.ndarray:
+        """Return the whole (Z, Y, X) array."""
+        return self._array[:]
+
+    def __getstate__(self) -> dict:
+        return {"path": self.path, "geometry": self.geometry}
+
+    def __setstate__(self, state: dict):
+        self.__init__(state["path"], state["geometry"])
+
+
+def write_packed(array: np.ndarray, path: str | os.PathLike) -> Path:
+    """Write a (Z, Y, X) array of int16 HU or uint8 labels as .b2nd, whole or not at all.
+
+    The same array gives the same bytes.
+
+    Raises:
+        ValueError: not three axes, or another dtype.
+    """
+    if array.ndim != 3 or array.dtype not in (np.int16, np.uint8):
+        raise ValueError(
+            f"a packed array must be (Z, Y, X) int16 or uint8, got {array.dtype} {array.shape}"
+        )
+    cparams = blosc2.CParams(codec=blosc2.Codec.ZSTD, clevel=1, nthreads=1)
+    chunk = (1, *array.shape[1:])
+    with written_whole(path) as temporary:
+        packed = blosc2.asarray(array, chunks=chunk, blocks=chunk, cparams=cparams)
+        temporary.write_bytes(packed.to_cframe())
+    return Path(path)
+
+
+def record_path(path: Path) -> Path:
+    """Return the .json record beside a packed volume or its labels."""
+    name = path.name
+    stem = name.removesuffix(LABELS_SUFFIX) if name.endswith(LABELS_SUFFIX) else path.stem
+    return path.with_name(f"{stem}.json")
+
+
+def _open(path: Path) -> blosc2.NDArray:
+    if not path.is_file():
+        raise FileNotFoundError(f"no packed case at {path}")
+    try:
+        return blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
+    except (RuntimeError, ValueError, KeyError) as error:
+        raise ValueError(
+            f"{path} is no whole packed array ({error}); prepare the case again"
+        ) from error
+
+
+def _recorded_geometry(path: Path) -> Geometry:
+    record = record_path(path)
+    if not record.is_file():
+        raise FileNotFoundError(f"{path} has no {record.name} beside it; prepare the case again")
+    return Geometry.from_dict(read_json(record)["geometry"])

@@ -1,0 +1,130 @@
+"""From HU to the grey levels and the size a model sees, and back from its plane to the slice."""
+
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from .settings import InputSpec
+
+
+def window_to_uint8(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Map HU [low, high] to grey levels [0, 255], clipped, rounded half up.
+
+    Args:
+        hu: int16, any shape.
+        window: (low, high) in HU.
+
+    Returns:
+        uint8, the shape of `hu`; exactly what the PNG export stores.
+
+    Raises:
+        ValueError: `hu` is not int16, or the window is empty.
+    """
+    hu = np.asarray(hu)
+    if hu.dtype != np.int16:
+        raise ValueError(f"hu must be int16, got {hu.dtype}")
+    return _window_table(float(window[0]), float(window[1]))[hu.view(np.uint16)]
+
+
+def to_levels(hu: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Return a slice's grey levels as `spec` asks.
+
+    Args:
+        hu: int16 (..., H, W).
+        spec: a window gives uint8 in [0, 255]; None gives uint16, each slice's minimum at 0 and
+            maximum at 65535 (a constant slice is 0).
+    """
+    if spec.window is not None:
+        return window_to_uint8(hu, spec.window)
+    values = hu.astype(np.float64)
+    low = values.min(axis=(-2, -1), keepdims=True)
+    extent = np.maximum(values.max(axis=(-2, -1), keepdims=True) - low, 1.0)
+    return np.floor((values - low) * spec.levels / extent + 0.5).astype(np.uint16)
+
+
+def content_box(shape: tuple[int, int], size: int) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) of a slice's content, centred in the (size, size) plane.
+
+    Args:
+        shape: (H, W) of the slice; the longer side becomes `size`.
+        size: side of the plane, pixels.
+    """
+    scale = size / max(shape)
+    height, width = (max(1, round(side * scale)) for side in shape)
+    return (size - height) // 2, (size - width) // 2, height, width
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize a slice to (size, size), aspect kept, padded with 0.
+
+    Args:
+        image: (H, W) uint8, uint16 or float32.
+        size: side of the result, pixels.
+
+    Returns:
+        (size, size), the dtype of `image`; shrunk by area means, enlarged bilinearly.
+    """
+    top, left, height, width = content_box(image.shape, size)
+    method = cv2.INTER_AREA if max(image.shape) > size else cv2.INTER_LINEAR
+    plane = np.zeros((size, size), dtype=image.dtype)
+    plane[top : top + height, left : left + width] = cv2.resize(
+        np.ascontiguousarray(image), (width, height), interpolation=method
+    )
+    return plane
+
+
+def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Resize labels to (size, size), each pixel taken where its centre falls; padded with 0.
+
+    Args:
+        mask: (H, W) bool or uint8.
+        size: side of the result, pixels.
+    """
+    top, left, height, width = content_box(mask.shape, size)
+    rows, columns = _centres(mask.shape[0], height), _centres(mask.shape[1], width)
+    plane = np.zeros((size, size), dtype=mask.dtype)
+    plane[top : top + height, left : left + width] = mask[rows[:, None], columns]
+    return plane
+
+
+def restore(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Undo the geometry of `resize_image`: crop the padding and resize bilinearly.
+
+    Args:
+        plane: (size, size), for example probabilities.
+        shape: (H, W) of the slice it came from.
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        ValueError: `plane` is not square.
+    """
+    if plane.ndim != 2 or plane.shape[0] != plane.shape[1]:
+        raise ValueError(f"plane must be (size, size), got shape {plane.shape}")
+    top, left, height, width = content_box(shape, plane.shape[0])
+    content = np.ascontiguousarray(plane[top : top + height, left : left + width], dtype=np.float32)
+    return cv2.resize(content, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def slice_levels(hu_slice: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Return one slice (H, W) int16 as the (size, size) grey levels that `spec` asks for."""
+    return resize_image(to_levels(hu_slice, spec), spec.size)
+
+
+@lru_cache(maxsize=8)
+def _window_table(low: float, high: float) -> np.ndarray:
+    """Grey level of each int16 value, indexed by its bits as uint16."""
+    if not low < high:
+        raise ValueError(
+            f"window must be (low, high) in HU with low < high, got ({low:g}, {high:g})"
+        )
+    hu = np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.float64)
+    levels = np.floor((hu - low) * 255 / (high - low) + 0.5)
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def _centres(source: int, target: int) -> np.ndarray:
+    """Source index under the centre of each target pixel."""
+    return ((2 * np.arange(target) + 1) * source) // (2 * target)

@@ -1,0 +1,192 @@
+"""The file border: NIfTI and packed cases in, label volumes out.
+
+Whatever axis order a file has, inside it is (Z, Y, X) on LPS+ axes; on the way out the same turn is undone.
+"""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from .files import written_whole
+from .geometry import Geometry, matched_to, plain_geometry, same_grid
+from .nifti import NiftiSource, open_nifti, read_hu, read_labels
+from .packed import SUFFIX, PackedVolume, write_packed
+from .pixels import (
+    content_box,
+    resize_image,
+    resize_mask,
+    restore,
+    slice_levels,
+    to_levels,
+    window_to_uint8,
+)
+
+__all__ = [
+    "Geometry",
+    "PackedVolume",
+    "Volume",
+    "content_box",
+    "open_volume",
+    "read_segmentation",
+    "read_volume",
+    "resize_image",
+    "resize_mask",
+    "restore",
+    "slice_levels",
+    "to_levels",
+    "volume_from_array",
+    "window_to_uint8",
+    "write_packed",
+    "write_segmentation",
+]
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT volume.
+
+    Attributes:
+        hu: (Z, Y, X) int16, Hounsfield units, C-contiguous.
+        spacing_mm: (dz, dy, dx).
+        path: the file it came from; None for an array.
+        geometry: enough to write labels in the file's own grid; `geometry.spacing_trusted` says
+            whether figures in mm mean anything.
+    """
+
+    hu: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    path: Path | None
+    geometry: Geometry
+
+
+def read_volume(path: str | os.PathLike, orientation: str | None = None) -> Volume:
+    """Read a CT volume from .nii, .nii.gz or a packed case.
+
+    Args:
+        path: the file; its content decides what it is, not its name.
+        orientation: axis codes that override a wrong header, for example "LAS"; see `Case.orientation`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no readable volume; the message names the file and the fault.
+    """
+    path = Path(path)
+    if path.suffix == SUFFIX:
+        packed = PackedVolume(path)
+        return Volume(packed.read(), packed.spacing_mm, path, packed.geometry)
+    with open_nifti(path) as source:
+        geometry = _turned(source, orientation)
+        return Volume(read_hu(source, geometry), geometry.spacing_mm, path, geometry)
+
+
+def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np.ndarray:
+    """Read labels 0 background, 1 liver, 2 tumor.
+
+    Args:
+        path: .nii, .nii.gz or a packed `-labels.b2nd`.
+        like: the CT it belongs to. Where both headers describe the same grid, the mask is turned by its
+            own header; elsewhere (headers that disagree) voxel by voxel, in the CT's geometry.
+
+    Returns:
+        (Z, Y, X) uint8, the shape of `like.hu`.
+
+    Raises:
+        ValueError: other labels than 0, 1, 2; or a shape that does not fit `like`.
+    """
+    path = Path(path)
+    if path.suffix == SUFFIX:
+        return PackedVolume(path).read()
+    with open_nifti(path) as source:
+        geometry = source.geometry if like is None else _paired(source, like.geometry)
+        return read_labels(source, geometry)
+
+
+def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike) -> Path:
+    """Write labels as NIfTI in the grid of the CT's file: its shape, affine, header codes and voxel order.
+
+    Args:
+        labels: (Z, Y, X), values 0, 1, 2.
+        like: the volume they belong to.
+        path: .nii or .nii.gz.
+
+    Raises:
+        ValueError: another shape than `like.hu`, other labels, or another suffix.
+    """
+    path = Path(path)
+    if not path.name.endswith((".nii", ".nii.gz")):
+        raise ValueError(f"a segmentation is written as .nii or .nii.gz, got {path.name}")
+    if labels.shape != like.geometry.shape:
+        raise ValueError(
+            f"labels must be {like.geometry.shape} like the volume, got {labels.shape}"
+        )
+    if labels.size and not np.isin(np.unique(labels), (0, 1, 2)).all():
+        raise ValueError(f"labels must be 0, 1 or 2, got {np.unique(labels)[:6].tolist()}")
+    stored = like.geometry.as_stored(labels.astype(np.uint8, copy=False))
+    image = _image_like(stored.reshape(like.geometry.stored_shape, order="F"), like.geometry)
+    with written_whole(path) as temporary:
+        nib.save(image, temporary)
+    return path
+
+
+def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None) -> PackedVolume:
+    """Open a volume for reading slices at random.
+
+    Args:
+        path: a packed case (volume or labels), .nii or .nii.gz; the last two are packed once first.
+        cache: where packed copies of NIfTI files go; default a folder of the system's temporary one.
+    """
+    path = Path(path)
+    if path.suffix == SUFFIX:
+        return PackedVolume(path)
+    folder = Path(cache) if cache else Path(tempfile.gettempdir()) / "lits-packed"
+    state = path.stat()
+    key = hashlib.blake2b(
+        f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}".encode(), digest_size=12
+    ).hexdigest()
+    with open_nifti(path) as source:
+        geometry = source.geometry
+        packed = folder / f"{key}{SUFFIX}"
+        if not packed.is_file():
+            write_packed(read_hu(source, geometry), packed)
+    return PackedVolume(packed, geometry)
+
+
+def volume_from_array(
+    hu: np.ndarray, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+) -> Volume:
+    """Wrap a (Z, Y, X) int16 array as a `Volume` that could be written as an LPS file."""
+    if hu.ndim != 3:
+        raise ValueError(f"volume must be (Z, Y, X), got shape {hu.shape}")
+    hu = np.ascontiguousarray(hu, dtype=np.int16)
+    return Volume(hu, tuple(spacing_mm), None, plain_geometry(hu.shape, spacing_mm))
+
+
+def _turned(source: NiftiSource, orientation: str | None) -> Geometry:
+    return source.geometry.with_orientation(orientation) if orientation else source.geometry
+
+
+def _paired(source: NiftiSource, like: Geometry) -> Geometry:
+    """Geometry that puts a mask's voxels onto the CT's."""
+    if same_grid(source.geometry, like):
+        return matched_to(source.geometry, like)
+    if source.shape != like.stored_shape[:3]:
+        raise ValueError(
+            f"the segmentation's shape {source.shape} differs from its CT's {like.stored_shape[:3]}"
+        )
+    fields = {**source.geometry.__dict__, "axes": like.axes, "flips": like.flips}
+    return Geometry(**fields)
+
+
+def _image_like(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
+    """NIfTI image of uint8 labels under the CT's header."""
+    header = geometry.nifti_header()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1.0, 0.0)
+    header["cal_min"] = header["cal_max"] = 0  # the CT's display range would hide labels
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    return kind(stored, None, header)  # no affine: the header's own codes stay
