@@ -41,8 +41,9 @@ def augment_batch(
 ) -> tuple[Tensor, Tensor]:
     """Rotate, scale and shift images with their labels, and change the images' grey levels.
 
-    The channels of an image are changed alike (noise apart). Black stays black: it is what lies at or below
-    the window. The same state of the generator gives the same batch, to the bit on the same kind of device.
+    The channels of an image are changed alike (noise apart). Black stays black: it is what lies at
+    or below the window. The same state of the generator gives the same batch, to the bit on the
+    same kind of device.
 
     Args:
         images: (N, C, S, S) float32 in [0, 1].
@@ -62,7 +63,7 @@ def augment_batch(
 
 
 def affine_matrices(draws: Tensor, limits: Augmentation) -> Tensor:
-    """Return (N, 2, 3) matrices from output to input coordinates in [-1, 1], as `affine_grid` takes them.
+    """Return (N, 2, 3) matrices from output to input coordinates in [-1, 1], for `affine_grid`.
 
     Args:
         draws: (N, 4) in [-1, 1]: rotation, scale, shift along x, shift along y.

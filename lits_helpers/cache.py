@@ -20,8 +20,8 @@ log = logging.getLogger(__name__)
 class SliceCache:
     """All slices of the named cases at working size, with their labels.
 
-    Kept on the device, in memory or memory-mapped in `folder`, see `decoding.choose_home`; one line in the
-    log says which. Slices that cannot be read are left out with a warning.
+    Kept on the device, in memory or memory-mapped in `folder`, see `decoding.choose_home`; one line
+    in the log says which. Slices that cannot be read are left out with a warning.
 
     Args:
         root, case_ids: as for `find_slices`.
@@ -124,7 +124,7 @@ class SliceCache:
         return normalized(images, self.spec), labels
 
     def _gather(self, planes: Tensor, rows: Tensor) -> Tensor:
-        """Return planes[rows], (n, C, S, S), on the device; through pinned memory where that helps."""
+        """Return planes[rows], (n, C, S, S), on the device; by pinned memory where that helps."""
         storage = planes.view(torch.int16) if planes.dtype == torch.uint16 else planes
         flat = rows.flatten().to(planes.device)
         pinned = self.device.type == "cuda" and planes.device.type == "cpu"
@@ -140,7 +140,7 @@ class SliceCache:
 
 
 def _context_rows(table: np.ndarray, context: int) -> Tensor:
-    """Return (N, 2 * context + 1) rows: each slice with its neighbours, nearest where one is missing."""
+    """Return (N, 2 * context + 1) rows: each slice between its neighbours in the same case."""
     rows = np.empty((len(table), 2 * context + 1), np.int64)
     for case in np.unique(table[:, 0]):
         members = np.flatnonzero(table[:, 0] == case)

@@ -1,7 +1,7 @@
-"""Slices as plain torch data sets, read lazily; the cache and the sampler that training uses beside them.
+"""Slices as plain torch data sets, read lazily.
 
-Everything that feeds a model can be imported from here: `model_input` (slices.py), `SliceCache` (cache.py),
-`epoch_order` (sampling.py), `Augmentation` (augmentation.py).
+Everything that feeds a model can be imported from here: `model_input` (slices.py), `SliceCache`
+(cache.py), `epoch_order` (sampling.py), `Augmentation` (augmentation.py).
 """
 
 from collections.abc import Iterable
@@ -35,7 +35,8 @@ class _Slices(Dataset):
 
     Args:
         root: prepared/ folder, bare PNG folder, or folder with NIfTI pairs.
-        case_ids: which cases. One that cannot be opened or has no segmentation is left out with a warning.
+        case_ids: which cases. One that cannot be opened or has no segmentation is left out with a
+            warning.
         spec: how slices become input.
 
     Raises:
@@ -83,8 +84,8 @@ class _Slices(Dataset):
 class LiverSlices(_Slices):
     """Slices with their liver mask (labels >= 1).
 
-    An item is (image, mask): (channels, size, size) float32, in [0, 1] unless the spec normalizes, and
-    (1, size, size) float32 {0, 1}.
+    An item is (image, mask): (channels, size, size) float32, in [0, 1] unless the spec normalizes,
+    and (1, size, size) float32 {0, 1}.
     """
 
     def _mask(self, labels: np.ndarray) -> np.ndarray:

@@ -79,8 +79,8 @@ def decoded_in_memory(
     Returns:
         levels: (N, size, size) uint8, or uint16 where `spec.window` is None.
         labels: (N, size, size) uint8.
-        table: (N, 4) int64: position in `cases`, slice index, liver in it, tumor in it (at native size).
-            Slices that cannot be read are absent; a warning names them.
+        table: (N, 4) int64: position in `cases`, slice index, liver in it, tumor in it (at native
+            size). Slices that cannot be read are absent; a warning names them.
 
     Raises:
         ValueError: no slice could be read.
@@ -93,9 +93,9 @@ def decoded_in_memory(
 def decoded_on_disk(
     folder: Path, cases: Sequence[CaseSlices], spec: InputSpec, workers: int | None = None
 ) -> Decoded:
-    """Decode as `decoded_in_memory`, into memory-mapped files below `folder`; a second call finds them.
+    """Decode as `decoded_in_memory`, into memory-mapped files that a second call finds.
 
-    They are found by a hash of the slices' file names, sizes and times and of the spec.
+    They lie below `folder`, under a hash of the slices' file names, sizes and times and the spec.
     """
     place = folder / fingerprint(cases, spec)
     if not place.exists():
@@ -147,7 +147,7 @@ def _fill(levels, labels, cases: Sequence[CaseSlices], spec: InputSpec, workers)
 
 
 def _fill_case(levels, labels, number: int, case: CaseSlices, spec: InputSpec) -> np.ndarray:
-    """Fill one case's rows; return its part of the table, slice index -1 where a slice is unreadable."""
+    """Fill one case's rows; return its part of the table, with -1 where a slice is unreadable."""
     table = np.full((len(case.slice_indices), 4), -1, np.int64)
     for row, slice_index in enumerate(case.slice_indices.tolist()):
         try:

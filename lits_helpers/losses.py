@@ -1,4 +1,4 @@
-"""Losses on tensors. Masks are float {0, 1}, probabilities float, all (N, 1, H, W) unless said otherwise.
+"""Losses on tensors: masks float {0, 1}, probabilities float, (N, 1, H, W) unless said otherwise.
 
 Everything is computed in float32, whatever precision the network ran in.
 """
@@ -39,7 +39,7 @@ def feature_loss(features_a: Sequence[Tensor], features_b: Sequence[Tensor]) -> 
     """
     if len(features_a) != len(features_b) or not features_a:
         raise ValueError(
-            f"feature lists must be equally long, got {len(features_a)} and {len(features_b)} layers"
+            f"feature lists differ in length: {len(features_a)} and {len(features_b)} layers"
         )
     pairs = zip(features_a, features_b, strict=True)
     return torch.stack([F.l1_loss(a.float(), b.float()) for a, b in pairs]).mean()
@@ -50,8 +50,8 @@ def soft_dice_loss(
 ) -> Tensor:
     """Return 1 - soft Dice, in [0, 1].
 
-    By default Dice is taken over the whole batch as one volume: slices without the organ then only add false
-    positives to the denominator, instead of each being scored 0 or 1 on a few pixels.
+    By default Dice is taken over the whole batch as one volume: slices without the organ then only
+    add false positives to the denominator, instead of each being scored 0 or 1 on a few pixels.
 
     Args:
         probabilities: in [0, 1].

@@ -1,10 +1,11 @@
 """The three networks: system A's generator and critic, system B's RegNet encoder-decoder.
 
-`Generator()`, `Discriminator()` and `RegNetSegmenter()` with their defaults are the published layers, to the
-parameter. The options are the mended variants of the `default` recipes.
+`Generator()`, `Discriminator()` and `RegNetSegmenter()` with their defaults are the published
+layers, to the parameter. The options are the mended variants of the `default` recipes.
 """
 
 import pickle
+from itertools import pairwise
 from pathlib import Path
 from urllib.error import URLError
 
@@ -27,8 +28,8 @@ class Generator(nn.Module):
     Args:
         width: channels of the first layer; the deepest has eight times as many.
         skips: add each encoder feature to the decoder feature of the same size (no parameter more).
-        head: "relu" as published, unbounded above; "sigmoid" bounds to (0, 1), cannot die to all-zero, and
-            doubles its logits' size bilinearly instead of by repetition.
+        head: "relu" as published, unbounded above; "sigmoid" bounds to (0, 1), cannot die to
+            all-zero, and doubles its logits' size bilinearly instead of by repetition.
         channels: channels of the input image.
 
     Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16.
@@ -135,8 +136,8 @@ class Discriminator(_Critic):
 class StridedCritic(_Critic):
     """The cheap critic: every layer halves the slice, spectral norm bounds it, no batch norm.
 
-    The bound lets it maximise the feature distance without running away; without batch norm a slice's features
-    do not depend on its batch.
+    The bound lets it maximise the feature distance without running away; without batch norm a
+    slice's features do not depend on its batch.
 
     Args:
         width: channels of the first layer, doubled twice.
@@ -159,10 +160,10 @@ class RegNetSegmenter(nn.Module):
     """Segment tumors: torchvision's RegNetY-400MF as encoder, an upsampling decoder to logits.
 
     Args:
-        weights: "imagenet" for torchvision's weights of the encoder (found in torch's cache folder or
-            downloaded), None for random ones.
-        skips: False is the published decoder of ten layers; True a cheaper one that takes in the stem and the
-            stages at strides 2 to 16.
+        weights: "imagenet" for torchvision's weights of the encoder (found in torch's cache folder
+            or downloaded), None for random ones.
+        skips: False is the published decoder of ten layers; True a cheaper one that takes in the
+            stem and the stages at strides 2 to 16.
 
     Shapes: (N, 3, H, W) normalized as ImageNet -> logits (N, 1, H, W); H and W are multiples of 32.
 
@@ -193,7 +194,7 @@ class RegNetSegmenter(nn.Module):
 def _published_decoder() -> nn.Sequential:
     widths = (REGNET_CHANNELS[-1], 256, 128, 64, 32, 16)
     layers = []
-    for inputs, outputs in zip(widths[:-1], widths[1:], strict=True):
+    for inputs, outputs in pairwise(widths):
         layers += [
             nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1),
             nn.ReLU(),
@@ -206,7 +207,7 @@ def _published_decoder() -> nn.Sequential:
 class _SkipDecoder(nn.Module):
     """Merge the stages from deep to shallow; the last step to full size is a pixel shuffle.
 
-    A third of the published decoder's arithmetic: channels are cut by 1x1 before anything is enlarged.
+    Cheaper than the published decoder: channels are cut by 1x1 before anything is enlarged.
     """
 
     widths = (128, 64, 48, 32)  # at strides 16, 8, 4, 2
@@ -247,11 +248,11 @@ class _Merge(nn.Module):
 
 
 def imagenet_weights() -> dict[str, Tensor]:
-    """Return torchvision's ImageNet state dict of RegNetY-400MF, from the cache folder or the network.
+    """Return torchvision's ImageNet weights of RegNetY-400MF, from the cache folder or the network.
 
     Raises:
-        OSError: no network, or a damaged file; the message names the address, the file that torch looks for,
-            and how to train without.
+        OSError: no network, or a damaged file; the message names the address, the file that torch
+            looks for, and how to train without.
     """
     weights = RegNet_Y_400MF_Weights.IMAGENET1K_V2
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
@@ -262,10 +263,11 @@ def imagenet_weights() -> dict[str, Tensor]:
     except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
         if existed and not isinstance(error, URLError):
             raise OSError(
-                f"the ImageNet weights in {cached} are damaged ({error}); delete that file {without}"
+                f"damaged ImageNet weights in {cached} ({error}); delete that file, {without}"
             ) from error
         raise OSError(
-            f"no ImageNet weights: {weights.url} cannot be fetched ({error}). Put that file at {cached}, {without}"
+            f"no ImageNet weights: {weights.url} cannot be fetched ({error}). "
+            f"Put that file at {cached}, {without}"
         ) from error
 
 
@@ -297,8 +299,8 @@ def build_segmenter(recipe: TumorRecipe, pretrained: bool | None = None) -> RegN
 
     Args:
         recipe: its `skips` choose the decoder.
-        pretrained: False builds without ImageNet weights (a checkpoint is about to be loaded); None takes the
-            recipe's word.
+        pretrained: False builds without ImageNet weights (a checkpoint is about to be loaded); None
+            takes the recipe's word.
     """
     wanted = recipe.pretrained if pretrained is None else pretrained
     return RegNetSegmenter("imagenet" if wanted else None, recipe.skips)

@@ -12,16 +12,16 @@ def epoch_order(
 ) -> Tensor:
     """Return the slices of one epoch in random order, those of one process.
 
-    System A sees every slice once. System B does so with `sampling="all"`; "balanced" sees every slice with
-    tumor once and as many others, see `balanced_indices`.
+    System A sees every slice once. System B does so with `sampling="all"`; "balanced" sees every
+    slice with tumor once and as many others, see `balanced_indices`.
 
     Args:
         cache: a `SliceCache`, or anything with `patient_of`, `has_liver`, `has_tumor`.
         recipe: its `sampling` and `within_liver`, if it has them.
         seed, epoch: the order depends on nothing else.
-        rank, world: this process and how many there are. Together they see what one process would, and batch
-            b of all processes is the b-th batch of one process with `world` times the batch size. Their
-            shares differ by at most one slice.
+        rank, world: this process and how many there are. Together they see what one process would,
+            and batch b of all processes is the b-th batch of one process with `world` times the
+            batch size. Their shares differ by at most one slice.
 
     Returns:
         (n,) int64 indices into the cache.
@@ -62,9 +62,9 @@ def balanced_indices(
 ) -> np.ndarray:
     """Choose every slice with tumor and as many others, so that patients weigh equally.
 
-    The others go to the patients with the fewest slices so far, until there are as many as slices with tumor:
-    like water poured over a ground whose height is each patient's number of tumor slices. A patient whose
-    slices are used up gets no more; nobody's slice is taken twice.
+    The others go to the patients with the fewest slices so far, until there are as many as slices
+    with tumor: like water poured over a ground whose height is each patient's number of tumor
+    slices. A patient whose slices are used up gets no more; nobody's slice is taken twice.
 
     Args:
         patient_of: (N,) int.
@@ -85,7 +85,7 @@ def balanced_indices(
 
 
 def _poured(ground, available, amount: int, generator: np.random.Generator) -> np.ndarray:
-    """Return how many each patient gets: the highest full level, the rest at random among those still open."""
+    """Return each patient's quota: the highest level all reach, the rest drawn among the open."""
     amount = min(amount, int(available.sum()))
     low, high = 0, int(ground.max()) + amount
     while low < high:

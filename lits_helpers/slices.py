@@ -1,20 +1,28 @@
-"""Where the slices of a data set lie and how one becomes model input: packed cases, PNG folders, NIfTI."""
+"""Find and read slices: packed cases, PNG folders, NIfTI; and how they become model input."""
 
 import hashlib
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
-from .cases import find_cases
-from .preprocess import prepared_cases
+from .cases import Case, find_cases
+from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume
+from .preprocess import PreparedCase, prepared_cases
 from .settings import InputSpec
-from .volumes import open_volume, resize_image, slice_levels, to_levels
+from .volumes import (
+    open_volume,
+    read_segmentation,
+    resize_image,
+    slice_levels,
+    to_levels,
+    write_packed,
+)
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +40,8 @@ def model_input(levels: Tensor, spec: InputSpec) -> Tensor:
         spec: a single channel is repeated to fill `spec.channels`.
 
     Returns:
-        (N, spec.channels, S, S) float32 on the levels' device; in [0, 1], or normalized as ImageNet.
+        (N, spec.channels, S, S) float32 on the levels' device; in [0, 1], or normalized as
+        ImageNet.
 
     Raises:
         ValueError: levels of another rank or number of channels.
@@ -90,17 +99,19 @@ class CaseSlices:
 
 
 class _VolumeSlices(CaseSlices):
-    """Slices of a volume and a segmentation in the same grid: packed, or NIfTI read lazily."""
+    """Slices of a packed volume and its packed segmentation, in the same grid."""
 
-    def __init__(self, case_id: str, patient: str, volume: Path, segmentation: Path):
-        super().__init__(case_id, patient, (volume, segmentation))
-        self._volume = open_volume(volume)
-        self._segmentation = open_volume(segmentation)
-        if self._volume.shape != self._segmentation.shape:
+    def __init__(
+        self, case_id: str, patient: str, volume: PackedVolume, segmentation: PackedVolume
+    ):
+        super().__init__(case_id, patient, (volume.path, segmentation.path))
+        if volume.shape != segmentation.shape:
             raise ValueError(
-                f"{volume} has shape {self._volume.shape}, {segmentation} {self._segmentation.shape}"
+                f"{volume.path} has shape {volume.shape}, its segmentation {segmentation.shape}"
             )
-        self.slice_indices = np.arange(len(self._volume))
+        self._volume = volume
+        self._segmentation = segmentation
+        self.slice_indices = np.arange(len(volume))
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
         return slice_levels(self._volume.slice(slice_index), spec)
@@ -110,9 +121,9 @@ class _VolumeSlices(CaseSlices):
 
 
 class _PngSlices(CaseSlices):
-    """Slices as `images/<case>/<k>.png` with `masks/<case>/<k>.png`: liver only, window already applied."""
+    """`images/<case>/<k>.png`, windowed already, with the liver in `masks/<case>/<k>.png`."""
 
-    def __init__(self, root: Path, case_id: str, patient: str):
+    def __init__(self, root: Path, case_id: str):
         self._images = root / "images" / case_id
         self._masks = root / "masks" / case_id
         found = sorted(int(path.stem) for path in self._images.glob("*.png") if path.stem.isdigit())
@@ -125,7 +136,7 @@ class _PngSlices(CaseSlices):
             raise ValueError(f"no <k>.png with a mask in {self._masks}")
         folders = (self._images, self._masks)
         super().__init__(
-            case_id, patient, [folder / f"{k}.png" for k in kept for folder in folders]
+            case_id, case_id, [folder / f"{k}.png" for k in kept for folder in folders]
         )
         self.slice_indices = np.array(kept)
 
@@ -155,11 +166,12 @@ def find_slices(
     """Find the labelled slices of the named cases, in the order of `case_ids`.
 
     Args:
-        root: a prepared/ folder, a bare PNG folder (`images/`, `masks/`), or a folder with NIfTI pairs.
-            A PNG folder holds liver masks only, and its window is the one it was exported with.
+        root: a prepared/ folder, a bare PNG folder (`images/`, `masks/`), or a folder with NIfTI
+            pairs. A PNG folder holds liver masks only, and its window is the one it was exported
+            with.
         case_ids: which cases.
-        spec: used to try each case's last slice; cases that cannot be read or have no segmentation are left
-            out with a warning that names them.
+        spec: used to try each case's last slice; cases that cannot be read or have no segmentation
+            are left out with a warning that names them.
 
     Raises:
         ValueError: a case id does not exist, or no case is left.
@@ -179,7 +191,7 @@ def find_slices(
     return kept
 
 
-def _opened(case_id: str, opener, spec: InputSpec) -> CaseSlices | None:
+def _opened(case_id: str, opener: Callable, spec: InputSpec) -> CaseSlices | None:
     try:
         case = opener()
         if case is None:
@@ -192,37 +204,41 @@ def _opened(case_id: str, opener, spec: InputSpec) -> CaseSlices | None:
         return None
 
 
-def _openers(root: Path) -> dict:
+def _openers(root: Path) -> dict[str, Callable[[], CaseSlices | None]]:
     """Return for each case id a function that opens it (None where there is no segmentation)."""
     if (root / "cases").is_dir():
-        return {case.id: _packed_opener(root / "cases", case) for case in prepared_cases(root)}
+        return {case.id: partial(_open_packed, root, case) for case in prepared_cases(root)}
     if (root / "images").is_dir():
-        return {case.id: _png_opener(root, case) for case in prepared_cases(root)}
-    return {case.id: _nifti_opener(case) for case in find_cases(root)}
+        folders = [path.name for path in (root / "images").iterdir() if path.is_dir()]
+        return {name: partial(_PngSlices, root, name) for name in folders}
+    return {case.id: partial(_open_nifti, case) for case in find_cases(root)}
 
 
-def _packed_opener(folder: Path, case):
-    volume, labels = folder / f"{case.id}.b2nd", folder / f"{case.id}-labels.b2nd"
-
-    def opener():
-        if not case.has_segmentation:
-            return None
-        return _VolumeSlices(case.id, case.patient, volume, labels)
-
-    return opener
+def _open_packed(root: Path, case: PreparedCase) -> CaseSlices | None:
+    if not case.has_segmentation:
+        return None
+    volume = open_volume(root / "cases" / f"{case.id}{SUFFIX}")
+    labels = open_volume(root / "cases" / f"{case.id}{LABELS_SUFFIX}")
+    return _VolumeSlices(case.id, case.patient, volume, labels)
 
 
-def _png_opener(root: Path, case):
-    return lambda: _PngSlices(root, case.id, case.patient)
+def _open_nifti(case: Case) -> CaseSlices | None:
+    """Open a NIfTI pair through packed copies beside that of `open_volume`."""
+    if case.segmentation is None:
+        return None
+    if case.orientation:
+        raise ValueError(f"its header is wrong about {case.orientation}; prepare the case first")
+    volume = open_volume(case.volume)
+    path = volume.path.with_name(f"{volume.path.stem}-{_state(case.segmentation)}{LABELS_SUFFIX}")
+    if not path.is_file():
+        write_packed(read_segmentation(case.segmentation, like=volume), path)
+    return _VolumeSlices(case.id, case.patient, volume, PackedVolume(path, volume.geometry))
 
 
-def _nifti_opener(case):
-    def opener():
-        if case.segmentation is None:
-            return None
-        return _VolumeSlices(case.id, case.patient, case.volume, case.segmentation)
-
-    return opener
+def _state(path: Path) -> str:
+    stat = path.stat()
+    text = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def fingerprint(cases: Sequence[CaseSlices], spec: InputSpec) -> str:
@@ -238,15 +254,15 @@ def fingerprint(cases: Sequence[CaseSlices], spec: InputSpec) -> str:
 
 
 def nearest_neighbors(slice_indices: np.ndarray, context: int) -> np.ndarray:
-    """Return for each slice the positions of its neighbours, from `context` below to `context` above.
+    """Return the positions of each slice's neighbours, from `context` below to `context` above.
 
     Args:
         slice_indices: (n,) ascending; gaps are allowed.
         context: neighbours on each side.
 
     Returns:
-        (n, 2 * context + 1) positions in `slice_indices`. A neighbour beyond the end, or in a gap, is the
-        nearest slice there is (of two equally near, the one nearer to the slice itself).
+        (n, 2 * context + 1) positions in `slice_indices`. A neighbour beyond the end, or in a gap,
+        is the nearest slice there is (of two equally near, the one nearer to the slice itself).
     """
     wanted = slice_indices[:, None] + np.arange(-context, context + 1)  # (n, 2c + 1)
     distance = np.abs(slice_indices - wanted[..., None])  # (n, 2c + 1, n)
