@@ -1,0 +1,241 @@
+"""Abdomen phantoms: seeded patients in HU, written as NIfTI in the Kaggle folder layout.
+
+They stand in for LiTS where there is no account, no network or no time: the same files, the same labels, the same
+traps (axis orders, scaled integers, cases without tumor), and organs whose HU overlap, so that shape must be learnt.
+Not real anatomy, and no measure of how well a method works on patients.
+"""
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from tqdm.auto import tqdm
+
+from lits_helpers.files import read_json, remove_leftovers, write_json, written_whole
+from lits_helpers.phantom_body import Patient, draw_patient, make_frame, paint_frame, paint_spine
+from lits_helpers.phantom_liver import draw_lesions, paint_lesions, paint_liver, shape_liver
+from lits_helpers.phantom_organs import paint_great_vessels, paint_organs, shape_organs
+from lits_helpers.phantom_shapes import Grid, make_grid
+
+THICKNESS_MM = (1.0, 8.0)  # of a slice
+PARTS = (10, 20, 30, 40, 50, 80, 110)  # last case of Kaggle's volume_pt1, volume_pt2, ...
+AXES = ("LPS", "RAS", "LAS", "RPS", "LPI", "PSR", "SLA", "ASL")  # storage orders that files come in
+AXES_SHARE = (0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05)
+
+
+def write_phantom_dataset(
+    root: str | os.PathLike,
+    cases: int = 24,
+    shape: tuple[int, int, int] = (30, 160, 160),
+    seed: int = 0,
+    *,
+    first: int = 0,
+    workers: int | None = None,
+) -> Path:
+    """Write phantoms as `volume_pt*/volume-N.nii[.gz]` and `segmentations/segmentation-N.nii[.gz]`.
+
+    Depends on nothing but the arguments: a case is the same whatever `cases`, `first` and `workers` are. Cases appear
+    whole or not at all; a stopped call is continued by the next, and one with the same settings does nothing.
+    With several workers Python starts fresh processes: call it from a notebook, or in a script below
+    `if __name__ == "__main__":`.
+
+    Args:
+        root: folder, made if absent.
+        cases: number of patients.
+        shape: usual (Z, Y, X); depth follows from slice thickness, and the size in the plane varies.
+        seed: random seed.
+        first: number of the first case.
+        workers: processes; None takes one per core.
+
+    Returns:
+        `root` as Path.
+
+    Raises:
+        ValueError: a size that cannot be, or `root` holds other data or phantoms of other settings.
+    """
+    root = Path(root)
+    if cases < 1 or first < 0 or len(shape) != 3 or min(shape) < 8:
+        raise ValueError(
+            f"need cases >= 1, first >= 0 and shape (Z, Y, X) >= 8, got {cases}, {first}, {shape}"
+        )
+    settings = {
+        "cases": cases,
+        "first": first,
+        "seed": seed,
+        "shape": [int(n) for n in shape],
+        "version": 1,
+    }
+    if _finished(root, settings):
+        return root
+    write_json(root / "phantom-unfinished.json", settings)
+    remaining = [n for n in range(first, first + cases) if not _volume_file(root, seed, n).exists()]
+    workers = min(workers or os.cpu_count() or 1, len(remaining))
+    tasks = [(str(root), seed, number, tuple(shape)) for number in remaining]
+    for _ in tqdm(_run(tasks, workers), total=len(tasks), desc="phantoms", disable=len(tasks) < 2):
+        pass
+    write_json(root / "phantom.json", settings)
+    (root / "phantom-unfinished.json").unlink(missing_ok=True)
+    return root
+
+
+def make_phantom(
+    seed: int, shape: tuple[int, int, int] = (30, 160, 160)
+) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
+    """Make one patient.
+
+    Args:
+        seed: random seed, or a sequence of several.
+        shape: (Z, Y, X). Slices reach from the lungs to below the liver where `shape[0]` slices of at most 8 mm can.
+
+    Returns:
+        hu (Z, Y, X) int16; labels (Z, Y, X) uint8, 0 background, 1 liver, 2 tumor; spacing_mm (dz, dy, dx).
+    """
+    rng = np.random.default_rng(seed)
+    plan, drawing, noise = rng.spawn(3)
+    patient = draw_patient(plan)
+    lesions = draw_lesions(plan)
+    spacing_mm, top_mm, shift_mm = _scan(patient, shape, plan)
+    grid = make_grid(shape, spacing_mm, top_mm, shift_mm, drawing)
+    hu, labels = _draw(grid, patient, lesions, drawing)
+    return _acquire(hu, grid, spacing_mm, patient, noise), labels, spacing_mm
+
+
+def _extent(patient: Patient, rng: np.random.Generator) -> tuple[float, float]:
+    """Return from where to where the scan goes, mm: some slices above and below the liver."""
+    return rng.uniform(12, 40), -patient.liver_height - rng.uniform(12, 45)
+
+
+def _scan(patient: Patient, shape, rng: np.random.Generator):
+    """Return spacing_mm, the height of the last slice, and where the plane's middle lies (y, x)."""
+    top, bottom = _extent(patient, rng)
+    view = float(np.clip(2 * patient.half_width * rng.uniform(1.03, 1.18), 300, 420))
+    pixel = round(view / max(shape[1:]), 4)
+    thickness = float(np.clip((top - bottom) / shape[0], *THICKNESS_MM))
+    thickness = round(thickness, 2)
+    top -= max(
+        0.0, (top - bottom - thickness * shape[0]) * 0.4
+    )  # a short stack: keep the liver's middle
+    shift = (rng.uniform(-4, 14), rng.uniform(-8, 8))
+    return (thickness, pixel, pixel), top, shift
+
+
+def _draw(grid: Grid, patient: Patient, lesions, rng: np.random.Generator):
+    """Return hu (Z, Y, X) float32 without noise and the labels."""
+    hu = np.full(grid.shape, -1000.0, np.float32)
+    frame = make_frame(grid, patient, rng)
+    paint_frame(hu, grid, patient, frame, rng)
+    organs = shape_organs(grid, patient, frame, rng)
+    liver = shape_liver(grid, patient, frame, organs, rng)
+    paint_organs(hu, grid, patient, frame, organs, rng)
+    paint_great_vessels(hu, grid, patient, organs, rng)
+    paint_liver(hu, grid, patient, organs, liver, rng)
+    paint_spine(hu, grid, patient, rng)
+    tumor = paint_lesions(hu, grid, liver, lesions, rng)
+    return hu, (liver >= 0).astype(np.uint8) + tumor
+
+
+def _acquire(hu, grid: Grid, spacing_mm, patient: Patient, rng: np.random.Generator) -> np.ndarray:
+    """Blur like a scanner, add grain, round to whole HU."""
+    blur = rng.uniform(0.5, 0.9) / spacing_mm[1]
+    grain = rng.standard_normal(grid.shape, dtype=np.float32)
+    grain = gaussian_filter(grain, (0, *[rng.uniform(0.5, 0.8)] * 2)) - 0.5 * gaussian_filter(
+        grain, (0, 2.5, 2.5)
+    )
+    grain *= patient.noise_hu / grain.std()
+    hu = gaussian_filter(hu, (0, blur, blur)) + grain * np.where(hu < -500, 0.6, 1.0)
+    return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
+
+
+def _case_shape(seed: int, number: int, shape) -> tuple[int, int, int]:
+    """Return the size of a case: depth from thickness, and a plane up to a tenth smaller or larger."""
+    rng = np.random.default_rng((seed, number, 1))
+    depth = max(8, round(shape[0] * rng.uniform(0.8, 1.33)))
+    scale = rng.choice((0.9, 1.0, 1.0, 1.1))
+    height, width = (max(8, round(n * scale)) for n in shape[1:])
+    if rng.random() < 0.2:  # air above the patient cut off
+        height = round(height * 0.85)
+    return depth, height, width
+
+
+def _storage(seed: int, number: int) -> tuple[str, str, str, str]:
+    """Return axis codes, number format and both suffixes of a case."""
+    rng = np.random.default_rng((seed, number, 2))
+    axes = str(rng.choice(AXES, p=AXES_SHARE))
+    numbers = str(rng.choice(("int16", "uint16", "half"), p=(0.6, 0.25, 0.15)))
+    volume, segmentation = (".nii.gz" if rng.random() < 0.5 else ".nii" for _ in range(2))
+    return axes, numbers, volume, segmentation
+
+
+def _part(number: int) -> int:
+    return 1 + sum(number > last for last in PARTS)
+
+
+def _volume_file(root: Path, seed: int, number: int) -> Path:
+    return root / f"volume_pt{_part(number)}" / f"volume-{number}{_storage(seed, number)[2]}"
+
+
+def _write_case(task: tuple[str, int, int, tuple[int, int, int]]) -> int:
+    """Write one case, its segmentation first: a case whose volume exists is complete."""
+    root, seed, number, shape = Path(task[0]), *task[1:]
+    hu, labels, spacing_mm = make_phantom((seed, number, 0), _case_shape(seed, number, shape))
+    axes, numbers, _, suffix = _storage(seed, number)
+    offset = np.random.default_rng((seed, number, 3)).uniform(-300, 300, 3).round(2)
+    affine = np.diag((-spacing_mm[2], -spacing_mm[1], spacing_mm[0], 1.0))
+    affine[:3, 3] = offset
+    _save(root / "segmentations" / f"segmentation-{number}{suffix}", labels, affine, axes, "uint8")
+    _save(_volume_file(root, seed, number), hu, affine, axes, numbers)
+    return number
+
+
+def _save(path: Path, array: np.ndarray, affine: np.ndarray, axes: str, numbers: str) -> None:
+    """Write an array (Z, Y, X) whose voxels run to left, back and head, stored along `axes`."""
+    image = nib.Nifti1Image(array.transpose(2, 1, 0), affine)  # (X, Y, Z)
+    turn = nib.orientations.ornt_transform(
+        nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(axes)
+    )
+    image = image.as_reoriented(turn)
+    stored, slope, intercept = np.asarray(image.dataobj), 1.0, 0.0
+    if numbers == "uint16":
+        stored, intercept = (stored.astype(np.int32) + 1024).astype(np.uint16), -1024.0
+    elif numbers == "half":
+        stored, slope, intercept = (
+            ((stored.astype(np.int32) + 1024) * 2).astype(np.int16),
+            0.5,
+            -1024.0,
+        )
+    out = nib.Nifti1Image(stored, image.affine)
+    out.header.set_xyzt_units("mm")
+    out.header.set_slope_inter(slope, intercept)
+    with written_whole(path) as temporary:
+        out.to_filename(temporary)
+
+
+def _run(tasks: list, workers: int):
+    """Yield the number of each case as it is written."""
+    if workers < 2:
+        yield from map(_write_case, tasks)
+        return
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        yield from pool.map(_write_case, tasks)
+
+
+def _finished(root: Path, settings: dict) -> bool:
+    """Return whether `root` already holds exactly these phantoms."""
+    for name, finished in (("phantom.json", True), ("phantom-unfinished.json", False)):
+        if (root / name).exists():
+            found = read_json(root / name)
+            if found != settings:
+                raise ValueError(
+                    f"{root} holds phantoms of other settings ({found}), wanted {settings}; "
+                    "choose another folder or delete it"
+                )
+            if not finished:
+                remove_leftovers(root)
+            return finished
+    if any(root.rglob("volume-*.nii*")):
+        raise ValueError(f"{root} holds volumes that are no phantoms; choose another folder")
+    return False
