@@ -193,6 +193,16 @@ def plane_spacing(spacing_mm: tuple[float, float, float], name: str) -> tuple[fl
     return {"axial": (dy, dx), "coronal": (dz, dx), "sagittal": (dz, dy)}[name]
 
 
+def mark_point(picture: np.ndarray, place: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+    """Draw a cross with an open middle at the pixel (row, column) of a slice shown in `box`."""
+    top, left, height, width = box
+    y = int((place[0] - top + 0.5) * picture.shape[0] / height)
+    x = int((place[1] - left + 0.5) * picture.shape[1] / width)
+    for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+        ends = (x + 6 * dx, y + 6 * dy), (x + 14 * dx, y + 14 * dy)
+        cv2.line(picture, *ends, GREEN, 1)
+
+
 def picture_shape(
     shape: tuple[int, int], spacing_mm: tuple[float, float] | None, zoom: float
 ) -> tuple[int, int]:

@@ -1,0 +1,142 @@
+"""What the slice viewer knows about a case: its labels, scores, lesions and where to look first."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+
+@dataclass(frozen=True)
+class Lesion:
+    """A tumor whose voxels touch by their faces.
+
+    Attributes:
+        center: voxel (z, y, x) of the lesion in its largest axial slice, nearest to the middle there.
+        voxels: size.
+        diameter_mm: longest distance of two pixel corners within one axial slice.
+    """
+
+    center: tuple[int, int, int]
+    voxels: int
+    diameter_mm: float
+
+
+@dataclass
+class BrowsedCase:
+    """A volume with any number of segmentations, as views.
+
+    Attributes:
+        hu: (Z, Y, X) HU.
+        spacing_mm: (dz, dy, dx), gives pictures their aspect.
+        layers: source, such as "reference" -> labels (Z, Y, X) 0/1/2, or a liver mask.
+        trusted: False if the file's spacing is not to be trusted; then nothing is said in mm.
+    """
+
+    hu: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    layers: Mapping[str, np.ndarray] = field(default_factory=dict)
+    trusted: bool = True
+
+    def __post_init__(self):
+        if self.hu.ndim != 3 or not self.hu.size:
+            raise ValueError(f"volume must be (Z, Y, X) and not empty, got shape {self.hu.shape}")
+        self.layers = {
+            name: _as_labels(name, it, self.hu.shape) for name, it in self.layers.items()
+        }
+
+    @property
+    def compared(self) -> bool:
+        """Whether there are a prediction and a reference to compare."""
+        return "prediction" in self.layers and "reference" in self.layers
+
+    @cached_property
+    def confusion(self) -> np.ndarray:
+        """Voxels by slice, predicted and reference label, (Z, 3, 3) int64."""
+        pairs = zip(self.layers["prediction"], self.layers["reference"], strict=True)
+        return np.stack([_confusion(*pair) for pair in pairs])
+
+    @cached_property
+    def lesions(self) -> list[Lesion]:
+        """Lesions of the reference (of the first segmentation without one), the largest first."""
+        if not self.layers:
+            return []
+        name = "reference" if "reference" in self.layers else next(iter(self.layers))
+        return find_lesions(self.layers[name], self.spacing_mm)
+
+    def case_dice(self, structure: str) -> float:
+        """Return the Dice per case of "liver" or "tumor"; 1 if both are empty."""
+        return dice_of(self.confusion.sum(axis=0), structure)
+
+    def worst_slice(self, structure: str) -> int:
+        """Return the axial slice in which most voxels of the structure are wrong."""
+        first = FIRST_LABEL[structure]
+        wrong = self.confusion[:, first:, :first].sum((1, 2))
+        return int((wrong + self.confusion[:, :first, first:].sum((1, 2))).argmax())
+
+
+FIRST_LABEL = {"liver": 1, "tumor": 2}  # labels from here on belong to the structure
+
+
+def dice_of(confusion: np.ndarray, structure: str) -> float:
+    """Return the Dice of a structure from (3, 3) counts by predicted and reference label."""
+    first = FIRST_LABEL[structure]
+    total = confusion[first:].sum() + confusion[:, first:].sum()
+    return float(2 * confusion[first:, first:].sum() / total) if total else 1.0
+
+
+def slice_dice(prediction: np.ndarray, reference: np.ndarray, structure: str) -> float | None:
+    """Return the Dice in one slice of labels (H, W), None where neither shows the structure."""
+    predicted, true = (labels >= FIRST_LABEL[structure] for labels in (prediction, reference))
+    total = np.count_nonzero(predicted) + np.count_nonzero(true)
+    return 2 * np.count_nonzero(predicted & true) / total if total else None
+
+
+def find_lesions(labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[Lesion]:
+    """Return the lesions of labels (Z, Y, X), the largest first."""
+    tumor = labels == 2
+    slices = np.flatnonzero(tumor.any(axis=(1, 2)))
+    if not len(slices):
+        return []
+    components, _ = ndimage.label(tumor[slices[0] : slices[-1] + 1])
+    boxes = ndimage.find_objects(components)
+    found = []
+    for number, box in enumerate(boxes, start=1):
+        origin = [box[0].start + slices[0], box[1].start, box[2].start]
+        found.append(_measure(components[box] == number, origin, spacing_mm))
+    return sorted(found, key=lambda lesion: -lesion.voxels)
+
+
+def _measure(mask: np.ndarray, origin, spacing_mm) -> Lesion:
+    areas = mask.sum(axis=(1, 2))
+    largest = int(areas.argmax())
+    points = np.argwhere(mask[largest])
+    nearest = points[np.square(points - points.mean(axis=0)).sum(axis=1).argmin()]
+    center = np.add(origin, (largest, *nearest))
+    diameter = max(_diameter(part, spacing_mm[1:]) for part in mask[areas > 0])
+    return Lesion(tuple(center.tolist()), int(areas.sum()), diameter)
+
+
+def _diameter(mask: np.ndarray, pixel_mm) -> float:
+    """Return the longest distance in mm between two pixel corners of a mask (H, W)."""
+    points = np.argwhere(mask)
+    corners = np.concatenate([points + shift for shift in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    hull = cv2.convexHull(corners.astype(np.int32))[:, 0] * np.asarray(pixel_mm)
+    return float(np.linalg.norm(hull[:, None] - hull[None], axis=2).max())
+
+
+def _confusion(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    pairs = 3 * prediction.ravel() + reference.ravel()
+    return np.bincount(pairs, minlength=9).reshape(3, 3)
+
+
+def _as_labels(name: str, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Return labels as uint8, a view where they are bool or uint8 already."""
+    labels = np.asarray(labels)
+    if labels.shape != shape:
+        raise ValueError(f"layer {name!r} must have the volume's shape {shape}, got {labels.shape}")
+    if labels.dtype.kind not in "bui" or (labels.size and labels.max() > 2) or labels.min() < 0:
+        raise ValueError(f"layer {name!r} must hold labels 0, 1, 2, got {labels.dtype} values")
+    return labels.view(np.uint8) if labels.dtype == bool else labels.astype(np.uint8, copy=False)
