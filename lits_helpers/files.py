@@ -15,7 +15,8 @@ TEMPORARY_PREFIX = ".part-"
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary name beside `path`, renamed to `path` when the block ends without an error.
 
-    The temporary name keeps the suffix (libraries choose the format by it). After an error whatever was
+    The temporary name keeps the suffix (libraries choose the format by it). After an error whatever
+    was
     written is removed and an existing `path` is untouched.
 
     Args:
@@ -26,7 +27,9 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         yield temporary
-        if temporary.is_dir() and path.exists():  # os.replace cannot replace a folder that holds files
+        if (
+            temporary.is_dir() and path.exists()
+        ):  # os.replace cannot replace a folder that holds files
             shutil.rmtree(path)
         os.replace(temporary, path)
     except BaseException:
@@ -67,7 +70,9 @@ def read_json(path: str | os.PathLike) -> dict:
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON ({error}); delete it to have it made again") from error
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); delete it to have it made again"
+        ) from error
 
 
 def file_hash(path: str | os.PathLike) -> str:

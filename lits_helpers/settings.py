@@ -1,4 +1,4 @@
-"""Every knob in one place: how pixels become input, the recipes, folders and the LITS_* variables."""
+"""Every knob in one place: how pixels become input, recipes, folders, the LITS_* variables."""
 
 import os
 from collections.abc import Mapping
@@ -10,14 +10,15 @@ SOURCES = ("phantom", "folder", "kaggle")
 
 @dataclass(frozen=True)
 class InputSpec:
-    """How a slice in HU becomes model input. Stored in every checkpoint and used by all that feed a model.
+    """How a slice in HU becomes model input; stored in every checkpoint.
 
     Attributes:
         size: side of the square model input, pixels; the longer side of a slice is resized to it.
         window: HU (low, high) mapped to [0, 1]; None maps each slice's own minimum and maximum.
         channels: input channels of the model; a single slice is repeated to fill them.
         context: neighbouring slices on each side that become channels; 0, or (channels - 1) / 2.
-        normalization: "unit" leaves [0, 1]; "imagenet" subtracts ImageNet's mean and divides by its deviation.
+        normalization: "unit" leaves [0, 1]; "imagenet" subtracts ImageNet's mean and divides by its
+            deviation.
     """
 
     size: int
@@ -28,28 +29,35 @@ class InputSpec:
 
     def __post_init__(self):
         if self.size < 32 or self.size % 32:
-            raise ValueError(f"InputSpec.size must be a multiple of 32 (both networks halve it), got {self.size}")
+            raise ValueError(
+                f"InputSpec.size must be a multiple of 32 (both networks halve it), got {self.size}"
+            )
         if self.window is not None:
             low, high = self.window
             if not low < high:
-                raise ValueError(f"InputSpec.window must be (low, high) in HU with low < high, got {self.window}")
+                raise ValueError(
+                    f"InputSpec.window must be (low, high) in HU with low < high, got {self.window}"
+                )
             object.__setattr__(self, "window", (float(low), float(high)))  # JSON gives a list
         if self.context and self.channels != 2 * self.context + 1:
             raise ValueError(
-                f"InputSpec.channels must be 2 * context + 1 = {2 * self.context + 1}, got {self.channels}"
+                f"InputSpec.channels must be 2 * context + 1 = {2 * self.context + 1}, "
+                f"got {self.channels}"
             )
         if self.normalization not in ("unit", "imagenet"):
-            raise ValueError(f'InputSpec.normalization must be "unit" or "imagenet", got {self.normalization!r}')
+            raise ValueError(
+                f'InputSpec.normalization must be "unit" or "imagenet", got {self.normalization!r}'
+            )
 
     @property
     def levels(self) -> int:
-        """Highest stored grey level: windowed slices are 8-bit as in system A's PNG, min-max slices 16-bit."""
+        """Highest stored grey level: 8-bit for windowed slices (as PNG), 16-bit for min-max."""
         return 65535 if self.window is None else 255
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What both trainings share. See DESIGN: `original` as published, `default` the best we know."""
+    """What both trainings share. `original` is as published, `default` the best we know."""
 
     name: str
     spec: InputSpec
@@ -65,7 +73,9 @@ class Recipe:
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives a list
         if self.schedule not in ("constant", "cosine"):
-            raise ValueError(f'Recipe.schedule must be "constant" or "cosine", got {self.schedule!r}')
+            raise ValueError(
+                f'Recipe.schedule must be "constant" or "cosine", got {self.schedule!r}'
+            )
 
 
 @dataclass(frozen=True)
@@ -75,9 +85,9 @@ class LiverRecipe(Recipe):
     width: int = 64  # channels of the generator's first layer
     skips: bool = False  # hand the encoder's features to the decoder
     head: str = "relu"  # or "sigmoid": a ReLU output can die to all-zero
-    critic: str = "published"  # or "strided": spectral norm, no batch norm, stride 2: a ninth of the arithmetic
+    critic: str = "published"  # or "strided": spectral norm, no batch norm, a ninth of the work
     critic_width: int = 128
-    critic_goal: str = "minimise"  # as published; or "maximise", which needs the bounded "strided" critic
+    critic_goal: str = "minimise"  # as published; "maximise" needs the bounded "strided" critic
     pixel_weight: float = 1.0
     feature_weight: float = 0.01
     feature_floor: float = 0.0  # added to the image before it is masked, so that black pixels count
@@ -133,7 +143,9 @@ TUMOR_RECIPES = {
     ),
     "default": TumorRecipe(
         name="default",
-        spec=InputSpec(size=256, window=(-100, 250), channels=3, context=1, normalization="imagenet"),
+        spec=InputSpec(
+            size=256, window=(-100, 250), channels=3, context=1, normalization="imagenet"
+        ),
         epochs=40,
         batch_size=16,
         learning_rate=5e-4,
@@ -157,7 +169,9 @@ def recipe_from_dict(content: Mapping) -> LiverRecipe | TumorRecipe:
     known = {field.name for field in fields(kind)}
     if set(content) != known:
         odd = sorted(set(content) ^ known)
-        raise ValueError(f"not a {kind.__name__} of this version of lits_helpers: {', '.join(odd)} differ")
+        raise ValueError(
+            f"not a {kind.__name__} of this version of lits_helpers: {', '.join(odd)} differ"
+        )
     return kind(**{**content, "spec": InputSpec(**content["spec"])})
 
 
@@ -166,14 +180,19 @@ def recipe_to_dict(recipe: Recipe) -> dict:
     return asdict(recipe)
 
 
-def liver_recipe(name: str = "default", **changes) -> LiverRecipe:
-    """Return the named liver recipe with `changes`, for example ``liver_recipe("original", width=16)``."""
-    return _changed(LIVER_RECIPES, name, changes)
+# A run of minutes on two CPU cores: the same recipes, narrower, smaller and shorter.
+TINY_LIVER = {"width": 16, "critic_width": 16, "epochs": 12}
+TINY_TUMOR = {"epochs": 12, "pretrained": False}
 
 
-def tumor_recipe(name: str = "default", **changes) -> TumorRecipe:
-    """Return the named tumor recipe with `changes`, for example ``tumor_recipe(pretrained=False)``."""
-    return _changed(TUMOR_RECIPES, name, changes)
+def liver_recipe(name: str = "default", *, tiny: bool = False, **changes) -> LiverRecipe:
+    """Return the named liver recipe with `changes`, e.g. ``liver_recipe("original", width=16)``."""
+    return _changed(LIVER_RECIPES, name, (TINY_LIVER if tiny else {}) | changes)
+
+
+def tumor_recipe(name: str = "default", *, tiny: bool = False, **changes) -> TumorRecipe:
+    """Return the named tumor recipe with `changes`, e.g. ``tumor_recipe(pretrained=False)``."""
+    return _changed(TUMOR_RECIPES, name, (TINY_TUMOR if tiny else {}) | changes)
 
 
 def _changed(recipes: Mapping, name: str, changes: dict):
@@ -207,7 +226,8 @@ def load_settings(root: Path | str = ".", **form) -> Settings:
     """Join a notebook's form fields with the LITS_* variables; a variable wins over the form.
 
     Args:
-        root: folder below which `data/` and `runs/` lie unless a variable or the form says otherwise.
+        root: folder below which `data/` and `runs/` lie unless a variable or the form says
+            otherwise.
         form: any of the fields of `Settings`; None or "" leaves the default.
 
     Raises:

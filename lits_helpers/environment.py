@@ -1,0 +1,136 @@
+"""Where this runs: Colab or not, Google Drive, secrets, the device, memory and disk."""
+
+import logging
+import os
+import platform
+import shutil
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import torch
+
+logger = logging.getLogger(__name__)
+
+DRIVE_ROOT = Path("/content/drive")
+GPU_HINT = "no GPU: in Colab choose Runtime > Change runtime type > T4 GPU, then Run all again"
+AVX512_BF16_FLAGS = ("avx512_bf16", "amx_bf16")  # CPUs on which bfloat16 beats float32
+
+
+def in_colab() -> bool:
+    """Say whether this Python runs inside Google Colab."""
+    return "google.colab" in sys.modules
+
+
+def show_log(level: int = logging.INFO) -> None:
+    """Let this module's messages appear in the notebook (Colab hides them otherwise)."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
+    logging.getLogger("lits_helpers").setLevel(level)
+
+
+def mount_drive(folder: str = "lits") -> Path | None:
+    """Mount Google Drive and return the project's folder on it.
+
+    Returns:
+        ``MyDrive/<folder>``, or None, with a logged reason, outside Colab or when mounting was
+        refused or
+        timed out; the run then goes on with the local disk.
+    """
+    if not in_colab():
+        logger.info("Google Drive is mounted in Colab only; results stay on this machine")
+        return None
+    from google.colab import drive  # exists in Colab only
+
+    try:
+        drive.mount(str(DRIVE_ROOT))
+    except Exception as error:  # Colab raises ValueError, MessageError or timeouts of its own
+        logger.warning(
+            "Google Drive was not mounted (%s): results stay on this machine and are lost with it; "
+            "run the settings cell again to retry",
+            error,
+        )
+        return None
+    root = DRIVE_ROOT / "MyDrive" / folder
+    root.mkdir(parents=True, exist_ok=True)
+    return root
+
+
+def colab_secret(name: str) -> str | None:
+    """Return a Colab secret, or None where it is missing, denied or this is not Colab."""
+    if not in_colab():
+        return None
+    from google.colab import userdata
+
+    try:
+        return userdata.get(name) or None
+    except Exception as error:  # SecretNotFoundError, NotebookAccessError, TimeoutException
+        logger.info("Colab secret %s: %s", name, type(error).__name__)
+        return None
+
+
+def choose_device(name: str | None = None) -> torch.device:
+    """Return the named torch device, or the first of CUDA, Apple's MPS and the CPU that is there.
+
+    Raises:
+        ValueError: the named device is unknown or absent.
+    """
+    if name:
+        try:
+            device = torch.device(name)
+            torch.empty(1, device=device)
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(f"LITS_DEVICE={name!r} is not usable here: {error}") from error
+        return device
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def amp_dtype(device: torch.device) -> torch.dtype:
+    """Return the number format in which a device trains fastest without losing accuracy.
+
+    bfloat16 where it is native (Ampere and later, CPUs with AVX512-BF16 or AMX), float16 on older
+    GPUs (a T4),
+    float32 elsewhere.
+    """
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
+    if device.type == "cpu" and _cpu_has_bfloat16():
+        return torch.bfloat16
+    return torch.float32
+
+
+def _cpu_has_bfloat16() -> bool:
+    try:
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return False
+    return any(flag in flags for flag in AVX512_BF16_FLAGS)
+
+
+def report(device: torch.device | str) -> str:
+    """Return one line: versions, device, disk; in Colab without a GPU a hint follows."""
+    device = torch.device(device)
+    packages = ", ".join(
+        f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "numpy")
+    )
+    line = (
+        f"Python {platform.python_version()}, {packages}; {_device_words(device)}; {_disk_words()}"
+    )
+    return f"{line}\n{GPU_HINT}" if in_colab() and device.type == "cpu" else line
+
+
+def _device_words(device: torch.device) -> str:
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB"
+    return f"{device.type}, {available_cores()} cores"
+
+
+def available_cores() -> int:
+    """Return the number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _disk_words() -> str:
+    return f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB of disk free"

@@ -1,0 +1,262 @@
+"""The steps themselves, called by the notebooks and by ``python -m lits_helpers`` alike.
+
+Every step looks first at what is already there, does only what is missing, and can be interrupted
+anywhere.
+"""
+
+import logging
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .cases import Split, find_cases, split_cases
+from .environment import mount_drive
+from .files import write_json
+from .inference import load_liver_model, load_tumor_model, read_origin, segment_file
+from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
+from .phantom import write_phantom_dataset
+from .postprocess import Postprocessing
+from .preprocess import PreparedCase, prepare, prepared_cases
+from .settings import Settings, liver_recipe, tumor_recipe
+from .training import train_liver_gan, train_tumor_regnet
+from .volumes import open_volume, read_segmentation, read_volume
+
+logger = logging.getLogger(__name__)
+
+PHANTOM_SEED = 0
+PHANTOMS = {
+    True: (28, (30, 160, 160)),
+    False: (60, (48, 256, 256)),
+}  # by tiny: cases, nominal shape
+VALIDATION_SHARE = {True: 0.34, False: 0.15}  # tiny: at least eight of the 28 phantoms
+PREDICTION_NAME = "prediction-volume-{}.nii.gz"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared data of a run.
+
+    Attributes:
+        root: prepared/ folder, or a folder of PNG slices.
+        cases: every case in it.
+        split: which of those with a segmentation are for training, validation and test, by patient.
+    """
+
+    root: Path
+    cases: list[PreparedCase]
+    split: Split
+
+    def case(self, case_id: str) -> PreparedCase:
+        """Return the case of that id.
+
+        Raises:
+            KeyError: there is none; names those that are.
+        """
+        for case in self.cases:
+            if case.id == case_id:
+                return case
+        raise KeyError(
+            f"no case {case_id!r} in {self.root}; there are {', '.join(c.id for c in self.cases)}"
+        )
+
+    def volume_path(self, case_id: str) -> Path:
+        """Return the packed CT of a case; `volumes.open_volume` and `read_volume` take it."""
+        return self.root / "cases" / f"{self.case(case_id).id}.b2nd"
+
+    def labels_path(self, case_id: str) -> Path:
+        """Return the packed reference segmentation of a case."""
+        return self.root / "cases" / f"{self.case(case_id).id}-labels.b2nd"
+
+
+def open_prepared(
+    root: Path | str, *, validation: float = 0.15, test: float = 0.0, fold: int | None = None
+) -> Prepared:
+    """Open a prepared/ folder (or a folder of PNG slices) and split its cases by patient.
+
+    Raises:
+        FileNotFoundError: nothing prepared is there; names the notebook that prepares.
+    """
+    cases = prepared_cases(root)
+    split = split_cases([case for case in cases if case.has_segmentation], validation, test, fold)
+    return Prepared(Path(root), cases, split)
+
+
+def ensure_prepared(
+    settings: Settings, *, png: bool = False, workers: int | None = None
+) -> Prepared:
+    """Return the prepared data, making what is missing from the source that the settings name.
+
+    Phantoms are generated, a folder is read in place.
+
+    Args:
+        settings: from `load_settings`.
+        png: also export 8-bit slices and liver masks (system A's published input).
+        workers: processes; None takes one for each core.
+
+    Raises:
+        FileNotFoundError: no case where the source should have some.
+    """
+    if settings.source == "kaggle":
+        download(settings, png=png, workers=workers)
+    else:
+        if settings.source == "phantom":
+            make_phantoms(settings)
+        report = prepare(find_cases(settings.raw), settings.prepared, workers=workers, png=png)
+        logger.info("%s", report.table())
+    return open_prepared(settings.prepared, validation=VALIDATION_SHARE[settings.tiny])
+
+
+def make_phantoms(settings: Settings) -> Path:
+    """Write the phantom dataset of the settings' size below `settings.raw`, unless it is there."""
+    cases, shape = PHANTOMS[settings.tiny]
+    return write_phantom_dataset(settings.raw, cases=cases, shape=shape, seed=PHANTOM_SEED)
+
+
+def ensure_liver_model(settings: Settings, data: Prepared) -> Path:
+    """Return the best liver checkpoint; on phantoms one is trained where there is none.
+
+    Raises:
+        FileNotFoundError: there is none and the data are no phantoms; names the notebook.
+    """
+    return _ensure_model(settings, data, "liver", "02_train_liver_gan", train_liver)
+
+
+def ensure_tumor_model(settings: Settings, data: Prepared) -> Path:
+    """Return the best tumor checkpoint; on phantoms one is trained where there is none.
+
+    Raises:
+        FileNotFoundError: there is none and the data are no phantoms; names the notebook.
+    """
+    return _ensure_model(settings, data, "tumor", "03_train_tumor_regnet", train_tumor)
+
+
+def _ensure_model(settings, data, system, notebook, train) -> Path:
+    path = settings.runs / system / "checkpoints" / "best_model.pth"
+    if path.exists():
+        return path
+    if settings.source != "phantom":
+        raise FileNotFoundError(f"no {system} model at {path}: run notebook {notebook} first")
+    logger.info("no %s model at %s: training a small one on the phantoms", system, path)
+    train(settings, data)
+    return path
+
+
+def train_liver(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
+    """Train system A on the prepared data; see `training.train_liver_gan` for the options."""
+    recipe = recipe or liver_recipe(tiny=settings.tiny)
+    return train_liver_gan(
+        data.root,
+        settings.runs / "liver",
+        data.split,
+        recipe,
+        **_training_options(settings, options),
+    )
+
+
+def train_tumor(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
+    """Train system B on the prepared data; see `training.train_tumor_regnet` for the options."""
+    recipe = recipe or tumor_recipe(tiny=settings.tiny)
+    return train_tumor_regnet(
+        data.root,
+        settings.runs / "tumor",
+        data.split,
+        recipe,
+        **_training_options(settings, options),
+    )
+
+
+def _training_options(settings: Settings, options: dict) -> dict:
+    return {"device": settings.device, "mirror": drive_folder(settings), **options}
+
+
+def drive_folder(settings: Settings) -> Path | None:
+    """Return the run's folder on Google Drive (mounted first), or None where not wanted."""
+    drive = mount_drive() if settings.drive else None
+    return drive and drive / settings.runs.name
+
+
+def segment_cases(
+    data: Prepared,
+    case_ids: Iterable[str],
+    out: Path | str,
+    *,
+    liver: Path | str | None = None,
+    tumor: Path | str | None = None,
+    post: Postprocessing | None = None,
+    device: str | None = None,
+) -> dict[str, Path]:
+    """Segment prepared cases and write each as NIfTI in its source file's geometry.
+
+    Args:
+        data, case_ids: which cases.
+        out: folder of the predictions, ``prediction-volume-N.nii.gz``.
+        liver, tumor: checkpoints; at least one.
+        post, device: as for `inference.segment_volume`.
+
+    Returns:
+        {case id: file}.
+    """
+    models = {
+        "liver_model": liver and load_liver_model(liver, device),
+        "tumor_model": tumor and load_tumor_model(tumor, device),
+    }
+    files = {}
+    for case_id in tqdm(list(case_ids), desc="segment", unit="case"):
+        target = Path(out) / PREDICTION_NAME.format(case_id)
+        files[case_id] = segment_file(data.volume_path(case_id), target, post=post, **models)
+    return files
+
+
+def evaluate(
+    data: Prepared,
+    predictions: Mapping[str, Path],
+    results: Path | str,
+    *,
+    models: Iterable[Path] = (),
+) -> tuple[list[dict], dict]:
+    """Compare predicted NIfTI with the references; write metrics.csv and summary.json.
+
+    Args:
+        data: prepared cases with segmentations.
+        predictions: {case id: predicted NIfTI}.
+        results: folder for both files.
+        models: checkpoints that made the predictions: cases they were trained on are marked and
+            left
+            out of the means.
+
+    Returns:
+        The rows (a dict a case, see `metrics.evaluate_case`) and the summary.
+
+    Raises:
+        ValueError: no prediction has a reference.
+    """
+    trained_on = set().union(*(read_origin(path).training_ids for path in models))
+    rows = []
+    for case_id, path in tqdm(predictions.items(), desc="evaluate", unit="case"):
+        case = data.case(case_id)
+        if case.has_segmentation:
+            marks = {
+                "case_id": case_id,
+                "patient": case.patient,
+                "training_case": case_id in trained_on,
+            }
+            rows.append(marks | _evaluate_file(data, case_id, path))
+    if not rows:
+        raise ValueError(f"none of {len(predictions)} predictions has a reference in {data.root}")
+    summary = evaluate_dataset(rows)
+    write_metrics_csv(rows, Path(results) / "metrics.csv")
+    write_json(Path(results) / "summary.json", summary)
+    return rows, summary
+
+
+def _evaluate_file(data: Prepared, case_id: str, path: Path) -> dict:
+    packed = open_volume(data.volume_path(case_id))
+    prediction = read_segmentation(path, like=read_volume(data.volume_path(case_id)))
+    reference = open_volume(data.labels_path(case_id)).read()
+    trusted = packed.geometry.spacing_trusted
+    note = "" if trusted else "no figures in mm: the file's voxel size cannot be trusted"
+    return {"note": note} | evaluate_case(
+        prediction, reference, packed.spacing_mm if trusted else None
+    )

@@ -1,0 +1,117 @@
+"""Rules that turn thresholded slices into a plausible liver with lesions, each optional."""
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy import ndimage
+
+
+@dataclass(frozen=True)
+class Postprocessing:
+    """What happens to probabilities after the networks.
+
+    Attributes:
+        liver_threshold, tumor_threshold: probability from which a voxel counts, in (0, 1).
+        largest_liver: keep only the liver's largest face-connected component.
+        fill_holes: cavities wholly inside the liver become liver.
+        margin_mm: tumor counts up to this far from the predicted liver (in the slice and across
+            slices).
+        min_lesion_mm3: smaller face-connected lesions are dropped; 0 keeps all.
+        flips: average the probabilities of each slice and its mirror image (test-time
+            augmentation).
+    """
+
+    liver_threshold: float = 0.5
+    tumor_threshold: float = 0.5
+    largest_liver: bool = True
+    fill_holes: bool = True
+    margin_mm: float = 5.0
+    min_lesion_mm3: float = 30.0  # a ball of about 4 mm: below it two readers do not agree either
+    flips: bool = False
+
+    def __post_init__(self):
+        for name in ("liver_threshold", "tumor_threshold"):
+            if not 0 < getattr(self, name) < 1:
+                raise ValueError(
+                    f"Postprocessing.{name} must lie in (0, 1), got {getattr(self, name)}"
+                )
+        for name in ("margin_mm", "min_lesion_mm3"):
+            if getattr(self, name) < 0:
+                raise ValueError(
+                    f"Postprocessing.{name} must not be negative, got {getattr(self, name)}"
+                )
+
+
+def clean_liver(labels: np.ndarray, post: Postprocessing) -> None:
+    """Apply `largest_liver` and `fill_holes` to labels (Z, Y, X) uint8 of 0 and 1, in place."""
+    box = _box(labels)
+    if box is None:
+        return
+    inside = labels[box]
+    if post.largest_liver:
+        components, count = ndimage.label(inside)
+        if count > 1:
+            sizes = np.bincount(components.ravel())
+            sizes[0] = 0
+            np.equal(components, sizes.argmax(), out=inside.view(bool))
+    if post.fill_holes:
+        _fill_cavities(inside)
+
+
+def _fill_cavities(inside: np.ndarray) -> None:
+    outside, count = ndimage.label(np.pad(inside == 0, 1, constant_values=True))
+    if count > 1:  # the padding makes all open background one component, that of the first voxel
+        inside[outside[1:-1, 1:-1, 1:-1] > 1] = 1
+
+
+def liver_reach(labels: np.ndarray, spacing_mm: tuple, post: Postprocessing) -> np.ndarray:
+    """Return the indices of slices that hold liver or lie within `margin_mm` of one that does."""
+    holds = labels.any(axis=(1, 2))
+    return np.flatnonzero(
+        ndimage.maximum_filter1d(holds.astype(np.uint8), 2 * _steps(post, spacing_mm) + 1)
+    )
+
+
+def keep_near_liver(
+    tumor: np.ndarray, labels: np.ndarray, spacing_mm: tuple, post: Postprocessing
+) -> None:
+    """Clear tumor (Z, Y, X) uint8 farther than `margin_mm` from the liver in `labels`, in place.
+
+    The margin is a cylinder: `margin_mm` within the slice, and as many whole slices as fit into it
+        across.
+    """
+    radius = [int(post.margin_mm / step + 1e-6) for step in spacing_mm[1:]]
+    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius[1] + 1, 2 * radius[0] + 1))
+    steps = _steps(post, spacing_mm)
+    for k in np.flatnonzero(tumor.any(axis=(1, 2))):
+        near = labels[max(k - steps, 0) : k + steps + 1].max(axis=0)
+        tumor[k] &= cv2.dilate(near, kernel)
+
+
+def _steps(post: Postprocessing, spacing_mm: tuple) -> int:
+    return int(post.margin_mm / spacing_mm[0] + 1e-6)
+
+
+def drop_small_lesions(tumor: np.ndarray, spacing_mm: tuple, post: Postprocessing) -> None:
+    """Clear face-connected lesions below `min_lesion_mm3` from tumor (Z, Y, X) uint8, in place."""
+    box = _box(tumor)
+    if box is None or post.min_lesion_mm3 == 0:
+        return
+    lesions, _ = ndimage.label(tumor[box])
+    small = np.bincount(lesions.ravel()) * float(np.prod(spacing_mm)) < post.min_lesion_mm3
+    tumor[box][small[lesions]] = 0
+
+
+def _box(mask: np.ndarray) -> tuple[slice, ...] | None:
+    """Return the bounding box of the non-zero voxels, or None if there are none."""
+    planes = np.flatnonzero(mask.any(axis=(1, 2)))
+    if not len(planes):
+        return None
+    flat = mask[planes[0] : planes[-1] + 1].any(axis=0)
+    rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
+    return (
+        slice(planes[0], planes[-1] + 1),
+        slice(rows[0], rows[-1] + 1),
+        slice(columns[0], columns[-1] + 1),
+    )

@@ -1,0 +1,106 @@
+"""Execute notebooks headless with nbconvert, keep them, print a table of what came out."""
+
+import csv
+import json
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+from nbclient.exceptions import CellExecutionError
+from nbconvert.preprocessors import ExecutePreprocessor
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+from lits_helpers.settings import Settings, load_settings  # noqa: E402
+
+CELL_TIMEOUT_S = None  # a full training is one cell
+
+
+def main(arguments: list[str]) -> int:
+    settings = load_settings(ROOT)
+    paths = [Path(name) for name in arguments] or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    rows = []
+    for path in paths:
+        started = time.monotonic()
+        print(f"{path.name} ...", flush=True)
+        error = execute(path, settings.runs / "results" / "notebooks" / path.name)
+        if error:
+            print(f"{path.name} failed:\n{error}", file=sys.stderr)
+            print(
+                f"executed as far as it came: {settings.runs / 'results' / 'notebooks' / path.name}"
+            )
+            return 1
+        rows.append((path.stem, time.monotonic() - started))
+    print(table(rows, settings))
+    return 0
+
+
+def execute(path: Path, target: Path) -> str | None:
+    """Execute a notebook and save it as `target`, also if a cell fails; return the traceback."""
+    notebook = nbformat.read(path, as_version=4)
+    runner = ExecutePreprocessor(timeout=CELL_TIMEOUT_S, kernel_name="python3")
+    try:
+        runner.preprocess(notebook, {"metadata": {"path": str(path.resolve().parent)}})
+    except CellExecutionError as error:
+        return str(error)
+    finally:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        nbformat.write(notebook, target)
+    return None
+
+
+def table(rows: list[tuple[str, float]], settings: Settings) -> str:
+    """Return the closing table: seconds and Dice of each notebook, and where things lie."""
+    scores = read_scores(settings.runs)
+    lines = [f"{'notebook':<30} {'seconds':>8} {'liver Dice':>11} {'tumor Dice':>11}"]
+    for name, seconds in rows:
+        liver, tumor = scores.get(name[:2], (None, None))
+        lines.append(f"{name:<30} {seconds:>8.0f} {_number(liver):>11} {_number(tumor):>11}")
+    lines.append(
+        "Dice per case on validation patients; 02 and 03 at working size, 04 at native size."
+    )
+    for words, place in (
+        ("executed notebooks", settings.runs / "results" / "notebooks"),
+        ("figures", settings.runs / "results" / "figures"),
+        (
+            "checkpoints",
+            f"{settings.runs / 'liver' / 'checkpoints'}, {settings.runs / 'tumor' / 'checkpoints'}",
+        ),
+        ("predicted NIfTI", settings.runs / "results" / "predictions"),
+    ):
+        lines.append(f"{words:<20} {place}")
+    return "\n".join(lines)
+
+
+def read_scores(runs: Path) -> dict[str, tuple[float | None, float | None]]:
+    """Return {notebook number: (liver Dice, tumor Dice)} from what the notebooks wrote."""
+    scores = {
+        "02": (_best_dice(runs / "liver" / "history.csv"), None),
+        "03": (None, _best_dice(runs / "tumor" / "history.csv")),
+    }
+    summary = runs / "results" / "summary.json"
+    if summary.exists():
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        scores["04"] = (content["liver_dice"]["mean"], content["tumor_dice"]["mean"])
+    return scores
+
+
+def _best_dice(history: Path) -> float | None:
+    if not history.exists():
+        return None
+    with open(history, newline="", encoding="utf-8") as stream:
+        values = [
+            float(row["validation_dice"])
+            for row in csv.DictReader(stream)
+            if row["validation_dice"]
+        ]
+    return max((value for value in values if value == value), default=None)
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or value != value else f"{value:.3f}"
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
