@@ -1,0 +1,260 @@
+"""What arrived: is it the NIfTI file that was asked for, and how it leaves its zip or gzip safely."""
+
+import gzip
+import os
+import stat
+import struct
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from .files import TEMPORARY_PREFIX
+
+HEADER_BYTES = 348  # of NIfTI-1
+LARGEST_FILE_BYTES = 4 * 2**30  # the longest LiTS scan as float64 has 2.1e9
+MOST_MEMBERS = 10_000
+SLACK_BYTES = 2**20  # what may follow the voxels
+CHUNK_BYTES = 2**20
+
+
+class BrokenFile(ValueError):
+    """The content is not what it should be; fetching it again may help."""
+
+
+class HostileArchive(ValueError):
+    """An archive that would write where it must not, or more than it may; nothing was unpacked."""
+
+
+def nifti_bytes(head: bytes) -> int:
+    """Return how many bytes a single-file NIfTI-1 has at least, uncompressed, by its header.
+
+    Args:
+        head: its first 348 bytes or more.
+
+    Raises:
+        BrokenFile: it is no such header.
+    """
+    if len(head) < HEADER_BYTES:
+        raise BrokenFile(f"{len(head)} bytes are fewer than a NIfTI header has")
+    if head.lstrip()[:1] in (b"<", b"{"):
+        raise BrokenFile("it is a web page or a message, not a NIfTI file")
+    order = next((o for o in "<>" if struct.unpack_from(o + "i", head)[0] == HEADER_BYTES), None)
+    if order is None or head[344:347] != b"n+1":
+        raise BrokenFile(f"it starts with {head[:4]!r}, not with a NIfTI header")
+    rank, *dim = struct.unpack_from(order + "8h", head, 40)
+    (bits,), (offset,) = (
+        struct.unpack_from(order + "h", head, 72),
+        struct.unpack_from(order + "f", head, 108),
+    )
+    if (
+        not 1 <= rank <= 7
+        or min(dim[:rank]) < 1
+        or bits < 1
+        or not HEADER_BYTES <= offset < SLACK_BYTES
+    ):
+        raise BrokenFile(f"its NIfTI header makes no sense (shape {tuple(dim)}, {bits} bits)")
+    voxels = 1
+    for length in dim[:rank]:
+        voxels *= length
+    return int(offset) + voxels * bits // 8
+
+
+def check_nifti(path: Path) -> None:
+    """Check cheaply that a .nii or .nii.gz is whole: its length against its header.
+
+    Raises:
+        BrokenFile: it is not; the message says why.
+    """
+    size = path.stat().st_size
+    with open(path, "rb") as stream:
+        head = stream.read(HEADER_BYTES)
+        if head[:2] == b"\x1f\x8b":
+            head = _gzip_head(path)
+            stream.seek(-4, os.SEEK_END)
+            (size,) = struct.unpack("<I", stream.read(4))  # gzip's trailer: length modulo 2**32
+    expected = nifti_bytes(head)
+    if size < expected:
+        raise BrokenFile(f"{size} bytes, but its header describes {expected}: it is cut off")
+
+
+def is_whole(path: Path) -> bool:
+    """Say whether `path` is a file that passes `check_nifti`."""
+    try:
+        check_nifti(path)
+    except (BrokenFile, OSError):
+        return False
+    return True
+
+
+def _gzip_head(path: Path) -> bytes:
+    try:
+        with gzip.open(path) as stream:
+            return stream.read(HEADER_BYTES)
+    except (OSError, EOFError, zlib.error) as error:
+        raise BrokenFile(f"its gzip stream is broken ({error})") from error
+
+
+def unpacked_name(target: Path) -> Path:
+    """Return the temporary name under which `target` is unpacked: a fixed one, so that a rerun overwrites it."""
+    return target.with_name(f"{TEMPORARY_PREFIX}unpacked-{target.name}")
+
+
+def settle(source: Path, target: Path) -> Path:
+    """Move a fetched file to its final name, out of its zip or gzip if it came in one, checked.
+
+    Args:
+        source: a complete transfer: NIfTI, gzipped NIfTI, or a zip with the one file in it.
+        target: final name, `....nii` or `....nii.gz`; appears only when whole.
+
+    Returns:
+        The final path: `target`, without ".gz" if the server had unpacked it.
+
+    Raises:
+        BrokenFile: the content is damaged or something else.
+        HostileArchive: see `safe_members`.
+    """
+    with open(source, "rb") as stream:
+        magic = stream.read(4)
+    if magic == b"PK\x03\x04":
+        _unzip_one(source, target)
+    elif magic[:2] == b"\x1f\x8b" and target.suffix != ".gz":
+        with gzip.open(source) as stream:
+            _pour(stream, target)
+    else:
+        if magic[:2] != b"\x1f\x8b" and target.suffix == ".gz":
+            target = target.with_suffix("")
+        if magic[:2] == b"\x1f\x8b":
+            _check_gzip(source)
+        check_nifti(source)
+        os.replace(source, target)
+    return target
+
+
+def _unzip_one(source: Path, target: Path) -> None:
+    with _opened(source) as archive:
+        named = [m for m in safe_members(archive) if PurePosixPath(m.filename).name == target.name]
+        if len(named) != 1:
+            raise BrokenFile(f"the zip does not hold {target.name} once, but {len(named)} times")
+        _unzip_member(archive, named[0], target)
+
+
+def unpack_archive(path: Path, folder: Path, wanted) -> Iterator[Path]:
+    """Unpack the wanted NIfTI files of a zip, for example one downloaded in the browser; whole ones are skipped.
+
+    Args:
+        path: the zip.
+        folder: members keep their folders below it.
+        wanted: function of a member's bare name that says whether it is unpacked.
+
+    Yields:
+        Each final path.
+
+    Raises:
+        BrokenFile: the zip is damaged.
+        HostileArchive: see `safe_members`.
+    """
+    with _opened(path) as archive:
+        for member in safe_members(archive):
+            target = folder / member.filename
+            if wanted(PurePosixPath(member.filename).name):
+                if not is_whole(target):
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    _unzip_member(archive, member, target)
+                yield target
+
+
+def safe_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
+    """Return an archive's files after checking every entry, before anything is written.
+
+    Raises:
+        HostileArchive: an absolute name or one with `..`, a link or device, a file over 4 GiB, or too many.
+    """
+    entries = archive.infolist()
+    if len(entries) > MOST_MEMBERS:
+        raise HostileArchive(
+            f"{len(entries)} entries in the archive, at most {MOST_MEMBERS} are believed"
+        )
+    for entry in entries:
+        _check_entry(entry)
+    return [entry for entry in entries if not entry.is_dir()]
+
+
+def _check_entry(entry: zipfile.ZipInfo) -> None:
+    name = PurePosixPath(entry.filename.replace("\\", "/"))
+    kind = stat.S_IFMT(entry.external_attr >> 16)
+    if name.is_absolute() or ".." in name.parts or ":" in entry.filename:
+        raise HostileArchive(f"the archive would write outside its folder, to {entry.filename!r}")
+    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+        raise HostileArchive(f"the archive holds a link or device, {entry.filename!r}")
+    if entry.file_size > LARGEST_FILE_BYTES:
+        raise HostileArchive(
+            f"{entry.filename!r} in the archive would unpack to {entry.file_size / 2**30:.0f} GiB,"
+            " more than any CT volume has"
+        )
+
+
+def _opened(path: Path) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise BrokenFile(f"the zip is broken ({error})") from error
+
+
+def _unzip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    try:
+        with archive.open(member) as stream:
+            _pour(stream, target)
+    except (
+        zipfile.BadZipFile,
+        NotImplementedError,
+        RuntimeError,
+    ) as error:  # RuntimeError: encrypted
+        raise BrokenFile(f"{member.filename} in the zip is broken ({error})") from error
+
+
+def _pour(stream: BinaryIO, target: Path) -> None:
+    """Write a stream to `target`, whole and checked, never more than its NIfTI header describes."""
+    temporary = unpacked_name(target)
+    packed = target.suffix == ".gz"
+    try:
+        with open(temporary, "wb") as out:
+            for chunk in _chunks(stream, LARGEST_FILE_BYTES if packed else None):
+                out.write(chunk)
+        if packed:
+            _check_gzip(temporary)
+        check_nifti(temporary)
+        os.replace(temporary, target)
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise BrokenFile(f"its compressed data is broken ({error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _chunks(stream: BinaryIO, limit: int | None) -> Iterator[bytes]:
+    """Yield a stream piece by piece up to `limit` bytes; None = what its own NIfTI header describes."""
+    chunk, total = stream.read(HEADER_BYTES), 0
+    limit = nifti_bytes(chunk) + SLACK_BYTES if limit is None else limit
+    if limit > LARGEST_FILE_BYTES + SLACK_BYTES:
+        raise BrokenFile(
+            f"its header describes {limit / 2**30:.0f} GiB, more than any CT volume has"
+        )
+    while chunk:
+        total += len(chunk)
+        if total > limit:
+            raise HostileArchive(
+                f"it unpacks to more than the {limit} bytes that its header describes"
+            )
+        yield chunk
+        chunk = stream.read(CHUNK_BYTES)
+
+
+def _check_gzip(path: Path) -> None:
+    """Read a gzipped NIfTI to its end, which verifies its checksum, keeping nothing."""
+    try:
+        with gzip.open(path) as stream:
+            for _ in _chunks(stream, None):
+                pass
+    except (OSError, EOFError, zlib.error) as error:
+        raise BrokenFile(f"its gzip stream is broken ({error})") from error

@@ -1,0 +1,260 @@
+"""LiTS from Kaggle: both sets whole, or any cases one by one on a disk that holds only two."""
+
+import logging
+import re
+import shutil
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+from .archives import BrokenFile, is_whole
+from .kaggle_client import KaggleClient
+from .kaggle_errors import FileUnavailable, KaggleError
+from .kaggle_files import (
+    CASES,
+    RemoteFile,
+    checked_numbers,
+    find_mounted,
+    named_files,
+    parse_name,
+    present_cases,
+    remote_files,
+)
+from .kaggle_plan import DownloadPlan, plan_download
+from .kaggle_transfer import BROKEN_TRIES, Transfer, discard_temporaries
+from .progress import Meter
+
+__all__ = [
+    "DownloadPlan",
+    "KaggleClient",
+    "KaggleError",
+    "RemoteFile",
+    "download_all",
+    "fetch_case",
+    "fetch_cases",
+    "fetch_file",
+    "find_mounted",
+    "plan_download",
+    "present_cases",
+]
+
+logger = logging.getLogger(__name__)
+
+IN_TRANSIT = "in-transit"  # below the raw folder: everything in it is ours and goes away
+
+
+def fetch_file(
+    file: RemoteFile,
+    folder: Path | str,
+    *,
+    client: KaggleClient | None = None,
+    meter: Meter | None = None,
+) -> Path:
+    """Fetch one file unless it is there whole; resume, check, unpack and rename it.
+
+    Returns:
+        Its path, ``folder / file.name``.
+
+    Raises:
+        KaggleError: one sentence with what to do.
+    """
+    target = Path(folder) / file.name
+    transfer = Transfer(
+        client or KaggleClient(), file.dataset, file.name, target, file.bytes, meter
+    )
+    if is_whole(target):
+        transfer.discard()
+        return target
+    return transfer.fetch()
+
+
+def fetch_case(
+    number: int,
+    folder: Path | str,
+    *,
+    mounted: Path | str | None = None,
+    client: KaggleClient | None = None,
+) -> tuple[Path, Path]:
+    """Fetch one case for good and return its (volume, segmentation); no request if both are there.
+
+    Raises:
+        ValueError: a number out of 0..130.
+        KaggleError: one sentence with what to do.
+    """
+    pairs: list[tuple[Path, Path]] = []
+    failed = fetch_cases(
+        [number],
+        folder,
+        lambda *pair: pairs.append(pair),
+        keep_raw=True,
+        mounted=mounted,
+        client=client,
+    )
+    if failed:
+        raise FileUnavailable(failed[number])
+    return pairs[0]
+
+
+def fetch_cases(
+    numbers: Iterable[int] | None,
+    folder: Path | str,
+    on_case: Callable[[Path, Path], object],
+    *,
+    keep_raw: bool = False,
+    mounted: Path | str | None = None,
+    client: KaggleClient | None = None,
+) -> dict[int, str]:
+    """Fetch case by case and hand each to `on_case(volume_path, segmentation_path)`.
+
+    While `on_case` works on one case the next one is being fetched; raw files that were fetched for the call
+    are deleted after it. So at most two volumes lie on the disk. Files that were in `folder` or `mounted`
+    before are used in place and never deleted. Killed or failed, the next call goes on where this one ended.
+
+    Args:
+        numbers: case numbers; None = all 131. Leave out those that are prepared already.
+        on_case: an error it raises ends the run; the case's raw files stay for the next one.
+        keep_raw: keep the raw files below `folder`.
+        mounted: a further folder with data, only read.
+
+    Returns:
+        number -> reason, for cases that cannot be had from Kaggle while others can.
+
+    Raises:
+        ValueError: a number out of 0..130.
+        KaggleError: nothing more can be fetched; one sentence with what to do.
+    """
+    run = _Run(checked_numbers(numbers), Path(folder), keep_raw, mounted, client or KaggleClient())
+    with run.meter, ThreadPoolExecutor(1) as pool:
+        try:
+            coming = pool.submit(run.receive, run.numbers[:1])
+            for position, number in enumerate(run.numbers):
+                pair = run.settle(number, coming)
+                coming = pool.submit(run.receive, run.numbers[position + 1 : position + 2])
+                if pair:
+                    on_case(*pair)
+                run.clear(number)
+        finally:
+            run.stop.set()
+    if not keep_raw:
+        shutil.rmtree(run.transit, ignore_errors=True)
+    return run.failed
+
+
+class _Run:
+    """What `fetch_cases` holds while it works."""
+
+    def __init__(
+        self,
+        numbers: list[int],
+        folder: Path,
+        keep_raw: bool,
+        mounted: Path | str | None,
+        client: KaggleClient,
+    ):
+        self.numbers, self.transit = numbers, folder / IN_TRANSIT
+        self.stop, self.failed = threading.Event(), {}
+        _clear_transit(self.transit, [] if keep_raw else numbers)
+        self.here = present_cases(folder, mounted)
+        missing = [number for number in numbers if len(self.here.get(number, {})) < 2]
+        remote = remote_files(missing, client) if missing else {}
+        files = [
+            f for n in missing for kind, f in remote[n].items() if kind not in self.here.get(n, {})
+        ]
+        self.meter = Meter(sum(file.bytes for file in files), "LiTS")
+        damaged = {path.name: path for path in named_files(folder)}
+        self.transfers: dict[int, dict[str, Transfer]] = {number: {} for number in numbers}
+        for file in files:
+            target = (folder if keep_raw else self.transit) / file.name
+            target = damaged.get(target.name, target)
+            self.transfers[file.number][file.kind] = Transfer(
+                client, file.dataset, file.name, target, file.bytes, self.meter, self.stop
+            )
+        _discard_strays(folder, self.here)
+
+    def receive(self, numbers: list[int]) -> None:
+        """Receive the bytes of these cases (in the background)."""
+        for number in numbers:
+            for transfer in self.transfers[number].values():
+                transfer.receive()
+
+    def settle(self, number: int, coming: Future) -> tuple[Path, Path] | None:
+        """Wait for a case, put its files in place and return them, or note why it cannot be had."""
+        found = dict(self.here.get(number, {}))
+        try:
+            coming.result()
+            for kind, transfer in self.transfers[number].items():
+                found[kind] = transfer.fetch()
+            for kind in ("volume", "segmentation"):
+                if kind not in found:
+                    raise FileUnavailable(
+                        f"Kaggle does not list {kind}-{number}.nii: leave this case out"
+                    )
+        except FileUnavailable as error:
+            logger.warning("case %d is left out: %s", number, error)
+            self.failed[number] = str(error)
+            return None
+        return found["volume"], found["segmentation"]
+
+    def clear(self, number: int) -> None:
+        """Delete what lies in transit of a case."""
+        for path in named_files(self.transit):
+            if parse_name(path.name)[1] == number:
+                path.unlink()
+
+
+def _clear_transit(transit: Path, keep: Sequence[int]) -> None:
+    """Remove what an earlier run left in transit of cases that are not wanted any more."""
+    for path in sorted(transit.rglob("*")):
+        number = re.search(r"(?:volume|segmentation)-(\d+)\.nii", path.name)
+        if path.is_file() and not (number and int(number[1]) in keep):
+            path.unlink()
+
+
+def _discard_strays(folder: Path, here: dict[int, dict[str, Path]]) -> None:
+    """Remove temporary files beside files that are whole: a kill may come between renaming and tidying."""
+    for case in here.values():
+        for path in case.values():
+            if path.is_relative_to(folder):
+                discard_temporaries(path)
+
+
+def download_all(
+    folder: Path | str, *, as_archives: bool = False, client: KaggleClient | None = None
+) -> Path:
+    """Fetch both sets whole and keep them raw (54 GB).
+
+    Args:
+        as_archives: fetch one zip per set (15 GB to transfer, and to hold beside the raw files).
+
+    Raises:
+        KaggleError: the disk cannot hold it, or cases cannot be had (all others are fetched first).
+    """
+    folder, client = Path(folder), client or KaggleClient()
+    plan = plan_download(None, folder, keep_raw=True, client=client)
+    logger.info("%s", plan)
+    plan.check()
+    if as_archives:
+        for dataset in sorted({file.dataset for file in plan.files}):
+            _fetch_archive(dataset, folder, client)
+    failed = fetch_cases(None, folder, lambda *_: None, keep_raw=True, client=client)
+    if failed:
+        raise FileUnavailable(
+            f"{len(failed)} of {CASES} cases are missing: {'; '.join(failed.values())}"
+        )
+    return folder
+
+
+def _fetch_archive(dataset: str, folder: Path, client: KaggleClient) -> None:
+    transfer = Transfer(client, dataset, None, folder / f"{dataset.split('/')[1]}.zip")
+    for _ in range(BROKEN_TRIES):
+        transfer.receive()
+        try:
+            transfer.unpack(lambda name: parse_name(name) is not None)
+        except BrokenFile as error:
+            problem = error
+            continue
+        return
+    raise KaggleError(
+        f"the archive of {dataset} arrived damaged {BROKEN_TRIES} times: {problem}; run again later"
+    )

@@ -1,0 +1,127 @@
+"""Which LiTS file lies where: in the two sets on Kaggle, in a folder, on a mounted disk."""
+
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from .archives import is_whole
+from .kaggle_client import KaggleClient
+
+FIRST_SET = "andrewmvd/liver-tumor-segmentation"  # all segmentations, volumes 0-50
+SECOND_SET = "andrewmvd/liver-tumor-segmentation-part-2"  # volumes 51-130
+FIRST_SET_VOLUMES = 51
+CASES = 131
+TYPICAL_BYTES = {"volume": 300_000_000, "segmentation": 110_000_000}  # where a listing has no size
+NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
+MOUNTS = ("/kaggle/input", "/content/drive/MyDrive/lits", "/content/drive/MyDrive/LiTS")
+MOUNT_DEPTH = 4  # folders below a root that are looked into
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on Kaggle: `number` and `kind` ("volume" or "segmentation") say whose, `bytes` how long unpacked."""
+
+    dataset: str
+    name: str
+    number: int
+    kind: str
+    bytes: int
+
+
+def present_cases(*roots: Path | str | None) -> dict[int, dict[str, Path]]:
+    """Find whole LiTS files by name anywhere below `roots`, the first root winning.
+
+    Returns:
+        number -> {"volume": path, "segmentation": path}, either of which may be absent.
+    """
+    found: dict[int, dict[str, Path]] = {}
+    for root in roots:
+        for path in named_files(root):
+            kind, number = parse_name(path.name)
+            case = found.setdefault(number, {})
+            if kind not in case and is_whole(path):
+                case[kind] = path
+    return found
+
+
+def named_files(root: Path | str | None) -> list[Path]:
+    """Return every file below `root` that is named as LiTS names them."""
+    if root is None:
+        return []
+    tree = os.walk(root)
+    return sorted(Path(top, name) for top, _, names in tree for name in names if parse_name(name))
+
+
+def parse_name(name: str) -> tuple[str, int] | None:
+    """Return ("volume" or "segmentation", number) of a bare file name, None for any other name."""
+    match = NAME.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
+
+
+def find_mounted(roots: Iterable[Path | str] = MOUNTS) -> Path | None:
+    """Find LiTS where it is mounted already (Kaggle's input folder, Google Drive), to be read in place.
+
+    Returns:
+        The deepest folder that holds all volumes found under the first root that has any, or None.
+    """
+    for root in map(Path, roots):
+        folders = {path.parent for path in _near_files(root)}
+        if any(
+            parse_name(name)[0] == "volume"
+            for f in folders
+            for name in os.listdir(f)
+            if parse_name(name)
+        ):
+            return Path(os.path.commonpath(folders))
+    return None
+
+
+def _near_files(root: Path) -> Iterable[Path]:
+    for top, folders, names in os.walk(root):
+        if len(Path(top).relative_to(root).parts) >= MOUNT_DEPTH:
+            folders.clear()
+        first = next((name for name in names if parse_name(name)), None)
+        if first:
+            yield Path(top, first)
+
+
+def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict[str, RemoteFile]]:
+    """Return what Kaggle lists for these cases: number -> {"volume": ..., "segmentation": ...}.
+
+    Raises:
+        ValueError: a number out of 0..130.
+        KaggleError: a set cannot be listed.
+    """
+    numbers = checked_numbers(numbers)
+    datasets = [FIRST_SET] if numbers else []
+    if any(number >= FIRST_SET_VOLUMES for number in numbers):
+        datasets.append(SECOND_SET)
+    found: dict[int, dict[str, RemoteFile]] = {number: {} for number in numbers}
+    for dataset in datasets:
+        for listed in client.files(dataset):
+            parsed = parse_name(PurePosixPath(listed.name).name)
+            if parsed and parsed[1] in found and _harmless(listed.name):
+                kind, number = parsed
+                size = listed.bytes or TYPICAL_BYTES[kind]
+                found[number].setdefault(kind, RemoteFile(dataset, listed.name, number, kind, size))
+    return found
+
+
+def _harmless(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
+
+
+def checked_numbers(numbers: Iterable[int] | None) -> list[int]:
+    """Return case numbers sorted, each once; None = all 131.
+
+    Raises:
+        ValueError: a number out of 0..130.
+    """
+    numbers = range(CASES) if numbers is None else sorted(set(numbers))
+    wrong = [number for number in numbers if number not in range(CASES)]
+    if wrong:
+        raise ValueError(f"LiTS has the cases 0..{CASES - 1}, got {', '.join(map(str, wrong))}")
+    return list(numbers)

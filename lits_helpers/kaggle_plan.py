@@ -1,0 +1,114 @@
+"""What a download takes, said before it starts: files, gigabytes, minutes, disk."""
+
+import shutil
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from .kaggle_client import KaggleClient
+from .kaggle_errors import KaggleError
+from .kaggle_files import RemoteFile, checked_numbers, present_cases, remote_files
+
+PREPARED_SHARE = 0.35  # packed cases and PNG slices against raw files
+ASSUMED_RATE = 20e6  # bytes per second, what Colab gets
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """What a download would fetch. `str(plan)` says it in words.
+
+    Attributes:
+        files: what is missing.
+        present: case numbers that need no request.
+        unlisted: case numbers that Kaggle does not list (volume or segmentation).
+        folder: where the raw files go.
+        disk_bytes: what the disk must hold at the worst moment, prepared cases included.
+        free_bytes: what it can hold now.
+    """
+
+    files: tuple[RemoteFile, ...]
+    present: tuple[int, ...]
+    unlisted: tuple[int, ...]
+    folder: Path
+    disk_bytes: int
+    free_bytes: int
+
+    @property
+    def bytes(self) -> int:
+        """Bytes to fetch, unpacked; Kaggle may send them zipped to about a third."""
+        return sum(file.bytes for file in self.files)
+
+    def __str__(self) -> str:
+        if not self.files:
+            return f"nothing to fetch: {len(self.present)} cases are in {self.folder}"
+        cases = len({file.number for file in self.files})
+        minutes = self.bytes / ASSUMED_RATE / 60
+        return (
+            f"{cases} cases to fetch, {len(self.present)} already here: {self.bytes / 1e9:.1f} GB,"
+            f" about {max(minutes, 1):.0f} min at {ASSUMED_RATE / 1e6:.0f} MB/s;"
+            f" needs {self.disk_bytes / 1e9:.1f} GB of disk, {self.free_bytes / 1e9:.1f} GB are free"
+        )
+
+    def check(self) -> None:
+        """Stop before anything is fetched if the disk cannot hold it.
+
+        Raises:
+            KaggleError: it cannot.
+        """
+        if self.disk_bytes > self.free_bytes:
+            raise KaggleError(
+                f"{self.folder} needs {self.disk_bytes / 1e9:.1f} GB for this but has {self.free_bytes / 1e9:.1f} GB"
+                " free: free some, choose another folder or fewer cases, or do not keep the raw files"
+            )
+
+
+def plan_download(
+    cases: Iterable[int] | None = None,
+    folder: Path | str = "raw",
+    *,
+    keep_raw: bool = False,
+    mounted: Path | str | None = None,
+    client: KaggleClient | None = None,
+) -> DownloadPlan:
+    """Say what fetching these cases takes. Kaggle is asked for its listing only if something is missing.
+
+    Args:
+        cases: case numbers; None = all 131.
+        folder: where the raw files go.
+        keep_raw: the raw files stay; otherwise at most two cases lie there at a time.
+        mounted: a further folder, read in place.
+
+    Raises:
+        ValueError: a number out of 0..130.
+        KaggleError: no credentials, or Kaggle cannot be asked.
+    """
+    numbers, folder = checked_numbers(cases), Path(folder)
+    here = present_cases(folder, mounted)
+    present = [number for number in numbers if len(here.get(number, {})) == 2]
+    missing = [number for number in numbers if number not in present]
+    remote = remote_files(missing, client or KaggleClient()) if missing else {}
+    files = [f for n in missing for kind, f in remote[n].items() if kind not in here.get(n, {})]
+    unlisted = [n for n in missing if len(remote[n].keys() | here.get(n, {}).keys()) < 2]
+    return DownloadPlan(
+        tuple(files),
+        tuple(present),
+        tuple(unlisted),
+        folder,
+        _disk_bytes(files, keep_raw),
+        _free_bytes(folder),
+    )
+
+
+def _disk_bytes(files: Sequence[RemoteFile], keep_raw: bool) -> int:
+    total = sum(file.bytes for file in files)
+    by_case: dict[int, int] = {}
+    for file in files:
+        by_case[file.number] = by_case.get(file.number, 0) + file.bytes
+    in_transit = 2 * max(by_case.values(), default=0)  # one being prepared, one arriving
+    return int(PREPARED_SHARE * total) + in_transit + (total if keep_raw else 0)
+
+
+def _free_bytes(folder: Path) -> int:
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    return shutil.disk_usage(folder).free

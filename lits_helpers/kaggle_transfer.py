@@ -1,0 +1,289 @@
+"""One file from Kaggle to the disk: resumed by Range, with back-off, proven whole, renamed when it is."""
+
+import base64
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import requests
+import urllib3
+
+from .archives import BrokenFile, HostileArchive, settle, unpack_archive, unpacked_name
+from .files import TEMPORARY_PREFIX
+from .kaggle_client import KaggleClient
+from .kaggle_errors import FileUnavailable, KaggleError, PassingFailure, retrying
+from .progress import Meter
+
+logger = logging.getLogger(__name__)
+
+CHUNK_BYTES = 2**20
+BROKEN_TRIES = 3  # a file that arrives damaged this often is damaged at the source
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Transfer:
+    """One file on its way to `target`: `.part-NAME` holds its bytes, a note beside it says of which object.
+
+    Killed at any moment, the next call goes on from there; nothing is left when the file is in place.
+
+    Args:
+        client: whom to ask.
+        dataset: "owner/name".
+        name: the file's name in the data set, or None for the archive of all.
+        target: final path.
+        size: bytes that the listing names, which the meter is brought to in the end; 0 = unknown.
+        meter: told of every byte.
+        stop: ends the transfer early when set.
+    """
+
+    def __init__(
+        self,
+        client: KaggleClient,
+        dataset: str,
+        name: str | None,
+        target: Path,
+        size: int = 0,
+        meter: Meter | None = None,
+        stop: threading.Event | None = None,
+    ):
+        self.client, self.dataset, self.name, self.target = client, dataset, name, target
+        self.size, self.meter, self.stop = size, meter, stop or threading.Event()
+        self._counted = self._farthest = 0
+        self.part, self.note = part_name(target), note_name(target)
+
+    def fetch(self) -> Path:
+        """Bring the file to its final name and return the path.
+
+        Raises:
+            KaggleError: it cannot be had, is damaged each time, or the disk is full.
+        """
+        for _ in range(BROKEN_TRIES):
+            self.receive()
+            try:
+                return self.put_in_place()
+            except BrokenFile as error:
+                problem = error
+                logger.warning(
+                    "%s arrived damaged (%s), fetching it again", self.target.name, error
+                )
+        raise FileUnavailable(
+            f"{self.target.name} from {self.dataset} arrived damaged {BROKEN_TRIES} times: {problem};"
+            " run again later, or leave this case out"
+        )
+
+    def put_in_place(self) -> Path:
+        """Check, unpack and rename a completely received file, and remove everything temporary.
+
+        Raises:
+            BrokenFile: it is damaged; its bytes are gone, so that the next `receive` starts afresh.
+            KaggleError: a hostile archive or a full disk.
+        """
+        with self._settling():
+            self._check_sum()
+            path = settle(self.part, self.target)
+        self.discard()
+        return path
+
+    def unpack(self, wanted: Callable[[str], bool]) -> None:
+        """Unpack a completely received archive beside its final name, which it never gets, and remove it.
+
+        Args:
+            wanted: says by a member's bare name whether it is unpacked.
+
+        Raises:
+            BrokenFile, KaggleError: as `put_in_place`.
+        """
+        with self._settling():
+            self._check_sum()
+            for _ in unpack_archive(self.part, self.target.parent, wanted):
+                pass
+        self.discard()
+
+    @contextlib.contextmanager
+    def _settling(self) -> Iterator[None]:
+        try:
+            yield
+        except HostileArchive as error:
+            self.discard()
+            raise FileUnavailable(
+                f"{self.target.name} from {self.dataset} was refused: {error}; report it at"
+                f" https://www.kaggle.com/datasets/{self.dataset}"
+            ) from None
+        except OSError as error:
+            raise disk_error(error, self.target.parent) from error
+        except BrokenFile:
+            self.discard()
+            raise
+
+    def discard(self) -> None:
+        """Remove everything temporary of this file."""
+        discard_temporaries(self.target)
+
+    def receive(self) -> Path:
+        """Fetch all bytes into the temporary file, going on where an earlier call ended, and return it."""
+        try:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            retrying(self._attempt, self.client.patience, self.stop)
+        except OSError as error:
+            raise disk_error(error, self.target.parent) from error
+        if self.size:
+            self._count_to(self.size, fresh=True)  # a zip is shorter than what the listing names
+        return self.part
+
+    def _attempt(self) -> None:
+        known, have = self._known(), self._have()
+        self._count_to(have)
+        if known.get("bytes") == have > 0:
+            return
+        headers = {}
+        if have and known.get("identity"):
+            headers = {"Range": f"bytes={have}-", "If-Range": known["identity"]}
+        try:
+            with self.client.open(self.dataset, self.name, headers) as response:
+                self._take(response, have, known)
+        except PassingFailure as failure:
+            if failure.restart:
+                self.discard()
+            raise
+
+    def _take(self, response: requests.Response, have: int, known: dict) -> None:
+        if response.status_code != 206:
+            have, known = 0, self._begin(response)
+        elif not _continues(response, have, known):
+            raise PassingFailure(
+                f"{self.target.name} changed on the server; run again to fetch it afresh",
+                restart=True,
+            )
+        self._count_to(have)
+        try:
+            have = self._append(response, have)
+        except urllib3.exceptions.HTTPError as error:
+            raise self._cut(known["bytes"], type(error).__name__) from None
+        if known["bytes"] is None:
+            self.note.write_text(json.dumps({**known, "bytes": have}), encoding="utf-8")
+        elif have != known["bytes"]:
+            raise self._cut(known["bytes"], "wrong length")
+
+    def _append(self, response: requests.Response, have: int) -> int:
+        with open(self.part, "ab" if have else "wb", buffering=0) as out:
+            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+                if self.stop.is_set():
+                    raise KaggleError("the download was stopped")
+                out.write(chunk)
+                have += len(chunk)
+                self._count_to(have, fresh=True)
+        return have
+
+    def _count_to(self, count: int, fresh: bool = False) -> None:
+        if self.meter:
+            self.meter.add(count - self._counted, fresh)
+        self._counted = count
+
+    def _begin(self, response: requests.Response) -> dict:
+        """Note whose bytes are coming. The old bytes go first: a kill in between must not mix two objects."""
+        self.part.unlink(missing_ok=True)
+        length = response.headers.get("Content-Length", "")
+        known = {
+            "identity": response.headers.get("ETag") or response.headers.get("Last-Modified"),
+            "bytes": int(length) if length.isdigit() else None,
+            "md5": _announced_md5(response),
+        }
+        free = shutil.disk_usage(self.part.parent).free
+        if (known["bytes"] or 0) > free:
+            raise KaggleError(
+                f"{self.target.name} needs {known['bytes'] / 1e9:.2f} GB in {self.part.parent} but"
+                f" {free / 1e9:.2f} GB are free: free some or choose a larger disk and run again"
+            )
+        self.note.write_text(json.dumps(known), encoding="utf-8")
+        return known
+
+    def _cut(self, total: int | None, why: str) -> PassingFailure:
+        have = self._have()
+        gained, self._farthest = have - self._farthest, max(have, self._farthest)
+        of = f" of {total}" if total is not None else ""
+        return PassingFailure(
+            f"{self.target.name}: the transfer ended after {have}{of} bytes ({why}); check the network and run again"
+            " to go on from there",
+            gained=max(gained, 0),
+        )
+
+    def _known(self) -> dict:
+        try:
+            known = json.loads(self.note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):  # none, or torn by a kill
+            return {}
+        return known if isinstance(known, dict) else {}
+
+    def _have(self) -> int:
+        return self.part.stat().st_size if self.part.exists() else 0
+
+    def _check_sum(self) -> None:
+        announced = self._known().get("md5")
+        if announced:
+            with open(self.part, "rb") as stream:
+                found = hashlib.file_digest(stream, "md5").hexdigest()
+            if found != announced:
+                raise BrokenFile(
+                    "its content does not match the checksum that the server announced"
+                )
+
+
+def _continues(response: requests.Response, have: int, known: dict) -> bool:
+    """Say whether a 206 answer goes on exactly where the temporary file ends."""
+    unit, _, span = response.headers.get("Content-Range", "").partition(" ")
+    reach, _, total = span.partition("/")
+    start = reach.partition("-")[0]
+    same_length = known.get("bytes") is None or total in ("*", str(known["bytes"]))
+    return unit == "bytes" and start == str(have) and same_length
+
+
+def _announced_md5(response: requests.Response) -> str | None:
+    """Return the MD5 (hex) that Google's storage announces (Source: x-goog-hash in Cloud Storage's XML API)."""
+    for item in response.headers.get("x-goog-hash", "").split(","):
+        kind, _, value = item.strip().partition("=")
+        if kind == "md5":
+            try:
+                return base64.b64decode(value).hex()
+            except ValueError:
+                return None
+    return None
+
+
+def discard_temporaries(target: Path) -> None:
+    """Remove everything temporary that a transfer to `target` may have left."""
+    bare = target.with_name(target.name.removesuffix(".gz"))
+    names = {
+        name_of(path)
+        for path in (target, bare)
+        for name_of in (part_name, note_name, unpacked_name)
+    }
+    for path in names:
+        if path.exists():  # on a read-only disk even removing nothing fails
+            path.unlink()
+
+
+def part_name(target: Path) -> Path:
+    """Return where the bytes of `target` are collected."""
+    return target.with_name(f"{TEMPORARY_PREFIX}{target.name}")
+
+
+def note_name(target: Path) -> Path:
+    """Return where it is noted which object those bytes belong to."""
+    return target.with_name(f"{TEMPORARY_PREFIX}{target.name}.json")
+
+
+def disk_error(error: OSError, folder: Path) -> KaggleError:
+    """Return what to do about a write that failed."""
+    if error.errno in FULL_DISK:
+        return KaggleError(
+            f"no space left in {folder}: free some or choose a larger disk and run again, what is whole stays valid"
+        )
+    return KaggleError(
+        f"cannot write in {folder} ({error.strerror or error}): choose a folder you may write to"
+    )
