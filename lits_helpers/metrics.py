@@ -1,19 +1,16 @@
 """LiTS-style metrics: how well a predicted segmentation matches its reference.
 
 Every rule, every empty case and every difference from the official script stands in
-docs/metrics.md. Here one case is measured, by `surface` and `lesions`; `summary` joins many.
+docs/metrics.md. Here one case is measured, by `surface` and `lesions`; `summary` joins many, and
+`tables` shows them.
 """
 
 import numpy as np
 
-from lits_helpers.lesions import lesion_counts, list_lesions
-from lits_helpers.summary import (
-    evaluate_dataset,
-    format_summary,
-    read_metrics_csv,
-    write_metrics_csv,
-)
-from lits_helpers.surface import surface_metrics
+from .lesions import lesion_counts, list_lesions
+from .summary import dice, evaluate_dataset
+from .surface import surface_metrics
+from .tables import format_summary, read_metrics_csv, write_metrics_csv
 
 __all__ = [
     "dice",
@@ -94,12 +91,6 @@ def evaluate_lesions(
     """
     spacing_mm = _checked_spacing(spacing_mm)
     return list_lesions(*_tumor_masks(*_checked_and_cropped(prediction, reference)), spacing_mm)
-
-
-def dice(intersection: int, size_prediction: int, size_reference: int) -> float:
-    """Return the Dice of two masks from their voxel counts; of two empty masks it is 1."""
-    total = size_prediction + size_reference
-    return 2 * intersection / total if total else 1.0
 
 
 def _overlap_metrics(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | int]:

@@ -1,14 +1,10 @@
-"""What many cases' metrics say together: means with intervals, pooled counts, the table of it."""
+"""What many cases' metrics say together: means with intervals, and pooled counts."""
 
-import csv
-import os
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 
-from lits_helpers.files import written_whole
-from lits_helpers.lesions import OVERLAPS, SIZE_CLASSES
+from .lesions import OVERLAPS, SIZE_CLASSES
 
 QUANTITIES = (
     "dice",
@@ -20,7 +16,12 @@ QUANTITIES = (
     "max_surface_mm",
     "hd95_mm",
 )
-TEXT_COLUMNS = ("case_id", "patient", "note")  # never read as numbers: a case may be called 007
+
+
+def dice(intersection: int, size_prediction: int, size_reference: int) -> float:
+    """Return the Dice of two masks from their voxel counts; of two empty masks it is 1."""
+    total = size_prediction + size_reference
+    return 2 * intersection / total if total else 1.0
 
 
 def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: int = 2000) -> dict:
@@ -29,25 +30,28 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
     Args:
         results: `metrics.evaluate_case` dicts; a row may also hold ``case_id`` and
             ``training_case`` (true for a case that a model was trained on: it is left out of
-            everything here).
+            everything here), ``liver_dice_ceiling`` and ``tumor_dice_ceiling``
+            (`ceiling.resize_ceiling`).
         seed: random seed of the bootstrap; the same rows and seed give the same intervals.
         resamples: bootstrap samples of the cases.
 
     Returns:
-        JSON-able. ``cases``, ``training_cases`` left out, ``cases_with_tumor`` (in the reference),
-        ``cases_without_tumor_clean`` (none there and none predicted), ``cases_with_mm``.
+        JSON-able. ``cases``, ``training_cases`` left out, ``cases_with_tumor`` in the reference,
+        ``cases_without_tumor``, ``cases_without_tumor_clean`` where none was predicted either,
+        ``cases_with_mm``.
 
-        For each of ``liver_dice`` ... ``liver_hd95_mm`` over all cases, ``tumor_dice`` ...
-        ``tumor_hd95_mm`` over the cases with tumor, and ``tumor_dice_all_cases`` over all (as LiTS
-        ranks): ``{"cases", "mean", "sd", "median", "low", "high"}``, where ``cases`` counts the
-        values behind it, ``sd`` is the sample's, and ``low`` to ``high`` is the bootstrap 95 %
+        For each of ``liver_dice`` ... ``liver_hd95_mm`` and ``liver_dice_ceiling`` over all cases,
+        the same of ``tumor_`` over the cases with tumor, and ``tumor_dice_all_cases`` over all (as
+        LiTS ranks): ``{"cases", "mean", "sd", "median", "low", "high"}``, where ``cases`` counts
+        the values behind it, ``sd`` is the sample's, and ``low`` to ``high`` is the bootstrap 95 %
         interval of the mean. Without values all but ``cases`` are None, of one value ``sd`` is; an
         infinite value makes mean and sd infinite.
 
         ``liver_dice_global``, ``tumor_dice_global``: 2 sum(I) / (sum(P) + sum(R)); 1 if all are
-        empty. ``lesion_precision_0``, ``lesion_recall_0``, ``lesion_f1_0``, the same with ``_50``,
-        and by size class ``lesion_small_precision_0`` and so on, from counts summed over the cases
-        (size classes: over those with trusted spacing); 0 / 0 is None.
+        empty, None without cases.
+        ``lesion_precision_0``, ``lesion_recall_0``, ``lesion_f1_0``, the same with ``_50``, and by
+        size class ``lesion_small_precision_0`` and so on, from counts summed over the cases (size
+        classes: over those with trusted spacing); 0 / 0 is None.
         ``burden_rmse``, ``burden_max``: of the difference of the tumor burdens, over all cases.
         ``worst_liver`` over all cases, ``worst_tumor`` over those with tumor: ``[case_id, dice]``
         pairs, worst first.
@@ -60,6 +64,7 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
         "cases": len(kept),
         "training_cases": len(rows) - len(kept),
         "cases_with_tumor": len(with_tumor),
+        "cases_without_tumor": len(free),
         "cases_without_tumor_clean": sum(not row["tumor_size_prediction"] for row in free),
         "cases_with_mm": sum(row["liver_assd_mm"] is not None for row in kept),
     }
@@ -67,77 +72,14 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
         for quantity in QUANTITIES:
             key = f"{name}_{quantity}"
             summary[key] = _statistics([row[key] for row in group], seed, resamples)
+        ceilings = [row.get(f"{name}_dice_ceiling") for row in group]
+        summary[f"{name}_dice_ceiling"] = _statistics(ceilings, seed, resamples)
         summary[f"{name}_dice_global"] = _global_dice(kept, name)
         summary[f"worst_{name}"] = _worst_first(group, f"{name}_dice")
     summary["tumor_dice_all_cases"] = _statistics(
         [row["tumor_dice"] for row in kept], seed, resamples
     )
     return summary | _detection(kept) | _burden(kept)
-
-
-def format_summary(summary: Mapping, *, worst: int = 3) -> str:
-    """Return a summary of `evaluate_dataset` as a short text table.
-
-    Args:
-        summary: from `evaluate_dataset`.
-        worst: cases to name, worst first, for liver and tumor each.
-    """
-    lines = [_heading(summary), "", _line("", "cases", "mean", "sd", "median", "95 % interval")]
-    for key, title in _TITLES.items():
-        lines.append(_statistics_line(title, summary[key]))
-    lines += ["", _line("lesions found", "", "precision", "recall", "F1", "")]
-    for suffix, title in (("0", "overlap > 0"), ("50", "overlap > 0.5")):
-        for name in ("lesion", *(f"lesion_{size}" for size in SIZE_CLASSES)):
-            values = [summary[f"{name}_{part}_{suffix}"] for part in ("precision", "recall", "f1")]
-            label = f"{title}, {_size_title(name)}" if name != "lesion" else title
-            lines.append(_line(label, "", *map(_number, values), ""))
-    lines.append("")
-    for name in ("liver", "tumor"):
-        lines.append(f"{name} Dice global {_number(summary[f'{name}_dice_global'])}")
-    lines.append(
-        f"tumor burden error: RMSE {_number(summary['burden_rmse'])}, "
-        f"max {_number(summary['burden_max'])}"
-    )
-    for name in ("liver", "tumor"):
-        cases = ", ".join(
-            f"{case} {_number(value)}" for case, value in summary[f"worst_{name}"][:worst]
-        )
-        lines.append(f"worst {name} Dice: {cases or 'no case'}")
-    return "\n".join(lines)
-
-
-def write_metrics_csv(rows: Iterable[Mapping], path: str | os.PathLike) -> Path:
-    """Write one row a case; `read_metrics_csv` gives the same rows back.
-
-    Columns stand in the order in which the rows first name them; None is an empty cell, and numbers
-    are written so that reading restores them exactly.
-    """
-    rows = list(rows)
-    columns = list(dict.fromkeys(key for row in rows for key in row))
-    with (
-        written_whole(path) as temporary,
-        open(temporary, "w", newline="", encoding="utf-8") as stream,
-    ):
-        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-    return Path(path)
-
-
-def read_metrics_csv(path: str | os.PathLike) -> list[dict]:
-    """Read what `write_metrics_csv` wrote: numbers, True and False as they were, empty as None.
-
-    Raises:
-        FileNotFoundError: no such file.
-    """
-    with open(path, newline="", encoding="utf-8") as stream:
-        return [
-            {
-                key: cell or None if key in TEXT_COLUMNS else _parsed(cell)
-                for key, cell in row.items()
-            }
-            for row in csv.DictReader(stream)
-        ]
 
 
 def _statistics(values: Sequence[float | None], seed: int, resamples: int) -> dict:
@@ -162,12 +104,14 @@ def _bootstrap_interval(values: np.ndarray, seed: int, resamples: int) -> tuple[
     return float(low), float(high)
 
 
-def _global_dice(rows: Sequence[Mapping], name: str) -> float:
+def _global_dice(rows: Sequence[Mapping], name: str) -> float | None:
+    if not rows:
+        return None
     shared, real, predicted = (
         sum(row[f"{name}_{part}"] for row in rows)
         for part in ("intersection", "size_reference", "size_prediction")
     )
-    return 2 * shared / (real + predicted) if real + predicted else 1.0
+    return dice(shared, predicted, real)
 
 
 def _worst_first(rows: Sequence[Mapping], key: str) -> list[list]:
@@ -199,64 +143,3 @@ def _burden(rows: Sequence[Mapping]) -> dict[str, float | None]:
         return {"burden_rmse": None, "burden_max": None}
     rmse, largest = np.sqrt(np.square(errors).mean()), np.abs(errors).max()
     return {"burden_rmse": float(rmse), "burden_max": float(largest)}
-
-
-def _parsed(cell: str) -> int | float | bool | str | None:
-    if cell in ("", "True", "False"):
-        return {"": None, "True": True, "False": False}[cell]
-    for kind in (int, float):
-        try:
-            return kind(cell)
-        except ValueError:
-            continue
-    return cell
-
-
-_TITLES = {
-    "liver_dice": "liver Dice per case",
-    "liver_voe": "liver VOE",
-    "liver_rvd_reference": "liver RVD (reference)",
-    "liver_assd_mm": "liver ASSD, mm",
-    "liver_hd95_mm": "liver HD95, mm",
-    "tumor_dice": "tumor Dice, cases with tumor",
-    "tumor_dice_all_cases": "tumor Dice, all cases",
-    "tumor_voe": "tumor VOE",
-    "tumor_rvd_reference": "tumor RVD (reference)",
-    "tumor_assd_mm": "tumor ASSD, mm",
-    "tumor_hd95_mm": "tumor HD95, mm",
-}
-
-
-def _heading(summary: Mapping) -> str:
-    text = f"{summary['cases']} cases, {summary['cases_with_tumor']} with tumor"
-    if summary["training_cases"]:
-        text += f"; {summary['training_cases']} training cases left out"
-    untrusted = summary["cases"] - summary["cases_with_mm"]
-    if untrusted:
-        text += f"; {untrusted} without mm figures, as their spacing cannot be trusted"
-    return text
-
-
-def _size_title(name: str) -> str:
-    low, high = SIZE_CLASSES[name.removeprefix("lesion_")]
-    if not low:
-        return f"under {high:g} mm"
-    return f"{low:g} mm and more" if high == np.inf else f"{low:g} to {high:g} mm"
-
-
-def _statistics_line(title: str, found: Mapping) -> str:
-    interval = "-"
-    if found["cases"]:
-        interval = f"{_number(found['low'])} to {_number(found['high'])}"
-    numbers = (_number(found[key]) for key in ("mean", "sd", "median"))
-    return _line(title, str(found["cases"]), *numbers, interval)
-
-
-def _line(title: str, *cells: str) -> str:
-    widths = (5, 9, 8, 8, 18)
-    row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
-    return f"{title:<34}{row}".rstrip()
-
-
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.3f}"
