@@ -1,0 +1,99 @@
+"""What makes a step fast on a device: mixed precision, memory layout, fused Adam, compilation."""
+
+import logging
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from .environment import amp_dtype
+from .settings import Recipe
+
+logger = logging.getLogger(__name__)
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+STEPS_WORTH_COMPILING = 2000  # on a GPU; compiling takes about a minute
+
+
+class Precision:
+    """Automatic mixed precision: a context for the forward pass, and the backward pass with scaling where needed.
+
+    Args:
+        device: where the training runs.
+        name: "fp32", "bf16", "fp16", or "auto" for what the device is fastest at.
+
+    Attributes:
+        name: the precision chosen.
+    """
+
+    def __init__(self, device: torch.device, name: str = "auto"):
+        if name != "auto" and name not in PRECISIONS:
+            raise ValueError(f"precision must be auto, {', '.join(PRECISIONS)}; got {name!r}")
+        self.device = device
+        self.dtype = amp_dtype(device) if name == "auto" else PRECISIONS[name]
+        self.name = next(key for key, dtype in PRECISIONS.items() if dtype == self.dtype)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
+
+    def autocast(self):
+        """Return the context in which the networks run."""
+        if self.dtype == torch.float32:
+            return nullcontext()
+        return torch.autocast(self.device.type, dtype=self.dtype)
+
+    def backward(self, loss: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Fill the gradients of `loss`, unscaled, in place of those before."""
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()
+        for optimizer in optimizers:
+            self.scaler.unscale_(optimizer)
+
+    def step(self, optimizers: list[torch.optim.Optimizer]) -> None:
+        """Let the optimizers step; with fp16 a step whose gradients overflowed is left out."""
+        for optimizer in optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+
+
+def on_device(module: nn.Module, device: torch.device) -> nn.Module:
+    """Move a network to the device, in the memory layout its convolutions are fastest in."""
+    return module.to(device).to(memory_format=torch.channels_last)
+
+
+def adam(module: nn.Module, recipe: Recipe) -> torch.optim.Adam:
+    """Return Adam with the recipe's learning rate and betas, fused into one kernel where torch has it."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    fused = parameters[0].device.type in ("cuda", "cpu")
+    return torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=recipe.betas, fused=fused)
+
+
+def compile_pays(device: torch.device, steps: int) -> bool:
+    """Say whether `torch.compile` saves more than it costs: on GPUs that Triton knows, in long trainings."""
+    if device.type != "cuda" or steps < STEPS_WORTH_COMPILING:
+        return False
+    return torch.cuda.get_device_capability(device) >= (7, 0)
+
+
+class Compiled(nn.Module):
+    """A network called through `torch.compile`, or plainly when compiling fails; the reason is logged once."""
+
+    def __init__(self, network: nn.Module):
+        super().__init__()
+        self.network = network
+        self._call = torch.compile(network.forward, dynamic=False)
+        self._proven = False
+
+    def forward(self, *inputs: Tensor):
+        if self._proven:
+            return self._call(*inputs)
+        try:
+            outputs = self._call(*inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # compilers fail with errors of many modules
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            logger.warning("torch.compile fails here (%s): training goes on without it", reason)
+            self._call = self.network.forward
+            outputs = self.network(*inputs)
+        self._proven = True
+        return outputs

@@ -1,0 +1,324 @@
+"""The loop both trainings share: steps, epochs, validation, saving, resuming, stopping.
+
+Nothing random outlives a step: the order of the slices follows from (seed, epoch), the augmentation from (seed,
+epoch, step, rank). So a state is weights, optimizers, scaler and the position within the epoch, and a training that
+was killed anywhere ends, on the same machine's CPU, with the same bits as one that was not.
+"""
+
+import logging
+import math
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from . import health
+from .acceleration import Precision
+from .datasets import SliceCache, epoch_order
+from .distributed import Ranks
+from .interruption import SAVE, STOP, StopRequest, Stopwatch
+from .records import RunFolder
+from .settings import Recipe
+from .validation import ValidationScore, picture_indices, validation_score
+
+logger = logging.getLogger(__name__)
+
+LOOK_SECONDS = 0.5  # how often losses are fetched from the device, for the bar and to notice NaN
+AGREE_STEPS = 10  # how often ranks exchange losses and agree on stopping
+FINAL_LEARNING_RATE = 0.01  # of the initial one, at the end of a cosine schedule
+
+
+class System(Protocol):
+    """What a training offers to the engine; `systems.py` has one each for the liver and the tumor."""
+
+    name: str
+    losses: tuple[str, ...]
+    parts: Mapping[str, object]  # everything with a state_dict that a resume needs
+    optimizers: list[torch.optim.Optimizer]
+
+    def train(self) -> None:
+        """Put the networks into training mode."""
+
+    def step(self, images: Tensor, labels: Tensor, weight: float) -> Tensor:
+        """Train on a batch; return the losses, (len(losses),) float32, detached."""
+
+    def best_module(self) -> nn.Module:
+        """Return the network that is validated and kept: the averaged one, if weights are averaged."""
+
+    def predict(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return predicted masks (n, 1, S, S), bool."""
+
+    def target(self, labels: Tensor) -> Tensor:
+        """Return reference masks (n, 1, S, S), bool."""
+
+
+def learning_rate(recipe: Recipe, epochs_done: float) -> float:
+    """Return the learning rate after so many epochs (and parts of one)."""
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    cosine = 0.5 * (1 + math.cos(math.pi * min(epochs_done / recipe.epochs, 1.0)))
+    return recipe.learning_rate * (FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine)
+
+
+@dataclass
+class Position:
+    """How far a training has come."""
+
+    epoch: int = 1  # the epoch under way, counted from 1
+    step: int = 0  # its steps done
+    images: int = 0  # its images seen, by all ranks
+    seconds: float = 0.0  # its time so far
+    steps: int = 0  # of all epochs
+    best: float | None = None  # validation Dice of the best epoch
+
+
+class Trainer:
+    """One training of one system on one split.
+
+    Args:
+        system: networks, optimizers and the step.
+        training, validation: caches of the two parts of the split.
+        recipe: the setting.
+        folder: where it is recorded.
+        identity: what a state must agree with to be continued: system, recipe, seed, ids, precision.
+        precision: mixed precision.
+        ranks: the processes that train together.
+        watch: the clock, with its limit.
+    """
+
+    def __init__(
+        self,
+        system: System,
+        training: SliceCache,
+        validation: SliceCache,
+        recipe: Recipe,
+        folder: RunFolder,
+        identity: Mapping,
+        precision: Precision,
+        ranks: Ranks,
+        watch: Stopwatch,
+    ):
+        self.system, self.recipe, self.identity = system, recipe, dict(identity)
+        self.training, self.validation = training, validation
+        self.folder, self.precision, self.ranks, self.watch = folder, precision, ranks, watch
+        self.at = Position()
+        self.history: list[dict] = []
+        self.sums = torch.zeros(len(system.losses), device=training.device)
+        self.pictures = picture_indices(validation, system.target)
+        self.estimated = False
+
+    def run(self) -> list[dict]:
+        """Train to the end of the recipe, or to a stop; return the history so far.
+
+        Raises:
+            KeyboardInterrupt, SystemExit: after the signals of `StopRequest`, saved.
+            TrainingDivergedError: a loss became NaN.
+            MemoryError: with the setting to lower.
+        """
+        with StopRequest() as request, self._bar() as bar, health.memory_advice(self.recipe):
+            while self.at.epoch <= self.recipe.epochs and not self._stopping(request):
+                if self._steps(request, bar):
+                    self._end_epoch(bar)
+        self._leave(request)
+        return self.history
+
+    def _bar(self) -> tqdm:
+        steps = len(self._batches())
+        return tqdm(
+            total=self.recipe.epochs * steps,
+            initial=self.at.steps,
+            desc=f"{self.system.name} model",
+            unit="step",
+            disable=not self.ranks.writes,
+            mininterval=LOOK_SECONDS,
+        )
+
+    def _batches(self) -> tuple[Tensor, ...]:
+        """Return the indices of the epoch under way, global batch by global batch."""
+        seed = self.identity["seed"]
+        order = epoch_order(self.training, self.recipe, seed=seed, epoch=self.at.epoch)
+        return order.split(self.recipe.batch_size)
+
+    def _stopping(self, request: StopRequest) -> bool:
+        return self.ranks.highest(int(request.wanted or self.watch.over()), self.sums.device) > 0
+
+    def _steps(self, request: StopRequest, bar: tqdm) -> bool:
+        """Go on with the epoch; return whether it came to its end rather than to a stop."""
+        batches = self._batches()
+        self.system.train()
+        began = looked = time.monotonic()
+        while self.at.step < len(batches):
+            self._step(batches[self.at.step], len(batches))
+            bar.update(1)
+            now = time.monotonic()
+            self.at.seconds, began = self.at.seconds + now - began, now
+            if self._together() if self.ranks.world > 1 else now - looked > LOOK_SECONDS:
+                self._look(bar)
+                looked = now
+            wish = self._wish(request)
+            if wish:
+                self.save(mirror=wish == STOP)
+            if wish == STOP:
+                return False
+        return True
+
+    def _step(self, batch: Tensor, steps: int) -> None:
+        rate = learning_rate(self.recipe, self.at.epoch - 1 + self.at.step / steps)
+        for optimizer in self.system.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = rate
+        part, weight = self.ranks.share(batch)
+        generator = self._generator() if self.recipe.augment else None
+        images, labels = self.training.batch(part, augment=self.recipe.augment, generator=generator)
+        losses = self.system.step(images, labels, weight)
+        self.sums += losses * (weight * len(batch) / self.ranks.world)
+        self.at.images += len(batch)
+        self.at.step += 1
+        self.at.steps += 1
+
+    def _generator(self) -> torch.Generator:
+        """Return the random numbers of this one step, whatever came before it."""
+        entropy = [self.identity["seed"], self.at.epoch, self.at.step, self.ranks.rank]
+        seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+        return torch.Generator(self.training.device).manual_seed(seed)
+
+    def _together(self) -> bool:
+        """Say whether this is a step after which all ranks exchange what they know."""
+        return self.at.step % AGREE_STEPS == 0
+
+    def _wish(self, request: StopRequest) -> int:
+        """Return what the ranks agree to do now: 0 for nothing, SAVE or STOP."""
+        if self.ranks.world > 1 and not self._together():
+            return 0
+        stop = request.wanted or self.watch.over()
+        return self.ranks.highest(STOP if stop else SAVE * self.watch.save_due(), self.sums.device)
+
+    def _look(self, bar: tqdm) -> None:
+        means = self._means()
+        first = self.system.losses[0]
+        shown = {first: f"{means[first]:.4f}"}
+        if self.history:
+            shown["Dice"] = f"{self.history[-1]['validation_dice']:.3f}"
+        bar.set_postfix(shown | {"images/s": f"{self.at.images / self.at.seconds:.0f}"})
+        if not self.estimated and self.watch.minutes() > 0.5:
+            self.estimated = True
+            self.watch.estimate(bar.n - bar.initial, bar.total - bar.n)
+
+    def _means(self) -> dict[str, float]:
+        """Return the epoch's mean losses so far.
+
+        Raises:
+            TrainingDivergedError: one is no number.
+        """
+        means = self.ranks.sum(self.sums.clone()) / self.at.images
+        means = dict(zip(self.system.losses, means.tolist(), strict=True))
+        health.require_finite(means, self.at.epoch, self.recipe, self.precision.name)
+        return means
+
+    def _end_epoch(self, bar: tqdm) -> None:
+        began = time.monotonic()
+        means = self._means()
+        module = self.system.best_module()
+        self.ranks.same_buffers(module)
+        module.eval()
+        with torch.inference_mode(), self.precision.autocast():
+            score = validation_score(
+                self.system.predict, self.system.target, self.validation, self.ranks
+            )
+        self.history.append(self._row(means, score, time.monotonic() - began))
+        health.warn_of_collapse(score, self.at.best, self.at.epoch, self.recipe)
+        improved = self.at.best is None or score.dice > self.at.best
+        self._record(improved)
+        best = score.dice if improved else self.at.best
+        self.at = Position(self.at.epoch + 1, steps=self.at.steps, best=best)
+        self.sums.zero_()
+        self.save(mirror=self.watch.mirror_due() or self.at.epoch > self.recipe.epochs)
+        bar.set_postfix({"Dice": f"{score.dice:.3f}", "best": f"{best:.3f}"})
+
+    def _row(self, means: Mapping, score: ValidationScore, validating: float) -> dict:
+        return {
+            "epoch": self.at.epoch,
+            "steps": self.at.steps,
+            "seconds": round(self.at.seconds + validating, 3),
+            "learning_rate": self.system.optimizers[0].param_groups[0]["lr"],
+            **means,
+            "validation_dice": score.dice,
+            "validation_dice_global": score.dice_global,
+            "images_per_second": round(self.at.images / max(self.at.seconds, 1e-9), 2),
+        }
+
+    def _record(self, improved: bool) -> None:
+        if not self.ranks.writes:
+            return
+        if improved:
+            self.folder.write_best(self.best_model())
+        with torch.inference_mode(), self.precision.autocast():
+            images, labels = self.validation.batch(self.pictures)
+            predicted = self.system.predict(images, labels)
+        masks = {
+            "names": self._picture_names(),
+            "reference": self.system.target(labels)[:, 0].cpu().numpy(),
+            "prediction": predicted[:, 0].cpu().numpy(),
+        }
+        self.folder.write_epoch(self.history, images, masks)
+
+    def _picture_names(self) -> list[str]:
+        cache, shown = self.validation, self.pictures
+        cases = [cache.case_ids[case] for case in cache.case_of[shown].tolist()]
+        return [
+            f"{case}_{k}" for case, k in zip(cases, cache.slice_index[shown].tolist(), strict=True)
+        ]
+
+    def best_model(self) -> dict:
+        """Return what inference needs, as `best_model.pth` holds it."""
+        row = self.history[-1]
+        return {
+            **self.identity,
+            "model": self.system.best_module().state_dict(),
+            "epoch": row["epoch"],
+            "validation_dice": row["validation_dice"],
+        }
+
+    def save(self, *, mirror: bool) -> None:
+        """Write the state: locally, and to the mirror if there is one and `mirror` says so."""
+        sums = self.ranks.sum(self.sums.clone())
+        self.watch.saved_now(mirror=mirror)
+        if not self.ranks.writes:
+            return
+        parts = {name: part.state_dict() for name, part in self.system.parts.items()}
+        state = {**self.identity, **vars(self.at), "history": self.history, "sums": sums.cpu()}
+        self.folder.write_state({**state, "parts": parts, "world": self.ranks.world}, mirror=mirror)
+
+    def restore(self, state: Mapping) -> None:
+        """Continue from a state that `save` wrote."""
+        for name, part in self.system.parts.items():
+            part.load_state_dict(state["parts"][name])
+        self.at = Position(**{name: state[name] for name in vars(self.at)})
+        self.history = list(state["history"])
+        self.folder.restore_best(state)
+        if self.ranks.writes:  # the sums were added up over the ranks
+            self.sums.copy_(state["sums"])
+        if state["world"] != self.ranks.world and self.ranks.writes:
+            logger.warning(
+                "resuming with %d processes what %d began: the same batches, but not the same bits",
+                self.ranks.world,
+                state["world"],
+            )
+
+    def _leave(self, request: StopRequest) -> None:
+        if self.at.epoch > self.recipe.epochs:
+            if self.ranks.writes:
+                self.folder.draw_curve(self.history)
+                self.folder.close()
+        elif self.ranks.writes:
+            logger.warning(
+                "stopped in epoch %d of %d and saved: start the same training again to resume",
+                self.at.epoch,
+                self.recipe.epochs,
+            )
+        request.obey()

@@ -1,0 +1,96 @@
+"""What goes wrong in a training, said early and with advice: NaN, collapse, too little memory."""
+
+import logging
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from .settings import Recipe
+from .validation import ValidationScore
+
+logger = logging.getLogger(__name__)
+
+COLLAPSE = 0.5  # a validation Dice below this share of the best is called a collapse
+COLLAPSE_FROM = 0.2  # once the best has reached this
+SILENT_EPOCHS = 3  # predicting nothing at all is normal before this many epochs
+
+
+class TrainingDivergedError(ArithmeticError):
+    """A loss is no longer a number; the checkpoints before it are intact."""
+
+
+def require_finite(losses: Mapping[str, float], epoch: int, recipe: Recipe, precision: str) -> None:
+    """Stop a training whose losses are no numbers any more, before anything of it is saved.
+
+    Raises:
+        TrainingDivergedError: names the loss and what to try.
+    """
+    broken = [name for name, value in losses.items() if not math.isfinite(value)]
+    if broken:
+        cures = [f"a lower learning_rate than {recipe.learning_rate:g}"]
+        cures += ['precision="fp32"'] if precision != "fp32" else []
+        if getattr(recipe, "critic_goal", "") == "maximise" and recipe.critic == "published":
+            cures += ['critic="strided", which is bounded, as only a bounded critic may maximise']
+        raise TrainingDivergedError(
+            f"{', '.join(broken)} became NaN or infinite in epoch {epoch}; the best checkpoint is kept. "
+            f'Try {", or ".join(cures)}, with resume="never"'
+        )
+
+
+def warn_of_collapse(
+    score: ValidationScore, best: float | None, epoch: int, recipe: Recipe
+) -> bool:
+    """Log when a model stopped predicting or lost most of its Dice; return whether it did."""
+    silent = score.predicted_pixels == 0 and epoch >= SILENT_EPOCHS
+    fell = best is not None and best >= COLLAPSE_FROM and score.dice < COLLAPSE * best
+    if silent or fell:
+        what = (
+            "predicts nothing at all"
+            if silent
+            else f"fell from a Dice of {best:.3f} to {score.dice:.3f}"
+        )
+        dying = silent and getattr(recipe, "head", "") == "relu"
+        cure = 'head="sigmoid" (a ReLU output can die)' if dying else "a lower learning_rate"
+        logger.warning(
+            "epoch %d: the model %s; the best checkpoint is kept. If it does not recover, try %s",
+            epoch,
+            what,
+            cure,
+        )
+    return silent or fell
+
+
+@contextmanager
+def memory_advice(recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory into the setting to lower and by how much.
+
+    Raises:
+        MemoryError: with the advice; the checkpoints on disk are intact.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not _out_of_memory(error):
+            raise
+        raise MemoryError(
+            f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: set "
+            f"batch_size={max(1, recipe.batch_size // 2)} (about half the memory), or the InputSpec's size "
+            f"{smaller_size(recipe.spec.size)} (about half), and start again; checkpoints are intact"
+        ) from error
+
+
+def _out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
+        "out of memory" in text or "can't allocate memory" in text
+    )
+
+
+def smaller_size(size: int) -> int:
+    """Return the multiple of 32 nearest to `size` / sqrt(2): half the pixels.
+
+    160 -> 128 (113 lies nearer to 128 than to 96).
+    """
+    return max(32, round(size / math.sqrt(2) / 32) * 32)

@@ -1,0 +1,109 @@
+"""When a training saves and when it stops: clocks, signals, the notebook's Stop."""
+
+import logging
+import signal
+import threading
+import time
+
+logger = logging.getLogger(__name__)
+
+SAVE, STOP = 1, 2  # what a step may be followed by; ranks agree on the higher
+SAVE_SECONDS = 180.0  # between two checkpoints within an epoch
+MIRROR_SECONDS = 1000.0  # between two writes to the mirror: Drive uploads every one of them
+
+
+class Stopwatch:
+    """Measures a training against its limit and says when the next checkpoint is due.
+
+    Args:
+        max_minutes: the limit, or None.
+    """
+
+    def __init__(self, max_minutes: float | None = None):
+        if max_minutes is not None and max_minutes <= 0:
+            raise ValueError(f"max_minutes must be above 0 or None, got {max_minutes}")
+        self.max_minutes = max_minutes
+        self.began = self.saved = self.mirrored = time.monotonic()
+
+    def minutes(self) -> float:
+        """Return the minutes since the training (re)started."""
+        return (time.monotonic() - self.began) / 60
+
+    def over(self) -> bool:
+        """Say whether the limit is reached."""
+        return self.max_minutes is not None and self.minutes() >= self.max_minutes
+
+    def saved_now(self, *, mirror: bool) -> None:
+        """Note that a checkpoint was written, and whether to the mirror too."""
+        self.saved = time.monotonic()
+        self.mirrored = self.saved if mirror else self.mirrored
+
+    def estimate(self, steps_done: int, steps_left: int) -> None:
+        """Log how long the rest will take, and whether the limit comes first."""
+        left = self.minutes() / max(steps_done, 1) * steps_left
+        logger.info("about %s of training left", _duration(left))
+        if self.max_minutes is not None and self.minutes() + left > self.max_minutes:
+            logger.warning(
+                "it stops cleanly after %s, before its end: start it again then, it resumes",
+                _duration(self.max_minutes),
+            )
+
+    def save_due(self) -> bool:
+        """Say whether a checkpoint is due."""
+        return time.monotonic() - self.saved >= SAVE_SECONDS
+
+    def mirror_due(self) -> bool:
+        """Say whether the mirror is due."""
+        return time.monotonic() - self.mirrored >= MIRROR_SECONDS
+
+
+def _duration(minutes: float) -> str:
+    return f"{minutes / 60:.1f} hours" if minutes >= 90 else f"{minutes:.0f} minutes"
+
+
+class StopRequest:
+    """Within this context SIGTERM, SIGUSR1 (Slurm) and SIGINT (the notebook's Stop) only ask to stop.
+
+    The training then finishes its step, saves, and calls `obey`. A second SIGINT stops at once. Signals can only
+    be caught in the main thread; elsewhere they keep their usual effect.
+    """
+
+    names = ("SIGTERM", "SIGUSR1", "SIGINT")  # SIGUSR1 does not exist on Windows
+
+    def __init__(self):
+        self.received: int | None = None
+        self._before = {}
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a signal came."""
+        return self.received is not None
+
+    def __enter__(self):
+        if threading.current_thread() is threading.main_thread():
+            for number in (getattr(signal, name, None) for name in self.names):
+                if number is not None:
+                    self._before[number] = signal.signal(number, self._receive)
+        return self
+
+    def __exit__(self, *_):
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+
+    def _receive(self, number, _frame):
+        if self.received == signal.SIGINT == number:
+            raise KeyboardInterrupt
+        self.received = number
+
+    def obey(self) -> None:
+        """Leave as the signal asks, if one came.
+
+        Raises:
+            KeyboardInterrupt: after SIGINT.
+            SystemExit: after the others, with the shell's usual code, 128 + the signal's number.
+        """
+        if self.received == signal.SIGINT:
+            raise KeyboardInterrupt("training stopped; run it again to resume")
+        if self.received is not None:
+            logger.warning("%s: saved, leaving", signal.Signals(self.received).name)
+            raise SystemExit(128 + self.received)

@@ -1,0 +1,212 @@
+"""What a run leaves to be read by people: history.csv, the loss curve, validation pictures, recipe.json."""
+
+import csv
+import logging
+import platform
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from . import __version__
+from .checkpoints import MirrorSlots, explained, read_checkpoint, save_model, save_state
+from .curves import plot_history
+from .figures import render_slice, save_figure
+from .files import read_json, remove_leftovers, write_json, written_whole
+
+logger = logging.getLogger(__name__)
+
+CURVE_SECONDS = 30.0  # between two drawings of the loss curve: a figure costs half a second
+TUMOR_WEIGHTS = "regnet_lits_tumor_segmentation_trained.pth"
+CLOCK_COLUMNS = (
+    "seconds",
+    "images_per_second",
+)  # all that differs between two runs of one training
+
+
+class RunFolder:
+    """A run's folder, see DESIGN: checkpoints, history.csv, curve, pictures, recipe.json.
+
+    Args:
+        root: runs/liver or runs/tumor.
+        system: "liver" or "tumor".
+        mirror: folder of the two slots, or None.
+        writes: False on the ranks that only compute: they may read nothing and write nothing here.
+    """
+
+    def __init__(self, root: Path, system: str, mirror: Path | None = None, writes: bool = True):
+        self.root, self.system, self.writes = root, system, writes
+        self.checkpoints = root / "checkpoints"
+        self.mirror = MirrorSlots(mirror) if mirror else None
+        self._drawn = time.monotonic()
+        self._events = None
+
+    def begin(self, record: Mapping, tensorboard: bool) -> None:
+        """Write recipe.json and open what the run writes to.
+
+        Raises:
+            OSError: the folder cannot be written.
+            ImportError: TensorBoard was asked for and is not installed.
+        """
+        if not self.writes:
+            return
+        with explained(self.root):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.root)
+            write_recipe(self.root / "recipe.json", record)
+        if tensorboard:
+            self._events = _event_writer(self.root / "tensorboard")
+
+    def clear(self) -> None:
+        """Forget an earlier training's states, so that no later call resumes from them."""
+        for name in ("last.pth", "previous.pth"):
+            (self.checkpoints / name).unlink(missing_ok=True)
+        if self.mirror:
+            self.mirror.clear()
+
+    def write_best(self, content: Mapping) -> None:
+        """Keep the best model so far, for the tumor also as a bare state dict with its .json."""
+        save_model(self.checkpoints / "best_model.pth", content)
+        if self.system == "tumor":
+            described = {key: value for key, value in content.items() if key != "model"}
+            described["spec"] = content["recipe"]["spec"]
+            save_model(self.root / TUMOR_WEIGHTS, content["model"])
+            write_json((self.root / TUMOR_WEIGHTS).with_suffix(".json"), described)
+
+    def write_state(self, state: Mapping, *, mirror: bool) -> None:
+        """Save the state here and, if `mirror` says so, in the mirror together with the best model."""
+        save_state(self.checkpoints, state)
+        if mirror and self.mirror:
+            best = self.checkpoints / "best_model.pth"
+            model = read_checkpoint(best) if best.exists() else None
+            self.mirror.write({**state, "best_model": model})
+
+    def restore_best(self, state: Mapping) -> None:
+        """Bring back the best model that a mirror's state carries."""
+        if self.writes and state.get("best_model"):
+            self.write_best(state["best_model"])
+
+    def write_epoch(self, history: Sequence[Mapping], images: Tensor, masks: Mapping) -> None:
+        """Write history, pictures and now and then the curve.
+
+        Args:
+            history: all rows.
+            images: (n, C, S, S) model input of the slices shown.
+            masks: "reference" and "prediction", each (n, S, S) bool, and "names" of the slices.
+        """
+        epoch = history[-1]["epoch"]
+        with explained(self.root):
+            write_history(self.root / "history.csv", history)
+            folder = self.checkpoints / "val_predictions" / f"epoch_{epoch:04d}"
+            write_pictures(folder, images, **masks)
+            if time.monotonic() - self._drawn > CURVE_SECONDS or epoch == 1:
+                self.draw_curve(history)
+        for name, value in history[-1].items() if self._events else ():
+            self._events.add_scalar(name, value, epoch)
+
+    def draw_curve(self, history: Sequence[Mapping]) -> None:
+        """Draw losses and validation Dice over the epochs as loss_curve.png."""
+        figure = plot_history(history, title=f"{self.system} model")
+        save_figure(figure, self.checkpoints / "loss_curve.png")
+        self._drawn = time.monotonic()
+
+    def close(self) -> None:
+        """Flush what is open."""
+        if self._events:
+            self._events.close()
+
+
+def _event_writer(folder: Path):
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "tensorboard=True needs the package tensorboard: pip install tensorboard"
+        ) from error
+    return SummaryWriter(str(folder))
+
+
+def write_pictures(
+    folder: Path,
+    images: Tensor,
+    names: Sequence[str],
+    reference: np.ndarray,
+    prediction: np.ndarray,
+) -> None:
+    """Write one PNG a slice: the slice, and beside it the slice with reference and prediction.
+
+    Args:
+        folder: checkpoints/val_predictions/epoch_XXXX, replaced as a whole.
+        images: (n, C, S, S) model input; the middle channel is shown, its range from black to white.
+        names: (n,) file names without suffix.
+        reference, prediction: (n, S, S) bool.
+    """
+    planes = images[:, images.shape[1] // 2].float().cpu().numpy()
+    with written_whole(folder) as temporary:
+        temporary.mkdir(parents=True, exist_ok=True)
+        for row, name in enumerate(names):
+            layers = {"reference": reference[row], "prediction": prediction[row]}
+            window = (float(planes[row].min()), float(planes[row].max()) + 1e-6)
+            shown = [render_slice(planes[row], window=window, layers=some) for some in ({}, layers)]
+            picture = cv2.cvtColor(np.concatenate(shown, axis=1), cv2.COLOR_RGB2BGR)
+            if not cv2.imwrite(str(temporary / f"{name}.png"), picture):
+                raise OSError(f"OpenCV could not write {name}.png: is the disk full?")
+
+
+def write_history(path: Path, history: Sequence[Mapping]) -> None:
+    """Write one line an epoch, whole or not at all."""
+    if not history:
+        return
+    with (
+        written_whole(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.DictWriter(stream, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path: Path | str) -> list[dict]:
+    """Read a history.csv back: epoch and steps as int, all else as float."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        return [{k: _number(k, v) for k, v in row.items()} for row in csv.DictReader(stream)]
+
+
+def _number(name: str, text: str) -> int | float:
+    return int(text) if name in ("epoch", "steps") else float(text)
+
+
+def write_recipe(path: Path, content: Mapping) -> None:
+    """Write recipe.json: `content` (recipe, split, seed, data hashes, ...) with versions and commit added."""
+    versions = {
+        "lits_helpers": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    write_json(path, {**content, "versions": versions, "commit": _commit()})
+
+
+def _commit() -> str | None:
+    """Return the commit this module was checked out at, or None outside a git repository."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None
+
+
+def data_hashes(prepared: Path | str, case_ids: Sequence[str]) -> dict[str, str | None]:
+    """Return each case's source hashes as its preparation recorded them; None for a bare PNG folder."""
+    hashes = {}
+    for case_id in case_ids:
+        record = Path(prepared) / "cases" / f"{case_id}.json"
+        content = read_json(record) if record.is_file() else {}
+        hashes[case_id] = content.get("source_hash")
+    return hashes

@@ -1,0 +1,215 @@
+"""Train the liver GAN and the tumor segmenter, both on the one engine of `engine.py`."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from . import __version__, health
+from .acceleration import Precision, compile_pays
+from .checkpoints import newest_state, read_state, require_same
+from .datasets import SliceCache, epoch_order
+from .distributed import Ranks, joined_ranks
+from .engine import System, Trainer
+from .environment import choose_device
+from .interruption import Stopwatch
+from .records import RunFolder, data_hashes
+from .settings import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
+from .systems import LiverSystem, TumorSystem
+
+logger = logging.getLogger(__name__)
+
+COMPILE = ("auto", "always", "never")
+
+
+def train_liver_gan(
+    prepared: Path | str,
+    run: Path | str,
+    split,
+    recipe: LiverRecipe,
+    *,
+    device: torch.device | str | None = None,
+    resume: Path | str = "auto",
+    seed: int = 0,
+    max_minutes: float | None = None,
+    mirror: Path | str | None = None,
+    tensorboard: bool = False,
+    precision: str = "auto",
+    compile: str = "auto",
+) -> list[dict]:
+    """Train system A; the best generator by validation Dice per case is `run`/checkpoints/best_model.pth.
+
+    Args:
+        prepared: prepared/ folder or bare PNG folder.
+        run: run folder; what is in it is continued.
+        split: `training` and `validation` (and `test`) are tuples of case ids.
+        recipe: the setting.
+        device: torch device, or None to choose.
+        resume: "auto" continues the newest whole checkpoint in `run` or `mirror`, "never" starts anew,
+            a path continues that very file.
+        seed: random seed of weights, order and augmentation.
+        max_minutes: stop cleanly after this long; the next call resumes.
+        mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
+        tensorboard: also write TensorBoard events to `run`/tensorboard.
+        precision: "auto", "fp32", "bf16" or "fp16".
+        compile: "auto" (long trainings on a GPU), "always" or "never".
+
+    Returns:
+        A row an epoch: epoch, steps (of all epochs so far), seconds (of this epoch, validation included),
+        learning_rate, g_loss, pixel_loss, feature_loss, critic_loss, validation_dice (mean per case at
+        working size), validation_dice_global, images_per_second. A finished run returns its history at once.
+
+    Raises:
+        ValueError: an empty split, a case that does not exist, a batch larger than the training set, a
+            checkpoint of another training (the difference is named).
+        TrainingDivergedError, MemoryError, OSError: with what to change; checkpoints stay intact.
+        KeyboardInterrupt, SystemExit: after Stop, SIGTERM or SIGUSR1; the state was saved first.
+    """
+    request = _Request(
+        "liver", prepared, run, split, recipe, seed, resume, mirror, precision, compile
+    )
+    return request.train(LiverSystem, device, max_minutes, tensorboard)
+
+
+def train_tumor_regnet(
+    prepared: Path | str,
+    run: Path | str,
+    split,
+    recipe: TumorRecipe,
+    *,
+    device: torch.device | str | None = None,
+    resume: Path | str = "auto",
+    seed: int = 0,
+    max_minutes: float | None = None,
+    mirror: Path | str | None = None,
+    tensorboard: bool = False,
+    precision: str = "auto",
+    compile: str = "auto",
+) -> list[dict]:
+    """Train system B; arguments, history and errors as for `train_liver_gan`.
+
+    The history has `loss` in place of the four losses, and validation_dice is the mean over cases with tumor.
+    Beside best_model.pth the best weights are kept as `run`/regnet_lits_tumor_segmentation_trained.pth, a bare
+    state dict, with a .json of its InputSpec.
+
+    Raises:
+        OSError: also when the ImageNet weights are neither cached nor to be had.
+    """
+    request = _Request(
+        "tumor", prepared, run, split, recipe, seed, resume, mirror, precision, compile
+    )
+    return request.train(TumorSystem, device, max_minutes, tensorboard)
+
+
+class _Request:
+    """One call of a training, checked."""
+
+    def __init__(
+        self, name, prepared, run, split, recipe, seed, resume, mirror, precision, compile
+    ):
+        self.name, self.prepared, self.split, self.recipe = name, Path(prepared), split, recipe
+        self.seed, self.resume, self.precision, self.compile = seed, resume, precision, compile
+        self.run, self.mirror = Path(run), Path(mirror) if mirror else None
+        if compile not in COMPILE:
+            raise ValueError(f"compile must be one of {', '.join(COMPILE)}, got {compile!r}")
+        _check_split(split)
+
+    def train(self, make_system: Callable, device, max_minutes, tensorboard) -> list[dict]:
+        """Run the training to its end or to a stop."""
+        watch = Stopwatch(max_minutes)
+        device = choose_device(None if device is None else str(device))
+        with joined_ranks(device) as (ranks, device):
+            precision = Precision(device, self.precision)
+            identity = self._identity(precision)
+            state = ranks.from_first(self._state(identity) if ranks.writes else None)
+            if state is not None and state["epoch"] > self.recipe.epochs:
+                return list(state["history"])
+            folder = RunFolder(self.run, self.name, self.mirror, writes=ranks.writes)
+            if self.resume == "never" and ranks.writes:
+                folder.clear()
+            with health.memory_advice(self.recipe):
+                caches = [self._cache(ids, device) for ids in self._parts()]
+                system = self._system(make_system, device, precision, ranks, caches[0], state)
+            trainer = Trainer(
+                system, *caches, self.recipe, folder, identity, precision, ranks, watch
+            )
+            folder.begin(self._record(identity, ranks, device), tensorboard)
+            if state is not None:
+                trainer.restore(state)
+            return trainer.run()
+
+    def _parts(self) -> tuple:
+        return self.split.training, self.split.validation
+
+    def _cache(self, case_ids, device: torch.device) -> SliceCache:
+        return SliceCache(self.prepared, case_ids, self.recipe.spec, device=device)
+
+    def _system(self, make_system, device, precision, ranks: Ranks, cache, state) -> System:
+        steps = len(epoch_order(cache, self.recipe, seed=self.seed, epoch=1))
+        _check_batch(self.recipe, steps)
+        steps = steps // self.recipe.batch_size * self.recipe.epochs
+        compiled = self.compile == "always" or (
+            self.compile == "auto" and compile_pays(device, steps)
+        )
+        options = {"pretrained": False} if self.name == "tumor" and state is not None else {}
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            return make_system(self.recipe, device, precision, ranks, compiled, **options)
+
+    def _identity(self, precision: Precision) -> dict:
+        return {
+            "system": self.name,
+            "recipe": recipe_to_dict(self.recipe),
+            "seed": self.seed,
+            "training_ids": list(self.split.training),
+            "validation_ids": list(self.split.validation),
+            "precision": precision.name,
+            "version": __version__,
+        }
+
+    def _state(self, identity: dict) -> dict | None:
+        """Return the state to continue from, if any."""
+        if self.resume == "never":
+            return None
+        if self.resume == "auto":
+            found = newest_state(self.run / "checkpoints", self.mirror)
+            if found is None:
+                return None
+            state, where = found
+        else:
+            state, where = read_state(self.resume), str(self.resume)
+        require_same(state, identity, where)
+        logger.info("resuming from %s: epoch %d, step %d", where, state["epoch"], state["step"])
+        return state
+
+    def _record(self, identity: dict, ranks: Ranks, device: torch.device) -> dict:
+        ids = (*self.split.training, *self.split.validation, *getattr(self.split, "test", ()))
+        return {
+            **identity,
+            "test_ids": list(getattr(self.split, "test", ())),
+            "device": device.type,
+            "processes": ranks.world,
+            "data": data_hashes(self.prepared, ids),
+        }
+
+
+def _check_split(split) -> None:
+    for part in ("training", "validation"):
+        if not getattr(split, part):
+            raise ValueError(
+                f"the split's {part} part is empty: prepare more cases or change its shares"
+            )
+    both = set(split.training) & set(split.validation)
+    if both:
+        raise ValueError(f"cases are in training and validation: {', '.join(sorted(both)[:5])}")
+
+
+def _check_batch(recipe: Recipe, slices: int) -> None:
+    if slices < 2:
+        raise ValueError(f"the training part holds {slices} slice: batch norm needs at least 2")
+    if recipe.batch_size > slices:
+        raise ValueError(
+            f"batch_size={recipe.batch_size} is larger than the {slices} training slices of an "
+            f"epoch: set batch_size={slices} or less, or add cases"
+        )

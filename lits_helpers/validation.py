@@ -1,0 +1,92 @@
+"""Validation Dice at working size, over whole patients, and the pictures that go with it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .distributed import Ranks
+
+BATCH_SIZE = 32
+PICTURES = 4
+
+
+@dataclass(frozen=True)
+class ValidationScore:
+    """What a validation says.
+
+    Attributes:
+        dice: mean Dice over the cases that hold the target (over all cases if none does).
+        dice_global: Dice of all cases' pixels taken together.
+        per_case: (cases,) float64, in the order of the cache's case ids.
+        predicted_pixels: all pixels that were predicted; 0 means that the model says nothing at all.
+    """
+
+    dice: float
+    dice_global: float
+    per_case: Tensor
+    predicted_pixels: int
+
+
+def validation_score(
+    predict: Callable[[Tensor, Tensor], Tensor],
+    target: Callable[[Tensor], Tensor],
+    cache,
+    ranks: Ranks | None = None,
+    batch_size: int = BATCH_SIZE,
+) -> ValidationScore:
+    """Score a model on every slice of every case of a cache.
+
+    Args:
+        predict: images (n, C, S, S) and labels (n, S, S) -> predicted masks (n, 1, S, S), bool.
+        target: labels (n, S, S) -> reference masks (n, 1, S, S), bool.
+        cache: a `SliceCache`.
+        ranks: the slices are shared out among these processes and the counts added up.
+        batch_size: slices a forward pass.
+    """
+    ranks = ranks or Ranks()
+    counts = torch.zeros(
+        3, len(cache.case_ids), dtype=torch.float64
+    )  # overlap, predicted, reference
+    mine = torch.arange(len(cache.case_of))[ranks.rank :: ranks.world]
+    device = torch.device("cpu")
+    for indices in mine.split(batch_size):
+        images, labels = cache.batch(indices)
+        predicted, reference = predict(images, labels), target(labels)
+        pixels = torch.stack([predicted & reference, predicted, reference]).sum((2, 3, 4))
+        counts.index_add_(1, cache.case_of[indices].cpu(), pixels.cpu().double())
+        device = images.device
+    return _score(ranks.sum(counts.to(device if device.type == "cuda" else "cpu")).cpu())
+
+
+def _score(counts: Tensor) -> ValidationScore:
+    """Turn counts (3, cases) of overlap, predicted and reference pixels into Dice."""
+    overlap, predicted, reference = counts
+    sizes = predicted + reference
+    per_case = torch.where(sizes > 0, 2 * overlap / sizes.clamp(min=1), torch.ones_like(sizes))
+    holds = reference > 0
+    mean = per_case[holds].mean() if holds.any() else per_case.mean()
+    total = sizes.sum()
+    return ValidationScore(
+        dice=mean.item(),
+        dice_global=(2 * overlap.sum() / total).item() if total > 0 else 1.0,
+        per_case=per_case,
+        predicted_pixels=int(predicted.sum()),
+    )
+
+
+def picture_indices(cache, target: Callable[[Tensor], Tensor], count: int = PICTURES) -> Tensor:
+    """Return one slice each of `count` cases spread over the cache: the one with the largest target.
+
+    Returns:
+        (at most count,) int64 indices into the cache.
+    """
+    sizes = torch.cat([target(labels).sum((1, 2, 3)).cpu() for labels in cache.labels.split(256)])
+    case_of = cache.case_of.cpu()
+    chosen = []
+    for case in torch.linspace(0, len(cache.case_ids) - 1, min(count, len(cache.case_ids))).long():
+        indices = torch.nonzero(case_of == case).flatten()
+        if len(indices):
+            chosen.append(indices[sizes[indices].argmax()])
+    return torch.stack(chosen)
