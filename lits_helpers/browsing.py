@@ -8,13 +8,15 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from .drawing import FIRST_LABEL
+
 
 @dataclass(frozen=True)
 class Lesion:
     """A tumor whose voxels touch by their faces.
 
     Attributes:
-        center: voxel (z, y, x) of the lesion in its largest axial slice, nearest to the middle there.
+        center: voxel (z, y, x) of the lesion in its largest axial slice, nearest to its middle.
         voxels: size.
         diameter_mm: longest distance of two pixel corners within one axial slice.
     """
@@ -31,7 +33,7 @@ class BrowsedCase:
     Attributes:
         hu: (Z, Y, X) HU.
         spacing_mm: (dz, dy, dx), gives pictures their aspect.
-        layers: source, such as "reference" -> labels (Z, Y, X) 0/1/2, or a liver mask.
+        layers: source, such as "reference" -> labels (Z, Y, X) 0/1/2, or a mask.
         trusted: False if the file's spacing is not to be trusted; then nothing is said in mm.
     """
 
@@ -77,9 +79,6 @@ class BrowsedCase:
         return int((wrong + self.confusion[:, :first, first:].sum((1, 2))).argmax())
 
 
-FIRST_LABEL = {"liver": 1, "tumor": 2}  # labels from here on belong to the structure
-
-
 def dice_of(confusion: np.ndarray, structure: str) -> float:
     """Return the Dice of a structure from (3, 3) counts by predicted and reference label."""
     first = FIRST_LABEL[structure]
@@ -96,17 +95,29 @@ def slice_dice(prediction: np.ndarray, reference: np.ndarray, structure: str) ->
 
 def find_lesions(labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[Lesion]:
     """Return the lesions of labels (Z, Y, X), the largest first."""
-    tumor = labels == 2
-    slices = np.flatnonzero(tumor.any(axis=(1, 2)))
-    if not len(slices):
+    box = _tumor_box(labels)
+    if box is None:
         return []
-    components, _ = ndimage.label(tumor[slices[0] : slices[-1] + 1])
-    boxes = ndimage.find_objects(components)
+    components, _ = ndimage.label(labels[box] == 2)
     found = []
-    for number, box in enumerate(boxes, start=1):
-        origin = [box[0].start + slices[0], box[1].start, box[2].start]
-        found.append(_measure(components[box] == number, origin, spacing_mm))
+    for number, part in enumerate(ndimage.find_objects(components), start=1):
+        origin = [whole.start + inner.start for whole, inner in zip(box, part, strict=True)]
+        found.append(_measure(components[part] == number, origin, spacing_mm))
     return sorted(found, key=lambda lesion: -lesion.voxels)
+
+
+def _tumor_box(labels: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """Return the box of label 2, slice by slice: a mask of the whole volume would cost its size."""
+    slices, flat = [], np.zeros(labels.shape[1:], bool)
+    for k, part in enumerate(labels):
+        tumor = part == 2
+        if tumor.any():
+            slices.append(k)
+            flat |= tumor
+    if not slices:
+        return None
+    extents = slices, np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
+    return tuple(slice(int(it[0]), int(it[-1]) + 1) for it in extents)
 
 
 def _measure(mask: np.ndarray, origin, spacing_mm) -> Lesion:
@@ -128,8 +139,10 @@ def _diameter(mask: np.ndarray, pixel_mm) -> float:
 
 
 def _confusion(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
-    pairs = 3 * prediction.ravel() + reference.ravel()
-    return np.bincount(pairs, minlength=9).reshape(3, 3)
+    pairs = 3 * prediction + reference
+    counts = np.bincount(pairs[pairs > 0], minlength=9)  # most is background: ten times quicker
+    counts[0] = pairs.size - counts.sum()
+    return counts.reshape(3, 3)
 
 
 def _as_labels(name: str, labels: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .planes import picture_shape
+
 WINDOWS = {  # HU (low, high), the usual radiological presets
     "liver": (-20.0, 180.0),
     "abdomen": (-160.0, 240.0),
@@ -31,10 +33,8 @@ LAYER_COLORS = {
     "false negative": SKY,
 }
 SPARE_COLORS = (GREEN, PURPLE, BLUE)
-LABEL_MASKS = {"liver": (1, 2), "tumor": (2,)}  # a tumor is liver too
+FIRST_LABEL = {"liver": 1, "tumor": 2}  # labels from here on: a tumor is liver too
 
-PLANES = ("axial", "coronal", "sagittal")
-EDGE_LETTERS = {"axial": ("R", "A"), "coronal": ("R", "H"), "sagittal": ("A", "H")}  # left, top
 CHECK = 4  # pixels of either color where two outlines coincide
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
@@ -164,9 +164,8 @@ def label_layers(source: str, labels: np.ndarray, **style) -> dict[str, Layer]:
     Args:
         style: fields of `Layer` other than mask and color.
     """
-    tests = {"liver": labels >= 1, "tumor": labels == 2}
-    named = {f"{source} {structure}": mask for structure, mask in tests.items()}
-    return {name: Layer(mask, color_of(name), **style) for name, mask in named.items()}
+    names = {f"{source} {structure}": first for structure, first in FIRST_LABEL.items()}
+    return {n: Layer(labels >= first, color_of(n), **style) for n, first in names.items()}
 
 
 def error_layers(prediction: np.ndarray, reference: np.ndarray, opacity=0.7) -> dict[str, Layer]:
@@ -176,53 +175,15 @@ def error_layers(prediction: np.ndarray, reference: np.ndarray, opacity=0.7) -> 
     return {n: Layer(mask, color_of(n), "fill", opacity) for n, mask in masks.items()}
 
 
-def plane(volume: np.ndarray, name: str, index: int) -> np.ndarray:
-    """Return a view of a slice, head up: axial (Y, X), coronal (Z, X), sagittal (Z, Y)."""
-    if name == "axial":
-        return volume[index]
-    if name == "coronal":
-        return volume[::-1, index, :]
-    if name == "sagittal":
-        return volume[::-1, :, index]
-    raise ValueError(f"plane must be one of {', '.join(PLANES)}, got {name!r}")
-
-
-def plane_spacing(spacing_mm: tuple[float, float, float], name: str) -> tuple[float, float]:
-    """Return the pixel size (row, column) in mm of a plane; `spacing_mm` is (dz, dy, dx)."""
-    dz, dy, dx = spacing_mm
-    return {"axial": (dy, dx), "coronal": (dz, dx), "sagittal": (dz, dy)}[name]
-
-
 def mark_point(picture: np.ndarray, place: tuple[int, int], box: tuple[int, int, int, int]) -> None:
     """Draw a cross with an open middle at the pixel (row, column) of a slice shown in `box`."""
     top, left, height, width = box
     y = int((place[0] - top + 0.5) * picture.shape[0] / height)
     x = int((place[1] - left + 0.5) * picture.shape[1] / width)
-    for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-        ends = (x + 6 * dx, y + 6 * dy), (x + 14 * dx, y + 14 * dy)
-        cv2.line(picture, *ends, GREEN, 1)
-
-
-def picture_shape(
-    shape: tuple[int, int], spacing_mm: tuple[float, float] | None, zoom: float
-) -> tuple[int, int]:
-    """Return the (rows, columns) of a slice's picture, its aspect true to the spacing."""
-    row_mm, column_mm = spacing_mm or (1.0, 1.0)
-    unit = min(row_mm, column_mm)
-    sizes = shape[0] * row_mm / unit * zoom, shape[1] * column_mm / unit * zoom
-    return tuple(max(1, round(size)) for size in sizes)
-
-
-def mask_box(mask: np.ndarray, margin: float = 0.15) -> tuple[int, int, int, int]:
-    """Return the box (top, left, height, width) of a mask and a margin; all if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    if not len(rows):
-        return 0, 0, *mask.shape
-    extra = int(np.ceil(margin * max(np.ptp(rows) + 1, np.ptp(columns) + 1)))
-    top, left = max(rows[0] - extra, 0), max(columns[0] - extra, 0)
-    bottom = min(rows[-1] + 1 + extra, mask.shape[0])
-    right = min(columns[-1] + 1 + extra, mask.shape[1])
-    return int(top), int(left), int(bottom - top), int(right - left)
+    for color, thickness in (((0, 0, 0), 3), (GREEN, 1)):
+        for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            ends = (x + 6 * dx, y + 6 * dy), (x + 16 * dx, y + 16 * dy)
+            cv2.line(picture, *ends, color, thickness)
 
 
 def _check(hu, window, layers: dict[str, Layer]) -> None:
@@ -301,16 +262,17 @@ def _draw_scale_bar(picture: np.ndarray, mm_per_pixel: float) -> None:
     for color, grow in ((0, 1), (255, 0)):
         corners = (left - grow, bottom - 2 - grow), (left + length - 1 + grow, bottom + grow)
         cv2.rectangle(picture, *corners, (color,) * 3, cv2.FILLED)
-    _write(picture, f"{fitting[0]} mm", (left, bottom - 7))
+    write_text(picture, f"{fitting[0]} mm", (left, bottom - 7))
 
 
 def _draw_edges(picture: np.ndarray, letters: tuple[str, str]) -> None:
     rows, columns = picture.shape[:2]
-    _write(picture, letters[0], (4, rows // 2))
-    _write(picture, letters[1], (columns // 2 - 5, 15))
+    write_text(picture, letters[0], (4, rows // 2))
+    write_text(picture, letters[1], (columns // 2 - 5, 15))
 
 
-def _write(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
+def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
+    """Write over a picture, in place; `place` is the (column, row) of the text's lower left."""
     size = min(max(picture.shape[0] / 1100, 0.35), 0.9)
     for color, thickness in ((0, 3), (255, 1)):  # white on a black rim reads on any tissue
         cv2.putText(

@@ -12,7 +12,7 @@ from matplotlib.patches import Patch
 from .canvas import Picture, figure_png, save_figure, show_image
 from .curves import plot_dice_per_case, plot_history, plot_recall_by_size, plot_volume_agreement
 from .drawing import (
-    EDGE_LETTERS,
+    FIRST_LABEL,
     LAYER_COLORS,
     WINDOWS,
     Layer,
@@ -20,11 +20,9 @@ from .drawing import (
     encode,
     error_layers,
     label_layers,
-    mask_box,
-    picture_shape,
-    plane_spacing,
     render_slice,
 )
+from .planes import EDGE_LETTERS, mask_box, picture_shape, plane_spacing
 
 __all__ = [
     "LAYER_COLORS",
@@ -210,9 +208,9 @@ def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict
 
 def label_mask(labels: np.ndarray, structure: str) -> np.ndarray:
     """Return the mask of "liver" (labels >= 1: a tumor is liver too) or "tumor" (labels == 2)."""
-    if structure not in ("liver", "tumor"):
+    if structure not in FIRST_LABEL:
         raise ValueError(f'structure must be "liver" or "tumor", got {structure!r}')
-    return labels >= 1 if structure == "liver" else labels == 2
+    return labels >= FIRST_LABEL[structure]
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
