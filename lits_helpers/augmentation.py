@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from .settings import InputSpec
+
 
 @dataclass(frozen=True)
 class Augmentation:
@@ -34,39 +36,72 @@ class Augmentation:
 
 
 def augment_batch(
-    images: Tensor,
+    levels: Tensor,
     labels: Tensor,
+    spec: InputSpec,
     generator: torch.Generator,
     limits: Augmentation | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """Rotate, scale and shift images with their labels, and change the images' grey levels.
+    """Change grey levels, rotate, scale and shift images with their labels, and add noise.
 
     The channels of an image are changed alike (noise apart). Black stays black: it is what lies at
     or below the window. The same state of the generator gives the same batch, to the bit on the
     same kind of device.
 
     Args:
-        images: (N, C, S, S) float32 in [0, 1].
+        levels: (N, C, S, S) uint8 or uint16 as the cache holds them.
         labels: (N, S, S) uint8; resampled to the nearest.
+        spec: says what level is 1.
         generator: a CPU generator, whichever device the batch is on.
         limits: how far; None for `Augmentation()`.
 
     Returns:
-        New tensors of the same shapes, dtypes and ranges.
+        images (N, C, S, S) float32 in [0, 1], labels of the same shape and dtype.
     """
     limits = limits or Augmentation()
-    draws = 2 * torch.rand(len(images), 8, generator=generator) - 1  # (N, 8) in [-1, 1)
+    draws = 2 * torch.rand(len(levels), 8, generator=generator) - 1  # (N, 8) in [-1, 1)
     noise_seed = int(torch.randint(2**62, (1,), generator=generator))
-    draws = draws.to(images.device)
-    images, labels = move(images, labels, affine_matrices(draws[:, :4], limits))
-    return change_levels(images, draws[:, 4:], limits, noise_seed), labels
+    draws = draws.to(levels.device)
+    curves = grey_curves(draws[:, :3], limits, spec.levels)
+    grid = affine_grid(affine_matrices(draws[:, 3:7], limits), levels.shape[-1])
+    images = F.grid_sample(_looked_up(levels, curves), grid, align_corners=False)
+    planes = labels.unsqueeze(1).float()
+    planes = F.grid_sample(planes, grid, mode="nearest", align_corners=False)
+    images = _noisy(images, limits.noise * draws[:, 7].abs(), noise_seed)
+    return images, planes.squeeze(1).to(labels.dtype)
+
+
+def grey_curves(draws: Tensor, limits: Augmentation, highest: int) -> Tensor:
+    """Return what each grey level becomes in each image: gamma, gain and bias in one table.
+
+    Args:
+        draws: (N, 3) in [-1, 1]: gamma, gain, bias.
+        limits: how far.
+        highest: the stored level that means 1.
+
+    Returns:
+        (N, highest + 1) float32 in [0, 1]; level 0 stays 0.
+    """
+    gamma, gain, bias = draws.unsqueeze(-1).unbind(1)  # (N, 1) each
+    unit = torch.linspace(0, 1, highest + 1, device=draws.device)
+    curves = unit.pow(torch.exp(gamma * math.log(limits.gamma)))
+    curves = (curves * (1 + limits.gain * gain) + limits.bias * bias).clamp_(0, 1)
+    curves[:, 0] = 0
+    return curves
+
+
+def _looked_up(levels: Tensor, curves: Tensor) -> Tensor:
+    rows = torch.arange(len(levels), dtype=torch.int32, device=levels.device) * curves.shape[1]
+    index = levels.to(torch.int32) + rows.view(-1, 1, 1, 1)
+    return curves.flatten().index_select(0, index.flatten()).view(levels.shape)
 
 
 def affine_matrices(draws: Tensor, limits: Augmentation) -> Tensor:
-    """Return (N, 2, 3) matrices from output to input coordinates in [-1, 1], for `affine_grid`.
+    """Return (N, 2, 3) matrices from output to input coordinates (x, y) in [-1, 1].
 
     Args:
         draws: (N, 4) in [-1, 1]: rotation, scale, shift along x, shift along y.
+        limits: how far.
     """
     angle = draws[:, 0] * math.radians(limits.rotation_degrees)
     shrink = torch.exp(draws[:, 1] * math.log(limits.scale))
@@ -75,26 +110,25 @@ def affine_matrices(draws: Tensor, limits: Augmentation) -> Tensor:
     return torch.stack([cos, -sin, x, sin, cos, y], dim=1).view(-1, 2, 3)
 
 
-def move(images: Tensor, labels: Tensor, matrices: Tensor) -> tuple[Tensor, Tensor]:
-    """Resample images bilinearly and labels to the nearest; what comes from outside is 0."""
-    grid = F.affine_grid(matrices, list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, mode="bilinear", align_corners=False)
-    planes = labels.unsqueeze(1).float()
-    planes = F.grid_sample(planes, grid, mode="nearest", align_corners=False)
-    return moved, planes.squeeze(1).to(labels.dtype)
-
-
-def change_levels(images: Tensor, draws: Tensor, limits: Augmentation, noise_seed: int) -> Tensor:
-    """Apply gamma, gain, bias and noise to images in [0, 1], keeping 0 where they are 0.
+def affine_grid(matrices: Tensor, size: int) -> Tensor:
+    """Return (N, size, size, 2) sampling positions, as torch's `affine_grid` but without its matmul.
 
     Args:
-        draws: (N, 4) in [-1, 1]: gamma, gain, bias, noise.
-        noise_seed: seeds a generator on the images' device, where drawing is fast.
+        matrices: (N, 2, 3).
+        size: side of the images, pixels.
     """
-    gamma, gain, bias, noise = (draws[:, i].view(-1, 1, 1, 1) for i in range(4))
+    centres = (2 * torch.arange(size, device=matrices.device) + 1) / size - 1
+    a = matrices.view(-1, 2, 3, 1, 1)
+    along_x = a[:, :, 0] * centres + a[:, :, 2]  # (N, 2, 1, size)
+    along_y = a[:, :, 1] * centres.unsqueeze(1)  # (N, 2, size, 1)
+    grid = matrices.new_empty(len(matrices), size, size, 2)
+    torch.add(along_x, along_y, out=grid.permute(0, 3, 1, 2))
+    return grid
+
+
+def _noisy(images: Tensor, deviation: Tensor, noise_seed: int) -> Tensor:
+    """Add normal noise in place where an image is not black; drawn on its device, which is fast."""
     generator = torch.Generator(images.device).manual_seed(noise_seed)
     grain = torch.empty_like(images).normal_(generator=generator)
-    changed = images.pow(torch.exp(gamma * math.log(limits.gamma)))
-    changed = changed * (1 + limits.gain * gain) + limits.bias * bias
-    changed = changed + grain * (limits.noise * noise.abs())
-    return changed.clamp_(0, 1) * (images > 0)
+    grain.mul_(deviation.view(-1, 1, 1, 1)).masked_fill_(images == 0, 0)
+    return images.add_(grain).clamp_(0, 1)

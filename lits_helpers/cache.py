@@ -12,7 +12,7 @@ from torch import Tensor
 from .augmentation import augment_batch
 from .decoding import choose_home, decoded_in_memory, decoded_on_disk
 from .settings import InputSpec
-from .slices import CaseSlices, find_slices, nearest_neighbors, normalized, unit_range
+from .slices import CaseSlices, find_slices, model_input, nearest_neighbors, normalized
 
 log = logging.getLogger(__name__)
 
@@ -117,10 +117,11 @@ class SliceCache:
         if augment and generator is None:
             raise ValueError("SliceCache.batch needs a torch.Generator to augment")
         indices = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
-        images = unit_range(self._gather(self.levels, self._rows[indices]), self.spec)
+        levels = self._gather(self.levels, self._rows[indices])
         labels = self._gather(self.labels, indices[:, None]).squeeze(1)
-        if augment:
-            images, labels = augment_batch(images, labels, generator)
+        if not augment:
+            return model_input(levels, self.spec), labels
+        images, labels = augment_batch(levels, labels, self.spec, generator)
         return normalized(images, self.spec), labels
 
     def _gather(self, planes: Tensor, rows: Tensor) -> Tensor:

@@ -68,14 +68,14 @@ class Generator(nn.Module):
 
 
 def _down_block(inputs: int, outputs: int, *, normalized: bool) -> nn.Sequential:
-    layers = [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.ReLU()]
+    layers = [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers, nn.BatchNorm2d(outputs)) if normalized else nn.Sequential(*layers)
 
 
 def _up_block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         nn.Conv2d(inputs, outputs, 3, 1, 1),
-        nn.ReLU(),
+        nn.ReLU(inplace=True),
         nn.BatchNorm2d(outputs),
         nn.Upsample(scale_factor=2, mode="nearest"),
     )
@@ -121,14 +121,16 @@ class Discriminator(_Critic):
         self.layers = nn.ModuleList(
             [
                 nn.Sequential(
-                    nn.Conv2d(channels, width, 3, 1, 1), nn.BatchNorm2d(width), nn.LeakyReLU(0.2)
+                    nn.Conv2d(channels, width, 3, 1, 1),
+                    nn.BatchNorm2d(width),
+                    nn.LeakyReLU(0.2, inplace=True),
                 ),
                 nn.Sequential(
                     nn.Conv2d(width, 2 * width, 3, 1, 1),
                     nn.BatchNorm2d(2 * width),
-                    nn.LeakyReLU(0.2),
+                    nn.LeakyReLU(0.2, inplace=True),
                 ),
-                nn.Sequential(nn.Conv2d(2 * width, 1, 3, 1, 1), nn.LeakyReLU(0.2)),
+                nn.Sequential(nn.Conv2d(2 * width, 1, 3, 1, 1), nn.LeakyReLU(0.2, inplace=True)),
             ]
         )
 
@@ -149,7 +151,8 @@ class StridedCritic(_Critic):
         widths = (channels, width, 2 * width, 4 * width)
         self.layers = nn.ModuleList(
             nn.Sequential(
-                spectral_norm(nn.Conv2d(widths[i], widths[i + 1], 4, 2, 1)), nn.LeakyReLU(0.2)
+                spectral_norm(nn.Conv2d(widths[i], widths[i + 1], 4, 2, 1)),
+                nn.LeakyReLU(0.2, inplace=True),
             )
             for i in range(3)
         )
@@ -197,9 +200,9 @@ def _published_decoder() -> nn.Sequential:
     for inputs, outputs in pairwise(widths):
         layers += [
             nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(outputs, outputs, 3, 1, 1),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         ]
     return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
 
@@ -210,7 +213,7 @@ class _SkipDecoder(nn.Module):
     Cheaper than the published decoder: channels are cut by 1x1 before anything is enlarged.
     """
 
-    widths = (128, 64, 48, 32)  # at strides 16, 8, 4, 2
+    widths = (128, 64, 32, 16)  # at strides 16, 8, 4, 2
 
     def __init__(self):
         super().__init__()
@@ -235,11 +238,10 @@ class _Merge(nn.Module):
         self.deep = nn.Conv2d(deep, width, 1)
         self.skipped = nn.Conv2d(skipped, width, 1)
         self.join = nn.Sequential(
-            nn.BatchNorm2d(width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
             nn.Conv2d(width, width, 3, 1, 1, bias=False),
             nn.BatchNorm2d(width),
-            nn.ReLU(),
+            nn.ReLU(inplace=True),
         )
 
     def forward(self, deep: Tensor, skipped: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
@@ -46,27 +47,22 @@ def model_input(levels: Tensor, spec: InputSpec) -> Tensor:
     Raises:
         ValueError: levels of another rank or number of channels.
     """
-    return normalized(unit_range(levels, spec), spec)
-
-
-def unit_range(levels: Tensor, spec: InputSpec) -> Tensor:
-    """Return stored levels (N, C, S, S) as float32 in [0, 1]; the first half of `model_input`."""
     if levels.ndim != 4 or levels.shape[1] not in (1, spec.channels):
         raise ValueError(
             f"levels must be (N, 1 or {spec.channels}, S, S), got shape {tuple(levels.shape)}"
         )
-    return levels.float().div_(spec.levels)
+    return normalized(levels.float().div_(spec.levels), spec)
 
 
 def normalized(images: Tensor, spec: InputSpec) -> Tensor:
-    """Repeat and normalize images (N, C, S, S) in [0, 1]; the second half of `model_input`."""
+    """Repeat and normalize images (N, C, S, S) in [0, 1] as `model_input` does."""
     if images.shape[1] != spec.channels:
         images = images.expand(-1, spec.channels, -1, -1)
     if spec.normalization == "unit":
         return images.contiguous()
     mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
     deviation = images.new_tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1)
-    return (images - mean) / deviation
+    return torch.addcmul(-mean / deviation, images, 1 / deviation)
 
 
 class CaseSlices:
