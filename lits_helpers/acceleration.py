@@ -16,7 +16,7 @@ STEPS_WORTH_COMPILING = 2000  # on a GPU; compiling takes about a minute
 
 
 class Precision:
-    """Automatic mixed precision: a context for the forward pass, and the backward pass with scaling where needed.
+    """Automatic mixed precision: the forward pass's context, the backward pass with scaling.
 
     Args:
         device: where the training runs.
@@ -61,21 +61,21 @@ def on_device(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def adam(module: nn.Module, recipe: Recipe) -> torch.optim.Adam:
-    """Return Adam with the recipe's learning rate and betas, fused into one kernel where torch has it."""
+    """Return Adam with the recipe's learning rate and betas, fused into one kernel."""
     parameters = [p for p in module.parameters() if p.requires_grad]
     fused = parameters[0].device.type in ("cuda", "cpu")
     return torch.optim.Adam(parameters, lr=recipe.learning_rate, betas=recipe.betas, fused=fused)
 
 
 def compile_pays(device: torch.device, steps: int) -> bool:
-    """Say whether `torch.compile` saves more than it costs: on GPUs that Triton knows, in long trainings."""
+    """Say whether `torch.compile` saves more than it costs: in long trainings on a GPU."""
     if device.type != "cuda" or steps < STEPS_WORTH_COMPILING:
         return False
     return torch.cuda.get_device_capability(device) >= (7, 0)
 
 
 class Compiled(nn.Module):
-    """A network called through `torch.compile`, or plainly when compiling fails; the reason is logged once."""
+    """A network called through `torch.compile`, or plainly, said once, where compiling fails."""
 
     def __init__(self, network: nn.Module):
         super().__init__()

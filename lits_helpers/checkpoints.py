@@ -1,8 +1,9 @@
 """Checkpoints: written whole, never executed, refused with the reason when they do not fit.
 
-A run keeps three files in its `checkpoints` folder: `last.pth` and `previous.pth` hold everything a training
-needs to go on, `best_model.pth` what inference needs. A mirror folder (Google Drive) holds two slots, rewritten
-in place, each with a checksum: a replaced file would go to Drive's bin and still count against its quota.
+A run keeps three files in its `checkpoints` folder: `last.pth` and `previous.pth` hold everything a
+training needs to go on, `best_model.pth` what inference needs. A mirror folder (Google Drive) holds
+two slots, rewritten in place, each with a checksum: a replaced file would go to Drive's bin and
+still count against its quota.
 """
 
 import hashlib
@@ -77,7 +78,8 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
     require_keys(content, MODEL_KEYS, path)
     if system and content["system"] != system:
         raise CheckpointError(
-            f"{path} holds a {content['system']} model, a {system} model is wanted: {MADE_BY[system]}"
+            f"{path} holds a {content['system']} model, a {system} model is wanted: "
+            f"{MADE_BY[system]}"
         )
     return content
 
@@ -229,7 +231,7 @@ class MirrorSlots:
         self._next: Path | None = None
 
     def write(self, state: Mapping) -> None:
-        """Write the state over the older slot; a mirror that fails is logged, the training goes on."""
+        """Write the state over the older slot; a failing mirror is logged, the training goes on."""
         if self._next is None:
             self._next = self._older()
         try:
@@ -293,7 +295,8 @@ def require_same(state: Mapping, wanted: Mapping, where: str) -> None:
 
     Args:
         state: a training state.
-        wanted: system, recipe, seed, training_ids, validation_ids, precision of the training that is asked for.
+        wanted: system, recipe, seed, training_ids, validation_ids, precision of the training that
+            is asked for.
         where: the state's file, for the message.
 
     Raises:
@@ -302,8 +305,8 @@ def require_same(state: Mapping, wanted: Mapping, where: str) -> None:
     differences = list(_differences(state, wanted))
     if differences:
         raise CheckpointError(
-            f"{where} belongs to another training: {'; '.join(differences)}. Use the same settings, "
-            'another run folder, or resume="never" to replace it'
+            f"{where} belongs to another training: {'; '.join(differences)}. "
+            'Use the same settings, another run folder, or resume="never" to replace it'
         )
 
 

@@ -1,7 +1,7 @@
-"""One training on several processes: torch.distributed under `torchrun`, or none of it on one process.
+"""One training on several processes with torch.distributed under `torchrun`, or on one without.
 
-Every rank holds the same weights and walks the same global batches; each takes its share of every batch, so the
-batch size of a recipe is the global one whatever the number of processes.
+Every rank holds the same weights and walks the same global batches; each takes its share of every
+batch, so the batch size of a recipe is the global one whatever the number of processes.
 """
 
 import logging
@@ -37,9 +37,10 @@ class Ranks:
     def share(self, batch: Tensor) -> tuple[Tensor, float]:
         """Return this rank's part of a global batch and the weight of its mean loss.
 
-        DistributedDataParallel averages gradients over ranks; with these weights the average is the gradient
-        of the mean over the global batch also where it does not divide evenly. A rank without a part computes
-        the first element with weight 0, so that all ranks take part in the exchange.
+        DistributedDataParallel averages gradients over ranks; with these weights the average is the
+        gradient of the mean over the global batch also where it does not divide evenly. A rank
+        without a part computes the first element with weight 0, so that all ranks take part in the
+        exchange.
 
         Args:
             batch: (N,) indices, the same on all ranks.
@@ -73,8 +74,9 @@ class Ranks:
     def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
         """Return `module` with gradients averaged over the ranks.
 
-        On GPUs batch norm is taken over the global batch (SyncBatchNorm). torch has none for CPUs: there each
-        rank normalizes by its own part of the batch, and rank 0's running statistics are kept.
+        On GPUs batch norm is taken over the global batch (SyncBatchNorm). torch has none for CPUs:
+        there each rank normalizes by its own part of the batch, and rank 0's running statistics are
+        kept.
         """
         if self.world == 1:
             return module
@@ -100,7 +102,8 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the processes that `torchrun` started; without it yield a training of one process.
 
     Yields:
-        This process's ranks and its device: on a machine with several GPUs each local rank takes its own.
+        This process's ranks and its device: on a machine with several GPUs each local rank takes
+        its own.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:

@@ -1,8 +1,9 @@
 """The loop both trainings share: steps, epochs, validation, saving, resuming, stopping.
 
-Nothing random outlives a step: the order of the slices follows from (seed, epoch), the augmentation from (seed,
-epoch, step, rank). So a state is weights, optimizers, scaler and the position within the epoch, and a training that
-was killed anywhere ends, on the same machine's CPU, with the same bits as one that was not.
+Nothing random outlives a step: the order of the slices follows from (seed, epoch), the augmentation
+from (seed, epoch, step, rank). So a state is weights, optimizers, scaler and the position within
+the epoch, and a training that was killed anywhere ends, on the same machine's CPU, with the same
+bits as one that was not.
 """
 
 import logging
@@ -34,7 +35,7 @@ FINAL_LEARNING_RATE = 0.01  # of the initial one, at the end of a cosine schedul
 
 
 class System(Protocol):
-    """What a training offers to the engine; `systems.py` has one each for the liver and the tumor."""
+    """What a training offers to the engine; `systems.py` has one each for liver and tumor."""
 
     name: str
     losses: tuple[str, ...]
@@ -48,7 +49,7 @@ class System(Protocol):
         """Train on a batch; return the losses, (len(losses),) float32, detached."""
 
     def best_module(self) -> nn.Module:
-        """Return the network that is validated and kept: the averaged one, if weights are averaged."""
+        """Return the network that is validated and kept: the averaged one, if there is one."""
 
     def predict(self, images: Tensor, labels: Tensor) -> Tensor:
         """Return predicted masks (n, 1, S, S), bool."""
@@ -85,7 +86,8 @@ class Trainer:
         training, validation: caches of the two parts of the split.
         recipe: the setting.
         folder: where it is recorded.
-        identity: what a state must agree with to be continued: system, recipe, seed, ids, precision.
+        identity: what a state must agree with to be continued: system, recipe, seed, ids,
+            precision.
         precision: mixed precision.
         ranks: the processes that train together.
         watch: the clock, with its limit.

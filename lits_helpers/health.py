@@ -34,8 +34,8 @@ def require_finite(losses: Mapping[str, float], epoch: int, recipe: Recipe, prec
         if getattr(recipe, "critic_goal", "") == "maximise" and recipe.critic == "published":
             cures += ['critic="strided", which is bounded, as only a bounded critic may maximise']
         raise TrainingDivergedError(
-            f"{', '.join(broken)} became NaN or infinite in epoch {epoch}; the best checkpoint is kept. "
-            f'Try {", or ".join(cures)}, with resume="never"'
+            f"{', '.join(broken)} became NaN or infinite in epoch {epoch}; "
+            f'the best checkpoint is kept. Try {", or ".join(cures)}, with resume="never"'
         )
 
 
@@ -75,9 +75,10 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
         if not _out_of_memory(error):
             raise
         raise MemoryError(
-            f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: set "
-            f"batch_size={max(1, recipe.batch_size // 2)} (about half the memory), or the InputSpec's size "
-            f"{smaller_size(recipe.spec.size)} (about half), and start again; checkpoints are intact"
+            f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: "
+            f"set batch_size={max(1, recipe.batch_size // 2)} (about half the memory) or "
+            f"InputSpec.size={smaller_size(recipe.spec.size)} (about two thirds), and start "
+            "again; checkpoints are intact"
         ) from error
 
 
@@ -89,8 +90,5 @@ def _out_of_memory(error: Exception) -> bool:
 
 
 def smaller_size(size: int) -> int:
-    """Return the multiple of 32 nearest to `size` / sqrt(2): half the pixels.
-
-    160 -> 128 (113 lies nearer to 128 than to 96).
-    """
+    """Return the multiple of 32 nearest to `size` / sqrt(2), which would be half the pixels."""
     return max(32, round(size / math.sqrt(2) / 32) * 32)

@@ -62,10 +62,10 @@ def _duration(minutes: float) -> str:
 
 
 class StopRequest:
-    """Within this context SIGTERM, SIGUSR1 (Slurm) and SIGINT (the notebook's Stop) only ask to stop.
+    """Within this context SIGTERM, SIGUSR1 (Slurm) and SIGINT (a notebook's Stop) only ask.
 
-    The training then finishes its step, saves, and calls `obey`. A second SIGINT stops at once. Signals can only
-    be caught in the main thread; elsewhere they keep their usual effect.
+    The training then finishes its step, saves, and calls `obey`. A second SIGINT stops at once.
+    Signals can only be caught in the main thread; elsewhere they keep their usual effect.
     """
 
     names = ("SIGTERM", "SIGUSR1", "SIGINT")  # SIGUSR1 does not exist on Windows

@@ -1,4 +1,4 @@
-"""What a run leaves to be read by people: history.csv, the loss curve, validation pictures, recipe.json."""
+"""What a run leaves for people: history.csv, loss curve, validation pictures, recipe.json."""
 
 import csv
 import logging
@@ -79,7 +79,7 @@ class RunFolder:
             write_json((self.root / TUMOR_WEIGHTS).with_suffix(".json"), described)
 
     def write_state(self, state: Mapping, *, mirror: bool) -> None:
-        """Save the state here and, if `mirror` says so, in the mirror together with the best model."""
+        """Save the state here and, if `mirror` says so, there too, together with the best model."""
         save_state(self.checkpoints, state)
         if mirror and self.mirror:
             best = self.checkpoints / "best_model.pth"
@@ -142,7 +142,8 @@ def write_pictures(
 
     Args:
         folder: checkpoints/val_predictions/epoch_XXXX, replaced as a whole.
-        images: (n, C, S, S) model input; the middle channel is shown, its range from black to white.
+        images: (n, C, S, S) model input; the middle channel is shown, its range from black to
+            white.
         names: (n,) file names without suffix.
         reference, prediction: (n, S, S) bool.
     """
@@ -182,7 +183,7 @@ def _number(name: str, text: str) -> int | float:
 
 
 def write_recipe(path: Path, content: Mapping) -> None:
-    """Write recipe.json: `content` (recipe, split, seed, data hashes, ...) with versions and commit added."""
+    """Write `content` (recipe, split, data hashes, ...) with versions and commit added."""
     versions = {
         "lits_helpers": __version__,
         "torch": torch.__version__,
@@ -203,7 +204,7 @@ def _commit() -> str | None:
 
 
 def data_hashes(prepared: Path | str, case_ids: Sequence[str]) -> dict[str, str | None]:
-    """Return each case's source hashes as its preparation recorded them; None for a bare PNG folder."""
+    """Return each case's hash as its preparation recorded it; None for a bare PNG folder."""
     hashes = {}
     for case_id in case_ids:
         record = Path(prepared) / "cases" / f"{case_id}.json"

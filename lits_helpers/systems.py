@@ -22,13 +22,14 @@ THRESHOLD = 0.5
 
 
 class LiverSystem:
-    """System A: the generator learns the pixel and the feature loss, the critic what features to compare.
+    """System A: a generator of masks against a critic that chooses the features to compare.
 
-    One forward pass of each network serves both updates. The feature loss is differentiated once: its
-    gradient with respect to the predicted mask goes to the generator, that with respect to the critic's
-    weights to the critic, with the sign of the recipe's goal. Both see the critic as it was at the start of the
-    step, so these are exactly the updates of a generator step against a frozen critic followed by a critic
-    step on the same prediction, for two thirds of the critic's arithmetic.
+    One forward pass of each network serves both updates. The feature loss is differentiated once:
+    its gradient with respect to the predicted mask goes to the generator, that with respect to the
+    critic's weights to the critic, with the sign of the recipe's goal. Both see the critic as it
+    was at the start of the step, so these are exactly the updates of a generator step against a
+    frozen critic followed by a critic step on the same prediction, for two thirds of the critic's
+    arithmetic.
 
     Args:
         recipe: the setting.
@@ -88,8 +89,8 @@ class LiverSystem:
             weight: of this part of a global batch, see `Ranks.share`.
 
         Returns:
-            g_loss, pixel_loss, feature_loss and critic_loss (the feature loss with the sign of the critic's
-            goal), (4,) float32.
+            g_loss, pixel_loss, feature_loss and critic_loss (the feature loss with the sign of the
+            critic's goal), (4,) float32.
         """
         recipe = self.recipe
         images = images.contiguous(memory_format=torch.channels_last)
@@ -135,7 +136,8 @@ class LiverSystem:
 class CriticFeatures(nn.Module):
     """Features of two batches of masked images in one call, as DistributedDataParallel needs it.
 
-    A critic without batch norm takes both in a single pass; with it, each batch keeps its own statistics.
+    A critic without batch norm takes both in a single pass; with it, each batch keeps its own
+    statistics.
     """
 
     def __init__(self, critic: nn.Module):
@@ -220,7 +222,7 @@ class TumorSystem:
         return self.average.model if self.average else self.segmenter
 
     def predict(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return predicted tumor masks (n, 1, S, S), bool; near the reference liver if so trained."""
+        """Return predicted tumor masks (n, 1, S, S), bool, near the liver if trained so."""
         images = images.contiguous(memory_format=torch.channels_last)
         predicted = self.best_module()(images) >= 0  # logits: probability >= 0.5
         region = self._region(labels)
@@ -236,7 +238,8 @@ class Average(nn.Module):
 
     Args:
         network: it is copied.
-        decay: of the old average at each update; less in the first steps, so that the start is forgotten.
+        decay: of the old average at each update; less in the first steps, so that the start is
+            forgotten.
     """
 
     def __init__(self, network: nn.Module, decay: float):

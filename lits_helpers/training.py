@@ -38,7 +38,7 @@ def train_liver_gan(
     precision: str = "auto",
     compile: str = "auto",
 ) -> list[dict]:
-    """Train system A; the best generator by validation Dice per case is `run`/checkpoints/best_model.pth.
+    """Train system A and keep the best generator by validation Dice per case.
 
     Args:
         prepared: prepared/ folder or bare PNG folder.
@@ -46,8 +46,8 @@ def train_liver_gan(
         split: `training` and `validation` (and `test`) are tuples of case ids.
         recipe: the setting.
         device: torch device, or None to choose.
-        resume: "auto" continues the newest whole checkpoint in `run` or `mirror`, "never" starts anew,
-            a path continues that very file.
+        resume: "auto" continues the newest whole checkpoint in `run` or `mirror`, "never" starts
+            anew, a path continues that very file.
         seed: random seed of weights, order and augmentation.
         max_minutes: stop cleanly after this long; the next call resumes.
         mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
@@ -56,13 +56,14 @@ def train_liver_gan(
         compile: "auto" (long trainings on a GPU), "always" or "never".
 
     Returns:
-        A row an epoch: epoch, steps (of all epochs so far), seconds (of this epoch, validation included),
-        learning_rate, g_loss, pixel_loss, feature_loss, critic_loss, validation_dice (mean per case at
-        working size), validation_dice_global, images_per_second. A finished run returns its history at once.
+        A row an epoch: epoch, steps (of all epochs so far), seconds (of this epoch, validation
+        included), learning_rate, g_loss, pixel_loss, feature_loss, critic_loss, validation_dice
+        (mean per case at working size), validation_dice_global, images_per_second. A finished run
+        returns its history at once.
 
     Raises:
-        ValueError: an empty split, a case that does not exist, a batch larger than the training set, a
-            checkpoint of another training (the difference is named).
+        ValueError: an empty split, a case that does not exist, a batch larger than the training
+            set, a checkpoint of another training (the difference is named).
         TrainingDivergedError, MemoryError, OSError: with what to change; checkpoints stay intact.
         KeyboardInterrupt, SystemExit: after Stop, SIGTERM or SIGUSR1; the state was saved first.
     """
@@ -89,9 +90,10 @@ def train_tumor_regnet(
 ) -> list[dict]:
     """Train system B; arguments, history and errors as for `train_liver_gan`.
 
-    The history has `loss` in place of the four losses, and validation_dice is the mean over cases with tumor.
-    Beside best_model.pth the best weights are kept as `run`/regnet_lits_tumor_segmentation_trained.pth, a bare
-    state dict, with a .json of its InputSpec.
+    The history has `loss` in place of the four losses, and validation_dice is the mean over cases
+    with tumor. Beside best_model.pth the best weights are kept as
+    `run`/regnet_lits_tumor_segmentation_trained.pth, a bare state dict, with a .json of its
+    InputSpec.
 
     Raises:
         OSError: also when the ImageNet weights are neither cached nor to be had.

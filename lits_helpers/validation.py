@@ -20,7 +20,8 @@ class ValidationScore:
         dice: mean Dice over the cases that hold the target (over all cases if none does).
         dice_global: Dice of all cases' pixels taken together.
         per_case: (cases,) float64, in the order of the cache's case ids.
-        predicted_pixels: all pixels that were predicted; 0 means that the model says nothing at all.
+        predicted_pixels: all pixels that were predicted; 0 means that the model says nothing at
+            all.
     """
 
     dice: float
@@ -77,7 +78,7 @@ def _score(counts: Tensor) -> ValidationScore:
 
 
 def picture_indices(cache, target: Callable[[Tensor], Tensor], count: int = PICTURES) -> Tensor:
-    """Return one slice each of `count` cases spread over the cache: the one with the largest target.
+    """Return one slice each of `count` cases spread over the cache: that with most target.
 
     Returns:
         (at most count,) int64 indices into the cache.
