@@ -24,7 +24,8 @@ class Case:
         patient: cases of one patient are never split; in LiTS every case is a patient of its own.
         volume: the CT's file.
         segmentation: the labels' file, or None.
-        orientation: axis codes that override a wrong header, for example "LAS"; None believes the header.
+        orientation: axis codes that override a wrong header, for example "LAS"; None believes the
+            header.
     """
 
     id: str
@@ -44,10 +45,13 @@ class Split:
 
 
 def find_cases(root: str | os.PathLike) -> list[Case]:
-    """Find cases by whole file names (volume-N.nii[.gz], segmentation-N.nii[.gz]) anywhere below `root`.
+    """Find cases by their files' names, anywhere below `root`.
+
+    Whole names count: volume-N.nii[.gz] and segmentation-N.nii[.gz], and nothing around them.
 
     Returns:
-        cases by number; `segmentation` is None where there is none. A segmentation without a volume is no case.
+        cases by number; `segmentation` is None where there is none. A segmentation without a
+        volume is no case.
 
     Raises:
         FileNotFoundError: no volume below `root`.
@@ -62,7 +66,8 @@ def find_cases(root: str | os.PathLike) -> list[Case]:
     numbers = sorted(number for kind, number in found if kind == "volume")
     if not numbers:
         raise FileNotFoundError(
-            f"no case under {root}: expected volume-N.nii[.gz] with segmentation-N.nii[.gz]; run notebook 01"
+            f"no case under {root}: expected volume-N.nii[.gz] with segmentation-N.nii[.gz]; "
+            "run notebook 01"
         )
     return [
         Case(str(n), str(n), found["volume", n], found.get(("segmentation", n))) for n in numbers
@@ -74,14 +79,15 @@ def split_cases(
 ) -> Split:
     """Split cases by a stable hash of their patient, so that adding a case moves no other.
 
-    Fractions hold on average only. If no patient falls into a part that was asked for, the patient whose
-    hash lies nearest goes there, as long as one remains for training.
+    Fractions hold on average only. If no patient falls into a part that was asked for, the patient
+    whose hash lies nearest goes there, as long as one remains for training.
 
     Args:
         cases: anything with `.id` and `.patient`.
         validation: fraction of patients for validation, in [0, 1).
         test: fraction for test; never depends on `fold`.
-        fold: which of the ``round((1 - test) / validation)`` equal parts validates (cross-validation).
+        fold: which of the ``round((1 - test) / validation)`` equal parts validates
+            (cross-validation).
 
     Raises:
         ValueError: fractions that leave no training, or a fold that does not exist.
@@ -120,7 +126,7 @@ def _assign(place: dict[str, float], parts: dict[str, tuple[float, float]]) -> d
         free = [patient for patient in place if part_of[patient] == "training"]
         if end > start and part not in part_of.values() and len(free) > 1:
             middle = (start + end) / 2
-            part_of[min(free, key=lambda patient: abs(place[patient] - middle))] = part  # noqa: B023
+            part_of[min(free, key=lambda patient: abs(place[patient] - middle))] = part
     return part_of
 
 

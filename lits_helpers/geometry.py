@@ -1,14 +1,13 @@
 """Where a file's voxels lie in the patient, and the way from stored order to (Z, Y, X) and back."""
 
 import base64
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-# Internal axes (Z, Y, X) grow towards the head, the back and the patient's left: LPS+ axes, slowest first.
+# (Z, Y, X) grow towards the head, the back and the patient's left: LPS+ axes, slowest first.
 INTERNAL_AXES = (("S", "I"), ("P", "A"), ("L", "R"))
 PLAUSIBLE_SPACING_MM = (0.05, 20.0)  # outside, the numbers are no millimetres of a CT
 
@@ -54,6 +53,17 @@ class Geometry:
             codes[axis] = backward if flip else forward
         return "".join(codes)
 
+    @property
+    def orientation_trusted(self) -> bool:
+        """Whether the header says anything about orientation (an identity affine does not)."""
+        return not _is_identity(np.array(self.affine))
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether the stored axes are left-handed as used: LAS is, RAS and LPS are not."""
+        odd_order = self.axes in ((0, 1, 2), (1, 2, 0), (2, 0, 1))  # against X, Y, Z = 2, 1, 0
+        return odd_order ^ (sum(self.flips) % 2 == 1)
+
     def as_internal(self, stored: np.ndarray) -> np.ndarray:
         """Return a (Z, Y, X) view of a three-axis array in stored order."""
         return stored.transpose(self.axes)[_steps(self.flips)]
@@ -73,8 +83,12 @@ class Geometry:
             ValueError: `orientation` is not three axis codes such as "LPS".
         """
         axes, flips = axes_of(orientation)
-        fields = {**self.__dict__, "axes": axes, "flips": flips}
-        return Geometry(**fields)
+        return replace(self, axes=axes, flips=flips)
+
+    def reversed_along(self, flips: tuple[bool, bool, bool]) -> "Geometry":
+        """Return the geometry with some of (Z, Y, X) read the other way round."""
+        turned = tuple(bool(old ^ new) for old, new in zip(self.flips, flips, strict=True))
+        return replace(self, flips=turned)
 
     def to_dict(self) -> dict:
         """Return plain values for JSON; `from_dict` undoes it."""
@@ -142,7 +156,8 @@ def axes_of(orientation: str) -> tuple[tuple[int, int, int], tuple[bool, bool, b
         found = [axis for axis, code in enumerate(orientation) if code in (forward, backward)]
         if len(orientation) != 3 or len(found) != 1:
             raise ValueError(
-                f"orientation must hold one code each of L/R, P/A and S/I, such as LPS, got {orientation!r}"
+                "orientation must hold one code each of L/R, P/A and S/I, such as LPS, "
+                f"got {orientation!r}"
             )
         axes.append(found[0])
         flips.append(orientation[found[0]] == backward)
@@ -150,7 +165,7 @@ def axes_of(orientation: str) -> tuple[tuple[int, int, int], tuple[bool, bool, b
 
 
 def same_grid(one: Geometry, other: Geometry) -> bool:
-    """Tell whether two files' headers put the same voxels at the same places (within a tenth of a voxel)."""
+    """Tell whether two headers put their voxels at the same places, to a tenth of a voxel."""
     first, second = header_orientation(one), header_orientation(other)
     if first.shape != second.shape:
         return False
@@ -169,8 +184,7 @@ def matched_to(geometry: Geometry, like: Geometry) -> Geometry:
     stated, own = header_orientation(like), header_orientation(geometry)
     twin = [stated.axes.index(axis) for axis in like.axes]
     turned = [like.flips[i] ^ stated.flips[j] ^ own.flips[j] for i, j in enumerate(twin)]
-    fields = {**geometry.__dict__, "axes": tuple(own.axes[j] for j in twin), "flips": tuple(turned)}
-    return Geometry(**fields)
+    return replace(geometry, axes=tuple(own.axes[j] for j in twin), flips=tuple(turned))
 
 
 def header_from_bytes(block: bytes) -> nib.Nifti1Header:
@@ -209,10 +223,12 @@ def _affine_of(header: nib.Nifti1Header) -> np.ndarray:
 def _is_trusted(affine: np.ndarray) -> bool:
     low, high = PLAUSIBLE_SPACING_MM
     lengths = nib.affines.voxel_sizes(affine)
-    identity = np.array_equal(np.abs(affine), np.eye(4))
-    return not identity and all(
-        low <= length <= high and math.isfinite(length) for length in lengths
-    )
+    return not _is_identity(affine) and bool(np.all((lengths >= low) & (lengths <= high)))
+
+
+def _is_identity(affine: np.ndarray) -> bool:
+    """1 x 1 x 1 mm at the origin, up to signs: what converters write that know nothing."""
+    return np.array_equal(np.abs(affine), np.eye(4))
 
 
 def _internal_affine(geometry: Geometry) -> np.ndarray:

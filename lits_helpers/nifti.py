@@ -1,6 +1,7 @@
-"""Read NIfTI files slab by slab, so that a volume never lies in memory twice, and refuse what is broken.
+"""Read NIfTI files slab by slab, so that none lies in memory twice, and refuse what is broken.
 
-The content decides what a file is, not its name: a gzip stream called .nii is read, a web page is refused.
+The content decides what a file is, not its name: a gzip stream called .nii is read, a web page is
+refused.
 """
 
 import gzip
@@ -26,17 +27,21 @@ MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink more than about 1032 times
 class NiftiSource:
     """A NIfTI file, opened for one pass over its voxels. Made by `open_nifti`.
 
+    Once that is closed, what the header says can still be asked.
+
     Attributes:
         path: the file.
         header: its NIfTI header.
         geometry: its `Geometry`, by the header.
         shape: the three axes as stored.
         dtype: of the stored numbers.
+        compressed: whether it is a gzip stream.
+        offset: where the data begin, bytes.
         slope, intercept: scaling of the stored numbers; 1 and 0 where the file states none.
     """
 
     def __init__(self, path: Path, stream: BinaryIO, file_bytes: int, compressed: bool):
-        self.path, self._stream = path, stream
+        self.path, self._stream, self.compressed = path, stream, compressed
         self.header = header_from_bytes(_first_bytes(stream))
         if not self.header["magic"].tobytes().startswith((b"n+1", b"n+2")):
             raise ValueError("it is not a single NIfTI file (magic is not n+1)")
@@ -60,24 +65,26 @@ class NiftiSource:
     def slabs(self) -> Iterator[np.ndarray]:
         """Yield the stored numbers, one (shape[0], shape[1]) array for each index of the last axis.
 
+        The array is the same each time, filled anew.
         Reads to the end of the file, so that a gzip checksum is verified.
 
         Raises:
             ValueError: the data end early or are damaged.
         """
-        buffer = np.empty(self.shape[:2], dtype=self.dtype, order="F")
-        memory = memoryview(buffer.reshape(-1, order="F")).cast("B")
+        count = self.shape[0] * self.shape[1] * self.dtype.itemsize
+        buffer = np.empty(count, dtype=np.uint8)
+        slab = buffer.view(self.dtype).reshape(self.shape[:2], order="F")
         self._stream.seek(self.offset)
         for k in range(self.shape[2]):
-            if _read_into(self._stream, memory) < len(memory):
+            if _read_into(self._stream, memoryview(buffer)) < count:
                 raise ValueError(f"it is truncated: the data end in slab {k} of {self.shape[2]}")
-            yield buffer
+            yield slab
         self._stream.read(1 << 20)
 
 
 @contextmanager
 def open_nifti(path: str | os.PathLike) -> Iterator[NiftiSource]:
-    """Open a .nii or .nii.gz file for one pass; every fault inside is raised as a sentence with the path.
+    """Open a .nii or .nii.gz file for one pass; faults are raised with its path.
 
     Raises:
         FileNotFoundError, PermissionError: the file is absent or locked.
@@ -95,7 +102,7 @@ def open_nifti(path: str | os.PathLike) -> Iterator[NiftiSource]:
             yield NiftiSource(path, stream, file_bytes, compressed)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(
-                f"cannot read {path}: the gzip stream is damaged or cut ({error}); fetch the file again"
+                f"cannot read {path}: the gzip stream is damaged or cut ({error}); get it again"
             ) from error
         except MemoryError as error:
             raise ValueError(f"cannot read {path}: it does not fit into memory") from error
@@ -112,7 +119,7 @@ def read_hu(source: NiftiSource, geometry: Geometry) -> np.ndarray:
     volume = np.empty(geometry.shape, dtype=np.int16)
     stored = geometry.as_stored(volume)
     for k, slab in enumerate(source.slabs()):
-        stored[..., k] = _to_int16(slab, source)
+        stored[..., k] = to_hu(slab, source)
     return volume
 
 
@@ -136,12 +143,17 @@ def read_labels(source: NiftiSource, geometry: Geometry) -> np.ndarray:
     return labels
 
 
-def _to_int16(slab: np.ndarray, source: NiftiSource) -> np.ndarray:
+def to_hu(stored: np.ndarray, source: NiftiSource) -> np.ndarray:
+    """Return stored numbers as HU, scaled, rounded half up and limited to what int16 holds.
+
+    Raises:
+        ValueError: a value is not finite.
+    """
     if source.dtype == np.int16 and not source.scaled:
-        return slab
-    values = slab
+        return stored
+    values = stored
     if source.scaled or source.dtype.kind == "f":
-        values = slab.astype(np.float64) * source.slope + source.intercept
+        values = stored.astype(np.float64) * source.slope + source.intercept
         if not np.isfinite(values).all():
             raise ValueError("it holds values that are not finite (NaN or infinity)")
         values = np.floor(values + 0.5)

@@ -1,6 +1,7 @@
-"""Packed arrays: blosc2 files with one chunk a slice, lossless, any slice at random in under a millisecond."""
+"""Packed arrays: lossless blosc2 files, one chunk a slice, any slice in under a millisecond."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import blosc2
@@ -14,7 +15,7 @@ LABELS_SUFFIX = "-labels.b2nd"
 
 
 class PackedVolume:
-    """Lazy reader of a packed array, one slice at a time. Can be pickled; each process opens the file itself.
+    """Lazy reader of a packed array, one slice at a time; pickled, it opens the file again.
 
     Attributes:
         path: the .b2nd file.
@@ -41,6 +42,9 @@ class PackedVolume:
         if not 0 <= k < self.shape[0]:
             raise IndexError(f"{self.path.name} has slices 0 to {self.shape[0] - 1}, got {k}")
         return self._array[k]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.slice(k) for k in range(len(self)))
 
     def read(self) -> np.ndarray:
         """Return the whole (Z, Y, X) array."""

@@ -1,55 +1,55 @@
-"""Cases -> prepared/: checked, turned, packed losslessly, exported as PNG; parallel, resumable, whole or not at all.
+"""Cases -> prepared/: checked, turned, packed losslessly, exported as PNG.
 
-Imports no torch: workers are spawned, and each would pay for it.
+Parallel over cases, resumable, each case whole or not at all. Imports no torch: workers are
+spawned, and each would pay for it.
 """
 
 import logging
-import multiprocessing
 import os
 from collections.abc import Iterable
-from concurrent.futures import Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import Executor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm.auto import tqdm
 
 from .cases import Case, Finding
-from .checks import check_arrays
-from .files import file_hash, read_json, remove_leftovers, write_json, written_whole
-from .packed import LABELS_SUFFIX, SUFFIX
-from .volumes import read_segmentation, read_volume, window_to_uint8, write_packed
+from .checks import check_lits_set, load_case
+from .files import file_hash, remove_leftovers, write_json, written_whole
+from .packed import PackedVolume, write_packed
+from .pixels import window_to_uint8
+from .pool import run_jobs
+from .prepared import RECORD_VERSION, CaseFiles, PreparedCase, prepared_cases
+from .volumes import Volume
+
+__all__ = [
+    "PreparationReport",
+    "PreparedCase",
+    "export_png",
+    "prepare",
+    "prepare_case",
+    "prepared_cases",
+]
 
 log = logging.getLogger(__name__)
 
 PNG_WINDOW = (-200, 300)  # HU, as system A was published
-RECORD_VERSION = 1
+Window = tuple[float, float]
 
 
 @dataclass(frozen=True)
-class PreparedCase:
-    """A prepared case, as its record states it.
+class Outcome:
+    """What became of one case: "prepared", "unchanged" or "skipped", and what was odd about it."""
 
-    Attributes:
-        id, patient: as in `Case`.
-        shape: (Z, Y, X).
-        spacing_mm: (dz, dy, dx), None for a bare PNG folder.
-        slices: the slice indices there are (all of them, but in a bare PNG folder).
-        liver_slices, tumor_slices: slice indices that hold liver (tumor).
-        has_segmentation: whether there are labels.
-        record: the whole JSON record; empty for a bare PNG folder.
-    """
+    case_id: str
+    status: str
+    findings: tuple[Finding, ...] = ()
 
-    id: str
-    patient: str
-    shape: tuple[int, int, int]
-    spacing_mm: tuple[float, float, float] | None
-    slices: tuple[int, ...]
-    liver_slices: tuple[int, ...]
-    tumor_slices: tuple[int, ...]
-    has_segmentation: bool
-    record: dict = field(default_factory=dict, repr=False, compare=False)
+    @property
+    def reason(self) -> str:
+        """Why it was skipped."""
+        return "; ".join(finding.text for finding in self.findings if finding.harmful)
 
 
 @dataclass
@@ -57,26 +57,31 @@ class PreparationReport:
     """What became of each case.
 
     Attributes:
-        prepared: ids of the cases that are ready, the unchanged ones included.
-        unchanged: ids that were recognised and left alone.
+        prepared: ids of the cases that are ready, unchanged ones included.
+        unchanged: ids that were recognised by content and left alone.
         skipped: id -> reason.
         findings: id -> what was odd about the case.
+        set_findings: what differs from the known counts, where all of LiTS is there.
     """
 
     prepared: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
+    set_findings: list[Finding] = field(default_factory=list)
 
     def table(self) -> str:
-        """Return one line for each case that has something to tell, and a sum."""
-        lines = [f"{len(self.prepared)} cases prepared, {len(self.skipped)} skipped"]
-        for case_id, reason in self.skipped.items():
-            lines.append(f"case {case_id}: skipped: {reason}")
+        """Return a sum, then one line for each thing that is odd about a case."""
+        made = len(self.prepared) - len(self.unchanged)
+        lines = [
+            f"{len(self.prepared)} cases prepared ({made} now, {len(self.unchanged)} unchanged), "
+            f"{len(self.skipped)} skipped"
+        ]
         for case_id, findings in self.findings.items():
-            lines += [
-                f"case {case_id}: {finding.text}" for finding in findings if not finding.harmful
-            ]
+            for finding in findings:
+                verdict = "SKIPPED" if finding.harmful else "noted"
+                lines.append(f"case {case_id:>4}  {verdict:<7}  {finding.code}: {finding.text}")
+        lines += [f"all of LiTS  {finding.text}" for finding in self.set_findings]
         return "\n".join(lines)
 
 
@@ -87,93 +92,127 @@ def prepare(
     workers: int | None = None,
     executor: Executor | None = None,
     png: bool = True,
-    window: tuple[float, float] = PNG_WINDOW,
+    window: Window = PNG_WINDOW,
 ) -> PreparationReport:
-    """Prepare cases below `out`, see DESIGN's "On disk".
+    """Prepare cases below `out`; see DESIGN's "On disk".
 
-    A case whose files have not changed is left alone. A harmful finding skips the case and names it.
+    A case whose files' content has not changed is left alone; a changed one is made again. A case
+    with a harmful finding is skipped and named in the report. Interrupted anywhere, the next call
+    goes on.
 
     Args:
         cases: from `find_cases`.
         out: the prepared/ folder. Nothing else may write there meanwhile.
-        workers: spawned processes; default one per core, at most one per case.
-        executor: any other `concurrent.futures.Executor`, for example a cluster's; `workers` is then unused.
+        workers: spawned processes, by default one per core; 0 works in this process.
+        executor: another `concurrent.futures.Executor`, for example a cluster's whose nodes share
+            the folders; `workers` is then unused.
         png: also write 8-bit slices and liver masks (system A's layout).
         window: HU (low, high) of the PNG slices.
 
     Raises:
-        OSError: the disk is full or the folder cannot be written; finished cases stay valid.
+        OSError: the disk is full or `out` cannot be written; finished cases stay valid.
     """
-    cases, out = list(cases), Path(out)
+    cases, out = list(cases), Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
-    jobs = [(case, out, tuple(window) if png else None) for case in cases]
-    if executor is not None:
-        results = _run(executor, jobs)
-    elif workers == 0:
-        results = [prepare_case(*job) for job in tqdm(jobs, desc="prepare", unit="case")]
-    else:
-        with _local_pool(workers or os.cpu_count() or 1, len(jobs)) as pool:
-            results = _run(pool, jobs)
-    return _report(results)
+    window = tuple(float(limit) for limit in window) if png else None
+    cases.sort(key=_bytes_of, reverse=True)  # a long case begun last would leave cores idle
+    outcomes = run_jobs(
+        prepare_case, [(case, out, window) for case in cases], workers=workers, executor=executor
+    )
+    return _report(
+        [_outcome(case, result) for case, result in zip(cases, outcomes, strict=True)], out
+    )
 
 
-def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
-    """List the cases below a prepared/ folder, or below a bare PNG folder (images/, masks/).
+def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
+    """Prepare one case; what a worker does.
+
+    Args:
+        case: the case.
+        out: the prepared/ folder.
+        window: HU (low, high) of the PNG slices; None writes none.
 
     Raises:
-        FileNotFoundError: neither is there.
+        OSError: `out` cannot be written.
     """
-    root = Path(root)
-    records = sorted((root / "cases").glob("*.json"), key=lambda path: _by_number(path.stem))
-    if records:
-        return [_from_record(read_json(path)) for path in records]
-    folders = sorted(
-        (path for path in (root / "images").glob("*") if path.is_dir()),
-        key=lambda path: _by_number(path.name),
-    )
-    if not folders:
-        raise FileNotFoundError(
-            f"no prepared case under {root}: expected cases/<case>.json or images/<case>/<k>.png; run notebook 01"
-        )
-    return [_from_png(folder, root / "masks" / folder.name) for folder in folders]
-
-
-def prepare_case(case: Case, out: Path, window: tuple[float, float] | None) -> dict:
-    """Prepare one case; the work of a worker.
-
-    Returns:
-        {"id", "status": "prepared" | "unchanged" | "skipped", "reason", "findings"}.
-    """
-    cv2.setNumThreads(0)
-    record_file = out / "cases" / f"{case.id}.json"
+    cv2.setNumThreads(0)  # the processes are the parallelism
+    files = CaseFiles(out, case.id)
     try:
         source = _source_hash(case)
-        record = _known(record_file)
-        if record and record["source_hash"] == source and record["png_window"] == _as_list(window):
-            return _result(case, "unchanged", [Finding(**found) for found in record["findings"]])
-        record_file.unlink(missing_ok=True)
-        return _prepare(case, out, window, source)
-    except (ValueError, FileNotFoundError, PermissionError, MemoryError) as error:
-        return _result(case, "skipped", [Finding("unreadable", True, str(error))])
-
-
-def _prepare(case: Case, out: Path, window: tuple[float, float] | None, source: str) -> dict:
-    volume = read_volume(case.volume, case.orientation)
-    labels = read_segmentation(case.segmentation, like=volume) if case.segmentation else None
-    findings = check_arrays(volume, labels)
+        known = files.known()
+        if known and known["source_hash"] == source:
+            return _refreshed(files, known, window)
+        files.remove()
+        volume, labels, findings = load_case(case)
+    except (OSError, ValueError, MemoryError) as error:
+        return Outcome(case.id, "skipped", (Finding("unreadable", True, str(error)),))
     if any(finding.harmful for finding in findings):
-        return _result(case, "skipped", findings)
-    folder = out / "cases"
-    write_packed(volume.hu, folder / f"{case.id}{SUFFIX}")
+        return Outcome(case.id, "skipped", tuple(findings))
+    _write_case(files, volume, labels, window)
+    record = _record(case, source, volume, labels, findings, window)
+    write_json(files.record, record)
+    return Outcome(case.id, "prepared", tuple(findings))
+
+
+def export_png(root: str | os.PathLike, case_id: str, window: Window = PNG_WINDOW) -> None:
+    """Write a prepared case's PNG slices from its packed arrays; the original files are not needed.
+
+    Raises:
+        FileNotFoundError: the case is not prepared.
+        OSError: the disk is full.
+    """
+    files = CaseFiles(Path(root), case_id)
+    record = files.known()
+    if record is None:
+        raise FileNotFoundError(f"case {case_id} is not prepared in {root}; run notebook 01")
+    _refreshed(files, record, tuple(float(limit) for limit in window))
+
+
+def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome:
+    """Leave a known case alone but for PNG slices that are missing or have another window."""
+    if window and not files.has_png(record, window):
+        write_json(files.record, {**record, "png_window": None})
+        labels = PackedVolume(files.labels) if record["has_segmentation"] else None
+        _write_png(files, PackedVolume(files.volume), labels, window)
+        write_json(files.record, {**record, "png_window": list(window)})
+    findings = tuple(Finding(**content) for content in record["findings"])
+    return Outcome(files.case_id, "unchanged", findings)
+
+
+def _write_case(
+    files: CaseFiles, volume: Volume, labels: np.ndarray | None, window: Window | None
+) -> None:
+    write_packed(volume.hu, files.volume)
     if labels is not None:
-        write_packed(labels, folder / f"{case.id}{LABELS_SUFFIX}")
+        write_packed(labels, files.labels)
     if window:
-        _write_png(volume.hu, labels, out, case.id, window)
-    record = {
+        _write_png(files, volume.hu, labels, window)
+
+
+def _write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: Window) -> None:
+    """Write windowed slices and, with labels, liver masks of 0 and 255."""
+    with written_whole(files.images) as folder:
+        folder.mkdir()
+        for k, plane in enumerate(hu):
+            _write_image(folder / f"{k}.png", window_to_uint8(plane, window))
+    if labels is not None:
+        with written_whole(files.masks) as folder:
+            folder.mkdir()
+            for k, plane in enumerate(labels):
+                _write_image(folder / f"{k}.png", (plane > 0).view(np.uint8) * 255)
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    path.write_bytes(cv2.imencode(".png", image)[1])  # cv2.imwrite would not tell of a full disk
+
+
+def _record(case, source, volume, labels, findings, window) -> dict:
+    return {
         "version": RECORD_VERSION,
         "case_id": case.id,
         "patient": case.patient,
+        "source_hash": source,
         "shape": list(volume.hu.shape),
         "spacing_mm": list(volume.spacing_mm),
         "geometry": volume.geometry.to_dict(),
@@ -181,127 +220,47 @@ def _prepare(case: Case, out: Path, window: tuple[float, float] | None, source: 
         "liver_slices": _slices_with(labels, 1),
         "tumor_slices": _slices_with(labels, 2),
         "findings": [asdict(finding) for finding in findings],
-        "source_hash": source,
-        "png_window": _as_list(window),
+        "png_window": list(window) if window else None,
     }
-    write_json(folder / f"{case.id}.json", record)
-    return _result(case, "prepared", findings)
 
 
-def _write_png(hu: np.ndarray, labels: np.ndarray | None, out: Path, case_id: str, window) -> None:
-    with written_whole(out / "images" / case_id) as folder:
-        folder.mkdir()
-        for k, plane in enumerate(hu):
-            _write_image(folder / f"{k}.png", window_to_uint8(plane, window))
-    if labels is not None:
-        with written_whole(out / "masks" / case_id) as folder:
-            folder.mkdir()
-            for k, plane in enumerate(labels):
-                _write_image(folder / f"{k}.png", (plane > 0).astype(np.uint8) * 255)
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    path.write_bytes(cv2.imencode(".png", image)[1])  # imwrite would hide a full disk
+def _slices_with(labels: np.ndarray | None, label: int) -> list[int]:
+    """Slices whose highest label is at least `label`: a tumor is liver too."""
+    if labels is None:
+        return []
+    return np.flatnonzero(labels.max(axis=(1, 2)) >= label).tolist()
 
 
 def _source_hash(case: Case) -> str:
-    """Return one hash of all that a prepared case depends on: both files' content, the orientation."""
+    """One text for all that a prepared case depends on: both files' content and the orientation."""
     parts = [file_hash(path) if path else "none" for path in (case.volume, case.segmentation)]
     return "-".join([*parts, case.orientation or "header"])
 
 
-def _known(record_file: Path) -> dict | None:
-    """The record of an earlier run, if it can be used."""
-    if not record_file.is_file():
-        return None
+def _bytes_of(case: Case) -> int:
     try:
-        record = read_json(record_file)
-    except ValueError:
-        return None
-    return record if record.get("version") == RECORD_VERSION else None
+        return case.volume.stat().st_size
+    except OSError:
+        return 0
 
 
-def _slices_with(labels: np.ndarray | None, label: int) -> list[int]:
-    if labels is None:
-        return []
-    return [k for k, plane in enumerate(labels) if int(plane.max()) >= label]
+def _outcome(case: Case, result: Outcome | Exception) -> Outcome:
+    if isinstance(result, Outcome):
+        return result
+    return Outcome(case.id, "skipped", (Finding("failed", True, str(result)),))
 
 
-def _as_list(window) -> list[float] | None:
-    return [float(value) for value in window] if window else None
-
-
-def _result(case: Case, status: str, findings: list[Finding]) -> dict:
-    reason = "; ".join(finding.text for finding in findings if finding.harmful)
-    return {"id": case.id, "status": status, "reason": reason, "findings": findings}
-
-
-def _local_pool(workers: int, jobs: int) -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(
-        max(1, min(workers, jobs)), mp_context=multiprocessing.get_context("spawn")
-    )
-
-
-def _run(executor: Executor, jobs: list[tuple]) -> list[dict]:
-    futures = {executor.submit(prepare_case, *job): job[0] for job in jobs}
-    progress = tqdm(as_completed(futures), total=len(futures), desc="prepare", unit="case")
-    done = {futures[future].id: future.result() for future in progress}
-    return [done[job[0].id] for job in jobs]
-
-
-def _report(results: list[dict]) -> PreparationReport:
+def _report(outcomes: list[Outcome], out: Path) -> PreparationReport:
     report = PreparationReport()
-    for result in results:
-        if result["status"] == "skipped":
-            report.skipped[result["id"]] = result["reason"]
+    for outcome in sorted(outcomes, key=lambda outcome: (len(outcome.case_id), outcome.case_id)):
+        if outcome.status == "skipped":
+            report.skipped[outcome.case_id] = outcome.reason
         else:
-            report.prepared.append(result["id"])
-        if result["status"] == "unchanged":
-            report.unchanged.append(result["id"])
-        if result["findings"]:
-            report.findings[result["id"]] = result["findings"]
+            report.prepared.append(outcome.case_id)
+        if outcome.status == "unchanged":
+            report.unchanged.append(outcome.case_id)
+        if outcome.findings:
+            report.findings[outcome.case_id] = list(outcome.findings)
+    if report.prepared:
+        report.set_findings = check_lits_set(prepared_cases(out))
     return report
-
-
-def _from_record(record: dict) -> PreparedCase:
-    shape = tuple(record["shape"])
-    return PreparedCase(
-        id=record["case_id"],
-        patient=record["patient"],
-        shape=shape,
-        spacing_mm=tuple(record["spacing_mm"]),
-        slices=tuple(range(shape[0])),
-        liver_slices=tuple(record["liver_slices"]),
-        tumor_slices=tuple(record["tumor_slices"]),
-        has_segmentation=record["has_segmentation"],
-        record=record,
-    )
-
-
-def _from_png(images: Path, masks: Path) -> PreparedCase:
-    slices = sorted(int(path.stem) for path in images.glob("*.png") if path.stem.isdecimal())
-    if not slices:
-        raise ValueError(f"no slice <k>.png in {images}")
-    first = cv2.imread(str(images / f"{slices[0]}.png"), cv2.IMREAD_GRAYSCALE)
-    if first is None:
-        raise ValueError(f"{images / f'{slices[0]}.png'} is no readable image")
-    liver = [k for k in slices if _has_liver(masks / f"{k}.png")]
-    return PreparedCase(
-        id=images.name,
-        patient=images.name,
-        shape=(len(slices), *first.shape),
-        spacing_mm=None,
-        slices=tuple(slices),
-        liver_slices=tuple(liver),
-        tumor_slices=(),
-        has_segmentation=masks.is_dir(),
-    )
-
-
-def _has_liver(path: Path) -> bool:
-    mask = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
-    return mask is not None and bool(mask.any())
-
-
-def _by_number(name: str) -> tuple:
-    return (0, int(name), "") if name.isdecimal() else (1, 0, name)

@@ -1,12 +1,14 @@
 """The file border: NIfTI and packed cases in, label volumes out.
 
-Whatever axis order a file has, inside it is (Z, Y, X) on LPS+ axes; on the way out the same turn is undone.
+Whatever axis order a file has, inside it is (Z, Y, X) on LPS+ axes; on the way out the same turn is
+undone.
 """
 
 import hashlib
 import os
 import tempfile
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import nibabel as nib
@@ -14,7 +16,7 @@ import numpy as np
 
 from .files import written_whole
 from .geometry import Geometry, matched_to, plain_geometry, same_grid
-from .nifti import NiftiSource, open_nifti, read_hu, read_labels
+from .nifti import NiftiSource, open_nifti, read_hu, read_labels, to_hu
 from .packed import SUFFIX, PackedVolume, write_packed
 from .pixels import (
     content_box,
@@ -28,10 +30,12 @@ from .pixels import (
 
 __all__ = [
     "Geometry",
+    "MappedVolume",
     "PackedVolume",
     "Volume",
     "content_box",
     "open_volume",
+    "read_geometry",
     "read_segmentation",
     "read_volume",
     "resize_image",
@@ -69,7 +73,8 @@ def read_volume(path: str | os.PathLike, orientation: str | None = None) -> Volu
 
     Args:
         path: the file; its content decides what it is, not its name.
-        orientation: axis codes that override a wrong header, for example "LAS"; see `Case.orientation`.
+        orientation: axis codes that override a wrong header, for example "LAS"; see
+            `Case.orientation`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -89,8 +94,8 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
 
     Args:
         path: .nii, .nii.gz or a packed `-labels.b2nd`.
-        like: the CT it belongs to. Where both headers describe the same grid, the mask is turned by its
-            own header; elsewhere (headers that disagree) voxel by voxel, in the CT's geometry.
+        like: the CT it belongs to. Where both headers describe the same grid, the mask is turned by
+            its own header; elsewhere (headers that disagree) voxel by voxel, in the CT's geometry.
 
     Returns:
         (Z, Y, X) uint8, the shape of `like.hu`.
@@ -106,8 +111,16 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
         return read_labels(source, geometry)
 
 
+def read_geometry(path: str | os.PathLike) -> Geometry:
+    """Read only where a NIfTI file's voxels lie, by its header."""
+    with open_nifti(path) as source:
+        return source.geometry
+
+
 def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike) -> Path:
-    """Write labels as NIfTI in the grid of the CT's file: its shape, affine, header codes and voxel order.
+    """Write labels as NIfTI in the grid of the CT's file.
+
+    Shape, affine, header codes and voxel order are those of the file that `like` was read from.
 
     Args:
         labels: (Z, Y, X), values 0, 1, 2.
@@ -133,27 +146,68 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
     return path
 
 
-def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None) -> PackedVolume:
+class MappedVolume:
+    """Lazy reader of an uncompressed .nii, with the interface of `PackedVolume`."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        with open_nifti(self.path) as source:
+            self._source = source
+        self.geometry = source.geometry
+        self.shape = self.geometry.shape
+        stored = np.memmap(
+            self.path, source.dtype, "r", offset=source.offset, shape=source.shape, order="F"
+        )
+        self._volume = self.geometry.as_internal(stored)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.slice(k) for k in range(len(self)))
+
+    @property
+    def spacing_mm(self) -> tuple[float, float, float]:
+        """Voxel size (dz, dy, dx) in mm."""
+        return self.geometry.spacing_mm
+
+    def slice(self, k: int) -> np.ndarray:
+        """Return axial slice `k` as (H, W) int16."""
+        if not 0 <= k < self.shape[0]:
+            raise IndexError(f"{self.path.name} has slices 0 to {self.shape[0] - 1}, got {k}")
+        return np.ascontiguousarray(to_hu(self._volume[k], self._source), dtype=np.int16)
+
+    def read(self) -> np.ndarray:
+        """Return the whole (Z, Y, X) array."""
+        return np.stack([self.slice(k) for k in range(len(self))])
+
+    def __reduce__(self):
+        return MappedVolume, (self.path,)
+
+
+def open_volume(
+    path: str | os.PathLike, cache: str | os.PathLike | None = None
+) -> PackedVolume | MappedVolume:
     """Open a volume for reading slices at random.
 
     Args:
-        path: a packed case (volume or labels), .nii or .nii.gz; the last two are packed once first.
-        cache: where packed copies of NIfTI files go; default a folder of the system's temporary one.
+        path: a packed case (volume or labels), .nii or .nii.gz; the last is packed once first.
+        cache: folder for such packed copies; default one in the system's temporary folder.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read; the message names it and the fault.
     """
     path = Path(path)
     if path.suffix == SUFFIX:
         return PackedVolume(path)
-    folder = Path(cache) if cache else Path(tempfile.gettempdir()) / "lits-packed"
-    state = path.stat()
-    key = hashlib.blake2b(
-        f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}".encode(), digest_size=12
-    ).hexdigest()
     with open_nifti(path) as source:
-        geometry = source.geometry
-        packed = folder / f"{key}{SUFFIX}"
+        if not source.compressed:
+            return MappedVolume(path)
+        packed = _copy_path(path, cache)
         if not packed.is_file():
-            write_packed(read_hu(source, geometry), packed)
-    return PackedVolume(packed, geometry)
+            write_packed(read_hu(source, source.geometry), packed)
+    return PackedVolume(packed, source.geometry)
 
 
 def volume_from_array(
@@ -164,6 +218,14 @@ def volume_from_array(
         raise ValueError(f"volume must be (Z, Y, X), got shape {hu.shape}")
     hu = np.ascontiguousarray(hu, dtype=np.int16)
     return Volume(hu, tuple(spacing_mm), None, plain_geometry(hu.shape, spacing_mm))
+
+
+def _copy_path(path: Path, cache: str | os.PathLike | None) -> Path:
+    """Where the packed copy of a file in its present state lies."""
+    folder = Path(cache) if cache else Path(tempfile.gettempdir()) / "lits-packed"
+    state = path.stat()
+    identity = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}".encode()
+    return folder / f"{hashlib.blake2b(identity, digest_size=12).hexdigest()}{SUFFIX}"
 
 
 def _turned(source: NiftiSource, orientation: str | None) -> Geometry:
@@ -178,8 +240,7 @@ def _paired(source: NiftiSource, like: Geometry) -> Geometry:
         raise ValueError(
             f"the segmentation's shape {source.shape} differs from its CT's {like.stored_shape[:3]}"
         )
-    fields = {**source.geometry.__dict__, "axes": like.axes, "flips": like.flips}
-    return Geometry(**fields)
+    return replace(source.geometry, axes=like.axes, flips=like.flips)
 
 
 def _image_like(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:

@@ -1,0 +1,116 @@
+"""Run one function over many jobs, in spawned processes or in any executor."""
+
+import errno
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+WORKER_DIED = (
+    "its worker process died, most likely for lack of memory; run again with fewer workers "
+    '(in a script, call prepare below `if __name__ == "__main__":`)'
+)
+
+
+def run_jobs(
+    work: Callable,
+    jobs: Sequence[tuple],
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    label: str = "prepare",
+) -> list[Any]:
+    """Return ``work(*job)`` for each job, in order, with a progress bar.
+
+    Args:
+        work: a function of a module; must return exceptions it can explain and raise OSError only
+            for a target that cannot be written.
+        jobs: arguments of each call.
+        workers: spawned processes, by default one per core; 0 works in this process.
+        executor: used instead of own processes.
+        label: of the progress bar.
+
+    Returns:
+        results; a BrokenExecutor in place of the result of a job that killed its process twice.
+
+    Raises:
+        OSError: the target cannot be written; with a sentence of what to do if the disk is full.
+    """
+    try:
+        if executor is not None:
+            return _submitted(executor, work, jobs, label)
+        if workers == 0 or not jobs or not _can_spawn():
+            return [work(*job) for job in tqdm(jobs, desc=label, unit="case")]
+        return _spawned(work, jobs, min(workers or os.cpu_count() or 1, len(jobs)), label)
+    except OSError as error:
+        raise _explained(error) from error
+
+
+def _spawned(work: Callable, jobs: Sequence[tuple], workers: int, label: str) -> list[Any]:
+    with _pool(workers) as pool:
+        results = _submitted(pool, work, jobs, label)
+    for i, result in enumerate(results):
+        if isinstance(
+            result, BrokenExecutor
+        ):  # one job's death takes all others with it: each alone
+            with _pool(1) as pool:
+                results[i] = _submitted(pool, work, [jobs[i]], label)[0]
+    return results
+
+
+def _submitted(executor: Executor, work: Callable, jobs: Sequence[tuple], label: str) -> list[Any]:
+    futures = {executor.submit(work, *job): i for i, job in enumerate(jobs)}
+    results: list[Any] = [None] * len(jobs)
+    try:
+        for future in tqdm(as_completed(futures), total=len(jobs), desc=label, unit="case"):
+            try:
+                results[futures[future]] = future.result()
+            except BrokenExecutor:
+                results[futures[future]] = BrokenExecutor(WORKER_DIED)
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+    return results
+
+
+def _pool(workers: int) -> ProcessPoolExecutor:
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    """End this worker when its parent is killed, so that a new run finds no rival."""
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _can_spawn() -> bool:
+    """Spawned processes import the main script again: impossible if it was piped into Python."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return script is None or Path(script).is_file()
+
+
+def _explained(error: OSError) -> OSError:
+    if error.errno not in DISK_FULL:
+        return error
+    place = error.filename or "the target folder"
+    return OSError(
+        error.errno,
+        "the disk is full (or a file-size limit was reached); finished cases stay valid: "
+        "free some space and run again",
+        str(place),
+    )

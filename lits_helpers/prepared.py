@@ -1,0 +1,161 @@
+"""What a prepared/ folder holds: the record of each case, and the files that belong to it."""
+
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from .files import read_json
+from .packed import LABELS_SUFFIX, SUFFIX
+
+RECORD_VERSION = 1
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A prepared case, as its record states it.
+
+    Attributes:
+        id, patient: as in `Case`.
+        shape: (Z, Y, X).
+        spacing_mm: (dz, dy, dx); None for a bare PNG folder.
+        slices: the slice indices there are: all of them, but in a bare PNG folder.
+        liver_slices, tumor_slices: the slice indices that hold liver (tumor).
+        has_segmentation: whether there are labels.
+        record: the whole JSON record; empty for a bare PNG folder.
+    """
+
+    id: str
+    patient: str
+    shape: tuple[int, int, int]
+    spacing_mm: tuple[float, float, float] | None
+    slices: tuple[int, ...]
+    liver_slices: tuple[int, ...]
+    tumor_slices: tuple[int, ...]
+    has_segmentation: bool
+    record: dict = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class CaseFiles:
+    """Where the files of one prepared case lie; see DESIGN's "On disk"."""
+
+    root: Path
+    case_id: str
+
+    @property
+    def volume(self) -> Path:
+        return self.root / "cases" / f"{self.case_id}{SUFFIX}"
+
+    @property
+    def labels(self) -> Path:
+        return self.root / "cases" / f"{self.case_id}{LABELS_SUFFIX}"
+
+    @property
+    def record(self) -> Path:
+        return self.root / "cases" / f"{self.case_id}.json"
+
+    @property
+    def images(self) -> Path:
+        return self.root / "images" / self.case_id
+
+    @property
+    def masks(self) -> Path:
+        return self.root / "masks" / self.case_id
+
+    def known(self) -> dict | None:
+        """Return the record if the case is there, whole, and of this version."""
+        try:
+            record = read_json(self.record)
+        except (FileNotFoundError, ValueError):
+            return None
+        if record.get("version") != RECORD_VERSION or not self.volume.is_file():
+            return None
+        return record if self.labels.is_file() or not record["has_segmentation"] else None
+
+    def has_png(self, record: dict, window: tuple[float, float]) -> bool:
+        """Tell whether the PNG slices are there with this window."""
+        if record["png_window"] != list(window) or not self.images.is_dir():
+            return False
+        return self.masks.is_dir() or not record["has_segmentation"]
+
+    def remove(self) -> None:
+        """Remove all files of the case, the record first."""
+        for path in (self.record, self.volume, self.labels):
+            path.unlink(missing_ok=True)
+        for folder in (self.images, self.masks):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
+    """List the cases below a prepared/ folder, or below a bare PNG folder (images/, masks/).
+
+    In a bare PNG folder each folder of slices is a case and a patient, and masks show the liver
+    only.
+
+    Raises:
+        FileNotFoundError: neither is there.
+    """
+    root = Path(root)
+    records = [path for path in (root / "cases").glob("*.json") if not path.name.startswith(".")]
+    if records:
+        found = [_from_record(read_json(path)) for path in records]
+    else:
+        found = [
+            _from_png(folder, root / "masks" / folder.name)
+            for folder in (root / "images").glob("*")
+            if folder.is_dir() and not folder.name.startswith(".")
+        ]
+    if not found:
+        raise FileNotFoundError(
+            f"no prepared case under {root}: expected cases/<case>.json or images/<case>/<k>.png; "
+            "run notebook 01"
+        )
+    return sorted(found, key=lambda case: _by_number(case.id))
+
+
+def _from_record(record: dict) -> PreparedCase:
+    shape = tuple(record["shape"])
+    return PreparedCase(
+        id=record["case_id"],
+        patient=record["patient"],
+        shape=shape,
+        spacing_mm=tuple(record["spacing_mm"]),
+        slices=tuple(range(shape[0])),
+        liver_slices=tuple(record["liver_slices"]),
+        tumor_slices=tuple(record["tumor_slices"]),
+        has_segmentation=record["has_segmentation"],
+        record=record,
+    )
+
+
+def _from_png(images: Path, masks: Path) -> PreparedCase:
+    slices = sorted(int(path.stem) for path in images.glob("*.png") if path.stem.isdecimal())
+    if not slices:
+        raise ValueError(f"no slice <k>.png in {images}")
+    first = images / f"{slices[0]}.png"
+    image = _read_grey(first)
+    if image is None:
+        raise ValueError(f"{first} is no readable image")
+    planes = {k: _read_grey(masks / f"{k}.png") for k in slices}
+    return PreparedCase(
+        id=images.name,
+        patient=images.name,
+        shape=(len(slices), *image.shape),
+        spacing_mm=None,
+        slices=tuple(slices),
+        liver_slices=tuple(k for k, plane in planes.items() if plane is not None and plane.any()),
+        tumor_slices=(),
+        has_segmentation=masks.is_dir(),
+    )
+
+
+def _read_grey(path: Path) -> np.ndarray | None:
+    return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+
+
+def _by_number(name: str) -> tuple[int, int, str]:
+    return (0, int(name), "") if name.isdecimal() else (1, 0, name)
