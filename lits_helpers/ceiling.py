@@ -33,7 +33,7 @@ def resize_ceiling(mask: np.ndarray, spec: InputSpec, *, threshold: float = 0.5)
     for plane in mask[mask.any(axis=(1, 2))]:
         target = resize_mask(plane, spec.size).astype(np.float32)
         back = restore(target, plane.shape) >= threshold
-        shared += np.count_nonzero(back & plane)
-        predicted += np.count_nonzero(back)
-        real += np.count_nonzero(plane)
+        shared += int(np.count_nonzero(back & plane))
+        predicted += int(np.count_nonzero(back))
+        real += int(np.count_nonzero(plane))
     return dice(shared, predicted, real)

@@ -17,14 +17,18 @@ _TITLES = {
     "liver_voe": "liver VOE",
     "liver_rvd_reference": "liver RVD (reference)",
     "liver_assd_mm": "liver ASSD, mm",
+    "liver_rmsd_mm": "liver RMSD, mm",
     "liver_hd95_mm": "liver HD95, mm",
+    "liver_max_surface_mm": "liver maximum distance, mm",
     "tumor_dice": "tumor Dice, cases with tumor",
     "tumor_dice_ceiling": "  a perfect model at this size",
     "tumor_dice_all_cases": "tumor Dice, all cases",
     "tumor_voe": "tumor VOE",
     "tumor_rvd_reference": "tumor RVD (reference)",
     "tumor_assd_mm": "tumor ASSD, mm",
+    "tumor_rmsd_mm": "tumor RMSD, mm",
     "tumor_hd95_mm": "tumor HD95, mm",
+    "tumor_max_surface_mm": "tumor maximum distance, mm",
 }
 
 
