@@ -1,4 +1,4 @@
-"""What arrived: is it the NIfTI file that was asked for, and how it leaves its zip or gzip safely."""
+"""What arrived: is it the NIfTI file asked for, and how it leaves its zip or gzip safely."""
 
 import gzip
 import os
@@ -6,14 +6,14 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from .files import TEMPORARY_PREFIX
 
 HEADER_BYTES = 348  # of NIfTI-1
-LARGEST_FILE_BYTES = 4 * 2**30  # the longest LiTS scan as float64 has 2.1e9
+LARGEST_FILE_BYTES = 3 * 2**30  # the longest LiTS scan as float64 has 2.1e9
 MOST_MEMBERS = 10_000
 SLACK_BYTES = 2**20  # what may follow the voxels
 CHUNK_BYTES = 2**20
@@ -97,7 +97,8 @@ def _gzip_head(path: Path) -> bytes:
 
 
 def unpacked_name(target: Path) -> Path:
-    """Return the temporary name under which `target` is unpacked: a fixed one, so that a rerun overwrites it."""
+    """Return the temporary name under which `target` is unpacked."""
+    # a fixed name, so that a rerun after a kill overwrites it
     return target.with_name(f"{TEMPORARY_PREFIX}unpacked-{target.name}")
 
 
@@ -140,13 +141,15 @@ def _unzip_one(source: Path, target: Path) -> None:
         _unzip_member(archive, named[0], target)
 
 
-def unpack_archive(path: Path, folder: Path, wanted) -> Iterator[Path]:
-    """Unpack the wanted NIfTI files of a zip, for example one downloaded in the browser; whole ones are skipped.
+def unpack_archive(path: Path, folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
+    """Unpack the wanted NIfTI files of a zip, for example one downloaded in the browser.
+
+    Files that are there whole are skipped.
 
     Args:
         path: the zip.
         folder: members keep their folders below it.
-        wanted: function of a member's bare name that says whether it is unpacked.
+        wanted: says by a member's bare name whether it is unpacked.
 
     Yields:
         Each final path.
@@ -169,7 +172,8 @@ def safe_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
     """Return an archive's files after checking every entry, before anything is written.
 
     Raises:
-        HostileArchive: an absolute name or one with `..`, a link or device, a file over 4 GiB, or too many.
+        HostileArchive: an absolute name or one with `..`, a link or device, a file over 3 GiB,
+            or too many entries.
     """
     entries = archive.infolist()
     if len(entries) > MOST_MEMBERS:
@@ -233,7 +237,7 @@ def _pour(stream: BinaryIO, target: Path) -> None:
 
 
 def _chunks(stream: BinaryIO, limit: int | None) -> Iterator[bytes]:
-    """Yield a stream piece by piece up to `limit` bytes; None = what its own NIfTI header describes."""
+    """Yield a stream in pieces, up to `limit` bytes; None = what its own NIfTI header describes."""
     chunk, total = stream.read(HEADER_BYTES), 0
     limit = nifti_bytes(chunk) + SLACK_BYTES if limit is None else limit
     if limit > LARGEST_FILE_BYTES + SLACK_BYTES:

@@ -30,7 +30,7 @@ class Credentials:
 
 
 def credentials() -> Credentials:
-    """Find Kaggle credentials: environment first, then Colab's secrets, then the client's own files.
+    """Find Kaggle credentials: environment, then Colab's secrets, then the client's own files.
 
     Raises:
         KaggleError: there are none; the message says how to get some.
@@ -44,8 +44,9 @@ def credentials() -> Credentials:
         if path.is_file():
             return Credentials(str(path))
     raise KaggleError(
-        f"no Kaggle credentials: make a token at {TOKEN_PAGE} (API), then put it into the environment variable or"
-        " Colab secret KAGGLE_API_TOKEN (or KAGGLE_USERNAME and KAGGLE_KEY, or ~/.kaggle/kaggle.json) and run again"
+        f"no Kaggle credentials: make a token at {TOKEN_PAGE} (API), put it into the environment"
+        " variable or Colab secret KAGGLE_API_TOKEN (or KAGGLE_USERNAME and KAGGLE_KEY, or"
+        " ~/.kaggle/kaggle.json) and run again"
     )
 
 
@@ -71,14 +72,14 @@ def _client_files() -> list[Path]:
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of a data set's listing: name inside the set (with folders) and size in bytes (0 = unknown)."""
+    """One line of a listing: name inside the set (with folders), size in bytes (0 = unknown)."""
 
     name: str
     bytes: int
 
 
 class KaggleClient:
-    """Signed in on first use, so that nothing is imported or asked while every file is already there.
+    """Signed in on first use: nothing is imported or asked while every file is already there.
 
     Args:
         found: credentials; None looks for them when they are needed.
@@ -113,7 +114,7 @@ class KaggleClient:
                 answer = service.list_dataset_files(request)
             if answer.error_message:
                 raise KaggleError(f"Kaggle does not list {dataset}: {answer.error_message}")
-            for file in answer.files or []:
+            for file in answer.dataset_files or []:
                 yield Listed(file.name, int(file.total_bytes or 0))
             token = answer.next_page_token or None
 
@@ -121,7 +122,7 @@ class KaggleClient:
     def open(
         self, dataset: str, name: str | None, headers: Mapping[str, str] | None = None
     ) -> Iterator[requests.Response]:
-        """Yield the streaming response for one file, or for the whole set's archive where `name` is None.
+        """Yield the streaming response for one file, or for the set's archive if `name` is None.
 
         Args:
             headers: sent to the storage server only (Range and If-Range).
@@ -152,7 +153,7 @@ class KaggleClient:
             raise explain(error, about, dataset, self._found.source) from None
 
     def _equip(self, session: requests.Session, headers: Mapping[str, str]) -> None:
-        """Add what the client lacks: time-outs, headers for the storage server, and our order of credentials."""
+        """Add what the client lacks: time-outs, storage headers, our order of credentials."""
         wire = _Wire(self.patience.timeout_s, {"Accept-Encoding": "identity", **headers})
         session.mount("https://", wire)
         session.mount("http://", wire)
@@ -176,8 +177,8 @@ class _Wire(HTTPAdapter):
 
 
 def _signed_in(found: Credentials):
-    """Import the client and sign in; it prints, exits and closes stdin where it finds nothing, which stays inside."""
-    stdin, sys.stdin = sys.stdin, io.StringIO()
+    """Import the client and sign in."""
+    stdin, sys.stdin = sys.stdin, io.StringIO()  # finding nothing it prints, exits, closes stdin
     try:
         with _environment(found.variables), _silence():
             from kaggle.api.kaggle_api_extended import KaggleApi

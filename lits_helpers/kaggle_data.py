@@ -107,9 +107,10 @@ def fetch_cases(
 ) -> dict[int, str]:
     """Fetch case by case and hand each to `on_case(volume_path, segmentation_path)`.
 
-    While `on_case` works on one case the next one is being fetched; raw files that were fetched for the call
-    are deleted after it. So at most two volumes lie on the disk. Files that were in `folder` or `mounted`
-    before are used in place and never deleted. Killed or failed, the next call goes on where this one ended.
+    While `on_case` works on one case the next one is being fetched; raw files that were fetched
+    for the call are deleted after it. So at most two volumes lie on the disk. Files that were in
+    `folder` or `mounted` before are used in place and never deleted. Killed or failed, the next
+    call goes on where this one ended.
 
     Args:
         numbers: case numbers; None = all 131. Leave out those that are prepared already.
@@ -193,6 +194,8 @@ class _Run:
         except FileUnavailable as error:
             logger.warning("case %d is left out: %s", number, error)
             self.failed[number] = str(error)
+            for transfer in self.transfers[number].values():
+                transfer.discard()
             return None
         return found["volume"], found["segmentation"]
 
@@ -212,7 +215,7 @@ def _clear_transit(transit: Path, keep: Sequence[int]) -> None:
 
 
 def _discard_strays(folder: Path, here: dict[int, dict[str, Path]]) -> None:
-    """Remove temporary files beside files that are whole: a kill may come between renaming and tidying."""
+    """Remove what a kill between renaming and tidying left beside whole files."""
     for case in here.values():
         for path in case.values():
             if path.is_relative_to(folder):

@@ -14,11 +14,12 @@ import requests
 logger = logging.getLogger(__name__)
 
 TOKEN_PAGE = "https://www.kaggle.com/settings"
+KEPT = "what is already here is kept"
 T = TypeVar("T")
 
 
 class KaggleError(RuntimeError):
-    """A download that cannot go on; the message says what to do. Never holds a credential or a signed address."""
+    """A download that cannot go on; says what to do, never a credential or a signed address."""
 
 
 class FileUnavailable(KaggleError):
@@ -29,15 +30,23 @@ class PassingFailure(KaggleError):
     """A failure that may pass by waiting.
 
     Attributes:
+        what: the failure without its cure, for the log while another attempt is made.
         wait_s: seconds the server asked to wait, or None.
         gained: bytes received before it happened, beyond any earlier attempt.
         restart: what is on the disk is no use to the next attempt.
     """
 
     def __init__(
-        self, message: str, wait_s: float | None = None, gained: int = 0, restart: bool = False
+        self,
+        what: str,
+        cure: str,
+        *,
+        wait_s: float | None = None,
+        gained: int = 0,
+        restart: bool = False,
     ):
-        super().__init__(message)
+        super().__init__(f"{what}: {cure}")
+        self.what = what
         self.wait_s = wait_s
         self.gained = gained
         self.restart = restart
@@ -59,7 +68,7 @@ class Patience:
     timeout_s: float = 60.0
 
     def wait_s(self, failures: int, asked_s: float | None = None) -> float:
-        """Seconds before the next attempt: at least what the server asked, never over `longest_wait_s`."""
+        """Return the seconds before the next try: what the server asked, or the doubled wait."""
         return min(
             max(self.first_wait_s * 2 ** min(failures, 20), asked_s or 0.0), self.longest_wait_s
         )
@@ -82,8 +91,9 @@ def retrying(action: Callable[[], T], patience: Patience, stop: threading.Event 
             failures = 0 if error.gained else failures + 1
             if failures >= patience.tries:
                 raise
-            logger.info("%s (attempt %d of %d)", error, failures + 1, patience.tries)
-            if stop.wait(patience.wait_s(failures, error.wait_s)):
+            wait_s = patience.wait_s(failures, error.wait_s)
+            logger.info("%s: trying again in %.0f s", error.what, wait_s)
+            if stop.wait(wait_s):
                 raise KaggleError("the download was stopped") from None
 
 
@@ -91,52 +101,44 @@ def explain(error: Exception, about: str, dataset: str, source: str) -> KaggleEr
     """Return one sentence that says what to do about a failed request.
 
     Args:
-        error: what requests or urllib3 raised; its own words hold signed addresses and are not repeated.
+        error: what requests or urllib3 raised; its words may hold a signed address: not repeated.
         about: what was asked for.
         dataset: "owner/name".
         source: where the credentials came from.
     """
+    if isinstance(error, requests.exceptions.JSONDecodeError):
+        what = f"Kaggle's answer about {about} is unreadable"
+        return PassingFailure(what, f"a proxy or sign-in page may be in between, run again; {KEPT}")
     response = getattr(error, "response", None)
     if response is None:
-        return PassingFailure(
-            f"no connection to Kaggle for {about} ({type(error).__name__}): check the network and run again,"
-            " what is already here is kept"
-        )
-    status = _status(response)
+        what = f"no connection to Kaggle for {about} ({type(error).__name__})"
+        return PassingFailure(what, f"check the network and run again; {KEPT}")
+    status, page = _status(response), f"https://www.kaggle.com/datasets/{dataset}"
+    answer = f"Kaggle answered {status} for {about}"
     if status == 401:
         return refused(source)
     if status == 403:
         return KaggleError(
-            f"Kaggle answered 403 for {about}: open https://www.kaggle.com/datasets/{dataset} while signed in,"
-            " accept its terms (Kaggle may ask to verify a phone number) and run again"
+            f"{answer}: open {page} while signed in, accept its terms (Kaggle may ask to verify a"
+            " phone number) and run again"
         )
     if status == 404:
-        return FileUnavailable(
-            f"Kaggle answered 404 for {about}: it is not there under this name, see"
-            f" https://www.kaggle.com/datasets/{dataset}"
-        )
+        return FileUnavailable(f"{answer}: it is not there under this name, see {page}")
+    wait_s = _asked_wait(response)
     if status == 429:
-        return PassingFailure(
-            f"Kaggle answered 429 (too many requests) for {about}: wait some minutes and run again,"
-            " what is already here is kept",
-            wait_s=_asked_wait(response),
-        )
+        cure = f"too many requests, wait some minutes and run again; {KEPT}"
+        return PassingFailure(answer, cure, wait_s=wait_s)
     if status in (408, 416) or status >= 500:
-        return PassingFailure(
-            f"Kaggle's server failed with {status} for {about}: run again later, what is already here is kept",
-            wait_s=_asked_wait(response),
-            restart=status == 416,
-        )
-    return KaggleError(
-        f"Kaggle answered {status} for {about}: see https://www.kaggle.com/datasets/{dataset}"
-    )
+        cure = f"its server failed, run again later; {KEPT}"
+        return PassingFailure(answer, cure, wait_s=wait_s, restart=status == 416)
+    return KaggleError(f"{answer}: see {page}")
 
 
 def refused(source: str) -> KaggleError:
-    """Return what to do about credentials that Kaggle does not take; `source` says where they came from."""
+    """Return what to do about credentials from `source` that Kaggle does not take."""
     return KaggleError(
-        f"Kaggle refused the credentials from {source} (401): make a new token at {TOKEN_PAGE} (API),"
-        " put it there and run again"
+        f"Kaggle refused the credentials from {source} (401): make a new token at"
+        f" {TOKEN_PAGE} (API), put it there and run again"
     )
 
 

@@ -21,7 +21,7 @@ MOUNT_DEPTH = 4  # folders below a root that are looked into
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on Kaggle: `number` and `kind` ("volume" or "segmentation") say whose, `bytes` how long unpacked."""
+    """A file on Kaggle: of which case, "volume" or "segmentation", how many bytes unpacked."""
 
     dataset: str
     name: str
@@ -61,7 +61,7 @@ def parse_name(name: str) -> tuple[str, int] | None:
 
 
 def find_mounted(roots: Iterable[Path | str] = MOUNTS) -> Path | None:
-    """Find LiTS where it is mounted already (Kaggle's input folder, Google Drive), to be read in place.
+    """Find LiTS where it is mounted (Kaggle's input folder, Google Drive), to be read in place.
 
     Returns:
         The deepest folder that holds all volumes found under the first root that has any, or None.

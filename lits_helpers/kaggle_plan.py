@@ -46,7 +46,8 @@ class DownloadPlan:
         return (
             f"{cases} cases to fetch, {len(self.present)} already here: {self.bytes / 1e9:.1f} GB,"
             f" about {max(minutes, 1):.0f} min at {ASSUMED_RATE / 1e6:.0f} MB/s;"
-            f" needs {self.disk_bytes / 1e9:.1f} GB of disk, {self.free_bytes / 1e9:.1f} GB are free"
+            f" needs {self.disk_bytes / 1e9:.1f} GB of disk,"
+            f" {self.free_bytes / 1e9:.1f} GB are free"
         )
 
     def check(self) -> None:
@@ -57,8 +58,9 @@ class DownloadPlan:
         """
         if self.disk_bytes > self.free_bytes:
             raise KaggleError(
-                f"{self.folder} needs {self.disk_bytes / 1e9:.1f} GB for this but has {self.free_bytes / 1e9:.1f} GB"
-                " free: free some, choose another folder or fewer cases, or do not keep the raw files"
+                f"{self.folder} needs {self.disk_bytes / 1e9:.1f} GB for this but has"
+                f" {self.free_bytes / 1e9:.1f} GB free: free some, choose another folder or fewer"
+                " cases, or do not keep the raw files"
             )
 
 
@@ -70,7 +72,7 @@ def plan_download(
     mounted: Path | str | None = None,
     client: KaggleClient | None = None,
 ) -> DownloadPlan:
-    """Say what fetching these cases takes. Kaggle is asked for its listing only if something is missing.
+    """Say what fetching these cases takes. Kaggle is asked only if something is missing.
 
     Args:
         cases: case numbers; None = all 131.

@@ -1,4 +1,4 @@
-"""One file from Kaggle to the disk: resumed by Range, with back-off, proven whole, renamed when it is."""
+"""One file from Kaggle to the disk: resumed by Range, proven whole, then renamed."""
 
 import base64
 import contextlib
@@ -22,15 +22,15 @@ from .progress import Meter
 
 logger = logging.getLogger(__name__)
 
-CHUNK_BYTES = 2**20
+CHUNK_BYTES = 2**18  # what a kill may lose
 BROKEN_TRIES = 3  # a file that arrives damaged this often is damaged at the source
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Transfer:
-    """One file on its way to `target`: `.part-NAME` holds its bytes, a note beside it says of which object.
+    """One file on its way to `target`: `.part-NAME` holds its bytes, a note says of which object.
 
-    Killed at any moment, the next call goes on from there; nothing is left when the file is in place.
+    Killed at any moment, the next call goes on from there; nothing temporary is left in the end.
 
     Args:
         client: whom to ask.
@@ -73,8 +73,8 @@ class Transfer:
                     "%s arrived damaged (%s), fetching it again", self.target.name, error
                 )
         raise FileUnavailable(
-            f"{self.target.name} from {self.dataset} arrived damaged {BROKEN_TRIES} times: {problem};"
-            " run again later, or leave this case out"
+            f"{self.target.name} from {self.dataset} arrived damaged {BROKEN_TRIES} times"
+            f" ({problem}): run again later, or leave this case out"
         )
 
     def put_in_place(self) -> Path:
@@ -91,7 +91,7 @@ class Transfer:
         return path
 
     def unpack(self, wanted: Callable[[str], bool]) -> None:
-        """Unpack a completely received archive beside its final name, which it never gets, and remove it.
+        """Unpack a completely received archive into the folder of `target`, and remove it.
 
         Args:
             wanted: says by a member's bare name whether it is unpacked.
@@ -126,7 +126,7 @@ class Transfer:
         discard_temporaries(self.target)
 
     def receive(self) -> Path:
-        """Fetch all bytes into the temporary file, going on where an earlier call ended, and return it."""
+        """Fetch all bytes into the temporary file, from where an earlier call ended; return it."""
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             retrying(self._attempt, self.client.patience, self.stop)
@@ -157,8 +157,7 @@ class Transfer:
             have, known = 0, self._begin(response)
         elif not _continues(response, have, known):
             raise PassingFailure(
-                f"{self.target.name} changed on the server; run again to fetch it afresh",
-                restart=True,
+                f"{self.target.name} changed on the server", "run again", restart=True
             )
         self._count_to(have)
         try:
@@ -186,8 +185,8 @@ class Transfer:
         self._counted = count
 
     def _begin(self, response: requests.Response) -> dict:
-        """Note whose bytes are coming. The old bytes go first: a kill in between must not mix two objects."""
-        self.part.unlink(missing_ok=True)
+        """Note whose bytes are coming."""
+        self.part.unlink(missing_ok=True)  # first: a kill in between must not mix two objects
         length = response.headers.get("Content-Length", "")
         known = {
             "identity": response.headers.get("ETag") or response.headers.get("Last-Modified"),
@@ -208,8 +207,8 @@ class Transfer:
         gained, self._farthest = have - self._farthest, max(have, self._farthest)
         of = f" of {total}" if total is not None else ""
         return PassingFailure(
-            f"{self.target.name}: the transfer ended after {have}{of} bytes ({why}); check the network and run again"
-            " to go on from there",
+            f"{self.target.name}: the transfer ended after {have}{of} bytes ({why})",
+            "check the network and run again to go on from there",
             gained=max(gained, 0),
         )
 
@@ -244,7 +243,10 @@ def _continues(response: requests.Response, have: int, known: dict) -> bool:
 
 
 def _announced_md5(response: requests.Response) -> str | None:
-    """Return the MD5 (hex) that Google's storage announces (Source: x-goog-hash in Cloud Storage's XML API)."""
+    """Return the MD5 (hex) that the storage announces.
+
+    Source: the header x-goog-hash of Google Cloud Storage's XML API.
+    """
     for item in response.headers.get("x-goog-hash", "").split(","):
         kind, _, value = item.strip().partition("=")
         if kind == "md5":
@@ -282,7 +284,8 @@ def disk_error(error: OSError, folder: Path) -> KaggleError:
     """Return what to do about a write that failed."""
     if error.errno in FULL_DISK:
         return KaggleError(
-            f"no space left in {folder}: free some or choose a larger disk and run again, what is whole stays valid"
+            f"no space left in {folder}: free some or choose a larger disk and run again;"
+            " what is whole stays valid"
         )
     return KaggleError(
         f"cannot write in {folder} ({error.strerror or error}): choose a folder you may write to"

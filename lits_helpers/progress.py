@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 15.0  # where there is no terminal
 
 
 class Meter:
-    """Progress in bytes with rate and time left: a bar in a terminal or notebook, log lines elsewhere.
+    """A bar with bytes, rate and time left in a terminal or notebook, log lines elsewhere.
 
     Args:
         total: bytes expected, 0 = unknown.
@@ -35,7 +35,7 @@ class Meter:
         self._bar.close()
 
     def add(self, count: int, fresh: bool = True) -> None:
-        """Count bytes; `fresh=False` for those that were on the disk before and say nothing about the rate."""
+        """Count bytes; `fresh=False` for those that say nothing about the rate (here before)."""
         self._done += count
         self._fresh += count if fresh else 0
         self._bar.update(count)
@@ -44,7 +44,7 @@ class Meter:
             logger.info("%s", self.line())
 
     def line(self) -> str:
-        """Return the state in one line, for example "LiTS: 1.20 of 5.30 GB, 20.1 MB/s, 3 min left"."""
+        """Return the state, for example "LiTS: 1.20 of 5.30 GB, 20.1 MB/s, 3 min left"."""
         rate = self._fresh / max(time.monotonic() - self._begun, 1e-3)
         of, left = "", ""
         if self._total:
