@@ -71,12 +71,13 @@ def check_nifti(path: Path) -> None:
     with open(path, "rb") as stream:
         head = stream.read(HEADER_BYTES)
         if head[:2] == b"\x1f\x8b":
-            head = _gzip_head(path)
             stream.seek(-4, os.SEEK_END)
-            (size,) = struct.unpack("<I", stream.read(4))  # gzip's trailer: length modulo 2**32
+            (claimed,) = struct.unpack("<I", stream.read(4))
+            return _check_gzip_length(path, claimed)
     expected = nifti_bytes(head)
     if size < expected:
         raise BrokenFile(f"{size} bytes, but its header describes {expected}: it is cut off")
+    return None
 
 
 def is_whole(path: Path) -> bool:
@@ -88,10 +89,15 @@ def is_whole(path: Path) -> bool:
     return True
 
 
-def _gzip_head(path: Path) -> bytes:
+def _check_gzip_length(path: Path, claimed: int) -> None:
+    """Compare a gzip's last four bytes, its length, with its header; read it all if they differ."""
     try:
         with gzip.open(path) as stream:
-            return stream.read(HEADER_BYTES)
+            expected = nifti_bytes(stream.read(HEADER_BYTES))
+        if not expected <= claimed <= expected + SLACK_BYTES:  # cut off, or of several members
+            length = _checked_gzip(path)
+            if length < expected:
+                raise BrokenFile(f"{length} bytes, but its header describes {expected}")
     except (OSError, EOFError, zlib.error) as error:
         raise BrokenFile(f"its gzip stream is broken ({error})") from error
 
@@ -127,7 +133,7 @@ def settle(source: Path, target: Path) -> Path:
         if magic[:2] != b"\x1f\x8b" and target.suffix == ".gz":
             target = target.with_suffix("")
         if magic[:2] == b"\x1f\x8b":
-            _check_gzip(source)
+            _checked_gzip(source)
         check_nifti(source)
         os.replace(source, target)
     return target
@@ -210,11 +216,7 @@ def _unzip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Pat
     try:
         with archive.open(member) as stream:
             _pour(stream, target)
-    except (
-        zipfile.BadZipFile,
-        NotImplementedError,
-        RuntimeError,
-    ) as error:  # RuntimeError: encrypted
+    except (zipfile.BadZipFile, RuntimeError) as error:  # the second: encrypted, unknown method
         raise BrokenFile(f"{member.filename} in the zip is broken ({error})") from error
 
 
@@ -227,7 +229,7 @@ def _pour(stream: BinaryIO, target: Path) -> None:
             for chunk in _chunks(stream, LARGEST_FILE_BYTES if packed else None):
                 out.write(chunk)
         if packed:
-            _check_gzip(temporary)
+            _checked_gzip(temporary)
         check_nifti(temporary)
         os.replace(temporary, target)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
@@ -254,11 +256,10 @@ def _chunks(stream: BinaryIO, limit: int | None) -> Iterator[bytes]:
         chunk = stream.read(CHUNK_BYTES)
 
 
-def _check_gzip(path: Path) -> None:
-    """Read a gzipped NIfTI to its end, which verifies its checksum, keeping nothing."""
+def _checked_gzip(path: Path) -> int:
+    """Read a gzipped NIfTI to its end, which verifies its checksum; return its length in bytes."""
     try:
         with gzip.open(path) as stream:
-            for _ in _chunks(stream, None):
-                pass
+            return sum(len(chunk) for chunk in _chunks(stream, None))
     except (OSError, EOFError, zlib.error) as error:
         raise BrokenFile(f"its gzip stream is broken ({error})") from error

@@ -62,12 +62,9 @@ def _client_files() -> list[Path]:
     home = Path(os.path.expanduser("~"))
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
     folder = os.environ.get("KAGGLE_CONFIG_DIR")
-    files = [home / ".kaggle" / name for name in ("access_token", "access_token.txt")]
-    files += [
-        place / "kaggle.json"
-        for place in ([Path(folder)] if folder else [home / ".kaggle", config])
-    ]
-    return [*files, home / ".kaggle" / "credentials.json"]
+    places = [Path(folder)] if folder else [home / ".kaggle", config]
+    names = ("access_token", "access_token.txt", "credentials.json")
+    return [home / ".kaggle" / name for name in names] + [p / "kaggle.json" for p in places]
 
 
 @dataclass(frozen=True)
@@ -157,9 +154,7 @@ class KaggleClient:
         wire = _Wire(self.patience.timeout_s, {"Accept-Encoding": "identity", **headers})
         session.mount("https://", wire)
         session.mount("http://", wire)
-        if (
-            "KAGGLE_KEY" in self._found.variables
-        ):  # the client prefers its token file to the environment's key
+        if "KAGGLE_KEY" in self._found.variables:  # the client would prefer its token file
             session.auth = tuple(self._found.variables[name] for name in VARIABLES[1])
 
 
@@ -193,9 +188,8 @@ def _signed_in(found: Credentials):
         ) from error
     finally:
         sys.stdin = stdin
-    api.args = [
-        word for word in api.args if word not in ("-v", "--verbose")
-    ]  # it would print the credentials
+    # a verbose client prints its credentials
+    api.args = [word for word in api.args if word not in ("-v", "--verbose")]
     return api
 
 

@@ -1,5 +1,6 @@
 """LiTS from Kaggle: both sets whole, or any cases one by one on a disk that holds only two."""
 
+import dataclasses
 import logging
 import re
 import shutil
@@ -10,9 +11,11 @@ from pathlib import Path
 
 from .archives import BrokenFile, is_whole
 from .kaggle_client import KaggleClient
-from .kaggle_errors import FileUnavailable, KaggleError
+from .kaggle_errors import FileUnavailable, KaggleError, PassingFailure
 from .kaggle_files import (
     CASES,
+    FIRST_SET,
+    SECOND_SET,
     RemoteFile,
     checked_numbers,
     find_mounted,
@@ -41,6 +44,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
+ARCHIVE_SHARE = 0.3  # zips against what is in them
 IN_TRANSIT = "in-transit"  # below the raw folder: everything in it is ours and goes away
 
 
@@ -123,7 +127,8 @@ def fetch_cases(
 
     Raises:
         ValueError: a number out of 0..130.
-        KaggleError: nothing more can be fetched; one sentence with what to do.
+        KaggleError: nothing more can be fetched (two cases in a row, or for good); one sentence
+            with what to do.
     """
     run = _Run(checked_numbers(numbers), Path(folder), keep_raw, mounted, client or KaggleClient())
     with run.meter, ThreadPoolExecutor(1) as pool:
@@ -137,7 +142,7 @@ def fetch_cases(
                 run.clear(number)
         finally:
             run.stop.set()
-    if not keep_raw:
+    if not keep_raw and not run.interrupted:
         shutil.rmtree(run.transit, ignore_errors=True)
     return run.failed
 
@@ -155,8 +160,10 @@ class _Run:
     ):
         self.numbers, self.transit = numbers, folder / IN_TRANSIT
         self.stop, self.failed = threading.Event(), {}
+        self.interrupted: list[int] = []  # cases whose transfer may go on in the next run
+        self._stuck = False  # the last case ended so
         _clear_transit(self.transit, [] if keep_raw else numbers)
-        self.here = present_cases(folder, mounted)
+        self.here = present_cases(folder, mounted, numbers=numbers)
         missing = [number for number in numbers if len(self.here.get(number, {})) < 2]
         remote = remote_files(missing, client) if missing else {}
         files = [
@@ -197,6 +204,14 @@ class _Run:
             for transfer in self.transfers[number].values():
                 transfer.discard()
             return None
+        except PassingFailure as error:
+            if self._stuck:  # two cases in a row: it is not this file but the connection
+                raise
+            logger.warning("case %d is left for the next run: %s", number, error)
+            self.failed[number], self._stuck = str(error), True
+            self.interrupted.append(number)
+            return None
+        self._stuck = False
         return found["volume"], found["segmentation"]
 
     def clear(self, number: int) -> None:
@@ -235,11 +250,17 @@ def download_all(
     """
     folder, client = Path(folder), client or KaggleClient()
     plan = plan_download(None, folder, keep_raw=True, client=client)
+    if as_archives:
+        zips = int(ARCHIVE_SHARE * plan.bytes)
+        plan = dataclasses.replace(plan, disk_bytes=plan.disk_bytes + zips)
     logger.info("%s", plan)
     plan.check()
-    if as_archives:
-        for dataset in sorted({file.dataset for file in plan.files}):
-            _fetch_archive(dataset, folder, client)
+    for dataset in (FIRST_SET, SECOND_SET) if as_archives else ():
+        archive = folder / f"{dataset.split('/')[1]}.zip"
+        if any(file.dataset == dataset for file in plan.files):
+            _fetch_archive(Transfer(client, dataset, None, archive))
+        else:
+            discard_temporaries(archive)  # a kill may come between unpacking and tidying
     failed = fetch_cases(None, folder, lambda *_: None, keep_raw=True, client=client)
     if failed:
         raise FileUnavailable(
@@ -248,8 +269,7 @@ def download_all(
     return folder
 
 
-def _fetch_archive(dataset: str, folder: Path, client: KaggleClient) -> None:
-    transfer = Transfer(client, dataset, None, folder / f"{dataset.split('/')[1]}.zip")
+def _fetch_archive(transfer: Transfer) -> None:
     for _ in range(BROKEN_TRIES):
         transfer.receive()
         try:
@@ -259,5 +279,6 @@ def _fetch_archive(dataset: str, folder: Path, client: KaggleClient) -> None:
             continue
         return
     raise KaggleError(
-        f"the archive of {dataset} arrived damaged {BROKEN_TRIES} times: {problem}; run again later"
+        f"the archive of {transfer.dataset} arrived damaged {BROKEN_TRIES} times ({problem}):"
+        " run again later, or fetch case by case"
     )

@@ -17,6 +17,7 @@ TYPICAL_BYTES = {"volume": 300_000_000, "segmentation": 110_000_000}  # where a 
 NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
 MOUNTS = ("/kaggle/input", "/content/drive/MyDrive/lits", "/content/drive/MyDrive/LiTS")
 MOUNT_DEPTH = 4  # folders below a root that are looked into
+NO_RAW = ("images", "masks", "runs")  # tens of thousands of files, slow to list on a Drive
 
 
 @dataclass(frozen=True)
@@ -30,19 +31,27 @@ class RemoteFile:
     bytes: int
 
 
-def present_cases(*roots: Path | str | None) -> dict[int, dict[str, Path]]:
+def present_cases(
+    *roots: Path | str | None, numbers: Iterable[int] | None = None
+) -> dict[int, dict[str, Path]]:
     """Find whole LiTS files by name anywhere below `roots`, the first root winning.
+
+    Args:
+        roots: folders; None and absent ones hold nothing.
+        numbers: only these cases; None = all. Every file looked at is opened, slow on a Drive.
 
     Returns:
         number -> {"volume": path, "segmentation": path}, either of which may be absent.
     """
+    wanted = None if numbers is None else set(numbers)
     found: dict[int, dict[str, Path]] = {}
     for root in roots:
         for path in named_files(root):
             kind, number = parse_name(path.name)
-            case = found.setdefault(number, {})
-            if kind not in case and is_whole(path):
-                case[kind] = path
+            if wanted is None or number in wanted:
+                case = found.setdefault(number, {})
+                if kind not in case and is_whole(path):
+                    case[kind] = path
     return found
 
 
@@ -67,24 +76,21 @@ def find_mounted(roots: Iterable[Path | str] = MOUNTS) -> Path | None:
         The deepest folder that holds all volumes found under the first root that has any, or None.
     """
     for root in map(Path, roots):
-        folders = {path.parent for path in _near_files(root)}
-        if any(
-            parse_name(name)[0] == "volume"
-            for f in folders
-            for name in os.listdir(f)
-            if parse_name(name)
-        ):
-            return Path(os.path.commonpath(folders))
+        kinds = _kinds_by_folder(root)
+        if any("volume" in kind for kind in kinds.values()):
+            return Path(os.path.commonpath(kinds))
     return None
 
 
-def _near_files(root: Path) -> Iterable[Path]:
+def _kinds_by_folder(root: Path) -> dict[Path, set[str]]:
+    kinds: dict[Path, set[str]] = {}
     for top, folders, names in os.walk(root):
-        if len(Path(top).relative_to(root).parts) >= MOUNT_DEPTH:
-            folders.clear()
-        first = next((name for name in names if parse_name(name)), None)
-        if first:
-            yield Path(top, first)
+        deep = len(Path(top).relative_to(root).parts) >= MOUNT_DEPTH
+        folders[:] = [] if deep else [name for name in folders if name not in NO_RAW]
+        found = {parse_name(name)[0] for name in names if parse_name(name)}
+        if found:
+            kinds[Path(top)] = found
+    return kinds
 
 
 def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict[str, RemoteFile]]:

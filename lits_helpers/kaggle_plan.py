@@ -85,7 +85,7 @@ def plan_download(
         KaggleError: no credentials, or Kaggle cannot be asked.
     """
     numbers, folder = checked_numbers(cases), Path(folder)
-    here = present_cases(folder, mounted)
+    here = present_cases(folder, mounted, numbers=numbers)
     present = [number for number in numbers if len(here.get(number, {})) == 2]
     missing = [number for number in numbers if number not in present]
     remote = remote_files(missing, client or KaggleClient()) if missing else {}

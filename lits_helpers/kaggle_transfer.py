@@ -133,14 +133,15 @@ class Transfer:
         except OSError as error:
             raise disk_error(error, self.target.parent) from error
         if self.size:
-            self._count_to(self.size, fresh=True)  # a zip is shorter than what the listing names
+            self._count_to(max(self.size, self._counted), fresh=True)  # a zip is shorter
         return self.part
 
     def _attempt(self) -> None:
         known, have = self._known(), self._have()
-        self._count_to(have)
         if known.get("bytes") == have > 0:
+            self._count_to(max(have, self._counted))
             return
+        self._count_to(have)
         headers = {}
         if have and known.get("identity"):
             headers = {"Range": f"bytes={have}-", "If-Range": known["identity"]}

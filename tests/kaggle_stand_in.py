@@ -15,11 +15,17 @@ import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+from lits_helpers.kaggle_errors import Patience
 
 TOKEN = "KGAT_the-secret-token"
 USER, KEY = "a-user", "the-secret-key"
 SIGNATURE = "the-secret-signature"  # of the storage address
 CHUNK = 4096
+FIRST = "andrewmvd/liver-tumor-segmentation"
+VOLUME, LABELS = "volume_pt1/volume-3.nii", "segmentations/segmentation-3.nii"
+PATIENCE = Patience(tries=3, first_wait_s=0.0, longest_wait_s=0.05, timeout_s=5.0)
 
 
 def nifti(seed: int, shape: tuple[int, ...] = (40, 48, 12), bits: int = 16) -> bytes:
@@ -274,3 +280,8 @@ def lits_sets(numbers=(3, 60), zipped_numbers=(), second_from=51) -> dict[str, d
         "andrewmvd/liver-tumor-segmentation": first,
         "andrewmvd/liver-tumor-segmentation-part-2": second,
     }
+
+
+def files_below(folder: Path) -> list[str]:
+    """Return the relative paths of all files, temporary ones too."""
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())

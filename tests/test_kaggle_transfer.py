@@ -1,0 +1,287 @@
+"""Transfers that break, servers that refuse: what is kept and what is said."""
+
+import logging
+import os
+import sys
+import time
+import traceback
+import types
+from pathlib import Path
+
+import pytest
+from kaggle_stand_in import (
+    FIRST,
+    KEY,
+    LABELS,
+    PATIENCE,
+    SIGNATURE,
+    TOKEN,
+    USER,
+    VOLUME,
+    Fault,
+    files_below,
+    nifti,
+    point_client_at,
+    zipped,
+)
+
+from lits_helpers.kaggle_client import KaggleClient, credentials
+from lits_helpers.kaggle_data import fetch_case, fetch_cases, plan_download
+from lits_helpers.kaggle_errors import FileUnavailable, KaggleError, Patience
+
+pytest_plugins = ["kaggle_fixtures"]
+pytestmark = pytest.mark.usefixtures("signed_in")
+
+
+# --- signing in ---------------------------------------------------------------------------------
+
+
+def test_credentials_come_from_environment_then_colab_then_files(monkeypatch, tmp_path):
+    secrets = {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
+    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
+    monkeypatch.setattr("lits_helpers.kaggle_client._colab_secret", secrets.get)
+    file = tmp_path / "home" / ".kaggle" / "access_token"
+    file.parent.mkdir(parents=True)
+    file.write_text("from-the-file")
+    assert credentials().source == "KAGGLE_API_TOKEN (environment)"
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    assert credentials().source == "KAGGLE_USERNAME and KAGGLE_KEY (Colab secrets)"
+    secrets.clear()
+    assert credentials().source == str(file)
+    file.unlink()
+    with pytest.raises(KaggleError, match="KAGGLE_API_TOKEN"):
+        credentials()
+
+
+def test_credentials_do_not_show_their_values():
+    assert TOKEN not in repr(credentials())
+    assert TOKEN not in repr(KaggleClient(credentials()))
+
+
+def test_environment_key_wins_over_the_clients_token_file(monkeypatch, kaggle, client, raw):
+    file = Path(os.environ["HOME"], ".kaggle", "access_token")
+    file.parent.mkdir(parents=True)
+    file.write_text("an-outdated-token")
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    monkeypatch.setenv("KAGGLE_USERNAME", USER)
+    monkeypatch.setenv("KAGGLE_KEY", KEY)
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+def test_token_file_of_the_client_is_used(monkeypatch, kaggle, client, raw):
+    file = Path(os.environ["HOME"], ".kaggle", "access_token")
+    file.parent.mkdir(parents=True)
+    file.write_text(TOKEN)
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+def test_rejected_token_says_how_to_make_a_new_one(monkeypatch, kaggle, client, raw):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_expired")
+    stdin = sys.stdin
+    with pytest.raises(KaggleError, match=r"KAGGLE_API_TOKEN.*make a new token"):
+        fetch_case(3, raw, client=client)
+    assert sys.stdin is stdin
+    assert not stdin.closed
+
+
+def test_storage_server_never_gets_the_token(kaggle, client, raw):
+    fetch_case(3, raw, client=client)
+    assert kaggle.storage_headers
+    assert not any("Authorization" in headers for headers in kaggle.storage_headers)
+
+
+# --- broken transfers ---------------------------------------------------------------------------
+
+
+def test_cut_transfer_goes_on_where_it_stopped(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(after=5000), Fault(after=9000)]
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+    assert [r for *_, r in kaggle.gets(VOLUME)] == ["", "bytes=5000-", "bytes=14000-"]
+
+
+def test_cuts_that_gain_bytes_do_not_exhaust_patience(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(after=2000) for _ in range(8)]
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+def test_next_process_goes_on_where_the_last_gave_up(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(after=5000), *[Fault(after=0) for _ in range(3)]]
+    with pytest.raises(KaggleError, match=r"ended after 5000 of \d+ bytes.*run again to go on"):
+        fetch_case(3, raw, client=client)
+    kaggle.seen.clear()
+    volume, _ = fetch_case(3, raw, client=KaggleClient(patience=PATIENCE))
+    assert volume.read_bytes() == nifti(3)
+    assert kaggle.gets(VOLUME) == [("GET", VOLUME, "bytes=5000-")]
+
+
+def test_file_changed_on_the_server_is_not_mixed(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(after=5000), *[Fault(after=0) for _ in range(3)]]
+    with pytest.raises(KaggleError, match="run again"):
+        fetch_case(3, raw, client=client)
+    kaggle.sets[FIRST][VOLUME] = nifti(99)
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(99)
+
+
+def test_shorter_file_on_the_server_starts_afresh(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(after=30000), *[Fault(after=0) for _ in range(3)]]
+    with pytest.raises(KaggleError, match="run again"):
+        fetch_case(3, raw, client=client)
+    kaggle.sets[FIRST][VOLUME] = nifti(99, (40, 48, 2))
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(99, (40, 48, 2))
+
+
+def test_server_without_ranges_or_identity_is_survived(kaggle, client, raw):
+    kaggle.with_etag = kaggle.with_md5 = False
+    kaggle.storage_faults[VOLUME] = [Fault(after=5000), Fault(ignore_range=True, after=9000)]
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+    assert [r for *_, r in kaggle.gets(VOLUME)] == ["", "", ""]
+
+
+def test_ignored_range_starts_afresh(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(after=5000), Fault(ignore_range=True)]
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+def test_silent_connection_counts_as_cut(kaggle, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(after=5000, stall=True)]
+    client = KaggleClient(patience=Patience(3, 0.0, 0.0, timeout_s=0.2))
+    begun = time.monotonic()
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+    assert time.monotonic() - begun < 2.5
+
+
+def test_answer_without_length_is_accepted(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(no_length=True)]
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+@pytest.mark.parametrize("announced", [10_000, 90_000])
+def test_wrong_length_is_fetched_again(kaggle, client, raw, announced):
+    kaggle.storage_faults[VOLUME] = [Fault(announce=announced)]
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+@pytest.mark.parametrize("announced", [10_000, 90_000])
+def test_length_that_stays_wrong_is_given_up(kaggle, client, raw, announced):
+    kaggle.with_md5 = False
+    kaggle.storage_faults[VOLUME] = [Fault(announce=announced) for _ in range(20)]
+    with pytest.raises(KaggleError, match=r"volume-3.nii.*run again"):
+        fetch_case(3, raw, client=client)
+    assert not list(raw.rglob("volume-3.nii"))
+
+
+def test_garbled_bytes_are_fetched_again(kaggle, client, raw, caplog):
+    kaggle.storage_faults[VOLUME] = [Fault(garbled=True)]
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+    assert "checksum" in caplog.text
+
+
+def test_garbled_zip_is_fetched_again_without_a_checksum(kaggle, client, raw, caplog):
+    kaggle.with_md5 = False
+    kaggle.sets[FIRST][VOLUME] = zipped(**{"volume-3.nii": nifti(3)})
+    kaggle.storage_faults[VOLUME] = [Fault(garbled=True)]
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+    assert "in the zip is broken" in caplog.text
+
+
+def test_web_page_instead_of_a_volume_is_refused(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(body=b"<html>" + b" " * 500) for _ in range(3)]
+    with pytest.raises(FileUnavailable, match=r"volume-3.nii.*web page"):
+        fetch_case(3, raw, client=client)
+    assert files_below(raw) == []
+
+
+# --- refusals -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "words", "attempts"),
+    [
+        (401, "make a new token at https://www.kaggle.com/settings", 1),
+        (403, f"open https://www.kaggle.com/datasets/{FIRST} while signed in, accept its terms", 1),
+        (404, "it is not there under this name", 1),
+        (418, f"see https://www.kaggle.com/datasets/{FIRST}", 1),
+        (429, "too many requests, wait some minutes and run again", PATIENCE.tries),
+        (500, "its server failed, run again later", PATIENCE.tries),
+    ],
+)
+@pytest.mark.parametrize("place", ["listing", "download", "storage", "hidden"])
+def test_refusal_says_what_to_do(kaggle, client, raw, caplog, status, words, attempts, place):
+    caplog.set_level(logging.DEBUG, "lits_helpers")
+    faults = [Fault(status=status, hidden=place == "hidden") for _ in range(attempts)]
+    service = "ListDatasetFiles" if place == "listing" else "DownloadDataset"
+    if place == "storage":
+        kaggle.storage_faults[VOLUME] = faults
+    else:
+        kaggle.api_faults[service] = faults
+    with pytest.raises(KaggleError) as caught:
+        fetch_case(3, raw, client=client)
+    assert words in str(caught.value)
+    assert not any(kaggle.api_faults.values())
+    assert not any(kaggle.storage_faults.values())
+    told = "".join(traceback.format_exception(caught.value)) + caplog.text
+    assert not any(secret in told for secret in (TOKEN, SIGNATURE))
+
+
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_passing_refusal_is_waited_out(kaggle, client, raw, status):
+    kaggle.api_faults["DownloadDataset"] = [Fault(status=status), Fault(status=status)]
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+def test_waits_double_and_heed_the_server_within_bounds():
+    patience = Patience(first_wait_s=1.0, longest_wait_s=20.0)
+    assert [patience.wait_s(n) for n in range(6)] == [1, 2, 4, 8, 16, 20]
+    assert patience.wait_s(0, asked_s=7.0) == 7.0
+    assert patience.wait_s(0, asked_s=3600.0) == 20.0
+
+
+def test_retry_after_is_heeded(kaggle, raw):
+    kaggle.api_faults["DownloadDataset"] = [Fault(status=429, retry_after=0.3)]
+    client = KaggleClient(patience=Patience(3, 0.0, 1.0, 5.0))
+    begun = time.monotonic()
+    fetch_case(3, raw, client=client)
+    assert time.monotonic() - begun >= 0.3
+
+
+def test_no_network_says_so_without_the_address(client, raw):
+    point_client_at("http://127.0.0.1:9")  # nothing listens there
+    with pytest.raises(KaggleError, match=r"no connection to Kaggle.*check the network"):
+        fetch_case(3, raw, client=client)
+
+
+def test_one_stubborn_file_does_not_stop_the_others(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(status=500) for _ in range(PATIENCE.tries)]
+    seen = []
+    failed = fetch_cases([3, 60], raw, lambda *pair: seen.append(pair[0].name), client=client)
+    assert seen == ["volume-60.nii"]
+    assert list(failed) == [3]
+    fetch_cases([3], raw, lambda *pair: seen.append(pair[0].name), client=client)
+    assert seen[1:] == ["volume-3.nii"]
+    assert files_below(raw) == []
+
+
+def test_two_stubborn_cases_in_a_row_end_the_run(kaggle, client, raw):
+    kaggle.storage_faults["*"] = [Fault(status=500) for _ in range(2 * PATIENCE.tries)]
+    with pytest.raises(KaggleError, match=r"500.*run again later"):
+        fetch_cases([3, 60], raw, lambda *_: None, client=client)
+
+
+def test_unreadable_listing_is_asked_for_again_then_named(kaggle, client, raw):
+    kaggle.api_faults["ListDatasetFiles"] = [Fault(body=b"<html>") for _ in range(3)]
+    with pytest.raises(KaggleError, match=r"unreadable: a proxy or sign-in page"):
+        fetch_case(3, raw, client=client)
+
+
+def test_missing_case_is_left_out_and_the_others_go_on(kaggle, client, raw):
+    del kaggle.sets[FIRST][LABELS]
+    seen = []
+    failed = fetch_cases([3, 60], raw, lambda *pair: seen.append(pair[0].name), client=client)
+    assert seen == ["volume-60.nii"]
+    assert "Kaggle does not list segmentation-3.nii" in failed[3]
+
+
+def test_case_numbers_out_of_range_are_named(raw):
+    with pytest.raises(ValueError, match=r"cases 0\.\.130, got 131, 200"):
+        plan_download([3, 131, 200], raw)
