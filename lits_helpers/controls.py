@@ -17,7 +17,9 @@ class Controls:
         self._make_view(cases)
         self._make_layers()
         self._make_point()
-        self.image = widgets.Image(format="jpeg")
+        self.image = widgets.Image(
+            format="jpeg", layout={"align_self": "flex-start", "max_width": "100%"}
+        )
         self.legend, self.readout, self.scores, self.message = (widgets.HTML() for _ in range(4))
         self.box = self._arranged(len(cases) > 1)
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .pixels import window_to_uint8
 from .planes import picture_shape
 
 WINDOWS = {  # HU (low, high), the usual radiological presets
@@ -138,14 +139,12 @@ def encode(rgb: np.ndarray, format: str = "jpeg", quality: int = 88) -> bytes:
 
 def to_grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     """Map `window` (low, high) to 0..255, clipping the rest; (H, W) of any number type -> uint8."""
+    if image.dtype == np.int16:
+        return window_to_uint8(image, window)
     low, high = window
-    whole = float(low).is_integer() and float(high).is_integer()
-    if image.dtype == np.int16 and whole:  # clipping integers is ten times quicker
-        image = np.clip(image, max(int(low), -32768), min(int(high), 32767))
-    else:
-        image = np.clip(image.astype(np.float32), low, high)
     scale = 255.0 / (high - low)
-    return cv2.convertScaleAbs(image, alpha=scale, beta=-low * scale)
+    clipped = np.clip(image.astype(np.float32), low, high)
+    return cv2.convertScaleAbs(clipped, alpha=scale, beta=-low * scale)
 
 
 def color_of(name: str) -> tuple[int, int, int]:

@@ -292,7 +292,7 @@ def case_summary(case: BrowsedCase, listed: int = 12) -> str:
         scores = [f"{it} {case.case_dice(it):.3f}" for it in STRUCTURES]
         parts.append("Dice of the case: " + ", ".join(scores))
     if case.layers:
-        parts.append(f"{len(case.lesions)} lesions")
+        parts.append(f"lesions: {len(case.lesions)}")
     if case.lesions and case.trusted:
         sizes = ", ".join(f"{lesion.diameter_mm:.0f}" for lesion in case.lesions[:listed])
         parts.append(f"diameters {sizes}{' ...' if len(case.lesions) > listed else ''} mm")

@@ -1,0 +1,306 @@
+"""Drawing, figures and surfaces: hand-drawn masks, expectations counted by eye."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+from PIL import Image
+
+from lits_helpers import curves, figures, planes, surface3d
+from lits_helpers.drawing import (
+    BLUE,
+    LAYER_COLORS,
+    ORANGE,
+    SKY,
+    Layer,
+    encode,
+    error_layers,
+    label_layers,
+    render_slice,
+)
+from lits_helpers.figures import montage, montage_image, save_figure, seven_panels
+from lits_helpers.pixels import window_to_uint8
+
+SHAPE, SPACING_MM = (12, 40, 48), (5.0, 0.7, 0.8)
+
+
+def block(top=5, left=8, height=15, width=22, shape=SHAPE[1:]) -> np.ndarray:
+    mask = np.zeros(shape, bool)
+    mask[top : top + height, left : left + width] = True
+    return mask
+
+
+def pixels_of(picture: np.ndarray, color) -> np.ndarray:
+    return (picture == np.array(color)).all(axis=2)
+
+
+def labeled_volume() -> tuple[np.ndarray, np.ndarray]:
+    """A CT and labels: liver on the image's left (the patient's right), a tumor near its front."""
+    hu = np.random.default_rng(0).integers(-50, 150, SHAPE).astype(np.int16)
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3:9, 10:30, 6:26] = 1
+    labels[5:8, 12:18, 8:15] = 2
+    return hu, labels
+
+
+def row(case="0", **values) -> dict:
+    sizes = {"liver_size_reference": 900, "liver_size_prediction": 1000}
+    sizes |= {"tumor_size_reference": 90, "tumor_size_prediction": 80}
+    return {"case": case, "liver_dice": 0.9, "tumor_dice": 0.5} | sizes | values
+
+
+def test_gray_values_are_those_of_the_png_export():
+    hu = np.arange(-300, 420, dtype=np.int16).reshape(18, 40)
+    drawn = render_slice(hu, window=(-200, 300))
+    assert np.array_equal(drawn, np.repeat(window_to_uint8(hu, (-200, 300))[..., None], 3, axis=2))
+
+
+def test_a_float_image_in_0_to_1_is_drawn_with_that_window():
+    image = np.array([[0.0, 0.5, 1.0], [2.0, -1.0, 0.25]])
+    assert render_slice(image, window=(0, 1))[..., 0].tolist() == [[0, 128, 255], [255, 0, 64]]
+
+
+def test_an_outline_is_the_outermost_pixels_of_the_mask():
+    mask = block(height=4, width=6)
+    drawn = pixels_of(render_slice(np.zeros(SHAPE[1:], np.int16), layers={"reference": mask}), SKY)
+    assert drawn.sum() == 2 * 6 + 2 * 2
+    assert not drawn[6:8, 9:13].any()
+    assert not (drawn & ~mask).any()
+
+
+@pytest.mark.parametrize("zoom", [2, 3, 2.6, 7.3])
+def test_an_outline_lies_on_the_mask_border_at_any_zoom(zoom):
+    mask = block() & ~block(9, 14, 3, 5)
+    drawn = render_slice(np.zeros(SHAPE[1:], np.int16), layers={"reference": mask}, zoom=zoom)
+    rows, columns = (
+        np.minimum(((np.arange(n) + 0.5) * old / n).astype(int), old - 1)
+        for n, old in zip(drawn.shape, mask.shape, strict=False)
+    )
+    enlarged = mask[np.ix_(rows, columns)]
+    padded = np.pad(enlarged, 1)
+    inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
+    assert np.array_equal(pixels_of(drawn, SKY), enlarged & ~inner)
+
+
+def test_an_outline_is_cut_where_the_mask_leaves_the_picture():
+    mask = block()
+    drawn = render_slice(
+        np.zeros(SHAPE[1:], np.int16), layers={"reference": mask}, box=(10, 0, 20, 20)
+    )
+    outline = pixels_of(drawn, SKY)
+    assert outline[:10, 8].all()  # the left border of the block
+    assert not outline[0, 9:].any()  # the block goes on above
+    assert outline[9, 8:].all()
+
+
+def test_coinciding_outlines_show_both_colors():
+    layers = {"reference": block(), "prediction": block()}
+    drawn = render_slice(np.zeros(SHAPE[1:], np.int16), layers=layers)
+    counts = [pixels_of(drawn, color).sum() for color in (SKY, ORANGE)]
+    assert sum(counts) == 2 * 22 + 2 * 13
+    assert min(counts) > 20
+
+
+def test_a_fill_mixes_color_and_gray_by_its_opacity():
+    hu = np.full(SHAPE[1:], 50, np.int16)
+    layers = {"x": Layer(block(), (200, 100, 0), "fill", 0.25)}
+    drawn = render_slice(hu, window=(0, 100), layers=layers)
+    assert drawn[6, 9].tolist() == [146, 121, 96]  # 128 * 0.75 + color * 0.25
+    assert drawn[0, 0].tolist() == [128, 128, 128]
+
+
+def test_rows_twice_as_thick_make_the_picture_twice_as_high():
+    hu = np.zeros((10, 30), np.int16)
+    assert render_slice(hu, spacing_mm=(5.0, 2.5)).shape == (20, 30, 3)
+    assert render_slice(hu, spacing_mm=(2.5, 5.0), zoom=2).shape == (20, 120, 3)
+
+
+def test_the_scale_bar_has_its_length():
+    drawn = render_slice(
+        np.full((300, 300), -1000, np.int16), spacing_mm=(0.5, 0.5), scale_bar=True
+    )
+    white = pixels_of(drawn, (255, 255, 255))
+    assert white.sum(axis=1).max() == 50 / 0.5  # the longest round length within a third of 150 mm
+
+
+def test_colors_stay_apart_for_color_blind_readers():
+    # Source: Vienot, Brettel, Mollon 1999, deuteranopia, on linear RGB.
+    matrix = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
+    groups = [
+        [n for n in LAYER_COLORS if len(n.split()) == 2 and n.split()[1] in ("liver", "tumor")]
+    ]
+    groups += [["false positive", "false negative"], ["reference", "prediction"]]
+    for names in groups:
+        seen = {
+            n: 255 * np.clip((np.array(LAYER_COLORS[n]) / 255) ** 2.2 @ matrix.T, 0, 1) ** (1 / 2.2)
+            for n in names
+        }
+        pairs = [(a, b) for a in names for b in names if a < b]
+        for a, b in pairs:
+            assert np.linalg.norm(seen[a] - seen[b]) > 40, (a, b)
+
+
+def test_errors_are_what_only_one_of_the_masks_holds():
+    prediction, reference = block(left=8), block(left=10)
+    layers = error_layers(prediction, reference)
+    assert layers["false positive"].mask.sum() == layers["false negative"].mask.sum() == 2 * 15
+    assert layers["false positive"].mask[5:20, 8:10].all()
+
+
+def test_the_liver_layer_holds_the_tumor():
+    _, labels = labeled_volume()
+    layers = label_layers("reference", labels[6])
+    assert layers["reference liver"].mask.sum() == 20 * 20
+    assert layers["reference tumor"].mask.sum() == 6 * 7
+
+
+def test_png_returns_the_picture_and_jpeg_is_smaller():
+    hu, labels = labeled_volume()
+    picture = render_slice(hu[6], layers=label_layers("reference", labels[6]), zoom=4)
+    png, jpeg = encode(picture, "png"), encode(picture)
+    assert np.array_equal(np.array(Image.open(io.BytesIO(png))), picture)
+    back = np.array(Image.open(io.BytesIO(jpeg))).astype(int)
+    assert np.abs(back - picture).mean() < 6
+    assert len(jpeg) < len(png)
+
+
+def test_planes_are_views_with_the_head_up_and_the_right_on_the_left():
+    volume = np.arange(np.prod(SHAPE)).reshape(SHAPE)
+    assert planes.plane(volume, "axial", 3)[4, 5] == volume[3, 4, 5]
+    assert planes.plane(volume, "coronal", 4)[0, 5] == volume[11, 4, 5]
+    assert planes.plane(volume, "sagittal", 5)[11, 4] == volume[0, 4, 5]
+    assert all(np.shares_memory(planes.plane(volume, name, 0), volume) for name in planes.PLANES)
+    assert planes.plane_spacing(SPACING_MM, "coronal") == (5.0, 0.8)
+    assert planes.plane_spacing(SPACING_MM, "sagittal") == (5.0, 0.7)
+
+
+def test_seven_panels_hold_seven_pictures_and_a_key():
+    hu, labels = labeled_volume()
+    figure = seven_panels(hu[6], np.roll(labels[6], 2, 0), labels[6], spacing_mm=SPACING_MM[1:])
+    pictures = [axis for axis in figure.axes if axis.images]
+    assert len(pictures) == 7
+    assert "Dice of the tumor in this slice: 0.667" in figure.axes[7].texts[0].get_text()
+    shape = pictures[0].images[0].get_array().shape
+    assert shape[0] / shape[1] == pytest.approx(
+        28 * 0.7 / (26 * 0.8), rel=0.05
+    )  # the liver, not all
+
+
+def test_seven_panels_of_a_slice_without_labels():
+    hu = labeled_volume()[0][0]
+    nothing = np.zeros(SHAPE[1:], np.uint8)
+    assert isinstance(seven_panels(hu, nothing, nothing), Figure)
+
+
+def test_a_montage_spreads_over_the_labeled_slices():
+    hu, labels = labeled_volume()
+    assert figures.spread_slices(hu, {"reference": labels}, 4) == [3, 5, 6, 8]
+    assert figures.spread_slices(hu, None, 3) == [0, 6, 11]
+    assert figures.spread_slices(hu, {"reference": labels}, 99) == [3, 4, 5, 6, 7, 8]
+
+
+def test_a_montage_has_a_tile_for_each_slice():
+    hu, labels = labeled_volume()
+    wide = montage_image(hu, {"reference": labels}, slices=[3, 4, 5], columns=3)
+    high = montage_image(hu, {"reference": labels}, slices=[3, 4, 5], columns=1)
+    assert wide.shape[1] > 2.9 * high.shape[1]
+    assert high.shape[0] > 2.9 * wide.shape[0]
+    assert isinstance(montage(hu, {"reference": labels}), Figure)
+
+
+def test_figures_are_opaque_and_saved_the_same_each_time(tmp_path):
+    figure = curves.plot_history([{"epoch": 1, "loss": 1.0, "validation_dice": 0.5}])
+    first = save_figure(figure, tmp_path / "new" / "a.png").read_bytes()
+    assert first == save_figure(figure, tmp_path / "b.png").read_bytes()
+    image = cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED)
+    assert image.shape[2] == 3 or (image[..., 3] == 255).all()
+    assert image[0, 0, :3].tolist() == [255, 255, 255]
+    assert figure._repr_png_().startswith(b"\x89PNG")
+
+
+def test_the_best_epoch_is_marked_even_after_epochs_without_a_score():
+    scores = [None, 0.4, 0.8, float("nan"), 0.6]
+    history = [
+        {"epoch": k, "g_loss": 1 / k, "validation_dice": it} for k, it in enumerate(scores, 1)
+    ]
+    axis = curves.plot_history(history).axes[1]
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["best: epoch 3, 0.800"]
+
+
+def test_tumor_dice_counts_only_cases_with_tumor():
+    rows = [row("0"), row("1", tumor_size_reference=0, tumor_dice=1.0), row("2", tumor_dice=0.7)]
+    legend = curves.plot_dice_per_case(rows).axes[0].get_legend()
+    texts = [text.get_text() for text in legend.get_texts()]
+    assert texts == ["liver, mean 0.900 of 3", "tumor, mean 0.600 of 2"]
+
+
+def test_volumes_are_in_ml_where_the_voxel_is_known():
+    rows = [row("0", voxel_mm3=500.0), row("1", voxel_mm3=None)]
+    axes = curves.plot_volume_agreement(rows).axes
+    assert axes[0].lines[0].get_xdata().tolist() == [450.0]
+    assert "(ml)" in axes[1].get_xlabel()
+    assert "(voxels)" in curves.plot_volume_agreement([row()]).axes[0].get_xlabel()
+
+
+def test_recall_by_size_pools_the_cases():
+    rows = [
+        row(lesion_small_tp_0=1, lesion_small_fn_0=2, lesion_large_tp_0=3, lesion_large_fn_0=0),
+        row(lesion_small_tp_0=0, lesion_small_fn_0=1, lesion_large_tp_0=None),
+    ]
+    axis = curves.plot_recall_by_size(rows).axes[0]
+    assert [text.get_text() for text in axis.texts] == ["1 of 4", "no lesion", "3 of 3"]
+    assert [bar.get_height() for bar in axis.patches] == [0.25, 0.0, 1.0]
+
+
+def test_a_mesh_encloses_the_volume_of_its_mask():
+    mask = np.zeros((30, 60, 50), bool)
+    mask[0:20, 10:50, 5:35] = True  # it touches the first slice
+    spacing = (2.0, 0.7, 0.8)
+    mesh = surface3d.make_mesh(mask, spacing, step_mm=1.5)
+    a, b, c = (mesh.points[mesh.triangles[:, k]].astype(float) for k in range(3))
+    volume = abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6
+    assert volume == pytest.approx(20 * 40 * 30 * np.prod(spacing), rel=0.06)
+    middles = (a + b + c) / 3 - [19.0, 29.5 * 0.7, 19.5 * 0.8]
+    outward = np.einsum("ij,ij->i", mesh.normals[mesh.triangles[:, 0]], middles)
+    assert (outward > 0).mean() > 0.95
+
+
+def test_a_turntable_starts_at_the_front_and_shows_the_tumor():
+    _, labels = labeled_volume()
+    labels[:, :, 30:] = 0
+    front, back = surface3d.render_turns(labels, SPACING_MM, [0, 180], size=80)
+    assert front.shape == (80, 80, 3)
+    red = [(it[..., 0].astype(int) - it[..., 2] > 20) for it in (front, back)]
+    assert np.argwhere(red[0])[:, 1].mean() < 40 < np.argwhere(red[1])[:, 1].mean()
+
+
+def test_a_turntable_is_a_gif_that_turns():
+    _, labels = labeled_volume()
+    picture = Image.open(io.BytesIO(surface3d.turntable(labels, SPACING_MM, frames=5, size=60)))
+    assert (picture.format, picture.n_frames, picture.size) == ("GIF", 5, (60, 60))
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: render_slice(np.zeros((1, 4, 4), np.int16)), r"must be \(H, W\)"),
+        (lambda: render_slice(np.zeros((4, 4)), window=(3, 3)), "low < high"),
+        (lambda: render_slice(np.zeros((4, 4)), layers={"a": np.ones((4, 5))}), "layer 'a'"),
+        (lambda: render_slice(np.zeros((4, 4)), box=(0, 0, 5, 4)), "must lie in"),
+        (lambda: Layer(np.ones((4, 4)), BLUE, "dotted"), '"outline" or "fill"'),
+        (lambda: Layer(np.ones((4, 4)), BLUE, opacity=2), r"0\.\.1"),
+        (lambda: encode(np.zeros((4, 4, 3), np.uint8), "gif"), '"jpeg" or "png"'),
+        (lambda: planes.plane(np.zeros(SHAPE), "oblique", 0), "axial, coronal, sagittal"),
+        (lambda: figures.label_mask(np.zeros((4, 4)), "spleen"), '"liver" or "tumor"'),
+        (lambda: curves.plot_history([]), "train for an epoch first"),
+        (lambda: curves.plot_history([{"epoch": 1}]), "no 'validation_dice'"),
+        (lambda: curves.plot_dice_per_case([]), "evaluate at least one case"),
+        (lambda: surface3d.turntable(np.zeros(SHAPE, np.uint8), SPACING_MM), "no surface"),
+        (lambda: save_figure(Figure(), "a.pdf"), "saved as .png"),
+    ],
+)
+def test_errors_say_what_is_wrong(call, words):
+    with pytest.raises(ValueError, match=words):
+        call()
