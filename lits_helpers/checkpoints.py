@@ -295,8 +295,7 @@ def require_same(state: Mapping, wanted: Mapping, where: str) -> None:
 
     Args:
         state: a training state.
-        wanted: system, recipe, seed, training_ids, validation_ids, precision of the training that
-            is asked for.
+        wanted: system, recipe, seed, training_ids and validation_ids of the training asked for.
         where: the state's file, for the message.
 
     Raises:
@@ -318,9 +317,8 @@ def _differences(state: Mapping, wanted: Mapping):
         before, now = state["recipe"].get(key), wanted["recipe"].get(key)
         if _plain(before) != _plain(now):
             yield f"recipe.{key} was {before}, now {now}"
-    for key in ("seed", "precision"):
-        if key in wanted and state.get(key) != wanted[key]:
-            yield f"{key} was {state.get(key)}, now {wanted[key]}"
+    if state["seed"] != wanted["seed"]:
+        yield f"seed was {state['seed']}, now {wanted['seed']}"
     for key in ("training_ids", "validation_ids"):
         yield from _id_differences(key, set(state[key]), set(wanted[key]))
 

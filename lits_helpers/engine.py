@@ -86,8 +86,7 @@ class Trainer:
         training, validation: caches of the two parts of the split.
         recipe: the setting.
         folder: where it is recorded.
-        identity: what a state must agree with to be continued: system, recipe, seed, ids,
-            precision.
+        identity: what every checkpoint states: system, recipe, seed, ids, precision, version.
         precision: mixed precision.
         ranks: the processes that train together.
         watch: the clock, with its limit.
@@ -126,7 +125,8 @@ class Trainer:
             while self.at.epoch <= self.recipe.epochs and not self._stopping(request):
                 if self._steps(request, bar):
                     self._end_epoch(bar)
-        self._leave(request)
+            self._leave()
+        request.obey()
         return self.history
 
     def _bar(self) -> tqdm:
@@ -163,10 +163,10 @@ class Trainer:
                 self._look(bar)
                 looked = now
             wish = self._wish(request)
-            if wish:
-                self.save(mirror=wish == STOP)
             if wish == STOP:
                 return False
+            if wish == SAVE:
+                self.save(mirror=self.watch.mirror_due())
         return True
 
     def _step(self, batch: Tensor, steps: int) -> None:
@@ -299,28 +299,38 @@ class Trainer:
     def restore(self, state: Mapping) -> None:
         """Continue from a state that `save` wrote."""
         for name, part in self.system.parts.items():
-            part.load_state_dict(state["parts"][name])
+            if name != "scaler" or state["precision"] == self.precision.name:
+                part.load_state_dict(state["parts"][name])
         self.at = Position(**{name: state[name] for name in vars(self.at)})
         self.history = list(state["history"])
         self.folder.restore_best(state)
         if self.ranks.writes:  # the sums were added up over the ranks
             self.sums.copy_(state["sums"])
-        if state["world"] != self.ranks.world and self.ranks.writes:
-            logger.warning(
-                "resuming with %d processes what %d began: the same batches, but not the same bits",
-                self.ranks.world,
-                state["world"],
-            )
+        changes = {
+            "processes": (state["world"], self.ranks.world),
+            "precision": (state["precision"], self.precision.name),
+        }
+        for what, (before, now) in changes.items():
+            if before != now and self.ranks.writes:
+                logger.warning(
+                    "resuming with %s %s instead of %s: the same batches, but not the same bits",
+                    what,
+                    now,
+                    before,
+                )
 
-    def _leave(self, request: StopRequest) -> None:
-        if self.at.epoch > self.recipe.epochs:
-            if self.ranks.writes:
-                self.folder.draw_curve(self.history)
-                self.folder.close()
-        elif self.ranks.writes:
+    def _leave(self) -> None:
+        """Save what a stop left unsaved, or draw the last curve."""
+        if self.at.epoch <= self.recipe.epochs:
+            self.save(mirror=True)
+        if not self.ranks.writes:
+            return
+        if self.at.epoch <= self.recipe.epochs:
             logger.warning(
                 "stopped in epoch %d of %d and saved: start the same training again to resume",
                 self.at.epoch,
                 self.recipe.epochs,
             )
-        request.obey()
+        elif self.history:
+            self.folder.draw_curve(self.history)
+        self.folder.close()
