@@ -64,9 +64,7 @@ class Controls:
     def _make_layers(self) -> None:
         self.shown = {}  # layer name -> checkbox
         self.layer_box = widgets.HBox()
-        self.style = widgets.ToggleButtons(
-            options=["outline", "fill"], style={"button_width": "60px"}
-        )
+        self.style = widgets.Dropdown(options=["outline", "fill"], description="layers as")
         self.opacity = widgets.FloatSlider(value=0.4, max=1, step=0.05, description="opacity")
         self.errors = widgets.Dropdown(options=["off", *STRUCTURES], description="error map")
         self.beside = widgets.Checkbox(description="side by side", indent=False)
@@ -85,7 +83,8 @@ class Controls:
             [self.case, self.plane] if choice else [self.plane],
             [self.preset, self.window],
             [self.layer_box],
-            [self.style, self.opacity, self.errors, self.beside],
+            [self.style, self.opacity],
+            [self.errors, self.beside],
             [self.message],
             [self.image],
             [self.legend],

@@ -272,7 +272,7 @@ def _draw_edges(picture: np.ndarray, letters: tuple[str, str]) -> None:
 
 def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
     """Write over a picture, in place; `place` is the (column, row) of the text's lower left."""
-    size = min(max(picture.shape[0] / 1100, 0.35), 0.9)
+    size = min(max(picture.shape[0] / 1000, 0.4), 0.9)
     for color, thickness in ((0, 3), (255, 1)):  # white on a black rim reads on any tissue
         cv2.putText(
             picture,

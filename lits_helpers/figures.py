@@ -22,7 +22,7 @@ from .drawing import (
     label_layers,
     render_slice,
 )
-from .planes import EDGE_LETTERS, mask_box, picture_shape, plane_spacing
+from .planes import EDGE_LETTERS, mask_box, plane_spacing, zoom_to
 
 __all__ = [
     "LAYER_COLORS",
@@ -80,7 +80,7 @@ def seven_panels(
     _check_labels(hu, prediction, reference)
     panels = _panels(prediction, reference, structure)
     box = mask_box((prediction > 0) | (reference > 0))
-    zoom = PANEL_PIXELS / max(picture_shape(box[2:], spacing_mm, 1.0))
+    zoom = zoom_to(PANEL_PIXELS, box[2:], spacing_mm)
     options = {"spacing_mm": spacing_mm, "zoom": zoom, "box": box}
     blank, blank_window = np.zeros(hu.shape, np.uint8), (0, 255)
     figure = Picture(13, 7.2)
@@ -152,7 +152,7 @@ def montage_image(
     """
     slices = spread_slices(hu, layers, count) if slices is None else list(slices)
     spacing = spacing_mm and plane_spacing(spacing_mm, "axial")
-    zoom = TILE_PIXELS / max(picture_shape(hu.shape[1:], spacing, 1.0))
+    zoom = zoom_to(TILE_PIXELS, hu.shape[1:], spacing)
     tiles = [_tile(hu, layers or {}, k, window, spacing, zoom) for k in slices]
     columns = min(columns, len(tiles))
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)

@@ -27,10 +27,19 @@ def picture_shape(
     shape: tuple[int, int], spacing_mm: tuple[float, float] | None, zoom: float
 ) -> tuple[int, int]:
     """Return the (rows, columns) of a slice's picture, its aspect true to the spacing."""
+    return tuple(max(1, round(size * zoom)) for size in _sizes(shape, spacing_mm))
+
+
+def zoom_to(longer: float, shape: tuple[int, int], spacing_mm: tuple[float, float] | None) -> float:
+    """Return the zoom at which the picture of a slice is `longer` pixels on its longer side."""
+    return longer / max(_sizes(shape, spacing_mm))
+
+
+def _sizes(shape, spacing_mm) -> tuple[float, float]:
+    """Return the extents of a slice in pixels of its finer axis."""
     row_mm, column_mm = spacing_mm or (1.0, 1.0)
     unit = min(row_mm, column_mm)
-    sizes = shape[0] * row_mm / unit * zoom, shape[1] * column_mm / unit * zoom
-    return tuple(max(1, round(size)) for size in sizes)
+    return shape[0] * row_mm / unit, shape[1] * column_mm / unit
 
 
 def mask_box(mask: np.ndarray, margin: float = 0.15) -> tuple[int, int, int, int]:

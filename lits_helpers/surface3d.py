@@ -63,7 +63,7 @@ def turntable(
     size: int = 320,
     seconds: float = 4.0,
 ) -> bytes:
-    """Return an animated GIF of the translucent liver and its tumors, turning about the body's axis.
+    """Return an animated GIF of the translucent liver and its tumors, turning on the body's axis.
 
     It starts with the view from the front, the patient's right on the left.
 

@@ -24,9 +24,10 @@ from .drawing import (
     render_slice,
 )
 from .figures import montage_image
-from .planes import EDGE_LETTERS, PLANES, picture_shape, plane, plane_spacing
+from .planes import EDGE_LETTERS, PLANES, plane, plane_spacing, zoom_to
 
 FRAME = 512  # longer side of the picture, pixels
+EMPTY = encode(np.full((64, FRAME), 128, np.uint8))  # shown while there is no case
 SIDE_BY_SIDE = 0.75  # of it when several stand side by side
 
 
@@ -159,14 +160,17 @@ class SliceViewer:
 
     def _open(self) -> None:
         """Open the chosen case; the former is let go first: two could fill the memory."""
-        self.case, self.controls.image.value = None, b""
-        entry = self.cases[self.controls.case.value]
+        self.case, controls = None, self.controls
+        controls.image.value = EMPTY
+        for text in (controls.legend, controls.readout, controls.scores):
+            text.value = ""
+        entry = self.cases[controls.case.value]
         volume, layers = entry() if callable(entry) else entry
         trusted = getattr(getattr(volume, "geometry", None), "spacing_trusted", True)
         self.case = BrowsedCase(volume.hu, volume.spacing_mm, layers or {}, trusted)
         self._offer_layers()
         self._fit_controls()
-        self.controls.scores.value = html.escape(case_summary(self.case))
+        controls.scores.value = html.escape(case_summary(self.case))
 
     def _opened(self) -> BrowsedCase:
         if self.case is None:
@@ -253,7 +257,7 @@ class SliceViewer:
             window=controls.window.value,
             layers=layers,
             spacing_mm=spacing,
-            zoom=controls.zoom.value * frame / max(picture_shape(hu.shape, spacing, 1.0)),
+            zoom=controls.zoom.value * zoom_to(frame, hu.shape, spacing),
             box=box,
             scale_bar=self.case.trusted,
             edges=EDGE_LETTERS[name],

@@ -1,0 +1,280 @@
+"""The slice viewer without a browser: what its controls do to the picture, and what it says."""
+
+import gc
+import weakref
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from lits_helpers.browsing import BrowsedCase, find_lesions
+from lits_helpers.drawing import WINDOWS
+from lits_helpers.viewer import SliceViewer
+
+SHAPE, SPACING_MM = (12, 40, 48), (5.0, 0.7, 0.8)
+
+
+def make_volume(trusted=True, seed=0):
+    hu = np.random.default_rng(seed).integers(-50, 150, SHAPE).astype(np.int16)
+    geometry = SimpleNamespace(spacing_trusted=trusted)
+    return SimpleNamespace(hu=hu, spacing_mm=SPACING_MM, geometry=geometry)
+
+
+def make_labels(shift=0) -> np.ndarray:
+    """Liver in slices 3..8; a large tumor in 5..7 and a single voxel in 4."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3:9, 10 + shift : 30 + shift, 6:26] = 1
+    labels[5:8, 12 + shift : 18 + shift, 8:15] = 2
+    labels[4, 25, 20] = 2
+    return labels
+
+
+def make_viewer(**options) -> SliceViewer:
+    layers = {"reference": make_labels(), "prediction": make_labels(1)}
+    return SliceViewer(make_volume(), layers, **options)
+
+
+def shown(viewer, control: str, value):
+    """Set a control as a front end does; return the pictures before and after."""
+    before = viewer.picture
+    widget = getattr(viewer.controls, control)
+    widget.value = value
+    assert viewer.controls.message.value == ""
+    return before, viewer.picture
+
+
+@pytest.mark.parametrize(
+    ("control", "value"),
+    [
+        ("slider", 4),
+        ("plane", "coronal"),
+        ("plane", "sagittal"),
+        ("preset", "bone"),
+        ("window", (0, 50)),
+        ("style", "fill"),
+        ("errors", "liver"),
+        ("errors", "tumor"),
+        ("beside", True),
+        ("marked", True),
+        ("zoom", 3.0),
+    ],
+)
+def test_each_control_changes_the_picture_with_one_frame(control, value):
+    viewer = make_viewer()
+    before, after = shown(viewer, control, value)
+    assert not np.array_equal(before, after)
+    assert viewer.frames_drawn == 2
+
+
+def test_each_layer_can_be_switched_off():
+    viewer = make_viewer()
+    names = [
+        f"{source} {it}" for source in ("reference", "prediction") for it in ("liver", "tumor")
+    ]
+    assert list(viewer.controls.shown) == names
+    for name in names:
+        before = viewer.picture
+        viewer.controls.shown[name].value = False
+        assert not np.array_equal(before, viewer.picture), name
+    assert (viewer.picture.max(axis=2) == viewer.picture.min(axis=2)).all()  # gray only
+    assert viewer.controls.legend.value == ""
+
+
+def test_opacity_acts_on_fills():
+    viewer = make_viewer()
+    viewer.controls.style.value = "fill"
+    before, after = shown(viewer, "opacity", 0.9)
+    middle = np.s_[200, 200]  # row 21, column 18: liver of both
+    gray = [it[middle].max() - it[middle].min() for it in (before, after)]
+    assert gray[1] > gray[0] + 50
+
+
+def test_the_picture_has_the_aspect_of_the_spacing():
+    viewer = make_viewer(frame=480)
+    assert viewer.picture.shape[:2] == (round(480 * 28 / 38.4), 480)
+    viewer.controls.plane.value = "coronal"
+    assert viewer.picture.shape[:2] == (480, round(480 * 38.4 / 60))
+    viewer.controls.plane.value = "sagittal"
+    assert viewer.picture.shape[:2] == (480, round(480 * 28 / 60))
+
+
+def test_a_plane_gives_the_controls_their_ranges():
+    viewer = make_viewer()
+    ranges = {}
+    for name in ("axial", "coronal", "sagittal"):
+        viewer.controls.plane.value = name
+        controls = viewer.controls
+        ranges[name] = controls.slider.max, controls.row.max, controls.column.max
+        assert controls.play.max == controls.slider.max
+    assert ranges == {"axial": (11, 39, 47), "coronal": (39, 11, 47), "sagittal": (47, 11, 39)}
+
+
+@pytest.mark.parametrize(
+    ("plane", "typed", "voxel"),
+    [
+        ("axial", (7, 13, 9), (7, 13, 9)),
+        ("coronal", (13, 4, 9), (7, 13, 9)),
+        ("sagittal", (9, 4, 13), (7, 13, 9)),
+    ],
+)
+def test_hu_and_labels_are_read_at_the_typed_place(plane, typed, voxel):
+    viewer = make_viewer()
+    viewer.controls.plane.value = plane
+    controls = viewer.controls
+    controls.slider.value, controls.row.value, controls.column.value = typed
+    text = controls.readout.value
+    assert f"HU {viewer.case.hu[voxel]} at voxel (z, y, x) = {voxel}" in text
+    assert "reference: tumor · prediction: tumor" in text
+
+
+def test_a_preset_sets_the_window_and_a_moved_window_is_nobodys_preset():
+    viewer = make_viewer()
+    viewer.controls.preset.value = "lung"
+    assert viewer.controls.window.value == WINDOWS["lung"]
+    viewer.controls.window.value = (-100, 100)
+    assert viewer.controls.preset.value == "own"
+
+
+def test_jumps_go_to_the_largest_the_next_and_the_worst():
+    viewer = make_viewer()
+    viewer.controls.plane.value = "coronal"
+    viewer.controls.to_largest.click()
+    assert viewer.controls.plane.value == "axial"
+    assert viewer._voxel() in [(z, y, 11) for z in (5,) for y in (14, 15)]
+    viewer.controls.to_next.click()
+    assert viewer._voxel() == (4, 25, 20)  # after the last comes the first
+    viewer.controls.to_next.click()
+    assert viewer.controls.slider.value == 5
+    worst = make_labels(1)
+    worst[8] = 0
+    viewer = SliceViewer(make_volume(), {"reference": make_labels(), "prediction": worst})
+    viewer.controls.to_worst.click()
+    assert viewer.controls.slider.value == 8
+
+
+def test_zoom_shows_the_part_around_the_typed_place():
+    viewer = make_viewer()
+    viewer.controls.row.value, viewer.controls.column.value = 39, 20
+    viewer.controls.zoom.value = 4
+    assert viewer._shown_box((40, 48)) == (30, 14, 10, 12)
+
+
+def test_scores_lesions_and_diameters_are_told():
+    viewer = make_viewer()
+    text = viewer.controls.scores.value
+    assert "Dice of the case: liver 0.950" in text  # 19 of 20 rows overlap
+    assert "lesions: 2 · diameters 7, 1 mm" in text
+    viewer.controls.slider.value = 6
+    assert "Dice of this slice: liver 0.950, tumor 0.833" in viewer.controls.readout.value
+    viewer.controls.slider.value = 0
+    assert "Dice of this slice: liver -, tumor -" in viewer.controls.readout.value
+
+
+def test_untrusted_spacing_gives_no_mm():
+    viewer = SliceViewer(make_volume(trusted=False), {"reference": make_labels()})
+    assert "diameters" not in viewer.controls.scores.value
+    assert "nothing in mm" in viewer.controls.scores.value
+
+
+def test_a_ct_without_labels_can_be_viewed():
+    viewer = SliceViewer(make_volume())
+    viewer.controls.slider.value = 3
+    assert viewer.controls.message.value == ""
+    assert viewer.controls.to_worst.disabled
+    assert viewer.controls.to_largest.disabled
+    viewer.controls.to_largest.click()
+    assert "no tumor to jump to" in viewer.controls.message.value
+
+
+def test_an_error_in_a_callback_is_shown_and_goes_with_the_next_success():
+    viewer = make_viewer()
+    viewer._readout = lambda *_: 1 / 0
+    viewer.controls.slider.value = 2
+    assert "ZeroDivisionError" in viewer.controls.message.value
+    del viewer._readout
+    viewer.controls.slider.value = 3
+    assert viewer.controls.message.value == ""
+
+
+def test_a_case_is_read_when_chosen_and_the_former_let_go():
+    read = []
+
+    def reader(name):
+        def read_case():
+            read.append(name)
+            return make_volume(seed=len(read)), {"reference": make_labels()}
+
+        return read_case
+
+    viewer = SliceViewer({"a": reader("a"), "b": reader("b")})
+    assert read == ["a"]
+    former = weakref.ref(viewer.case)
+    viewer.controls.case.value = "b"
+    gc.collect()
+    assert read == ["a", "b"]
+    assert former() is None
+
+
+def test_an_unreadable_case_shows_no_other_patients_picture():
+    def unreadable():
+        raise OSError("volume-9.nii <is truncated>")
+
+    viewer = SliceViewer({"a": (make_volume(), None), "b": unreadable})
+    picture = viewer.controls.image.value
+    viewer.controls.case.value = "b"
+    assert "volume-9.nii &lt;is truncated&gt;" in viewer.controls.message.value
+    assert viewer.controls.image.value != picture
+    viewer.controls.slider.value = 1
+    assert "case b could not be opened" in viewer.controls.message.value
+    viewer.controls.case.value = "a"
+    assert viewer.controls.message.value == ""
+
+
+def test_the_viewer_holds_views_of_volume_and_labels():
+    volume, labels = make_volume(), make_labels()
+    case = SliceViewer(volume, {"reference": labels}).case
+    assert np.shares_memory(case.hu, volume.hu)
+    assert np.shares_memory(case.layers["reference"], labels)
+
+
+def test_a_bool_mask_is_a_liver():
+    case = BrowsedCase(make_volume().hu, SPACING_MM, {"prediction": make_labels() > 0})
+    assert case.layers["prediction"].max() == 1
+    assert case.lesions == []
+
+
+def test_lesions_touch_by_faces_and_are_measured_within_a_slice():
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[2, 10, 10:14] = 2  # 4 pixels in a row
+    labels[3, 11, 14] = 2  # touches by a corner only
+    long, single = find_lesions(labels, SPACING_MM)
+    assert (long.voxels, single.voxels) == (4, 1)
+    assert long.diameter_mm == pytest.approx(np.hypot(4 * 0.8, 0.7))
+    assert single.center == (3, 11, 14)
+
+
+def test_a_fallback_picture_follows_the_viewer(monkeypatch):
+    shown = []
+    monkeypatch.setattr("lits_helpers.viewer.display", shown.append)
+    viewer = make_viewer()
+    viewer._ipython_display_()
+    assert shown[0] is viewer.controls.box
+    assert shown[1].data.startswith(b"\xff\xd8")
+
+
+@pytest.mark.parametrize(
+    ("layers", "words"),
+    [
+        ({"reference": np.zeros((12, 48, 40), np.uint8)}, "the volume's shape"),
+        ({"reference": np.full(SHAPE, 3, np.uint8)}, "labels 0, 1, 2"),
+        ({"reference": np.zeros(SHAPE, np.float32)}, "float32"),
+    ],
+)
+def test_labels_that_do_not_fit_are_refused(layers, words):
+    with pytest.raises(ValueError, match=words):
+        SliceViewer(make_volume(), layers)
+
+
+def test_no_case_is_refused():
+    with pytest.raises(ValueError, match="no case to show"):
+        SliceViewer({})
