@@ -151,7 +151,7 @@ class StridedCritic(_Critic):
         widths = (channels, width, 2 * width, 4 * width)
         self.layers = nn.ModuleList(
             nn.Sequential(
-                spectral_norm(nn.Conv2d(widths[i], widths[i + 1], 4, 2, 1)),
+                spectral_norm(nn.Conv2d(widths[i], widths[i + 1], 3, 2, 1)),
                 nn.LeakyReLU(0.2, inplace=True),
             )
             for i in range(3)
