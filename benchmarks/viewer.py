@@ -2,9 +2,9 @@
 
     python benchmarks/viewer.py [--slices 60] [--seed 0]
 
-Both show the same 512x512 slices with the outlines of two layers and produce the encoded picture that a
-notebook would send. matplotlib keeps its figure: new pixels with set_data, contours drawn anew, a PNG as
-its notebook backends send it. With LITS_REAL real CT is used, else a phantom.
+Both show the same 512x512 slices with the outlines of two layers and produce the encoded picture
+that a notebook would send. matplotlib keeps its figure: new pixels with set_data, contours drawn
+anew, a PNG as its notebook backends send it. With LITS_REAL real CT is used, else a phantom.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def timed(action, indices) -> tuple[np.ndarray, list[int]]:
 def main() -> None:
     """Print both sides and their ratio."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--slices", type=int, default=60)
+    parser.add_argument("--slices", type=int, default=60, help="at most")
     parser.add_argument("--seed", type=int, default=0, help="random seed of order and phantom")
     options = parser.parse_args()
     cv2.setNumThreads(1)
@@ -95,7 +95,7 @@ def main() -> None:
         return viewer.controls.image.value
 
     labeled = np.flatnonzero(layers["reference"].any(axis=(1, 2)))
-    indices = np.random.default_rng(options.seed).permutation(np.resize(labeled, options.slices))
+    indices = np.random.default_rng(options.seed).permutation(labeled)[: options.slices]
     timed(usual.show, indices[:3]), timed(move, indices[:3])
     ours, sizes = timed(move, indices)
     theirs, their_sizes = timed(usual.show, indices)

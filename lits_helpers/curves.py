@@ -4,13 +4,19 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import MaxNLocator
 
 from .canvas import Picture
 from .drawing import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 from .lesions import SIZE_CLASSES
 
-LOSSES = ("loss", "g_loss", "pixel_loss", "feature_loss", "critic_loss")
-LOSS_COLORS = (BLUE, BLUE, GREEN, PURPLE, ORANGE)
+LOSSES = {  # column of the history -> its name and color
+    "loss": ("loss", BLUE),
+    "g_loss": ("generator", BLUE),
+    "pixel_loss": ("pixel", GREEN),
+    "feature_loss": ("feature", PURPLE),
+    "critic_loss": ("critic", ORANGE),
+}
 STRUCTURE_COLORS = {"liver": BLUE, "tumor": VERMILION}
 
 
@@ -161,15 +167,19 @@ def _class_label(name: str) -> str:
 
 
 def _draw_losses(axis: Axes, epochs, history) -> None:
-    for key, color in zip(LOSSES, LOSS_COLORS, strict=True):
+    dot = "o" if len(epochs) < 12 else None  # a single epoch is no line
+    for key, (name, color) in LOSSES.items():
         values = column(history, key)
         if np.isfinite(values).any():
-            axis.plot(epochs, values, color=np.array(color) / 255, label=key.replace("_", " "))
+            axis.plot(
+                epochs, values, color=np.array(color) / 255, marker=dot, markersize=4, label=name
+            )
     lines = [line.get_ydata() for line in axis.lines]
     positive = [values[np.isfinite(values)] for values in lines]
     if positive and all((values > 0).all() for values in positive):
         axis.set_yscale("log")
     axis.set(xlabel="epoch", ylabel="loss (mean of the epoch)", title="Training loss")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _tidy(axis)
     if lines:
         axis.legend(frameon=False)
@@ -178,6 +188,7 @@ def _draw_losses(axis: Axes, epochs, history) -> None:
 def _draw_dice(axis: Axes, epochs, values) -> None:
     axis.plot(epochs, values, color=np.array(BLUE) / 255)
     axis.set(xlabel="epoch", ylabel="Dice", title="Validation Dice", ylim=(-0.02, 1.02))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     _tidy(axis)
     if np.isfinite(values).any():
         best = int(np.nanargmax(values))
@@ -194,5 +205,6 @@ def _need_rows(rows) -> None:
 
 
 def _tidy(axis: Axes) -> None:
+    axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
     axis.grid(color=np.array(SKY) / 255, alpha=0.25, linewidth=0.6)

@@ -21,6 +21,7 @@ from .drawing import (
     error_layers,
     label_layers,
     render_slice,
+    write_text,
 )
 from .planes import EDGE_LETTERS, mask_box, plane_spacing, zoom_to
 
@@ -46,7 +47,8 @@ __all__ = [
 ]
 
 PANEL_PIXELS = 480  # longer side of a panel's picture: sharp at the size it is printed
-TILE_PIXELS = 240
+TILE_PIXELS = 280
+TILE_GAP = 4
 
 
 def picture_of(rgb: np.ndarray, title: str = "") -> Picture:
@@ -139,7 +141,7 @@ def montage_image(
     count: int = 12,
     columns: int = 6,
 ) -> np.ndarray:
-    """Tile axial slices of a case into one picture.
+    """Tile axial slices of a case into one picture, each with its index, cut to what is labeled.
 
     Args:
         hu: (Z, Y, X) HU.
@@ -152,12 +154,14 @@ def montage_image(
     """
     slices = spread_slices(hu, layers, count) if slices is None else list(slices)
     spacing = spacing_mm and plane_spacing(spacing_mm, "axial")
-    zoom = zoom_to(TILE_PIXELS, hu.shape[1:], spacing)
-    tiles = [_tile(hu, layers or {}, k, window, spacing, zoom) for k in slices]
+    box = _common_box(hu, layers or {})
+    zoom = zoom_to(TILE_PIXELS, box[2:], spacing)
+    options = {"window": window, "spacing_mm": spacing, "zoom": zoom, "box": box}
+    tiles = [_tile(hu, layers or {}, k, options | {"scale_bar": k == slices[0]}) for k in slices]
     columns = min(columns, len(tiles))
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    return np.vstack(rows)
+    return np.vstack(rows)[:-TILE_GAP, :-TILE_GAP]
 
 
 def spread_slices(hu: np.ndarray, layers: Mapping[str, np.ndarray] | None, count: int) -> list[int]:
@@ -170,14 +174,21 @@ def spread_slices(hu: np.ndarray, layers: Mapping[str, np.ndarray] | None, count
     return candidates[np.round(chosen).astype(int)].tolist()
 
 
-def _tile(hu, layers, k: int, window, spacing, zoom: float) -> np.ndarray:
+def _tile(hu, layers, k: int, options: dict) -> np.ndarray:
     drawn = {}
     for source, labels in layers.items():
         drawn |= label_layers(source, labels[k])
-    tile = render_slice(
-        hu[k], window=window, layers=drawn, spacing_mm=spacing, zoom=zoom, scale_bar=k == 0
-    )
-    return tile
+    tile = render_slice(hu[k], layers=drawn, **options)
+    write_text(tile, str(k), (5, 16))
+    return np.pad(tile, ((0, TILE_GAP), (0, TILE_GAP), (0, 0)), constant_values=255)
+
+
+def _common_box(hu: np.ndarray, layers: Mapping[str, np.ndarray]) -> tuple[int, int, int, int]:
+    """Return the box (top, left, height, width) of all that is labeled, and a margin."""
+    flat = np.zeros(hu.shape[1:], bool)
+    for labels in layers.values():
+        flat |= labels.any(axis=0)
+    return mask_box(flat)
 
 
 def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict[str, Layer]]]:
@@ -192,7 +203,7 @@ def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict
         name: Layer(fill.mask, fill.color, "outline", thickness=2) for name, fill in fills.items()
     }
     within = {
-        "reference liver": Layer(reference >= 1, color_of("liver"), "outline", thickness=2),
+        "liver of the reference": Layer(reference >= 1, color_of("liver"), "outline", thickness=2),
         "tumor": Layer(prediction == 2, color_of("tumor"), "fill", 0.6),
     }
     return [
@@ -220,18 +231,19 @@ def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
 
 
 def _write_key(axis, panels, prediction, reference) -> None:
-    """Fill the eighth cell with the legend and this slice's Dice."""
+    """Fill the eighth cell with the legend, a line a color, and this slice's Dice."""
     axis.axis("off")
-    named = {}
+    names = {}
     for _, _, layers in panels:
-        named |= {name: layer.color for name, layer in layers.items()}
-    handles = [_swatch(name, color) for name, color in named.items()]
-    axis.legend(handles=handles, loc="upper center", frameon=False, fontsize=11)
-    lines = []
-    for name in ("liver", "tumor"):
+        for name, layer in layers.items():
+            names.setdefault(layer.color, {})[name] = None
+    handles = [_swatch(", ".join(it), color) for color, it in names.items()]
+    legend = axis.legend(handles=handles, loc="upper left", frameon=False, fontsize=10.5)
+    legend.set_in_layout(False)  # long names may pass the cell; the panels keep their places
+    for line, name in enumerate(("liver", "tumor")):
         score = dice(label_mask(prediction, name), label_mask(reference, name))
-        lines.append(f"Dice of the {name} in this slice: {score:.3f}")
-    axis.text(0.5, 0.12, "\n".join(lines), ha="center", transform=axis.transAxes, fontsize=11)
+        text = f"Dice of the {name} in this slice: {score:.3f}"
+        axis.text(0.04, 0.45 - 0.1 * line, text, transform=axis.transAxes, fontsize=11)
 
 
 def _check_labels(hu, prediction, reference) -> None:

@@ -1,6 +1,7 @@
 """Liver and tumors as surfaces: meshes by marching cubes, and a turntable that needs no GPU."""
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -98,7 +99,9 @@ def render_turns(
 
 
 def make_meshes(
-    labels: np.ndarray, spacing_mm: tuple[float, float, float]
+    labels: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    steps_mm: Mapping[str, float] = STEPS_MM,
 ) -> dict[str, Mesh | None]:
     """Return the meshes of "liver" and "tumor" of labels (Z, Y, X); the tumor's may be None.
 
@@ -108,7 +111,7 @@ def make_meshes(
     if not labels.any():
         raise ValueError("no surface: the labels hold neither liver nor tumor")
     return {
-        name: make_mesh(labels >= first, spacing_mm, STEPS_MM[name])
+        name: make_mesh(labels >= first, spacing_mm, steps_mm[name])
         for name, first in FIRST_LABEL.items()
     }
 

@@ -1,6 +1,10 @@
 """Drawing, figures and surfaces: hand-drawn masks, expectations counted by eye."""
 
+import base64
+import html
 import io
+import json
+import re
 
 import cv2
 import numpy as np
@@ -14,6 +18,7 @@ from lits_helpers.drawing import (
     LAYER_COLORS,
     ORANGE,
     SKY,
+    VERMILION,
     Layer,
     encode,
     error_layers,
@@ -22,6 +27,7 @@ from lits_helpers.drawing import (
 )
 from lits_helpers.figures import montage, montage_image, save_figure, seven_panels
 from lits_helpers.pixels import window_to_uint8
+from lits_helpers.surface_view import SurfaceView
 
 SHAPE, SPACING_MM = (12, 40, 48), (5.0, 0.7, 0.8)
 
@@ -181,7 +187,7 @@ def test_seven_panels_hold_seven_pictures_and_a_key():
     figure = seven_panels(hu[6], np.roll(labels[6], 2, 0), labels[6], spacing_mm=SPACING_MM[1:])
     pictures = [axis for axis in figure.axes if axis.images]
     assert len(pictures) == 7
-    assert "Dice of the tumor in this slice: 0.667" in figure.axes[7].texts[0].get_text()
+    assert "Dice of the tumor in this slice: 0.667" in figure.axes[7].texts[1].get_text()
     shape = pictures[0].images[0].get_array().shape
     assert shape[0] / shape[1] == pytest.approx(
         28 * 0.7 / (26 * 0.8), rel=0.05
@@ -304,3 +310,24 @@ def test_a_turntable_is_a_gif_that_turns():
 def test_errors_say_what_is_wrong(call, words):
     with pytest.raises(ValueError, match=words):
         call()
+
+
+def test_a_surface_to_turn_is_one_piece_of_html_without_addresses():
+    _, labels = labeled_volume()
+    page = SurfaceView(labels, SPACING_MM)._repr_html_()
+    assert "http" not in page
+    meshes = json.loads(html.unescape(re.search('data-meshes="([^"]+)"', page)[1]))
+    assert [mesh["color"] for mesh in meshes] == [list(VERMILION), list(SKY)]
+    for mesh in meshes:
+        points = np.frombuffer(base64.b64decode(mesh["points"]), "<f4")
+        triangles = np.frombuffer(base64.b64decode(mesh["triangles"]), "<u4")
+        assert np.abs(points).max() <= 1
+        assert triangles.max() < len(points) / 3
+
+
+def test_triangles_of_a_surface_wind_alike_so_that_backs_are_left_out():
+    _, labels = labeled_volume()
+    for mesh in SurfaceView(labels, SPACING_MM).meshes.values():
+        a, b, c = (mesh.points[mesh.triangles[:, k]] for k in range(3))
+        turned = np.einsum("ij,ij->i", np.cross(b - a, c - a), mesh.normals[mesh.triangles[:, 0]])
+        assert (np.sign(turned) == np.sign(turned.sum())).mean() > 0.97

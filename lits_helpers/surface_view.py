@@ -1,0 +1,152 @@
+"""Liver and tumors to turn with the mouse in a notebook: one piece of HTML, no GPU, no network."""
+
+import base64
+import html
+import json
+
+import numpy as np
+
+from .surface3d import COLORS, LIVER_OPACITY, Mesh, make_meshes
+
+STEPS_MM = {
+    "liver": 5.0,
+    "tumor": 2.5,
+}  # coarser than the turntable: a browser draws it at each move
+
+SCRIPT = """
+for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-started])')) {
+  canvas.dataset.started = 'yes';
+  const read = (text, type) => new type(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
+  const meshes = JSON.parse(canvas.dataset.meshes).map(mesh => ({
+    ...mesh, points: read(mesh.points, Float32Array), triangles: read(mesh.triangles, Uint32Array)
+  }));
+  const size = canvas.width, context = canvas.getContext('2d');
+  const layer = document.createElement('canvas');
+  layer.width = layer.height = size;
+  const brush = layer.getContext('2d');
+  let turn = 0, tilt = 0, held = null, touched = false;
+
+  function drawMesh(mesh) {
+    const p = mesh.points, n = p.length / 3, q = new Float32Array(p.length), scale = size / 2.1;
+    const [ct, st, cv, sv] = [Math.cos(turn), Math.sin(turn), Math.cos(tilt), Math.sin(tilt)];
+    for (let i = 0; i < 3 * n; i += 3) {  // x to the right, y away from the viewer, z up
+      const x = ct * p[i] - st * p[i + 1], y = st * p[i] + ct * p[i + 1], z = p[i + 2];
+      q[i] = size / 2 + scale * x;
+      q[i + 1] = cv * y + sv * z;
+      q[i + 2] = size / 2 - scale * (cv * z - sv * y);
+    }
+    const faces = [];
+    for (let k = 0; k < mesh.triangles.length; k += 3) {
+      const [a, b, c] = [0, 1, 2].map(j => 3 * mesh.triangles[k + j]);
+      const ux = q[b] - q[a], uz = q[b + 2] - q[a + 2], vx = q[c] - q[a], vz = q[c + 2] - q[a + 2];
+      const area = ux * vz - uz * vx;
+      if (area * mesh.winding <= 0) continue;  // seen from behind
+      const uy = scale * (q[b + 1] - q[a + 1]), vy = scale * (q[c + 1] - q[a + 1]);
+      const nx = uy * vz - uz * vy, nz = ux * vy - uy * vx, length = Math.hypot(nx, area, nz);
+      const lit = (0.8 * Math.abs(area) - mesh.winding * (0.4 * nx + 0.45 * nz)) / length;
+      faces.push([q[a + 1] + q[b + 1] + q[c + 1], a, b, c, 0.35 + 0.65 * Math.max(0, lit)]);
+    }
+    faces.sort((one, other) => other[0] - one[0]);
+    brush.clearRect(0, 0, size, size);
+    for (const [, a, b, c, light] of faces) {
+      const color = `rgb(${mesh.color.map(v => Math.min(255, Math.round(v * light))).join()})`;
+      brush.fillStyle = brush.strokeStyle = color;
+      brush.beginPath();
+      brush.moveTo(q[a], q[a + 2]);
+      brush.lineTo(q[b], q[b + 2]);
+      brush.lineTo(q[c], q[c + 2]);
+      brush.closePath();
+      brush.fill();
+      brush.stroke();
+    }
+    context.globalAlpha = mesh.opacity;
+    context.drawImage(layer, 0, 0);
+  }
+  function draw() {
+    context.globalAlpha = 1;
+    context.fillStyle = 'white';
+    context.fillRect(0, 0, size, size);
+    meshes.forEach(drawMesh);
+  }
+  canvas.onpointerdown = e => {
+    held = [e.clientX, e.clientY];
+    touched = true;
+    canvas.setPointerCapture(e.pointerId);
+  };
+  canvas.onpointerup = () => { held = null; };
+  canvas.onpointermove = e => {
+    if (!held) return;
+    turn += (e.clientX - held[0]) * 0.01;
+    tilt = Math.max(-1.5, Math.min(1.5, tilt - (e.clientY - held[1]) * 0.01));
+    held = [e.clientX, e.clientY];
+    requestAnimationFrame(draw);
+  };
+  draw();
+  const timer = setInterval(() => {  // turns by itself until it is touched or gone
+    if (touched || !canvas.isConnected) { clearInterval(timer); return; }
+    turn += 0.05;
+    draw();
+  }, 80);
+}
+"""
+
+
+class SurfaceView:
+    """The translucent liver with its tumors; drag to turn it. Put it on the last line of a cell.
+
+    The first view is from the front, the patient's right on the left. Where no script runs
+    (GitHub) nothing is seen: use `surface3d.turntable` there.
+
+    Args:
+        labels: (Z, Y, X) 0/1/2.
+        spacing_mm: (dz, dy, dx).
+        size: side of the square picture, pixels.
+
+    Raises:
+        ValueError: the labels are empty.
+    """
+
+    def __init__(self, labels: np.ndarray, spacing_mm: tuple[float, float, float], size: int = 420):
+        self.size = size
+        self.meshes = make_meshes(labels, spacing_mm, STEPS_MM)
+
+    def _repr_html_(self) -> str:
+        liver = self.meshes["liver"].points
+        center = (liver.min(axis=0) + liver.max(axis=0)) / 2
+        radius = float(np.linalg.norm(liver - center, axis=1).max())
+        shown = [
+            _packed(self.meshes[name], center, radius) | {"color": COLORS[name], "opacity": opacity}
+            for name, opacity in (("tumor", 1.0), ("liver", LIVER_OPACITY))
+            if self.meshes[name]
+        ]
+        data = html.escape(json.dumps(shown))
+        style = "touch-action: none; cursor: grab; background: white"
+        return (
+            f'<canvas class="lits-surface" width="{self.size}" height="{self.size}" style="{style}"'
+            f' data-meshes="{data}"></canvas><script>{SCRIPT}</script>'
+        )
+
+
+def _packed(mesh: Mesh, center: np.ndarray, radius: float) -> dict:
+    """Return a mesh for the script: points (x, y, z) within the unit ball."""
+    points = ((mesh.points - center) / radius)[:, ::-1]
+    return {
+        "points": _base64(points.astype("<f4")),
+        "triangles": _base64(mesh.triangles.astype("<u4")),
+        "winding": _winding(mesh),
+    }
+
+
+def _winding(mesh: Mesh) -> int:
+    """Return the sign on the screen of a triangle that faces the viewer, by the mesh's normals."""
+    a, b, c = (mesh.points[mesh.triangles[:, k]] for k in range(3))
+    across, down = (b - a)[:, [2, 0]], (c - a)[:, [2, 0]]  # (x, z), z up
+    area = (
+        across[:, 1] * down[:, 0] - across[:, 0] * down[:, 1]
+    )  # the screen's rows count downwards
+    facing = mesh.normals[mesh.triangles[:, 0], 1] < -0.5
+    return 1 if (area * facing).sum() > 0 else -1
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
