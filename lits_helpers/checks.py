@@ -40,7 +40,8 @@ if TYPE_CHECKING:
 SPINE_IN_FRONT = -0.08
 LIVER_ON_THE_LEFT = 0.05
 LUNGS_BELOW = -0.10
-MIN_LIVER_FIT = 0.3
+MIN_LIVER_FIT = 0.35
+DOUBTFUL_LIVER_FIT = 0.52
 BETTER_FIT = 0.05
 EXTREME_HU = (-5000, 10000)
 LITS_CASES, LITS_SLICES, LITS_DEPTHS = 131, 58638, (74, 987)
@@ -235,6 +236,9 @@ def _placing_findings(coarse: Coarse) -> list[Finding]:
             f"fit {fits[UNTURNED]:.2f}); is it another case's?"
         )
         return [Finding("mask_misplaced", True, text)]
+    if fits[UNTURNED] < DOUBTFUL_LIVER_FIT:
+        text = f"the mask outlines the liver poorly (fit {fits[UNTURNED]:.2f}); look at it"
+        return [Finding("mask_doubtful", False, text)]
     return []
 
 

@@ -79,7 +79,8 @@ class NiftiSource:
             if _read_into(self._stream, memoryview(buffer)) < count:
                 raise ValueError(f"it is truncated: the data end in slab {k} of {self.shape[2]}")
             yield slab
-        self._stream.read(1 << 20)
+        if len(self._stream.read(max(count, 1 << 16))) >= count:  # to the end: verifies gzip's CRC
+            raise ValueError(f"its header claims the shape {self.shape}, but more data follow")
 
 
 @contextmanager
@@ -191,6 +192,8 @@ def _real_dtype(header: nib.Nifti1Header) -> np.dtype:
 
 
 def _scaling(header: nib.Nifti1Header) -> tuple[float, float]:
+    if np.isinf(header["scl_slope"]):  # NaN is what writers put for none
+        raise ValueError("the header's slope is infinite")
     try:
         slope, intercept = header.get_slope_inter()
     except HeaderDataError as error:
