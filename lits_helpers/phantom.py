@@ -16,12 +16,13 @@ from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
 from lits_helpers.files import read_json, remove_leftovers, write_json, written_whole
-from lits_helpers.phantom_body import Patient, draw_patient, make_frame, paint_frame, paint_spine
+from lits_helpers.phantom_body import Patient, draw_patient, paint_frame, paint_spine, start_scene
 from lits_helpers.phantom_liver import draw_lesions, paint_lesions, paint_liver, shape_liver
-from lits_helpers.phantom_organs import paint_great_vessels, paint_organs, shape_organs
-from lits_helpers.phantom_shapes import Grid, make_grid
+from lits_helpers.phantom_organs import paint_organs, shape_organs
+from lits_helpers.phantom_shapes import Grid, make_grid, smooth_noise
 
 THICKNESS_MM = (1.0, 8.0)  # of a slice
+VIEW_MM = (300.0, 420.0)  # across the plane's longer side
 PARTS = (10, 20, 30, 40, 50, 80, 110)  # last case of Kaggle's volume_pt1, volume_pt2, ...
 AXES = ("LPS", "RAS", "LAS", "RPS", "LPI", "PSR", "SLA", "ASL")  # storage orders that files come in
 AXES_SHARE = (0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05)
@@ -98,55 +99,55 @@ def make_phantom(
     plan, drawing, noise = rng.spawn(3)
     patient = draw_patient(plan)
     lesions = draw_lesions(plan)
-    spacing_mm, top_mm, shift_mm = _scan(patient, shape, plan)
+    spacing_mm, top_mm, shift_mm = _plan_scan(patient, shape, plan)
     grid = make_grid(shape, spacing_mm, top_mm, shift_mm, drawing)
     hu, labels = _draw(grid, patient, lesions, drawing)
-    return _acquire(hu, grid, spacing_mm, patient, noise), labels, spacing_mm
+    return _acquire(hu, grid, spacing_mm, patient.noise_hu, noise), labels, spacing_mm
 
 
-def _extent(patient: Patient, rng: np.random.Generator) -> tuple[float, float]:
-    """Return from where to where the scan goes, mm: some slices above and below the liver."""
-    return rng.uniform(12, 40), -patient.liver_height - rng.uniform(12, 45)
+def _plan_scan(patient: Patient, shape, rng: np.random.Generator):
+    """Return spacing_mm, the height of the last slice, and the plane's middle (y, x), mm.
 
-
-def _scan(patient: Patient, shape, rng: np.random.Generator):
-    """Return spacing_mm, the height of the last slice, and where the plane's middle lies (y, x)."""
-    top, bottom = _extent(patient, rng)
-    view = float(np.clip(2 * patient.half_width * rng.uniform(1.03, 1.18), 300, 420))
+    The scan begins above the liver and ends below it; thickness follows from the number of slices.
+    """
+    top, bottom = rng.uniform(12, 40), -patient.liver_height - rng.uniform(12, 45)
+    thickness = round(float(np.clip((top - bottom) / shape[0], *THICKNESS_MM)), 2)
+    missing = max(0.0, top - bottom - thickness * shape[0])  # too few slices: keep the middle
+    view = float(np.clip(2 * patient.half_width * rng.uniform(1.03, 1.18), *VIEW_MM))
     pixel = round(view / max(shape[1:]), 4)
-    thickness = float(np.clip((top - bottom) / shape[0], *THICKNESS_MM))
-    thickness = round(thickness, 2)
-    top -= max(
-        0.0, (top - bottom - thickness * shape[0]) * 0.4
-    )  # a short stack: keep the liver's middle
-    shift = (rng.uniform(-4, 14), rng.uniform(-8, 8))
-    return (thickness, pixel, pixel), top, shift
+    shift = (rng.uniform(2, 22), rng.uniform(-8, 8))
+    return (thickness, pixel, pixel), top - 0.4 * missing, shift
 
 
 def _draw(grid: Grid, patient: Patient, lesions, rng: np.random.Generator):
-    """Return hu (Z, Y, X) float32 without noise and the labels."""
-    hu = np.full(grid.shape, -1000.0, np.float32)
-    frame = make_frame(grid, patient, rng)
-    paint_frame(hu, grid, patient, frame, rng)
-    organs = shape_organs(grid, patient, frame, rng)
-    liver = shape_liver(grid, patient, frame, organs, rng)
-    paint_organs(hu, grid, patient, frame, organs, rng)
-    paint_great_vessels(hu, grid, patient, organs, rng)
-    paint_liver(hu, grid, patient, organs, liver, rng)
-    paint_spine(hu, grid, patient, rng)
-    tumor = paint_lesions(hu, grid, liver, lesions, rng)
-    return hu, (liver >= 0).astype(np.uint8) + tumor
+    """Return hu (Z, Y, X) float32 without noise and the labels (Z, Y, X) uint8."""
+    scene = start_scene(grid, patient, rng)
+    paint_frame(scene)
+    organs = shape_organs(scene)
+    liver = shape_liver(scene, organs)
+    paint_organs(scene, organs)
+    liver = paint_liver(scene, organs, liver)
+    paint_spine(scene)
+    tumor = paint_lesions(scene, liver, lesions)
+    shading = rng.uniform(0, 5) * smooth_noise(
+        grid, 120.0, rng
+    )  # what correction leaves of scatter
+    return scene.hu + shading * (scene.hu > -500), (liver >= 0).astype(np.uint8) + tumor
 
 
-def _acquire(hu, grid: Grid, spacing_mm, patient: Patient, rng: np.random.Generator) -> np.ndarray:
-    """Blur like a scanner, add grain, round to whole HU."""
-    blur = rng.uniform(0.5, 0.9) / spacing_mm[1]
-    grain = rng.standard_normal(grid.shape, dtype=np.float32)
-    grain = gaussian_filter(grain, (0, *[rng.uniform(0.5, 0.8)] * 2)) - 0.5 * gaussian_filter(
-        grain, (0, 2.5, 2.5)
-    )
-    grain *= patient.noise_hu / grain.std()
+def _acquire(hu, grid: Grid, spacing_mm, noise_hu: float, rng: np.random.Generator) -> np.ndarray:
+    """Blur like a scanner, add grain, blank what lies out of view, round to whole HU."""
+    blur, grain_size = rng.uniform(0.5, 0.9) / spacing_mm[1], rng.uniform(0.5, 0.8)
+    white = rng.standard_normal(grid.shape, dtype=np.float32)
+    grain = gaussian_filter(white, (0, grain_size, grain_size))
+    grain -= 0.5 * gaussian_filter(
+        white, (0, 2.5, 2.5)
+    )  # reconstruction suppresses low frequencies
+    grain *= noise_hu / grain.std()
     hu = gaussian_filter(hu, (0, blur, blur)) + grain * np.where(hu < -500, 0.6, 1.0)
+    if rng.random() < 0.4:
+        y, x = grid.y - grid.y.mean(), grid.x - grid.x.mean()
+        hu[:, np.hypot(y[:, None], x) > max(-y[0], -x[0])] = -1024
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
 
 

@@ -1,28 +1,26 @@
 """What the phantom is built with: a grid in mm, smooth noise, implicit shapes and partial volume.
 
-A shape is a float32 array `inside`: positive inside, negative outside, zero on the surface, growing by roughly one
-per mm. `coverage` turns it into the part of each voxel that lies inside.
+A shape is a float32 array `inside`: positive inside, negative outside, zero on the surface, growing
+by roughly one per mm. `coverage` turns it into the part of each voxel that lies inside.
 """
 
 from dataclasses import dataclass
 
 import numpy as np
 
-LATTICE_MM = (
-    (-340.0, 140.0),
-    (-260.0, 260.0),
-    (-260.0, 260.0),
-)  # noise is defined here; no scan reaches further
+LATTICE_MM = ((-400.0, 140.0), (-260.0, 260.0), (-260.0, 260.0))  # no scan reaches further
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxel centres in mm: x to the patient's left, y to the back, z to the head; z = 0 at the right diaphragm.
+    """Voxel centres in mm: x to the patient's left, y to the back, z to the head.
+
+    z = 0 is the top of the right diaphragm, y = x = 0 the middle of the trunk.
 
     Attributes:
         z, y, x: voxel centres (Z,), (Y,), (X,) float32, mm.
-        warped: (3, Z, Y, X) float32, the same centres (z, y, x) after a smooth deformation, mm. Organs are drawn in
-            these, so that nothing is exactly an ellipsoid.
+        warped: (3, Z, Y, X) float32, the same centres (z, y, x) after a smooth deformation, mm.
+            Organs are drawn in these, so that nothing is exactly an ellipsoid.
     """
 
     z: np.ndarray
@@ -35,76 +33,86 @@ class Grid:
         return self.z.size, self.y.size, self.x.size
 
     def near(self, centre_mm, reach_mm, margin_mm: float = 15.0) -> tuple[slice, slice, slice]:
-        """Return the box of voxels that holds `centre_mm` +- `reach_mm` (z, y, x) and what the warp can bring in."""
+        """Return the box that holds `centre_mm` +- `reach_mm` (z, y, x), with room for the warp."""
+        reach_mm = np.broadcast_to(reach_mm, 3) + margin_mm
         box = []
-        reach_mm = np.broadcast_to(reach_mm, 3)
         for axis, centre, reach in zip((self.z, self.y, self.x), centre_mm, reach_mm, strict=True):
-            low, high = np.searchsorted(
-                axis, (centre - reach - margin_mm, centre + reach + margin_mm)
-            )
+            low, high = np.searchsorted(axis, (centre - reach, centre + reach))
             box.append(slice(int(low), int(high)))
         return tuple(box)
 
 
 def make_grid(shape, spacing_mm, top_mm: float, shift_mm, rng: np.random.Generator) -> Grid:
-    """Lay a grid whose last slice is at `top_mm`, centred in the plane at `shift_mm` (y, x), and deform it."""
+    """Lay a deformed grid whose last slice is at `top_mm`, centred in the plane at `shift_mm`."""
     depth, height, width = shape
     z = top_mm - spacing_mm[0] * np.arange(depth - 1, -1, -1, dtype=np.float32)
     y = shift_mm[0] + spacing_mm[1] * (np.arange(height, dtype=np.float32) - (height - 1) / 2)
     x = shift_mm[1] + spacing_mm[2] * (np.arange(width, dtype=np.float32) - (width - 1) / 2)
+    z, y, x = (axis.astype(np.float32) for axis in (z, y, x))
     plain = Grid(z, y, x, np.empty(0))
-    warped = np.stack(np.broadcast_arrays(z[:, None, None], y[:, None], x)).astype(np.float32)
+    warped = np.stack(np.broadcast_arrays(z[:, None, None], y[:, None], x))
     for axis in warped:
         axis += 4.0 * smooth_noise(plain, 80.0, rng) + 1.6 * smooth_noise(plain, 28.0, rng)
     return Grid(z, y, x, warped)
 
 
-def smooth_noise(
-    grid: Grid, pitch_mm, rng: np.random.Generator, box=(slice(None),) * 3
-) -> np.ndarray:
-    """Return noise (Z, Y, X) float32, mean 0, deviation about 1, that varies over about `pitch_mm`.
+def smooth_noise(grid: Grid, pitch_mm, rng: np.random.Generator) -> np.ndarray:
+    """Return noise (Z, Y, X) float32, mean 0, deviation about 1, that varies over `pitch_mm`.
 
-    Random numbers at the nodes of a lattice fixed in mm are interpolated by a cubic B-spline, so that the same
-    generator gives the same noise in space on every grid.
+    Random numbers at the nodes of a lattice fixed in mm are interpolated by a cubic B-spline, so
+    that the same generator gives the same noise in space on every grid.
 
     Args:
         pitch_mm: distance of the lattice's nodes, one number or (z, y, x).
-        box: the part of the grid that is wanted.
     """
-    pitches = np.broadcast_to(pitch_mm, 3)
+    return _interpolate((grid.z, grid.y, grid.x), LATTICE_MM, pitch_mm, rng)
+
+
+def local_noise(grid: Grid, box, pitch_mm: float, rng: np.random.Generator) -> np.ndarray:
+    """Return noise as `smooth_noise` does, for a box that is small against the whole grid."""
     axes = [axis[part] for axis, part in zip((grid.z, grid.y, grid.x), box, strict=True)]
-    counts = [
-        int((high - low) / pitch) + 4
-        for (low, high), pitch in zip(LATTICE_MM, pitches, strict=True)
-    ]
-    nodes = rng.standard_normal(counts, dtype=np.float32)
-    for axis, (low, _), pitch in zip(axes, LATTICE_MM, pitches, strict=True):
-        weights = _spline_weights((axis - low) / pitch + 1, nodes.shape[0])
-        nodes = np.moveaxis(
-            np.tensordot(weights, nodes, axes=(1, 0)), 0, -1
-        )  # axes rotate: (z,y,x) in the end
-    return np.ascontiguousarray(nodes, dtype=np.float32) * np.float32(
-        3.0
-    )  # the spline averages: deviation 1/3
+    return _interpolate(axes, [(axis[0], axis[-1]) for axis in axes], pitch_mm, rng)
 
 
-def _spline_weights(position: np.ndarray, nodes: int) -> np.ndarray:
-    distance = np.abs(position[:, None] - np.arange(nodes)).astype(np.float32)
-    near = 2 / 3 - distance**2 + distance**3 / 2
-    return np.where(distance < 1, near, np.clip(2 - distance, 0, None) ** 3 / 6).astype(np.float32)
+def _interpolate(axes, ranges_mm, pitch_mm, rng: np.random.Generator) -> np.ndarray:
+    pitches = np.broadcast_to(pitch_mm, 3)
+    counts = [int((b - a) / pitch) + 5 for (a, b), pitch in zip(ranges_mm, pitches, strict=True)]
+    noise = rng.standard_normal(counts, dtype=np.float32)
+    noise *= 3.0  # the spline averages: it leaves a third of the deviation
+    for number in (2, 1, 0):  # the first axis last: the large arrays are then read in order
+        position = (axes[number] - ranges_mm[number][0]) / pitches[number] + 1
+        noise = _spline(noise, number, position.astype(np.float32))
+    return noise
+
+
+def _spline(nodes: np.ndarray, axis: int, position: np.ndarray) -> np.ndarray:
+    """Evaluate a uniform cubic B-spline at `position` (in nodes) along one axis.
+
+    Term by term rather than by a matrix product, whose rounding may depend on the threads.
+    """
+    base = np.floor(position).astype(int)
+    t = (position - base).reshape([-1 if n == axis else 1 for n in range(3)])
+    weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
+    total = np.take(nodes, base - 1, axis) * (weights[0] / 6)
+    for step in (1, 2, 3):
+        total += np.take(nodes, base - 1 + step, axis) * (weights[step] / 6)
+    return total
 
 
 def coverage(inside: np.ndarray) -> np.ndarray:
-    """Return which part [0, 1] of each voxel a shape covers, from its values at the voxel centres.
+    """Return which part [0, 1] of each voxel a shape covers, from its values at voxel centres.
 
-    The change of `inside` from one voxel to the next is the width of a voxel in the shape's own units; a flat
-    surface then gives exact partial volumes along the axes.
+    The change of `inside` from one voxel to the next is the width of a voxel in the shape's own
+    units, which gives exact partial volumes for flat surfaces along the axes.
     """
     width = np.zeros_like(inside)
     for axis in range(inside.ndim):
         if inside.shape[axis] > 2:
             width += np.abs(_slope(inside, axis))
-    return np.clip(0.5 + inside / np.clip(width, 1e-3, 20.0), 0, 1)
+    np.clip(width, 1e-3, 20.0, out=width)  # no voxel is wider: a jump is no surface
+    width = np.divide(inside, width, out=width)
+    width += 0.5
+    return np.clip(width, 0, 1, out=width)
 
 
 def _slope(values: np.ndarray, axis: int) -> np.ndarray:
@@ -118,7 +126,9 @@ def _slope(values: np.ndarray, axis: int) -> np.ndarray:
 
 def paint(hu: np.ndarray, cover: np.ndarray, value) -> None:
     """Mix `value` (HU, one number or an array) into `hu` in place where `cover` [0, 1] says."""
-    hu += cover * (value - hu)
+    change = value - hu
+    change *= cover
+    hu += change
 
 
 def smooth_min(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
@@ -135,7 +145,7 @@ def smooth_max(a: np.ndarray, b: np.ndarray, blend_mm: float) -> np.ndarray:
     return -smooth_min(-a, -b, blend_mm)
 
 
-def ellipsoid(points: np.ndarray, centre_mm, radii_mm, tilt: float = 0.0) -> np.ndarray:
+def ellipsoid(points, centre_mm, radii_mm, tilt: float = 0.0) -> np.ndarray:
     """Return an ellipsoid at `points` (3, Z, Y, X); centre and radii are (z, y, x) in mm.
 
     Args:
@@ -145,18 +155,25 @@ def ellipsoid(points: np.ndarray, centre_mm, radii_mm, tilt: float = 0.0) -> np.
     if tilt:
         cos, sin = np.float32(np.cos(tilt)), np.float32(np.sin(tilt))
         x, y = cos * x + sin * y, cos * y - sin * x
-    rz, ry, rx = (np.float32(radius) for radius in radii_mm)
-    norm = np.sqrt((z / rz) ** 2 + (y / ry) ** 2 + (x / rx) ** 2)
-    return (1 - norm) * min(rz, ry, rx)
+    norm = np.zeros_like(z)
+    for axis, radius in zip((z, y, x), radii_mm, strict=True):
+        axis *= np.float32(1 / radius)
+        axis *= axis
+        norm += axis
+    return (1 - np.sqrt(norm, out=norm)) * np.float32(min(radii_mm))
 
 
-def capsule(
-    points: np.ndarray, start_mm, end_mm, start_radius: float, end_radius: float
-) -> np.ndarray:
-    """Return a tube from `start_mm` to `end_mm` (z, y, x) at `points` (3, Z, Y, X), tapering between its radii."""
-    start = np.asarray(start_mm, np.float32)[:, None, None, None]
-    along = np.asarray(end_mm, np.float32)[:, None, None, None] - start
-    offset = points - start
-    part = np.clip((offset * along).sum(0) / max(float((along**2).sum()), 1e-6), 0, 1)
-    distance = np.sqrt(((offset - part * along) ** 2).sum(0))
-    return np.float32(start_radius) + np.float32(end_radius - start_radius) * part - distance
+def capsule(points, start_mm, end_mm, start_radius: float, end_radius: float) -> np.ndarray:
+    """Return a tapering tube from `start_mm` to `end_mm` (z, y, x) at `points` (3, Z, Y, X)."""
+    start = np.asarray(start_mm, np.float32)
+    along = np.asarray(end_mm, np.float32) - start
+    offsets = [axis - at for axis, at in zip(points, start, strict=True)]
+    length = max(float(along @ along), 1e-6)
+    part = sum(offset * (step / length) for offset, step in zip(offsets, along, strict=True))
+    np.clip(part, 0, 1, out=part)
+    distance = np.zeros_like(part)
+    for offset, step in zip(offsets, along, strict=True):
+        offset -= part * step
+        offset *= offset
+        distance += offset
+    return start_radius + part * np.float32(end_radius - start_radius) - np.sqrt(distance)
