@@ -17,7 +17,6 @@ from .cache import SliceCache
 from .sampling import epoch_order
 from .settings import InputSpec
 from .slices import UNREADABLE, find_slices, model_input, nearest_neighbors
-from .volumes import resize_mask
 
 __all__ = [
     "Augmentation",
@@ -59,7 +58,7 @@ class _Slices(Dataset):
         try:
             neighbors = case.slice_indices[near].tolist()
             levels = np.stack([case.levels(k, self.spec) for k in neighbors])
-            labels = resize_mask(case.labels(slice_index), self.spec.size)
+            labels = case.working_labels(slice_index, self.spec)
         except UNREADABLE as error:
             raise OSError(
                 f"slice {slice_index} of case {case.case_id} cannot be read ({error}); "

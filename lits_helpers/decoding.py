@@ -14,7 +14,6 @@ from .environment import available_cores
 from .files import written_whole
 from .settings import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
-from .volumes import resize_mask
 
 log = logging.getLogger(__name__)
 
@@ -153,7 +152,7 @@ def _fill_case(levels, labels, number: int, case: CaseSlices, spec: InputSpec) -
         try:
             native = case.labels(slice_index)
             levels[row] = case.levels(slice_index, spec)
-            labels[row] = resize_mask(native, spec.size)
+            labels[row] = case.working_labels(slice_index, spec)
             table[row] = number, slice_index, native.any(), (native == 2).any()
         except UNREADABLE as error:
             log.warning(

@@ -17,7 +17,15 @@ from .environment import amp_dtype, available_cores, choose_device
 from .models import build_generator, build_segmenter
 from .postprocess import Postprocessing
 from .settings import InputSpec, recipe_from_dict
-from .volumes import Volume, read_volume, restore, slice_levels, write_segmentation
+from .volumes import (
+    Box,
+    Volume,
+    liver_box,
+    read_volume,
+    restore,
+    slice_levels,
+    write_segmentation,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -129,11 +137,10 @@ def segment_volume(
 ) -> np.ndarray:
     """Segment a whole CT.
 
-    With both models the tumor model sees only slices near the predicted liver, and its tumor counts
-    only
-    within the liver and `post.margin_mm` around it, where it joins the liver. With the liver model
-    alone there
-    are labels 0 and 1; with the tumor model alone 0 and 2, anywhere in the volume.
+    With both models the tumor model sees only slices near the predicted liver (of these, only the
+    liver's surroundings, if it was trained so), and its tumor counts only within the liver and
+    `post.margin_mm` around it, where it joins the liver. With the liver model alone there are
+    labels 0 and 1; with the tumor model alone 0 and 2, anywhere in the volume.
 
     Args:
         volume: HU (Z, Y, X) with its spacing in mm.
@@ -153,78 +160,93 @@ def segment_volume(
     post = post or Postprocessing()
     labels = np.zeros(volume.hu.shape, np.uint8)
     if liver_model is not None:
-        _fill(
-            labels,
-            volume.hu,
-            liver_model,
-            range(len(labels)),
-            post.liver_threshold,
-            post,
-            batch_size,
-        )
+        sweep = _Sweep(liver_model, volume.hu, None, post.flips, batch_size)
+        sweep.mark(labels, range(len(labels)), post.liver_threshold)
         postprocess.clean_liver(labels, post)
     if tumor_model is not None:
         _add_tumor(labels, volume, tumor_model, liver_model is not None, post, batch_size)
     return labels
 
 
-def _add_tumor(labels, volume, model, cascade, post, batch_size) -> None:
-    reach = (
-        postprocess.liver_reach(labels, volume.spacing_mm, post) if cascade else range(len(labels))
-    )
+def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
+    """Write label 2 into `labels`, which hold the liver if this is a cascade."""
+    margin, box, reach = model.spec.liver_margin, None, range(len(labels))
+    if cascade:
+        reach = postprocess.liver_reach(labels, volume.spacing_mm, post)
+        box = None if margin is None else liver_box(labels.any(axis=0), margin)
+    elif margin is not None:
+        logger.warning("the tumor model was trained on liver crops; without a liver model it errs")
     tumor = np.zeros_like(labels)
-    _fill(tumor, volume.hu, model, reach, post.tumor_threshold, post, batch_size)
+    sweep = _Sweep(model, volume.hu, box, post.flips, batch_size)
+    sweep.mark(tumor, reach, post.tumor_threshold)
     if cascade:
         postprocess.keep_near_liver(tumor, labels, volume.spacing_mm, post)
     postprocess.drop_small_lesions(tumor, volume.spacing_mm, post)
     labels[tumor > 0] = 2
 
 
-@torch.inference_mode()
-def _fill(mask, hu, model, slices: Iterable[int], threshold, post, batch_size) -> None:
-    """Write 1 into `mask` (Z, Y, X) uint8 wherever the model's probability reaches `threshold`."""
-    shape = hu.shape[1:]
-    with ThreadPoolExecutor(available_cores()) as pool:
-        for indices, planes in _probability_planes(
-            hu, model, list(slices), post.flips, batch_size, pool
-        ):
-            # Interpolation never exceeds its inputs: a plane below the threshold needs no
-            # upsampling.
-            above = [
-                (k, plane)
-                for k, plane in zip(indices, planes, strict=True)
-                if plane.max() >= threshold
-            ]
-            for k, native in pool.map(lambda pair: (pair[0], restore(pair[1], shape)), above):
-                np.greater_equal(native, threshold, out=mask[k].view(bool))
+@dataclass(frozen=True)
+class _Sweep:
+    """One model's way over the slices of a volume.
 
+    Attributes:
+        model: a `LiverModel` or `TumorModel`.
+        hu: (Z, Y, X) int16.
+        box: the part of each slice that the model sees; None for all.
+        flips: average with the mirror image.
+        batch_size: slices a forward pass.
+    """
 
-def _probability_planes(hu, model, slices, flips, batch_size, pool) -> Iterator:
-    """Yield (indices, probabilities (n, size, size) float32) batch by batch."""
-    spec, device = model.spec, next(model.parameters()).device
-    dtype = amp_dtype(device)
-    levels = _level_lookup(hu, spec, slices, pool)
-    for start in range(0, len(slices), batch_size):
-        indices = slices[start : start + batch_size]
-        stack = np.stack([[levels[n] for n in _neighbors(k, len(hu), spec)] for k in indices])
-        images = model_input(torch.from_numpy(stack).to(device), spec)
+    model: LiverModel
+    hu: np.ndarray
+    box: Box | None
+    flips: bool
+    batch_size: int
+
+    def mark(self, mask: np.ndarray, slices: Iterable[int], threshold: float) -> None:
+        """Write 1 into `mask` (Z, Y, X) uint8 where the probability reaches `threshold`."""
+        inside = mask if self.box is None else mask[:, *self.box.area]
+        with ThreadPoolExecutor(available_cores()) as pool:
+            for indices, planes in self._planes([int(k) for k in slices], pool):
+                targets = [inside[k] for k in indices]  # views
+                list(pool.map(_mark_slice, targets, planes, [threshold] * len(planes)))
+
+    @torch.inference_mode()
+    def _planes(self, slices: list[int], pool) -> Iterator[tuple[list[int], np.ndarray]]:
+        """Yield (slice indices, probabilities (n, size, size) float32) batch by batch."""
+        levels = self._levels(slices, pool)
+        for start in range(0, len(slices), self.batch_size):
+            indices = slices[start : start + self.batch_size]
+            stack = np.stack([[levels[n] for n in self._neighbors(k)] for k in indices])
+            yield indices, self._probabilities(torch.from_numpy(stack)).cpu().numpy()
+
+    def _probabilities(self, levels: torch.Tensor) -> torch.Tensor:
+        device = next(self.model.parameters()).device
+        dtype = amp_dtype(device)
+        images = model_input(levels.to(device), self.model.spec)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            probabilities = model.probabilities(images)
-            if flips:
-                mirrored = model.probabilities(images.flip(-1)).flip(-1)
+            probabilities = self.model.probabilities(images)
+            if self.flips:
+                mirrored = self.model.probabilities(images.flip(-1)).flip(-1)
                 probabilities = (probabilities + mirrored) / 2
-        yield indices, probabilities[:, 0].cpu().numpy()
+        return probabilities[:, 0]
+
+    def _levels(self, slices: list[int], pool) -> dict[int, np.ndarray]:
+        """Bring every slice that is needed, neighbours included, to model size once."""
+        needed = sorted({n for k in slices for n in self._neighbors(k)})
+        made = pool.map(lambda k: slice_levels(self.hu[k], self.model.spec, self.box), needed)
+        return dict(zip(needed, made, strict=True))
+
+    def _neighbors(self, k: int) -> list[int]:
+        context, last = self.model.spec.context, len(self.hu) - 1
+        return [min(max(k + step, 0), last) for step in range(-context, context + 1)]
 
 
-def _level_lookup(hu, spec, slices, pool) -> dict[int, np.ndarray]:
-    """Bring every slice that is needed, neighbours included, to model size once."""
-    needed = sorted({n for k in slices for n in _neighbors(k, len(hu), spec)})
-    return dict(zip(needed, pool.map(lambda k: slice_levels(hu[k], spec), needed), strict=True))
-
-
-def _neighbors(k: int, depth: int, spec: InputSpec) -> list[int]:
-    return [min(max(k + step, 0), depth - 1) for step in range(-spec.context, spec.context + 1)]
+def _mark_slice(target: np.ndarray, plane: np.ndarray, threshold: float) -> None:
+    # Interpolation never exceeds its inputs: a plane below the threshold needs no upsampling.
+    if plane.max() >= threshold:
+        np.greater_equal(restore(plane, target.shape), threshold, out=target.view(bool))
 
 
 def check_hu(volume: Volume) -> None:

@@ -5,13 +5,15 @@ anywhere.
 """
 
 import logging
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from .cases import Split, find_cases, split_cases
+from . import kaggle_data
+from .cases import Case, Split, find_cases, split_cases
 from .environment import mount_drive
 from .files import write_json
 from .inference import load_liver_model, load_tumor_model, read_origin, segment_file
@@ -30,7 +32,7 @@ PHANTOMS = {
     True: (28, (30, 160, 160)),
     False: (60, (48, 256, 256)),
 }  # by tiny: cases, nominal shape
-VALIDATION_SHARE = {True: 0.34, False: 0.15}  # tiny: at least eight of the 28 phantoms
+VALIDATION_SHARE = {True: 0.4, False: 0.15}  # tiny: nine of the 28 phantoms
 PREDICTION_NAME = "prediction-volume-{}.nii.gz"
 
 
@@ -84,7 +86,11 @@ def open_prepared(
 
 
 def ensure_prepared(
-    settings: Settings, *, png: bool = False, workers: int | None = None
+    settings: Settings,
+    *,
+    case_numbers: str = "",
+    png: bool = False,
+    workers: int | None = None,
 ) -> Prepared:
     """Return the prepared data, making what is missing from the source that the settings name.
 
@@ -92,6 +98,7 @@ def ensure_prepared(
 
     Args:
         settings: from `load_settings`.
+        case_numbers: which LiTS cases to fetch from Kaggle, see `parse_numbers`.
         png: also export 8-bit slices and liver masks (system A's published input).
         workers: processes; None takes one for each core.
 
@@ -99,7 +106,7 @@ def ensure_prepared(
         FileNotFoundError: no case where the source should have some.
     """
     if settings.source == "kaggle":
-        download(settings, png=png, workers=workers)
+        download(settings, case_numbers, png=png, workers=workers)
     else:
         if settings.source == "phantom":
             make_phantoms(settings)
@@ -112,6 +119,69 @@ def make_phantoms(settings: Settings) -> Path:
     """Write the phantom dataset of the settings' size below `settings.raw`, unless it is there."""
     cases, shape = PHANTOMS[settings.tiny]
     return write_phantom_dataset(settings.raw, cases=cases, shape=shape, seed=PHANTOM_SEED)
+
+
+def download(
+    settings: Settings,
+    case_numbers: str = "",
+    *,
+    keep_raw: bool = False,
+    png: bool = False,
+    workers: int | None = None,
+) -> None:
+    """Fetch LiTS cases from Kaggle, prepare each and delete its raw files; go on where it ended.
+
+    Cases that are prepared already cost no request. Cases on a mounted disk (Kaggle's own machines,
+    Google Drive) are read in place.
+
+    Args:
+        settings: raw files pass through `settings.raw` into `settings.prepared`.
+        case_numbers: see `parse_numbers`.
+        keep_raw: leave the raw files in `settings.raw`.
+        png, workers: as for `ensure_prepared`.
+
+    Raises:
+        KaggleError: nothing (more) can be fetched; one sentence with what to do.
+    """
+    settings.prepared.mkdir(parents=True, exist_ok=True)
+    ready = {path.stem for path in (settings.prepared / "cases").glob("*.json")}
+    numbers = [n for n in parse_numbers(case_numbers) if str(n) not in ready]
+    mounted = kaggle_data.find_mounted()
+    if mounted:
+        logger.info("reading LiTS in place from %s", mounted)
+        cases = [case for case in find_cases(mounted) if int(case.id) in numbers]
+        report = prepare(cases, settings.prepared, workers=workers, png=png)
+        numbers = [n for n in numbers if str(n) not in {*report.prepared, *report.skipped}]
+    if not numbers:
+        return
+    plan = kaggle_data.plan_download(numbers, settings.raw, keep_raw=keep_raw)
+    logger.info("%s", plan)
+    plan.check()
+
+    def prepare_pair(volume: Path, segmentation: Path) -> None:
+        number = str(kaggle_data.parse_name(volume.name)[1])
+        case = Case(id=number, patient=number, volume=volume, segmentation=segmentation)
+        report = prepare([case], settings.prepared, workers=1, png=png)
+        logger.info("%s", report.table())
+
+    failed = kaggle_data.fetch_cases(numbers, settings.raw, prepare_pair, keep_raw=keep_raw)
+    for number, reason in failed.items():
+        logger.warning("case %s was not fetched: %s", number, reason)
+
+
+def parse_numbers(text: str) -> list[int]:
+    """Return the LiTS case numbers that a text names: "0-9, 27"; an empty one names all 131.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    numbers: set[int] = set()
+    for part in filter(None, text.replace(" ", "").split(",")):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not match:
+            raise ValueError(f'case numbers look like "0-9, 27", got {text!r}')
+        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return sorted(numbers) or list(range(kaggle_data.CASES))
 
 
 def ensure_liver_model(settings: Settings, data: Prepared) -> Path:
@@ -207,6 +277,21 @@ def segment_cases(
         target = Path(out) / PREDICTION_NAME.format(case_id)
         files[case_id] = segment_file(data.volume_path(case_id), target, post=post, **models)
     return files
+
+
+def find_predictions(folder: Path | str) -> dict[str, Path]:
+    """Return {case id: file} of the predictions that `segment_cases` left in a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    before, after = PREDICTION_NAME.split("{}")
+    paths = sorted(Path(folder).glob(PREDICTION_NAME.format("*")))
+    if not paths:
+        raise FileNotFoundError(
+            f"no {PREDICTION_NAME.format('N')} in {folder}: run predict or notebook 04 first"
+        )
+    return {path.name.removeprefix(before).removesuffix(after): path for path in paths}
 
 
 def evaluate(

@@ -19,6 +19,9 @@ class InputSpec:
         context: neighbouring slices on each side that become channels; 0, or (channels - 1) / 2.
         normalization: "unit" leaves [0, 1]; "imagenet" subtracts ImageNet's mean and divides by its
             deviation.
+        liver_margin: crop each case to the bounding box of its liver (the reference's in training,
+            the predicted one in inference), widened on each side by this share of the box's longer
+            side; None takes whole slices.
     """
 
     size: int
@@ -26,6 +29,7 @@ class InputSpec:
     channels: int = 1
     context: int = 0
     normalization: str = "unit"
+    liver_margin: float | None = None
 
     def __post_init__(self):
         if self.size < 32 or self.size % 32:
@@ -48,6 +52,8 @@ class InputSpec:
             raise ValueError(
                 f'InputSpec.normalization must be "unit" or "imagenet", got {self.normalization!r}'
             )
+        if self.liver_margin is not None and not 0 <= self.liver_margin <= 1:
+            raise ValueError(f"InputSpec.liver_margin must be in [0, 1], got {self.liver_margin}")
 
     @property
     def levels(self) -> int:

@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 
 import cv2
@@ -17,9 +17,12 @@ from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume
 from .preprocess import PreparedCase, prepared_cases
 from .settings import InputSpec
 from .volumes import (
+    Box,
+    liver_box,
     open_volume,
     read_segmentation,
     resize_image,
+    resize_mask,
     slice_levels,
     to_levels,
     write_packed,
@@ -78,6 +81,7 @@ class CaseSlices:
         self.case_id = case_id
         self.patient = patient
         self.files = tuple(files)
+        self._footprint: np.ndarray | None = None
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
         """Return one slice as (size, size) uint8 or uint16, see `InputSpec`."""
@@ -86,6 +90,20 @@ class CaseSlices:
     def labels(self, slice_index: int) -> np.ndarray:
         """Return one slice's labels as (H, W) uint8 at native size."""
         raise NotImplementedError
+
+    def working_labels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
+        """Return one slice's labels as (size, size) uint8, cut and resized as its levels are."""
+        labels, box = self.labels(slice_index), self.box(spec)
+        return resize_mask(labels if box is None else labels[box.area], spec.size)
+
+    def box(self, spec: InputSpec) -> Box | None:
+        """Return the part of every slice that `spec` asks for, None for all of it."""
+        if spec.liver_margin is None:
+            return None
+        if self._footprint is None:
+            planes = (self.labels(int(k)) > 0 for k in self.slice_indices)
+            self._footprint = reduce(np.logical_or, planes)
+        return liver_box(self._footprint, spec.liver_margin)
 
     def check(self, spec: InputSpec) -> None:
         """Read the last slice, which is what a truncated file lacks; raise one of UNREADABLE."""
@@ -110,7 +128,7 @@ class _VolumeSlices(CaseSlices):
         self.slice_indices = np.arange(len(volume))
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
-        return slice_levels(self._volume.slice(slice_index), spec)
+        return slice_levels(self._volume.slice(slice_index), spec, self.box(spec))
 
     def labels(self, slice_index: int) -> np.ndarray:
         return self._segmentation.slice(slice_index).astype(np.uint8, copy=False)
@@ -137,8 +155,9 @@ class _PngSlices(CaseSlices):
         self.slice_indices = np.array(kept)
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
-        image = read_png(self._images / f"{slice_index}.png")
-        return resize_image(to_levels(image, spec) if spec.window is None else image, spec.size)
+        image, box = read_png(self._images / f"{slice_index}.png"), self.box(spec)
+        levels = to_levels(image, spec) if spec.window is None else image
+        return resize_image(levels if box is None else levels[box.area], spec.size)
 
     def labels(self, slice_index: int) -> np.ndarray:
         return (read_png(self._masks / f"{slice_index}.png") >= 128).astype(np.uint8)
