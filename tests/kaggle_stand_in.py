@@ -88,6 +88,8 @@ class StandIn:
         api_faults, storage_faults: file name ("*" for any) -> faults, each used once.
         seen: (method and service or "GET", file name, Range header).
         storage_headers: headers that the storage server got.
+        sent: bytes that the storage server sent.
+        pace_s: seconds to wait after each chunk.
     """
 
     sets: dict[str, dict[str, bytes]]
@@ -96,6 +98,7 @@ class StandIn:
     storage_faults: dict[str, list[Fault]] = field(default_factory=dict)
     seen: list[tuple[str, str, str]] = field(default_factory=list)
     storage_headers: list[dict[str, str]] = field(default_factory=list)
+    sent: int = 0
     pace_s: float = 0.0
     page: int = 200
     with_md5: bool = True
@@ -231,10 +234,19 @@ class _Storage(_Handler):
         )
         with contextlib.suppress(ConnectionError):  # the client may be gone
             for offset in range(0, end, CHUNK):
-                self.wfile.write(body[offset : min(offset + CHUNK, end)])
+                chunk = body[offset : min(offset + CHUNK, end)]
+                self.wfile.write(chunk)
+                self.stand_in.sent += len(chunk)
                 time.sleep(self.stand_in.pace_s)
             if fault.stall:
                 time.sleep(3.0)
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_):
+        pass  # clients are killed on purpose
 
 
 @contextlib.contextmanager
@@ -243,9 +255,8 @@ def serving(stand_in: StandIn) -> Iterator[StandIn]:
     servers = []
     for kind in (_Api, _Storage):
         handler = type(kind.__name__, (kind,), {"stand_in": stand_in})
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        server.daemon_threads = True
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        server = _Server(("127.0.0.1", 0), handler)
+        threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True).start()
         servers.append(server)
     stand_in.url, stand_in.storage_url = (
         f"http://127.0.0.1:{s.server_address[1]}" for s in servers

@@ -2,6 +2,7 @@
 
 import gzip
 import logging
+import os
 import resource
 import time
 import types
@@ -102,11 +103,12 @@ def test_error_while_preparing_keeps_the_raw_files_for_the_next_run(kaggle, clie
     assert files_below(raw) == []
 
 
-def test_leftovers_of_cases_done_meanwhile_are_removed(raw):
+@pytest.mark.parametrize("keep_raw", [True, False])
+def test_leftovers_of_cases_done_meanwhile_are_removed(raw, keep_raw):
     leftover = raw / "in-transit" / "volume_pt1" / "volume-7.nii"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(nifti(7))
-    assert fetch_cases([], raw, lambda *_: None) == {}
+    assert fetch_cases([], raw, lambda *_: None, keep_raw=keep_raw) == {}
     assert files_below(raw) == []
 
 
@@ -204,6 +206,14 @@ def test_mounted_sets_are_found_under_one_folder(tmp_path, below):
     assert find_mounted([tmp_path / "absent", tmp_path / "input"]) == top
 
 
+@pytest.mark.parametrize("place", ["images/a/volume-3.nii", "a/b/c/d/e/volume-3.nii"])
+def test_mounts_are_not_searched_where_listing_is_slow(tmp_path, place):
+    path = tmp_path / place
+    path.parent.mkdir(parents=True)
+    path.write_bytes(nifti(3))
+    assert find_mounted([tmp_path]) is None
+
+
 def test_nothing_mounted_is_none(tmp_path):
     labels = tmp_path / "segmentations" / "segmentation-3.nii"
     labels.parent.mkdir()
@@ -234,9 +244,9 @@ def test_progress_line_has_bytes_rate_and_time_left(monkeypatch):
 # --- killed -------------------------------------------------------------------------------------
 
 
-@pytest.mark.slow  # 10 s; benchmarks/kill_download.py does the same 25 times
 @pytest.mark.parametrize("keep_raw", [True, False])
 def test_killed_download_ends_as_if_undisturbed(keep_raw, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
     from kill_download import storm
 

@@ -115,7 +115,9 @@ def test_next_process_goes_on_where_the_last_gave_up(kaggle, client, raw):
     assert kaggle.gets(VOLUME) == [("GET", VOLUME, "bytes=5000-")]
 
 
-def test_file_changed_on_the_server_is_not_mixed(kaggle, client, raw):
+@pytest.mark.parametrize("with_md5", [True, False])
+def test_file_changed_on_the_server_is_not_mixed(kaggle, client, raw, with_md5):
+    kaggle.with_md5 = with_md5
     kaggle.storage_faults[VOLUME] = [Fault(after=5000), *[Fault(after=0) for _ in range(3)]]
     with pytest.raises(KaggleError, match="run again"):
         fetch_case(3, raw, client=client)
