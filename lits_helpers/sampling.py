@@ -13,7 +13,7 @@ def epoch_order(
     """Return the slices of one epoch in random order, those of one process.
 
     System A sees every slice once. System B does so with `sampling="all"`; "balanced" sees every
-    slice with tumor once and as many others, see `balanced_indices`.
+    slice with tumor once and as many others, see `balanced_indices` (all slices if none has tumor).
 
     Args:
         cache: a `SliceCache`, or anything with `patient_of`, `has_liver`, `has_tumor`.

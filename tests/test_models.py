@@ -188,7 +188,7 @@ def test_training_in_bfloat16_gives_float32_gradients(network):
     assert {p.grad.dtype for p in network.parameters()} == {torch.float32}
 
 
-@pytest.fixture()
+@pytest.fixture
 def torch_home(tmp_path, monkeypatch) -> Path:
     """An empty cache folder of torch; returns where it wants the weights."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
@@ -227,7 +227,7 @@ def test_missing_weights_name_the_address_the_file_and_how_to_train_without(
 def test_damaged_cached_weights_are_named(torch_home):
     torch_home.parent.mkdir(parents=True)
     torch_home.write_bytes(b"PK\x03\x04 half a download")
-    with pytest.raises(OSError, match="damaged ImageNet weights in .*delete that file"):
+    with pytest.raises(OSError, match=r"damaged ImageNet weights in .*delete that file"):
         RegNetSegmenter()
 
 

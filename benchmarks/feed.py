@@ -1,0 +1,138 @@
+"""Time how fast slices reach a training step: the cache, a plain PNG data set, and MONAI's data sets.
+
+   python benchmarks/feed.py --slices DIR
+
+DIR is a PNG folder (images/<case>/<k>.png, masks/<case>/<k>.png). All serve shuffled batches of 16
+slices at 160x160 as float32 with their masks, from the second epoch on. The plain data set decodes
+and resizes in two persistent worker processes; MONAI keeps what a pipeline of its own transforms
+gives, in memory (CacheDataset) or on disk (PersistentDataset), with the loader that is faster here.
+Each way is timed in turn, several rounds; the best round counts, since other work only slows.
+"""
+
+import argparse
+import logging
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import torch
+from torch.utils.data import DataLoader
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+from lits_helpers.datasets import LiverSlices, SliceCache, epoch_order  # noqa: E402
+from lits_helpers.settings import liver_recipe  # noqa: E402
+
+BATCH = 16
+RECIPE = liver_recipe()
+
+
+def cache_epochs(cache: SliceCache, augment: bool) -> Callable[[int], Iterable]:
+    """Return a function that serves one epoch from the cache."""
+    generator = torch.Generator().manual_seed(0)
+
+    def epoch(number: int) -> Iterable:
+        order = epoch_order(cache, RECIPE, seed=0, epoch=number)
+        for part in order.split(BATCH):
+            images, labels = cache.batch(part, augment=augment, generator=generator)
+            yield images, (labels >= 1).unsqueeze(1).float()
+
+    return epoch
+
+
+def loader_epochs(dataset, workers: int) -> Callable[[int], Iterable]:
+    """Return a function that serves one epoch from a data set; its workers stay alive."""
+    loader = DataLoader(
+        dataset, BATCH, shuffle=True, num_workers=workers, persistent_workers=workers > 0
+    )
+    return lambda number: loader
+
+
+def monai_datasets(root: Path, case_ids: list[str], size: int, folder: str) -> dict:
+    """Return MONAI's data sets over the same slices, with its own transforms."""
+    from monai import transforms as t
+    from monai.data import CacheDataset, PersistentDataset
+
+    files = [
+        {"image": str(path), "mask": str(root / "masks" / case_id / path.name)}
+        for case_id in case_ids
+        for path in sorted((root / "images" / case_id).glob("*.png"))
+    ]
+    keys = ("image", "mask")
+    steps = t.Compose(
+        [
+            t.LoadImaged(keys, reader="PILReader", ensure_channel_first=True),
+            t.ScaleIntensityRanged("image", 0, 255, 0, 1),
+            t.ThresholdIntensityd("mask", 127),
+            t.ScaleIntensityRanged("mask", 0, 255, 0, 1),
+            t.Resized(keys, (size, size), mode=("area", "nearest")),
+            t.EnsureTyped(keys, track_meta=False),
+        ]
+    )
+    return {
+        "MONAI CacheDataset": CacheDataset(files, steps, progress=False),
+        "MONAI PersistentDataset": PersistentDataset(files, steps, cache_dir=folder),
+    }
+
+
+def slices_per_second(epoch: Callable[[int], Iterable], number: int) -> float:
+    """Serve one epoch, touching every batch."""
+    began, served = time.perf_counter(), 0
+    for batch in epoch(number):
+        images = batch["image"] if isinstance(batch, dict) else batch[0]
+        served += len(images)
+    return served / (time.perf_counter() - began)
+
+
+def measure(ways: dict[str, Callable], rounds: int) -> dict[str, float]:
+    """Return each way's best rate; the first epoch of each warms it and is not counted."""
+    best = dict.fromkeys(ways, 0.0)
+    for number in range(rounds + 1):
+        for name, epoch in ways.items():
+            rate = slices_per_second(epoch, number)
+            if number:
+                best[name] = max(best[name], rate)
+    return best
+
+
+def report(rates: dict[str, float]) -> None:
+    """Print the table and whether the claims hold."""
+    plain = rates["plain PNG data set, 2 workers"]
+    for name, rate in rates.items():
+        print(f"{name:36s} {rate:10.0f} slices/s {rate / plain:8.1f} x")
+    ours = rates["SliceCache"]
+    monai = max(rate for name, rate in rates.items() if name.startswith("MONAI"))
+    print(f"cache against the PNG data set: {ours / plain:.0f} x (wanted: 20)")
+    print(f"cache against the best of MONAI: {ours / monai:.1f} x (wanted: over 1)")
+
+
+def main() -> None:
+    """Build the ways, time them, print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--slices", type=Path, required=True, help="folder with images/ and masks/")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--device", default="cpu", help="where the cache serves")
+    choice = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    case_ids = sorted(path.name for path in (choice.slices / "images").iterdir())
+    cache = SliceCache(choice.slices, case_ids, RECIPE.spec, device=choice.device)
+    plain = LiverSlices(choice.slices, case_ids, RECIPE.spec)
+    ways = {
+        "plain PNG data set, 2 workers": loader_epochs(plain, 2),
+        "SliceCache": cache_epochs(cache, augment=False),
+        "SliceCache, augmented": cache_epochs(cache, augment=True),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for name, dataset in monai_datasets(
+            choice.slices, case_ids, RECIPE.spec.size, folder
+        ).items():
+            for workers in (0, 2):
+                ways[f"{name}, {workers} workers"] = loader_epochs(dataset, workers)
+        report(measure(ways, choice.rounds))
+
+
+if __name__ == "__main__":
+    main()

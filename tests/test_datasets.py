@@ -1,0 +1,409 @@
+"""Slices from packed cases, PNG folders and NIfTI; the cache; augmentation; sampling."""
+
+import itertools
+import logging
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from drawn import SPACING_MM, blob, ramp, write_case
+
+from lits_helpers import decoding
+from lits_helpers.augmentation import (
+    Augmentation,
+    affine_grid,
+    affine_matrices,
+    augment_batch,
+    grey_curves,
+)
+from lits_helpers.cases import find_cases
+from lits_helpers.datasets import LiverSlices, SliceCache, TumorSlices, epoch_order, model_input
+from lits_helpers.files import write_json
+from lits_helpers.geometry import plain_geometry
+from lits_helpers.sampling import balanced_indices
+from lits_helpers.settings import InputSpec, liver_recipe, real_data, tumor_recipe
+from lits_helpers.slices import IMAGENET_DEVIATION, IMAGENET_MEAN, nearest_neighbors
+from lits_helpers.volumes import resize_mask, slice_levels, write_packed
+
+LIVER = InputSpec(size=32, window=(-200, 300))
+TUMOR = InputSpec(size=64, window=None, channels=3, normalization="imagenet")
+CONTEXT = InputSpec(size=64, window=(-100, 250), channels=3, context=1, normalization="imagenet")
+
+
+def write_packed_case(root, case_id, hu, labels, patient=None):
+    """Write one case of a prepared/ folder; labels None for a case without segmentation."""
+    write_packed(hu, root / "cases" / f"{case_id}.b2nd")
+    if labels is not None:
+        write_packed(labels, root / "cases" / f"{case_id}-labels.b2nd")
+    present = np.zeros_like(hu, np.uint8) if labels is None else labels
+    record = {
+        "case_id": case_id,
+        "patient": patient or case_id,
+        "shape": list(hu.shape),
+        "spacing_mm": list(SPACING_MM),
+        "geometry": plain_geometry(hu.shape, SPACING_MM).to_dict(),
+        "has_segmentation": labels is not None,
+        "liver_slices": np.flatnonzero((present > 0).any((1, 2))).tolist(),
+        "tumor_slices": np.flatnonzero((present == 2).any((1, 2))).tolist(),
+    }
+    write_json(root / "cases" / f"{case_id}.json", record)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """Two labelled cases of different shapes and one without segmentation."""
+    write_packed_case(tmp_path, "3", ramp(), blob())
+    write_packed_case(tmp_path, "12", ramp((9, 48, 40))[:, ::-1].copy(), blob((9, 48, 40)))
+    write_packed_case(tmp_path, "20", ramp((4, 40, 48)), None)
+    return tmp_path
+
+
+@pytest.fixture
+def png_folder(tmp_path):
+    """One case with slices 4, 9 and 10 only."""
+    for name in ("images", "masks"):
+        (tmp_path / name / "7").mkdir(parents=True)
+    for k in (4, 9, 10):
+        image = np.full((40, 48), k, np.uint8)
+        mask = np.zeros((40, 48), np.uint8)
+        mask[5:20, k : k + 12] = 255
+        cv2.imwrite(str(tmp_path / "images" / "7" / f"{k}.png"), image)
+        cv2.imwrite(str(tmp_path / "masks" / "7" / f"{k}.png"), mask)
+    return tmp_path
+
+
+def test_liver_item_is_the_windowed_slice_and_the_liver_with_its_tumor(prepared):
+    image, mask = LiverSlices(prepared, ["3"], LIVER)[5]
+    levels = slice_levels(ramp()[5], LIVER)
+    assert torch.equal(image, torch.from_numpy(levels / np.float32(255))[None])
+    assert torch.equal(mask[0], torch.from_numpy(resize_mask(blob()[5], 32) >= 1).float())
+    assert (image.dtype, mask.dtype) == (torch.float32, torch.float32)
+
+
+def test_tumor_item_repeats_the_slice_and_normalizes_each_channel(prepared):
+    image, mask = TumorSlices(prepared, ["3"], TUMOR)[5]
+    unit = torch.from_numpy(slice_levels(ramp()[5], TUMOR).astype(np.float32) / 65535)
+    torch.testing.assert_close(image[0], (unit - 0.485) / 0.229)
+    torch.testing.assert_close(image[2], (unit - 0.406) / 0.225)
+    assert torch.equal(mask[0], torch.from_numpy(resize_mask(blob()[5], 64) == 2).float())
+
+
+def test_slices_follow_the_order_of_the_case_ids(prepared):
+    slices = LiverSlices(prepared, ["12", "3"], LIVER)
+    assert len(slices) == 9 + 12
+    assert torch.equal(slices[9][0], LiverSlices(prepared, ["3"], LIVER)[0][0])
+    assert torch.equal(slices[-1][0], slices[20][0])
+    with pytest.raises(IndexError, match="slice 21 of a data set of 21"):
+        slices[21]
+
+
+def test_data_set_survives_spawned_workers(prepared):
+    import pickle
+
+    slices = LiverSlices(prepared, ["3"], LIVER)
+    again = pickle.loads(pickle.dumps(slices))
+    assert torch.equal(again[5][0], slices[5][0])
+
+
+def test_png_folder_gives_liver_slices_with_gaps(png_folder):
+    slices = LiverSlices(png_folder, ["7"], LIVER)
+    image, mask = slices[1]
+    assert len(slices) == 3
+    assert image[0, 16, 16].item() == pytest.approx(9 / 255)
+    assert image[0, 0, 16] == 0  # 40 x 48: padded above and below
+    assert mask.mean().item() == pytest.approx(15 * 12 / 48**2, rel=0.15)
+
+
+def test_nifti_pair_is_read_in_the_patients_orientation(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    write_case(tmp_path / "raw", 3, ramp(), blob(), orientation="RAS")
+    write_packed_case(tmp_path / "prepared", "3", ramp(), blob())
+    case_ids = [case.id for case in find_cases(tmp_path / "raw")]
+    lazily, packed = (TumorSlices(tmp_path / name, case_ids, TUMOR) for name in ("raw", "prepared"))
+    for one, other in zip(lazily[5], packed[5], strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("spec", [LIVER, TUMOR, CONTEXT])
+def test_cache_and_data_set_give_the_same_pixels(prepared, spec):
+    cache, slices = (
+        SliceCache(prepared, ["12", "3"], spec),
+        LiverSlices(prepared, ["12", "3"], spec),
+    )
+    images, labels = cache.batch(torch.arange(len(cache)))
+    for index in range(len(slices)):
+        assert torch.equal(images[index], slices[index][0])
+        assert torch.equal((labels[index] >= 1).float(), slices[index][1][0])
+
+
+def test_cache_tells_where_each_slice_comes_from(prepared):
+    write_packed_case(prepared, "4", ramp(), np.zeros((12, 40, 48), np.uint8), patient="3")
+    cache = SliceCache(prepared, ["12", "3", "4"], LIVER)
+    assert cache.case_ids == ("12", "3", "4")
+    assert cache.patients == ("12", "3")
+    assert cache.case_of.tolist() == [0] * 9 + [1] * 12 + [2] * 12
+    assert cache.patient_of.tolist() == [0] * 9 + [1] * 24
+    assert cache.slice_index.tolist() == [*range(9), *range(12), *range(12)]
+    assert cache.has_liver[9:21].nonzero().flatten().tolist() == list(range(2, 9))
+    assert cache.has_tumor[9:21].nonzero().flatten().tolist() == [4, 5]
+    assert not cache.has_liver[21:].any()
+    assert cache.levels.dtype == torch.uint8
+
+
+def test_neighbors_stop_at_the_cases_ends(prepared):
+    cache = SliceCache(prepared, ["12", "3"], CONTEXT)
+    images, _ = cache.batch([8, 9])
+    mean, deviation = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_DEVIATION)
+    last, first = images * deviation.view(3, 1, 1) + mean.view(3, 1, 1)  # k = 8 and k = 0
+    torch.testing.assert_close(last[2], last[1])
+    torch.testing.assert_close(first[0], first[1])
+    assert (last[0] - last[1]).abs().max() > 0.1
+    assert (first[2] - first[1]).abs().max() > 0.1
+
+
+def test_neighbor_in_a_gap_is_the_nearest_slice():
+    near = nearest_neighbors(np.array([4, 9, 10]), context=1)
+    assert near.tolist() == [[0, 0, 0], [1, 1, 2], [1, 2, 2]]
+
+
+def test_neighbor_equally_far_is_the_inner_one():
+    # slice 4 with context 2 wants 2 and 6; 6 lies two from 4 and two from 8
+    assert nearest_neighbors(np.array([4, 8]), context=2)[0].tolist() == [0, 0, 0, 0, 0]
+
+
+def test_cases_without_segmentation_are_left_out_by_name(prepared, caplog):
+    cache = SliceCache(prepared, ["3", "20"], LIVER)
+    assert cache.case_ids == ("3",)
+    assert "case 20 has no segmentation" in caplog.text
+
+
+def test_a_truncated_case_is_left_out_by_name(prepared, caplog):
+    path = prepared / "cases" / "12.b2nd"
+    path.write_bytes(path.read_bytes()[:300])
+    assert len(LiverSlices(prepared, ["12", "3"], LIVER)) == 12
+    assert "case 12 cannot be read and is left out" in caplog.text
+
+
+def test_one_unreadable_slice_is_left_out_of_the_cache_by_name(png_folder, caplog):
+    (png_folder / "images" / "7" / "4.png").write_bytes(b"no image")
+    cache = SliceCache(png_folder, ["7"], LIVER)
+    assert cache.slice_index.tolist() == [9, 10]
+    assert cache.batch([0])[0][0, 0, 16, 16].item() == pytest.approx(9 / 255)
+    assert "slice 4 of case 7 cannot be read" in caplog.text
+
+
+def test_one_unreadable_slice_is_named_by_the_data_set(png_folder):
+    slices = LiverSlices(png_folder, ["7"], LIVER)
+    (png_folder / "images" / "7" / "4.png").unlink()
+    with pytest.raises(OSError, match=r"slice 4 of case 7 cannot be read .*4\.png: missing"):
+        slices[0]
+
+
+def test_a_case_that_does_not_exist_is_named(prepared):
+    with pytest.raises(ValueError, match=r"no case 99 in .*which holds 3 cases"):
+        SliceCache(prepared, ["3", "99"], LIVER)
+
+
+def test_nothing_to_read_is_an_error(prepared):
+    with pytest.raises(ValueError, match="no readable case with a segmentation among 1"):
+        SliceCache(prepared, ["20"], LIVER)
+
+
+def test_model_input_refuses_a_missing_axis():
+    with pytest.raises(ValueError, match=r"levels must be \(N, 1 or 3, S, S\), got shape \(64, 64"):
+        model_input(torch.zeros(64, 64, dtype=torch.uint8), TUMOR)
+
+
+def test_cache_too_large_for_memory_is_mapped_from_disk_and_found_again(
+    prepared, monkeypatch, caplog
+):
+    caplog.set_level(logging.INFO)
+    in_memory = SliceCache(prepared, ["12", "3"], CONTEXT)
+    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
+    on_disk = SliceCache(prepared, ["12", "3"], CONTEXT)
+    monkeypatch.setattr(decoding, "_fill", None)  # a second decoding would fail
+    again = SliceCache(prepared, ["12", "3"], CONTEXT)
+    for cache in (on_disk, again):
+        assert cache.home == "disk"
+        for one, other in zip(cache.batch([0, 15]), in_memory.batch([0, 15]), strict=True):
+            assert torch.equal(one, other)
+        assert torch.equal(cache.has_tumor, in_memory.has_tumor)
+    assert "21 slices of 2 cases cached in memory" in caplog.text
+    assert "21 slices of 2 cases cached in a memory-mapped file" in caplog.text
+
+
+def test_mapped_cache_is_made_anew_when_a_case_changes(prepared, monkeypatch):
+    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
+    before = SliceCache(prepared, ["3"], LIVER).batch([5])[0]
+    write_packed_case(prepared, "3", ramp() + np.int16(50), blob())
+    assert not torch.equal(SliceCache(prepared, ["3"], LIVER).batch([5])[0], before)
+
+
+def test_augmentation_repeats_to_the_bit_from_the_same_generator_state(prepared):
+    cache = SliceCache(prepared, ["3"], CONTEXT)
+    generator = torch.Generator().manual_seed(5)
+    state = generator.get_state()
+    first = cache.batch([4, 5], augment=True, generator=generator)
+    second = cache.batch([4, 5], augment=True, generator=generator)
+    generator.set_state(state)
+    again = cache.batch([4, 5], augment=True, generator=generator)
+    assert torch.equal(first[0], again[0])
+    assert torch.equal(first[1], again[1])
+    assert not torch.equal(first[0], second[0])
+
+
+def test_augmenting_needs_a_generator(prepared):
+    with pytest.raises(ValueError, match=r"needs a torch\.Generator to augment"):
+        SliceCache(prepared, ["3"], LIVER).batch([0], augment=True)
+
+
+def drawn_batch(size=64):
+    """(levels, labels): a bright off-centre rectangle whose labels are the same rectangle."""
+    levels = torch.full((4, 1, size, size), 60, dtype=torch.uint8)
+    levels[:, :, 20:34, 12:40] = 200
+    labels = torch.zeros(4, size, size, dtype=torch.uint8)
+    labels[:, 20:34, 12:40] = 2
+    return levels, labels
+
+
+def test_labels_move_with_the_image():
+    levels, labels = drawn_batch()
+    limits = Augmentation(gamma=1, gain=0, bias=0, noise=0)
+    images, moved = augment_batch(levels, labels, LIVER, torch.Generator().manual_seed(0), limits)
+    bright = images[:, 0] > 130 / 255
+    overlap = (bright & (moved == 2)).sum((1, 2))
+    dice = 2 * overlap / (bright.sum((1, 2)) + (moved == 2).sum((1, 2)))
+    assert (dice > 0.97).all()
+    assert not torch.equal(moved, labels)
+    assert moved.unique().tolist() == [0, 2]
+
+
+def test_no_limits_change_nothing():
+    levels, labels = drawn_batch()
+    limits = Augmentation(0, 1, 0, 1, 0, 0, 0)
+    images, moved = augment_batch(levels, labels, LIVER, torch.Generator(), limits)
+    torch.testing.assert_close(images, levels.float() / 255, atol=1e-4, rtol=0)
+    assert torch.equal(moved, labels)
+
+
+def test_shift_moves_by_the_stated_share_of_the_side():
+    levels, _ = drawn_batch()
+    matrices = affine_matrices(torch.tensor([[0.0, 0, 1, 0]]), Augmentation(shift=8 / 64))
+    grid = affine_grid(matrices, 64)
+    moved = torch.nn.functional.grid_sample(
+        levels[:1].float(), grid, mode="nearest", align_corners=False
+    )
+    assert torch.equal(moved[..., :56], levels[:1, :, :, 8:].float())
+
+
+def test_grid_agrees_with_torchs():
+    matrices = affine_matrices(torch.rand(3, 4) * 2 - 1, Augmentation())
+    expected = torch.nn.functional.affine_grid(matrices, [3, 1, 48, 48], align_corners=False)
+    torch.testing.assert_close(affine_grid(matrices, 48), expected, atol=1e-5, rtol=0)
+
+
+def test_grey_curves_rise_and_keep_black_black():
+    curves = grey_curves(torch.rand(20, 3) * 2 - 1, Augmentation(), 255)
+    assert (curves[:, 0] == 0).all()
+    assert (curves[:, 1:].diff(dim=1) >= 0).all()
+    assert (curves >= 0).all()
+    assert (curves <= 1).all()
+
+
+def test_noise_leaves_black_alone():
+    levels, labels = drawn_batch()
+    levels[:, :, :10] = 0
+    limits = Augmentation(0, 1, 0, 1, 0, 0, noise=0.1)
+    images, _ = augment_batch(levels, labels, LIVER, torch.Generator().manual_seed(1), limits)
+    assert (images[:, :, :9] == 0).all()
+    assert images[:, :, 40:].std() > 0.01
+
+
+def counted(patient_of, tumor, liver=None):
+    """What `epoch_order` asks of a cache."""
+    liver = np.ones(len(tumor), bool) if liver is None else liver
+    return SimpleNamespace(
+        patient_of=torch.as_tensor(patient_of),
+        has_tumor=torch.as_tensor(tumor),
+        has_liver=torch.as_tensor(liver),
+    )
+
+
+def test_liver_epoch_sees_every_slice_once_in_a_new_order_each_epoch():
+    cache = counted(np.zeros(50, int), np.zeros(50, bool))
+    one, other = (epoch_order(cache, liver_recipe(), seed=1, epoch=e) for e in (1, 2))
+    assert sorted(one.tolist()) == list(range(50))
+    assert one.tolist() != other.tolist()
+    assert torch.equal(one, epoch_order(cache, liver_recipe(), seed=1, epoch=1))
+    assert not torch.equal(one, epoch_order(cache, liver_recipe(), seed=2, epoch=1))
+
+
+def test_ranks_share_an_epoch_batch_by_batch():
+    cache = counted(np.zeros(23, int), np.zeros(23, bool))
+    whole = epoch_order(cache, liver_recipe(), seed=1, epoch=3).tolist()
+    shares = [
+        epoch_order(cache, liver_recipe(), seed=1, epoch=3, rank=r, world=3).tolist()
+        for r in range(3)
+    ]
+    assert sorted(itertools.chain(*shares)) == sorted(whole)
+    assert {len(share) for share in shares} == {7, 8}
+    assert set(itertools.chain(*(share[:4] for share in shares))) == set(whole[:12])
+
+
+def test_balanced_epoch_fills_up_the_patients_with_few_tumor_slices():
+    patient_of = np.repeat([0, 1, 2], [30, 30, 30])
+    tumor = np.zeros(90, bool)
+    tumor[:8] = True  # patient 0: 8 slices with tumor, patient 1: 1, patient 2: none
+    tumor[30] = True
+    order = epoch_order(counted(patient_of, tumor), tumor_recipe(), seed=0, epoch=1).numpy()
+    assert len(order) == len(set(order)) == 18
+    assert tumor[order].sum() == 9
+    # nine more, poured on heights 8, 1, 0: both others reach 5
+    assert np.bincount(patient_of[order]).tolist() == [8, 5, 5]
+
+
+def test_a_patient_whose_slices_are_used_up_gets_no_more():
+    patient_of = np.repeat([0, 1, 2], [10, 2, 20])
+    tumor = np.arange(32) < 6
+    chosen = balanced_indices(patient_of, tumor, ~tumor, np.random.default_rng(0))
+    assert np.bincount(patient_of[chosen]).tolist() == [6, 2, 4]
+
+
+def test_balanced_epoch_within_the_liver_takes_liver_slices_only():
+    patient_of = np.repeat([0, 1], 20)
+    tumor, liver = np.arange(40) < 5, np.arange(40) % 2 == 0
+    recipe = tumor_recipe(within_liver=True)
+    order = epoch_order(counted(patient_of, tumor, liver | tumor), recipe, seed=0, epoch=1).numpy()
+    assert (liver | tumor)[order].all()
+    assert len(order) == 10
+
+
+def test_other_slices_change_from_epoch_to_epoch():
+    tumor = np.arange(200) < 10
+    cache = counted(np.zeros(200, int), tumor)
+    seen = [set(epoch_order(cache, tumor_recipe(), seed=0, epoch=e).tolist()) for e in range(3)]
+    assert len(seen[0] | seen[1] | seen[2]) > 30
+
+
+def test_unknown_sampling_is_refused():
+    cache = counted([0], [True])
+    with pytest.raises(ValueError, match='must be "all" or "balanced", got \'some\''):
+        epoch_order(cache, tumor_recipe(sampling="some"), seed=0, epoch=1)
+
+
+@pytest.mark.real
+def test_real_slices_are_cached_as_the_data_set_reads_them():
+    root = real_data()
+    if root is None:
+        pytest.skip("LITS_REAL names no folder with real CT")
+    case_ids = sorted(path.name for path in (root / "lits_png" / "images").iterdir())[:10]
+    spec = liver_recipe().spec
+    cache = SliceCache(root / "lits_png", case_ids, spec)
+    slices = LiverSlices(root / "lits_png", case_ids, spec)
+    assert len(cache) == len(slices) > 20
+    images, labels = cache.batch(torch.arange(len(cache)))
+    for index in range(0, len(slices), 7):
+        assert torch.equal(images[index], slices[index][0])
+        assert torch.equal((labels[index] >= 1).float(), slices[index][1][0])
