@@ -38,6 +38,7 @@ __all__ = [
     "fetch_cases",
     "fetch_file",
     "find_mounted",
+    "parse_name",
     "plan_download",
     "present_cases",
 ]
