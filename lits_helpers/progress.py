@@ -15,14 +15,14 @@ class Meter:
     """A bar with bytes, rate and time left in a terminal or notebook, log lines elsewhere.
 
     Args:
-        total: bytes expected, 0 = unknown.
+        total: bytes expected; 0 shows no bar.
         name: what is being fetched.
     """
 
     def __init__(self, total: int, name: str):
         live = sys.stderr.isatty() or "ipykernel" in sys.modules
         self._bar = tqdm(
-            total=total or None, desc=name, unit="B", unit_scale=True, disable=not live
+            total=total or None, desc=name, unit="B", unit_scale=True, disable=not (live and total)
         )
         self._live, self._name, self._total = live, name, total
         self._done = self._fresh = 0

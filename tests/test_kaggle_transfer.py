@@ -85,6 +85,14 @@ def test_rejected_token_says_how_to_make_a_new_one(monkeypatch, kaggle, client, 
     assert not stdin.closed
 
 
+def test_verbose_client_is_kept_from_printing_credentials(kaggle, client, raw, capfd, monkeypatch):
+    from kaggle.api.kaggle_api_extended import KaggleApi
+
+    monkeypatch.setattr(KaggleApi, "args", ["--verbose"])
+    fetch_case(3, raw, client=client)
+    assert "".join(capfd.readouterr()) == ""
+
+
 def test_storage_server_never_gets_the_token(kaggle, client, raw):
     fetch_case(3, raw, client=client)
     assert kaggle.storage_headers
@@ -209,7 +217,9 @@ def test_web_page_instead_of_a_volume_is_refused(kaggle, client, raw):
     ],
 )
 @pytest.mark.parametrize("place", ["listing", "download", "storage", "hidden"])
-def test_refusal_says_what_to_do(kaggle, client, raw, caplog, status, words, attempts, place):
+def test_refusal_says_what_to_do(
+    kaggle, client, raw, caplog, capfd, status, words, attempts, place
+):
     caplog.set_level(logging.DEBUG, "lits_helpers")
     faults = [Fault(status=status, hidden=place == "hidden") for _ in range(attempts)]
     service = "ListDatasetFiles" if place == "listing" else "DownloadDataset"
@@ -222,7 +232,7 @@ def test_refusal_says_what_to_do(kaggle, client, raw, caplog, status, words, att
     assert words in str(caught.value)
     assert not any(kaggle.api_faults.values())
     assert not any(kaggle.storage_faults.values())
-    told = "".join(traceback.format_exception(caught.value)) + caplog.text
+    told = "".join([*traceback.format_exception(caught.value), caplog.text, *capfd.readouterr()])
     assert not any(secret in told for secret in (TOKEN, SIGNATURE))
 
 
