@@ -106,7 +106,8 @@ def _read(stream, path) -> dict:
         ) from error
     except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
         what = "is truncated or damaged" if zipped else "is no checkpoint"
-        raise CheckpointError(f"{path} {what} ({str(error).splitlines()[0][:120]})") from error
+        reason = (str(error) or type(error).__name__).splitlines()[0][:120]
+        raise CheckpointError(f"{path} {what} ({reason})") from error
     if not isinstance(content, Mapping):
         raise CheckpointError(f"{path} is no checkpoint: it holds a {type(content).__name__}")
     return dict(content)

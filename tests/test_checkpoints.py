@@ -1,0 +1,242 @@
+"""Checkpoints are whole or refused with the reason, and never executed."""
+
+import json
+import logging
+import pickle
+
+import pytest
+import torch
+
+from lits_helpers.checkpoints import (
+    CheckpointError,
+    MirrorSlots,
+    load_checkpoint,
+    newest_state,
+    read_slot,
+    read_state,
+    require_same,
+    save_model,
+    save_state,
+)
+
+
+def a_model(system="liver"):
+    return {
+        "system": system,
+        "recipe": {"name": "default"},
+        "model": {"weight": torch.arange(6.0).view(2, 3)},
+        "training_ids": ["0", "1"],
+        "validation_ids": ["2"],
+        "epoch": 3,
+        "validation_dice": 0.8,
+    }
+
+
+def a_state(epoch=1, step=0, **changes):
+    state = {
+        "system": "liver",
+        "recipe": {"name": "default", "betas": (0.9, 0.999), "width": 16},
+        "seed": 0,
+        "training_ids": ["0", "1"],
+        "validation_ids": ["2"],
+        "epoch": epoch,
+        "step": step,
+        "history": [],
+    }
+    return {**state, **changes}
+
+
+class RunsCode:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_saved_model_is_loaded_as_it_was(tmp_path):
+    save_model(tmp_path / "best_model.pth", a_model())
+    loaded = load_checkpoint(tmp_path / "best_model.pth", system="liver")
+    assert torch.equal(loaded["model"]["weight"], torch.arange(6.0).view(2, 3))
+    assert loaded["validation_ids"] == ["2"]
+
+
+def test_bare_weights_are_loaded_with_their_json(tmp_path):
+    described = a_model("tumor")
+    save_model(tmp_path / "weights.pth", described.pop("model"))
+    (tmp_path / "weights.json").write_text(json.dumps(described))
+    loaded = load_checkpoint(tmp_path / "weights.pth", system="tumor")
+    assert set(loaded["model"]) == {"weight"}
+    assert loaded["system"] == "tumor"
+
+
+@pytest.mark.parametrize(("system", "notebook"), [("liver", "02"), ("tumor", "03")])
+def test_missing_checkpoint_names_the_notebook_that_makes_it(tmp_path, system, notebook):
+    with pytest.raises(FileNotFoundError, match=rf"no {system} checkpoint .*notebook {notebook}"):
+        load_checkpoint(tmp_path / "best_model.pth", system=system)
+
+
+def test_model_of_the_other_system_is_refused(tmp_path):
+    save_model(tmp_path / "m.pth", a_model("tumor"))
+    with pytest.raises(CheckpointError, match="holds a tumor model, a liver model is wanted"):
+        load_checkpoint(tmp_path / "m.pth", system="liver")
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.99])
+def test_truncated_checkpoint_is_refused(tmp_path, share):
+    path = tmp_path / "m.pth"
+    save_model(path, a_model())
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(CheckpointError, match="truncated or damaged"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a checkpoint", b"PK"])
+def test_foreign_file_is_refused(tmp_path, content):
+    (tmp_path / "m.pth").write_bytes(content)
+    with pytest.raises(CheckpointError, match="no checkpoint"):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+@pytest.mark.parametrize(
+    "save", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))]
+)
+def test_pickle_that_runs_code_is_never_executed(tmp_path, save):
+    trace, path = tmp_path / "executed", tmp_path / "m.pth"
+    save({"model": RunsCode(trace)}, path)
+    with pytest.raises(CheckpointError, match="could run code"):
+        load_checkpoint(path)
+    assert not trace.exists()
+
+
+def test_weights_without_description_name_what_is_missing(tmp_path):
+    torch.save({"weight": torch.zeros(2)}, tmp_path / "m.pth")
+    with pytest.raises(CheckpointError, match="lacks epoch, model, recipe"):
+        load_checkpoint(tmp_path / "m.pth")
+
+
+def test_newer_state_keeps_the_one_before(tmp_path):
+    save_state(tmp_path, a_state(1))
+    save_state(tmp_path, a_state(2))
+    assert read_state(tmp_path / "last.pth")["epoch"] == 2
+    assert read_state(tmp_path / "previous.pth")["epoch"] == 1
+
+
+def test_full_disk_leaves_both_states_and_says_so(tmp_path, monkeypatch):
+    save_state(tmp_path, a_state(1))
+    save_state(tmp_path, a_state(2))
+
+    def full(_content, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left .*free disk space.*intact"):
+        save_state(tmp_path, a_state(3))
+    found, _ = newest_state(tmp_path)
+    assert found["epoch"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pth", "previous.pth"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "absent"])
+def test_damaged_last_state_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, damage):
+    save_state(tmp_path, a_state(1))
+    save_state(tmp_path, a_state(2))
+    last = tmp_path / "last.pth"
+    if damage == "absent":  # killed between the two renames
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[:-99] if damage == "truncated" else b"foreign")
+    state, where = newest_state(tmp_path)
+    assert state["epoch"] == 1
+    assert where.endswith("previous.pth")
+    assert damage == "absent" or "falling back to the checkpoint before" in caplog.text
+
+
+def test_no_state_anywhere_is_none(tmp_path):
+    assert newest_state(tmp_path, tmp_path / "mirror") is None
+
+
+def test_mirror_rewrites_two_slots_in_place_by_turns(tmp_path):
+    mirror = MirrorSlots(tmp_path)
+    for epoch in (1, 2):
+        mirror.write(a_state(epoch))
+    inodes = [slot.stat().st_ino for slot in mirror.slots]
+    mirror.write(a_state(3))
+    assert [read_slot(slot)["epoch"] for slot in mirror.slots] == [3, 2]
+    assert [slot.stat().st_ino for slot in mirror.slots] == inodes
+
+
+def test_new_process_writes_over_the_older_slot(tmp_path):
+    mirror = MirrorSlots(tmp_path)
+    for epoch in (1, 2, 3):
+        mirror.write(a_state(epoch))
+    MirrorSlots(tmp_path).write(a_state(4))
+    assert [read_slot(slot)["epoch"] for slot in mirror.slots] == [3, 4]
+
+
+def test_torn_slot_is_passed_over_for_the_whole_one(tmp_path, caplog):
+    mirror = MirrorSlots(tmp_path / "mirror")
+    for epoch in (1, 2):
+        mirror.write(a_state(epoch))
+    torn = bytearray(mirror.slots[1].read_bytes())
+    torn[-200] ^= 1
+    mirror.slots[1].write_bytes(torn)
+    state, _ = newest_state(tmp_path, tmp_path / "mirror")
+    assert state["epoch"] == 1
+    assert "checksum does not fit" in caplog.text
+
+
+def test_shorter_state_leaves_no_tail_of_the_longer(tmp_path):
+    mirror = MirrorSlots(tmp_path)
+    for epoch in (1, 2, 3):
+        mirror.write(a_state(epoch, weights=torch.zeros(5000 if epoch == 1 else 5)))
+    assert mirror.slots[0].stat().st_size < 10000
+    assert read_slot(mirror.slots[0])["epoch"] == 3
+
+
+def test_furthest_state_wins_wherever_it_lies(tmp_path):
+    save_state(tmp_path, a_state(4, step=1))
+    MirrorSlots(tmp_path / "mirror").write(a_state(4, step=2))
+    state, where = newest_state(tmp_path, tmp_path / "mirror")
+    assert state["step"] == 2
+    assert where.endswith(".slot")
+
+
+def test_mirror_that_cannot_be_written_is_only_logged(tmp_path, caplog):
+    (tmp_path / "mirror").write_text("a file where the folder should be")
+    MirrorSlots(tmp_path / "mirror").write(a_state())
+    assert "cannot be written" in caplog.text
+
+
+def test_lists_and_tuples_of_a_recipe_count_as_the_same():
+    wanted = a_state(recipe={"name": "default", "betas": [0.9, 0.999], "width": 16})
+    require_same(a_state(), wanted, "last.pth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipe": {**a_state()["recipe"], "width": 32}}, "recipe.width was 16, now 32"),
+        ({"seed": 7}, "seed was 0, now 7"),
+        ({"system": "tumor"}, "is a liver training, asked is tumor"),
+        ({"training_ids": ["0"]}, r"training_ids lost 1 \(1\)"),
+        ({"validation_ids": ["2", "3"]}, r"validation_ids gained 1 \(3\)"),
+    ],
+)
+def test_state_of_another_training_is_refused_with_the_difference(changes, words):
+    with pytest.raises(CheckpointError, match=words):
+        require_same(a_state(), a_state(**changes), "last.pth")
+
+
+def test_named_state_that_is_missing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no training state"):
+        read_state(tmp_path / "last.pth")
+
+
+def test_fallback_is_logged_as_a_warning(tmp_path, caplog):
+    (tmp_path / "last.pth").write_bytes(b"foreign")
+    with caplog.at_level(logging.WARNING):
+        assert newest_state(tmp_path) is None
+    assert caplog.records[0].levelname == "WARNING"
