@@ -7,6 +7,7 @@ imported here, so that ``figures`` is the one name to know.
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from .canvas import Picture, figure_png, save_figure, show_image
@@ -23,7 +24,7 @@ from .drawing import (
     render_slice,
     write_text,
 )
-from .planes import EDGE_LETTERS, mask_box, plane_spacing, zoom_to
+from .planes import EDGE_LETTERS, mask_box, picture_shape, plane_spacing, zoom_to
 
 __all__ = [
     "LAYER_COLORS",
@@ -85,7 +86,7 @@ def seven_panels(
     zoom = zoom_to(PANEL_PIXELS, box[2:], spacing_mm)
     options = {"spacing_mm": spacing_mm, "zoom": zoom, "box": box}
     blank, blank_window = np.zeros(hu.shape, np.uint8), (0, 255)
-    figure = Picture(13, 7.2)
+    figure = Picture(13, 1.0 + 2 * 13 / 4 * _box_aspect(box, spacing_mm))
     axes = figure.subplots(2, 4).ravel()
     for axis, (name, on_ct, layers) in zip(axes, panels, strict=False):
         image, scale = (hu, window) if on_ct else (blank, blank_window)
@@ -126,9 +127,14 @@ def montage(
         n for source, labels in (layers or {}).items() for n in label_layers(source, labels[0])
     ]
     if names:
-        handles = [_swatch(name) for name in names]
-        figure.legend(handles=handles, loc="outside lower center", ncols=len(names), frameon=False)
+        color_key(figure, names)
     return figure
+
+
+def color_key(figure: Figure, names: Sequence[str]) -> None:
+    """Write a legend of layer names below a figure."""
+    handles = [_swatch(name) for name in names]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
 
 
 def montage_image(
@@ -203,7 +209,7 @@ def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict
         name: Layer(fill.mask, fill.color, "outline", thickness=2) for name, fill in fills.items()
     }
     within = {
-        "liver of the reference": Layer(reference >= 1, color_of("liver"), "outline", thickness=2),
+        "liver": Layer(reference >= 1, color_of("liver"), "outline", thickness=2),
         "tumor": Layer(prediction == 2, color_of("tumor"), "fill", 0.6),
     }
     return [
@@ -244,6 +250,12 @@ def _write_key(axis, panels, prediction, reference) -> None:
         score = dice(label_mask(prediction, name), label_mask(reference, name))
         text = f"Dice of the {name} in this slice: {score:.3f}"
         axis.text(0.04, 0.45 - 0.1 * line, text, transform=axis.transAxes, fontsize=11)
+
+
+def _box_aspect(box: tuple[int, int, int, int], spacing_mm) -> float:
+    """Return height by width of a part of a slice, kept between 0.6 and 1.2 for the page's sake."""
+    height, width = picture_shape(box[2:], spacing_mm, 1.0)
+    return min(max(height / width, 0.6), 1.2)
 
 
 def _check_labels(hu, prediction, reference) -> None:

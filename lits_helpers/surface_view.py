@@ -24,7 +24,7 @@ for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-st
   const layer = document.createElement('canvas');
   layer.width = layer.height = size;
   const brush = layer.getContext('2d');
-  let turn = 0, tilt = 0, held = null, touched = false;
+  let turn = 0, tilt = 0, held = null, touched = false, waiting = false;
 
   function drawMesh(mesh) {
     const p = mesh.points, n = p.length / 3, q = new Float32Array(p.length), scale = size / 2.1;
@@ -63,6 +63,7 @@ for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-st
     context.drawImage(layer, 0, 0);
   }
   function draw() {
+    waiting = false;
     context.globalAlpha = 1;
     context.fillStyle = 'white';
     context.fillRect(0, 0, size, size);
@@ -79,7 +80,8 @@ for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-st
     turn += (e.clientX - held[0]) * 0.01;
     tilt = Math.max(-1.5, Math.min(1.5, tilt - (e.clientY - held[1]) * 0.01));
     held = [e.clientX, e.clientY];
-    requestAnimationFrame(draw);
+    if (!waiting) requestAnimationFrame(draw);  // one picture for all moves since the last
+    waiting = true;
   };
   draw();
   const timer = setInterval(() => {  // turns by itself until it is touched or gone

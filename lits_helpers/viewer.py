@@ -214,8 +214,10 @@ class SliceViewer:
     def _draw(self) -> None:
         controls, case = self.controls, self._opened()
         name, index = controls.plane.value, controls.slider.value
-        hu = plane(case.hu, name, index)
-        labels = {source: plane(it, name, index) for source, it in case.layers.items()}
+        # A sagittal plane is scattered over the memory: gather it once.
+        hu = np.ascontiguousarray(plane(case.hu, name, index))
+        parts = {source: plane(it, name, index) for source, it in case.layers.items()}
+        labels = {source: np.ascontiguousarray(part) for source, part in parts.items()}
         panels = self._panels(labels)
         frame = self.frame * (SIDE_BY_SIDE if len(panels) > 1 else 1)
         self.picture = np.hstack([self._render(hu, layers, round(frame)) for layers in panels])

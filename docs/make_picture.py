@@ -1,0 +1,114 @@
+"""Make docs/picture.png, the README's picture, from a phantom.
+
+    python docs/make_picture.py [--raw data/phantom-tiny/raw --results runs/phantom-tiny/results]
+
+After the notebooks have run, give both folders: the picture then shows the patient with most tumor
+among those that were segmented. Without them a phantom is generated, and a displaced copy of its
+reference stands for a prediction; the picture says so.
+"""
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from lits_helpers.canvas import show_image
+from lits_helpers.cases import find_cases
+from lits_helpers.drawing import error_layers, label_layers, render_slice
+from lits_helpers.figures import Picture, color_key, save_figure
+from lits_helpers.phantom import make_phantom
+from lits_helpers.planes import EDGE_LETTERS, mask_box, plane, plane_spacing, zoom_to
+from lits_helpers.surface3d import render_turns
+from lits_helpers.volumes import read_segmentation, read_volume
+
+PICTURE = Path(__file__).with_name("picture.png")
+SEED, SHAPE = 1, (48, 256, 256)
+PIXELS = 640
+
+
+def generated() -> tuple:
+    """Return hu, prediction, reference, spacing_mm and the caption of a phantom without a model."""
+    hu, reference, spacing_mm = make_phantom(SEED, SHAPE)
+    prediction = np.roll(reference, (0, 2, -2), (0, 1, 2))
+    caption = "Generated phantom; the prediction is a displaced copy of the reference"
+    return hu, prediction, reference, spacing_mm, caption
+
+
+def segmented(raw: Path, results: Path) -> tuple:
+    """Return the same of the segmented patient with most tumor."""
+    cases = {case.id: case for case in find_cases(raw) if case.segmentation}
+    found = {}
+    for path in sorted((results / "predictions").glob("prediction-*.nii.gz")):
+        name = path.name.removeprefix("prediction-").removesuffix(".nii.gz")
+        if name in cases:
+            found[name] = path
+    if not found:
+        raise SystemExit(f"no prediction in {results} for cases in {raw}: run nbconvert_ci.sh")
+    references = {name: read_segmentation(cases[name].segmentation) for name in found}
+    chosen = max(found, key=lambda name: np.count_nonzero(references[name] == 2))
+    volume = read_volume(cases[chosen].volume, cases[chosen].orientation)
+    prediction = read_segmentation(found[chosen], volume)
+    reference = read_segmentation(cases[chosen].segmentation, volume)
+    caption = f"Generated phantom ({chosen}, not trained on), segmented by the two models"
+    return volume.hu, prediction, reference, volume.spacing_mm, caption
+
+
+def cut(hu, layers, spacing_mm, name: str, index: int, box) -> np.ndarray:
+    """Draw a part of a plane."""
+    spacing = plane_spacing(spacing_mm, name)
+    return render_slice(
+        plane(hu, name, index),
+        layers=layers,
+        spacing_mm=spacing,
+        zoom=zoom_to(PIXELS, box[2:], spacing),
+        box=box,
+        scale_bar=True,
+        edges=EDGE_LETTERS[name],
+    )
+
+
+def draw(hu, prediction, reference, spacing_mm, caption: str) -> Picture:
+    """Return the figure: axial contours, errors, coronal fill, surface."""
+    z = int((reference == 2).sum(axis=(1, 2)).argmax())
+    y = int((reference == 2).sum(axis=(0, 2)).argmax())
+    axial, coronal = mask_box(reference[z] > 0), mask_box(plane(reference, "coronal", y) > 0)
+    contours = label_layers("reference", reference[z], thickness=2)
+    contours |= label_layers("prediction", prediction[z], thickness=2)
+    fills = label_layers("prediction", plane(prediction, "coronal", y), style="fill", opacity=0.45)
+    errors = error_layers(prediction[z] >= 1, reference[z] >= 1)
+    panels = {
+        "Prediction against reference": cut(hu, contours, spacing_mm, "axial", z, axial),
+        "Errors of the liver": cut(hu, errors, spacing_mm, "axial", z, axial),
+        "Prediction, coronal": cut(hu, fills, spacing_mm, "coronal", y, coronal),
+        "Prediction in 3D": without_rim(render_turns(prediction, spacing_mm, [20], PIXELS)[0]),
+    }
+    shares = [rgb.shape[1] / rgb.shape[0] for rgb in panels.values()]
+    figure = Picture(14, 14 / sum(shares) + 0.9)
+    axes = figure.subplots(1, 4, width_ratios=shares)  # all panels equally high
+    for axis, (title, rgb) in zip(axes, panels.items(), strict=True):
+        show_image(axis, rgb, title)
+    color_key(figure, [*contours, *errors])
+    figure.suptitle(caption, fontsize=11)
+    return figure
+
+
+def without_rim(rgb: np.ndarray) -> np.ndarray:
+    """Cut the white around a picture away."""
+    top, left, height, width = mask_box((rgb < 255).any(axis=2), margin=0.05)
+    return rgb[top : top + height, left : left + width]
+
+
+def main() -> None:
+    """Write the picture."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--raw", type=Path)
+    parser.add_argument("--results", type=Path)
+    parser.add_argument("--out", type=Path, default=PICTURE)
+    options = parser.parse_args()
+    given = options.raw and options.results
+    inputs = segmented(options.raw, options.results) if given else generated()
+    print(save_figure(draw(*inputs), options.out, dpi=110))
+
+
+if __name__ == "__main__":
+    main()
