@@ -152,7 +152,7 @@ def _ring(mask: np.ndarray) -> np.ndarray:
 
 
 def _filled_body(hu: np.ndarray) -> np.ndarray:
-    tissue = np.stack([ndimage.binary_opening(plane > BODY_HU, iterations=2) for plane in hu])
+    tissue = np.stack([ndimage.binary_opening(plane > BODY_HU) for plane in hu])
     return np.stack([ndimage.binary_fill_holes(plane) for plane in _largest_part(tissue)])
 
 

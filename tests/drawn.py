@@ -48,7 +48,8 @@ def body(shape=(14, 60, 76)):
     hu[liver] = 110
     hu[spine] = 450
     labels = (liver & ~spine).astype(np.uint8)
-    tumor = (labels > 0) & (np.hypot(y - height * 0.4, x - width * 0.25) < 4) & (np.abs(z - 5) < 2)
+    core = np.hypot(y - height * 0.4, x - width * 0.25) < 4
+    tumor = (labels > 0) & core & (np.abs(z - 5) < 2)
     labels[tumor] = 2
     hu[tumor] = 60
     return np.round(hu + noise).astype(np.int16), labels
@@ -63,7 +64,7 @@ def stored_as(array, orientation):
 
 
 def affine_of(shape, orientation, spacing_mm=SPACING_MM, origin=(-71.5, 33.25, 410.0)):
-    """Affine of a (Z, Y, X) shape stored in that orientation; the same voxels lie at the same mm."""
+    """Affine of a (Z, Y, X) shape so stored; in every orientation the voxels lie at the same mm."""
     dz, dy, dx = spacing_mm
     lps = np.array([[-dx, 0, 0, 0], [0, -dy, 0, 0], [0, 0, dz, 0], [0, 0, 0, 1.0]])
     lps[:3, 3] = origin

@@ -111,7 +111,7 @@ def test_orientation_override_turns_the_volume_and_its_way_back(tmp_path):
 
 def test_orientation_that_is_none_is_refused(tmp_path):
     path = write_nifti(ramp(), tmp_path / "volume-0.nii")
-    with pytest.raises(ValueError, match="one code each of L/R, P/A and S/I.*'LLS'"):
+    with pytest.raises(ValueError, match=r"one code each of L/R, P/A and S/I.*'LLS'"):
         read_volume(path, orientation="LLS")
 
 
@@ -161,7 +161,7 @@ def test_writing_refuses_other_shapes_labels_and_names(tmp_path):
     volume = volume_from_array(ramp(), SPACING_MM)
     with pytest.raises(ValueError, match=r"labels must be \(12, 40, 48\).*\(11, 40, 48\)"):
         write_segmentation(blob()[1:], volume, tmp_path / "a.nii")
-    with pytest.raises(ValueError, match="labels must be 0, 1 or 2"):
+    with pytest.raises(ValueError, match=r"labels must be 0, 1 or 2"):
         write_segmentation(blob() * 7, volume, tmp_path / "a.nii")
     with pytest.raises(ValueError, match=r"\.nii or \.nii\.gz, got a\.png"):
         write_segmentation(blob(), volume, tmp_path / "a.png")
@@ -221,7 +221,7 @@ def test_packed_array_is_lossless_and_the_same_bytes_twice(tmp_path):
 
 def test_packed_array_that_is_cut_or_lacks_its_record_is_refused(tmp_path):
     path = write_packed(ramp(), tmp_path / "7.b2nd")
-    with pytest.raises(FileNotFoundError, match=r"no 7.json beside it"):
+    with pytest.raises(FileNotFoundError, match=r"no 7\.json beside it"):
         open_volume(path)
     path.write_bytes(path.read_bytes()[:-200])
     write_json(tmp_path / "7.json", {"geometry": volume_from_array(ramp()).geometry.to_dict()})
