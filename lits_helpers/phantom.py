@@ -1,17 +1,19 @@
 """Abdomen phantoms: seeded patients in HU, written as NIfTI in the Kaggle folder layout.
 
-They stand in for LiTS where there is no account, no network or no time: the same files, the same labels, the same
-traps (axis orders, scaled integers, cases without tumor), and organs whose HU overlap, so that shape must be learnt.
-Not real anatomy, and no measure of how well a method works on patients.
+They stand in for LiTS where there is no account, no network or no time: the same files and labels,
+the same traps (axis orders, scaled integers, patients without tumor), and organs whose HU overlap,
+so that shape must be learnt. Not real anatomy, and no measure of how a method works on patients.
 """
 
 import os
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
+from nibabel.orientations import axcodes2ornt, ornt_transform
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
@@ -21,6 +23,8 @@ from lits_helpers.phantom_liver import draw_lesions, paint_lesions, paint_liver,
 from lits_helpers.phantom_organs import paint_organs, shape_organs
 from lits_helpers.phantom_shapes import Grid, make_grid, smooth_noise
 
+VERSION = 1  # of the phantoms: raise it when a change alters a voxel
+LITTLE_WORK = 3e6  # voxels that are drawn before fresh processes have started
 THICKNESS_MM = (1.0, 8.0)  # of a slice
 VIEW_MM = (300.0, 420.0)  # across the plane's longer side
 PARTS = (10, 20, 30, 40, 50, 80, 110)  # last case of Kaggle's volume_pt1, volume_pt2, ...
@@ -37,46 +41,46 @@ def write_phantom_dataset(
     first: int = 0,
     workers: int | None = None,
 ) -> Path:
-    """Write phantoms as `volume_pt*/volume-N.nii[.gz]` and `segmentations/segmentation-N.nii[.gz]`.
+    """Write `volume_pt*/volume-N.nii[.gz]` and `segmentations/segmentation-N.nii[.gz]`.
 
-    Depends on nothing but the arguments: a case is the same whatever `cases`, `first` and `workers` are. Cases appear
-    whole or not at all; a stopped call is continued by the next, and one with the same settings does nothing.
-    With several workers Python starts fresh processes: call it from a notebook, or in a script below
-    `if __name__ == "__main__":`.
+    A case depends on `seed`, its number and `shape` only, whatever `cases`, `first` and `workers`
+    are. Cases appear whole or not at all; a stopped call is continued by the next, and a call with
+    the settings of a finished one does nothing. Python starts fresh processes for several workers:
+    call it from a notebook, or in a script below `if __name__ == "__main__":`.
 
     Args:
         root: folder, made if absent.
         cases: number of patients.
-        shape: usual (Z, Y, X); depth follows from slice thickness, and the size in the plane varies.
+        shape: usual (Z, Y, X), each at least 8; a case has 0.8 to 1.33 times as many slices, as its
+            height and slice thickness ask, and the size in the plane varies by a tenth.
         seed: random seed.
         first: number of the first case.
-        workers: processes; None takes one per core.
+        workers: processes; None takes one per core, or none at all for little work.
 
     Returns:
-        `root` as Path.
+        `root` as Path. `phantom.json`, written last, records the settings.
 
     Raises:
-        ValueError: a size that cannot be, or `root` holds other data or phantoms of other settings.
+        ValueError: a size that cannot be; `root` holds other data or phantoms of other settings.
     """
     root = Path(root)
     if cases < 1 or first < 0 or len(shape) != 3 or min(shape) < 8:
         raise ValueError(
-            f"need cases >= 1, first >= 0 and shape (Z, Y, X) >= 8, got {cases}, {first}, {shape}"
+            "phantoms need cases >= 1, first >= 0 and a shape (Z, Y, X) of at least 8 each, "
+            f"got cases={cases}, first={first}, shape={shape}"
         )
-    settings = {
-        "cases": cases,
-        "first": first,
-        "seed": seed,
-        "shape": [int(n) for n in shape],
-        "version": 1,
-    }
-    if _finished(root, settings):
+    shape = tuple(int(n) for n in shape)
+    settings = {"cases": int(cases), "first": int(first), "seed": int(seed), "shape": list(shape)}
+    settings["version"] = VERSION
+    if _is_finished(root, settings):
         return root
+    remove_leftovers(root)
     write_json(root / "phantom-unfinished.json", settings)
-    remaining = [n for n in range(first, first + cases) if not _volume_file(root, seed, n).exists()]
-    workers = min(workers or os.cpu_count() or 1, len(remaining))
-    tasks = [(str(root), seed, number, tuple(shape)) for number in remaining]
-    for _ in tqdm(_run(tasks, workers), total=len(tasks), desc="phantoms", disable=len(tasks) < 2):
+    numbers = range(first, first + cases)
+    tasks = [(root, seed, n, shape) for n in numbers if not _volume_path(root, seed, n).exists()]
+    if workers is None:
+        workers = os.cpu_count() if len(tasks) * np.prod(shape) > LITTLE_WORK else 1
+    for _ in tqdm(_run(tasks, workers), total=len(tasks), desc="phantoms", leave=False):
         pass
     write_json(root / "phantom.json", settings)
     (root / "phantom-unfinished.json").unlink(missing_ok=True)
@@ -84,19 +88,20 @@ def write_phantom_dataset(
 
 
 def make_phantom(
-    seed: int, shape: tuple[int, int, int] = (30, 160, 160)
+    seed: int | Sequence[int], shape: tuple[int, int, int] = (30, 160, 160)
 ) -> tuple[np.ndarray, np.ndarray, tuple[float, float, float]]:
     """Make one patient.
 
     Args:
-        seed: random seed, or a sequence of several.
-        shape: (Z, Y, X). Slices reach from the lungs to below the liver where `shape[0]` slices of at most 8 mm can.
+        seed: random seed, or several numbers that together are one.
+        shape: (Z, Y, X). The slices reach from the lungs to below the liver if that many slices of
+            at most 8 mm can; else they hold the liver's middle.
 
     Returns:
-        hu (Z, Y, X) int16; labels (Z, Y, X) uint8, 0 background, 1 liver, 2 tumor; spacing_mm (dz, dy, dx).
+        hu (Z, Y, X) int16, -1024 to 3071; labels (Z, Y, X) uint8, 0 background, 1 liver, 2 tumor;
+        spacing_mm (dz, dy, dx), dz between 1 and 8.
     """
-    rng = np.random.default_rng(seed)
-    plan, drawing, noise = rng.spawn(3)
+    plan, drawing, noise = np.random.default_rng(seed).spawn(3)
     patient = draw_patient(plan)
     lesions = draw_lesions(plan)
     spacing_mm, top_mm, shift_mm = _plan_scan(patient, shape, plan)
@@ -152,18 +157,18 @@ def _acquire(hu, grid: Grid, spacing_mm, noise_hu: float, rng: np.random.Generat
 
 
 def _case_shape(seed: int, number: int, shape) -> tuple[int, int, int]:
-    """Return the size of a case: depth from thickness, and a plane up to a tenth smaller or larger."""
+    """Return the size of a case."""
     rng = np.random.default_rng((seed, number, 1))
     depth = max(8, round(shape[0] * rng.uniform(0.8, 1.33)))
     scale = rng.choice((0.9, 1.0, 1.0, 1.1))
     height, width = (max(8, round(n * scale)) for n in shape[1:])
-    if rng.random() < 0.2:  # air above the patient cut off
-        height = round(height * 0.85)
+    if rng.random() < 0.2:  # some scanners' exports are cut to the patient
+        height = max(8, round(height * 0.85))
     return depth, height, width
 
 
 def _storage(seed: int, number: int) -> tuple[str, str, str, str]:
-    """Return axis codes, number format and both suffixes of a case."""
+    """Return a case's axis codes, number format, and suffixes of volume and segmentation."""
     rng = np.random.default_rng((seed, number, 2))
     axes = str(rng.choice(AXES, p=AXES_SHARE))
     numbers = str(rng.choice(("int16", "uint16", "half"), p=(0.6, 0.25, 0.15)))
@@ -171,43 +176,38 @@ def _storage(seed: int, number: int) -> tuple[str, str, str, str]:
     return axes, numbers, volume, segmentation
 
 
-def _part(number: int) -> int:
-    return 1 + sum(number > last for last in PARTS)
+def _volume_path(root: Path, seed: int, number: int) -> Path:
+    part = 1 + sum(number > last for last in PARTS)
+    return root / f"volume_pt{part}" / f"volume-{number}{_storage(seed, number)[2]}"
 
 
-def _volume_file(root: Path, seed: int, number: int) -> Path:
-    return root / f"volume_pt{_part(number)}" / f"volume-{number}{_storage(seed, number)[2]}"
-
-
-def _write_case(task: tuple[str, int, int, tuple[int, int, int]]) -> int:
+def _write_case(task: tuple[Path, int, int, tuple[int, int, int]]) -> int:
     """Write one case, its segmentation first: a case whose volume exists is complete."""
-    root, seed, number, shape = Path(task[0]), *task[1:]
+    root, seed, number, shape = task
     hu, labels, spacing_mm = make_phantom((seed, number, 0), _case_shape(seed, number, shape))
     axes, numbers, _, suffix = _storage(seed, number)
-    offset = np.random.default_rng((seed, number, 3)).uniform(-300, 300, 3).round(2)
-    affine = np.diag((-spacing_mm[2], -spacing_mm[1], spacing_mm[0], 1.0))
-    affine[:3, 3] = offset
-    _save(root / "segmentations" / f"segmentation-{number}{suffix}", labels, affine, axes, "uint8")
-    _save(_volume_file(root, seed, number), hu, affine, axes, numbers)
+    affine = np.diag((-spacing_mm[2], -spacing_mm[1], spacing_mm[0], 1.0))  # LPS
+    affine[:3, 3] = np.random.default_rng((seed, number, 3)).uniform(-300, 300, 3).round(2)
+    path = root / "segmentations" / f"segmentation-{number}{suffix}"
+    _save(path, labels, affine, axes, "uint8")
+    _save(_volume_path(root, seed, number), hu, affine, axes, numbers)
     return number
 
 
 def _save(path: Path, array: np.ndarray, affine: np.ndarray, axes: str, numbers: str) -> None:
-    """Write an array (Z, Y, X) whose voxels run to left, back and head, stored along `axes`."""
-    image = nib.Nifti1Image(array.transpose(2, 1, 0), affine)  # (X, Y, Z)
-    turn = nib.orientations.ornt_transform(
-        nib.orientations.axcodes2ornt("LPS"), nib.orientations.axcodes2ornt(axes)
-    )
-    image = image.as_reoriented(turn)
+    """Write an array (Z, Y, X) whose voxels run to left, back and head, stored along `axes`.
+
+    Args:
+        numbers: "int16" or "uint8" as they are; "uint16" with intercept -1024; "half" with slope
+            0.5 as well. All give back the same HU.
+    """
+    turn = ornt_transform(axcodes2ornt("LPS"), axcodes2ornt(axes))
+    image = nib.Nifti1Image(array.transpose(2, 1, 0), affine).as_reoriented(turn)  # (X, Y, Z)
     stored, slope, intercept = np.asarray(image.dataobj), 1.0, 0.0
     if numbers == "uint16":
         stored, intercept = (stored.astype(np.int32) + 1024).astype(np.uint16), -1024.0
     elif numbers == "half":
-        stored, slope, intercept = (
-            ((stored.astype(np.int32) + 1024) * 2).astype(np.int16),
-            0.5,
-            -1024.0,
-        )
+        stored, slope, intercept = (stored + np.int16(1024)) * np.int16(2), 0.5, -1024.0
     out = nib.Nifti1Image(stored, image.affine)
     out.header.set_xyzt_units("mm")
     out.header.set_slope_inter(slope, intercept)
@@ -215,28 +215,27 @@ def _save(path: Path, array: np.ndarray, affine: np.ndarray, axes: str, numbers:
         out.to_filename(temporary)
 
 
-def _run(tasks: list, workers: int):
+def _run(tasks: list, workers: int) -> Iterator[int]:
     """Yield the number of each case as it is written."""
-    if workers < 2:
+    if workers < 2 or len(tasks) < 2:
         yield from map(_write_case, tasks)
         return
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")  # forking a process that has threads, as a notebook's, can hang
+    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
         yield from pool.map(_write_case, tasks)
 
 
-def _finished(root: Path, settings: dict) -> bool:
-    """Return whether `root` already holds exactly these phantoms."""
-    for name, finished in (("phantom.json", True), ("phantom-unfinished.json", False)):
+def _is_finished(root: Path, settings: dict) -> bool:
+    """Return whether `root` already holds exactly these phantoms; raise if it holds others."""
+    for name in ("phantom.json", "phantom-unfinished.json"):
         if (root / name).exists():
             found = read_json(root / name)
             if found != settings:
                 raise ValueError(
-                    f"{root} holds phantoms of other settings ({found}), wanted {settings}; "
-                    "choose another folder or delete it"
+                    f"{root} holds phantoms of other settings: {found}, wanted {settings}; "
+                    "choose another folder or delete this one"
                 )
-            if not finished:
-                remove_leftovers(root)
-            return finished
+            return name == "phantom.json"
     if any(root.rglob("volume-*.nii*")):
         raise ValueError(f"{root} holds volumes that are no phantoms; choose another folder")
     return False

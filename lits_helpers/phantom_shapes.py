@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-LATTICE_MM = ((-400.0, 140.0), (-260.0, 260.0), (-260.0, 260.0))  # no scan reaches further
+LATTICE_MM = ((-250.0, 45.0), (-235.0, 235.0), (-235.0, 235.0))  # noise repeats its edge beyond
 
 
 @dataclass(frozen=True)
@@ -90,6 +90,7 @@ def _spline(nodes: np.ndarray, axis: int, position: np.ndarray) -> np.ndarray:
 
     Term by term rather than by a matrix product, whose rounding may depend on the threads.
     """
+    position = np.clip(position, 1, nodes.shape[axis] - 2.001)
     base = np.floor(position).astype(int)
     t = (position - base).reshape([-1 if n == axis else 1 for n in range(3)])
     weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
