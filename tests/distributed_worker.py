@@ -1,0 +1,120 @@
+"""What the processes of test_distributed.py do."""
+
+import json
+import logging
+import os
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import numpy as np
+import torch
+
+from lits_helpers.acceleration import Precision
+from lits_helpers.cache import SliceCache
+from lits_helpers.distributed import Ranks, joined_ranks
+from lits_helpers.engine import Trainer
+from lits_helpers.interruption import Stopwatch
+from lits_helpers.settings import InputSpec, liver_recipe
+from lits_helpers.systems import LiverSystem
+from lits_helpers.training import train_liver_gan
+from lits_helpers.validation import validation_score
+
+CPU = torch.device("cpu")
+SPLIT = SimpleNamespace(training=("0", "1", "2"), validation=("3", "4", "5"), test=())
+torch.set_num_threads(1)
+logging.basicConfig(level=logging.INFO, stream=sys.stdout)
+
+
+def recipe(**changes):
+    """A recipe without augmentation: what a slice becomes must not depend on its rank."""
+    small = {"width": 4, "critic_width": 4, "epochs": 2, "batch_size": 4, "augment": False}
+    spec = InputSpec(size=32, window=(-200, 300))
+    return liver_recipe(spec=spec, learning_rate=0.01, **(small | changes))
+
+
+def write_slices(folder: Path) -> Path:
+    """Three training cases of three slices, three validation cases of 3, 3 and 4."""
+    root, rank = folder / "slices", int(os.environ.get("RANK", "0"))
+    if rank == 0 and not (root / "ready").exists():
+        generator = np.random.default_rng(0)
+        for case, slices in enumerate((3, 3, 3, 3, 3, 4)):
+            for kind in ("images", "masks"):
+                (root / kind / str(case)).mkdir(parents=True)
+            for k in range(slices):
+                mask = np.zeros((40, 48), np.uint8)
+                cv2.ellipse(mask, (16 + 2 * case, 18 + k), (11, 8), 0, 0, 360, 255, -1)
+                image = (generator.integers(40, 80, mask.shape) + mask // 2).astype(np.uint8)
+                cv2.imwrite(str(root / "images" / str(case) / f"{k}.png"), image)
+                cv2.imwrite(str(root / "masks" / str(case) / f"{k}.png"), mask)
+        (root / "ready").touch()
+    while not (root / "ready").exists():
+        pass
+    return root
+
+
+def gradients(folder: Path) -> None:
+    """Save the gradients of one step on a global batch of five.
+
+    Batch norm runs with its stored statistics and Dice, which is taken over a whole batch, is left
+    out: each process knows its own part only.
+    """
+    setting = recipe(dice_weight=0.0)
+    with joined_ranks(CPU) as (ranks, device):
+        torch.manual_seed(0)
+        system = LiverSystem(setting, device, Precision(device, "fp32"), ranks)
+        system.generator.eval()
+        cache = SliceCache(write_slices(folder), SPLIT.training, setting.spec)
+        part, weight = ranks.share(torch.arange(5))
+        system.step(*cache.batch(part), weight)
+        found = {}
+        for part_name in ("generator", "critic"):
+            for name, parameter in getattr(system, part_name).named_parameters():
+                found[f"{part_name}.{name}"] = parameter.grad
+        if ranks.writes:
+            torch.save(found, folder / f"gradients_{ranks.world}.pth")
+
+
+def whole_training(folder: Path) -> None:
+    """Train two epochs; write which slices this process saw, and two validations."""
+    rank, seen = int(os.environ["RANK"]), []
+    plain_step, plain_epoch = Trainer._step, Trainer._end_epoch
+
+    def noted_step(trainer, batch, steps):
+        part, weight = trainer.ranks.share(batch)
+        seen.extend(part.tolist() if weight else [])
+        plain_step(trainer, batch, steps)
+
+    def checked_epoch(trainer, bar):
+        plain_epoch(trainer, bar)
+        trainer.system.generator.eval()
+        arguments = (trainer.system.predict, trainer.system.target, trainer.validation)
+        with torch.inference_mode(), trainer.precision.autocast():
+            scores = {"two": validation_score(*arguments, trainer.ranks).dice}
+            scores["one"] = validation_score(*arguments, Ranks()).dice
+        if rank == 0:
+            (folder / "validation.json").write_text(json.dumps(scores))
+
+    Trainer._step, Trainer._end_epoch = noted_step, checked_epoch
+    train_liver_gan(write_slices(folder), folder / "run", SPLIT, recipe(), device="cpu")
+    (folder / f"seen_{rank}.json").write_text(json.dumps(seen))
+
+
+def first_half(folder: Path) -> None:
+    """Train until the first epoch is over, then stop."""
+    calls = []
+
+    def over(_watch):
+        calls.append(1)
+        return len(calls) > 4
+
+    Stopwatch.over = over
+    train_liver_gan(write_slices(folder), folder / "run", SPLIT, recipe(), device="cpu")
+
+
+def endless_training(folder: Path) -> None:
+    """Train until killed."""
+    root = write_slices(folder)
+    (folder / f"pid_{os.environ['RANK']}").write_text(str(os.getpid()))
+    train_liver_gan(root, folder / "run", SPLIT, recipe(epochs=100000), device="cpu")
