@@ -244,6 +244,34 @@ def test_progress_line_has_bytes_rate_and_time_left(monkeypatch):
 # --- killed -------------------------------------------------------------------------------------
 
 
+def test_kill_between_renaming_and_tidying_leaves_nothing(kaggle, client, raw):
+    volume, _ = fetch_case(3, raw, client=client)
+    for name in (".part-volume-3.nii", ".part-volume-3.nii.json", ".part-unpacked-volume-3.nii"):
+        volume.with_name(name).write_bytes(b"x")
+    kaggle.seen.clear()
+    fetch_case(3, raw, client=client)
+    assert len(files_below(raw)) == 2
+    assert kaggle.seen == []
+
+
+def test_kill_while_writing_the_note_starts_the_file_afresh(kaggle, client, raw):
+    part = raw / "volume_pt1" / ".part-volume-3.nii"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"of another object")
+    part.with_name(part.name + ".json").write_text('{"identity": ')
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+def test_kill_between_unpacking_and_tidying_an_archive_leaves_nothing(raw, monkeypatch):
+    monkeypatch.setattr(kaggle_files, "CASES", 1)
+    raw.mkdir()
+    (raw / "volume-0.nii").write_bytes(nifti(0))
+    (raw / "segmentation-0.nii").write_bytes(nifti(0, bits=8))
+    (raw / ".part-liver-tumor-segmentation.zip").write_bytes(b"x")
+    kaggle_data.download_all(raw, as_archives=True)
+    assert files_below(raw) == ["segmentation-0.nii", "volume-0.nii"]
+
+
 @pytest.mark.parametrize("keep_raw", [True, False])
 def test_killed_download_ends_as_if_undisturbed(keep_raw, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
