@@ -9,6 +9,7 @@ import numpy as np
 from scipy import ndimage
 
 from .drawing import FIRST_LABEL
+from .metrics import dice
 
 
 @dataclass(frozen=True)
@@ -79,18 +80,34 @@ class BrowsedCase:
         return int((wrong + self.confusion[:, :first, first:].sum((1, 2))).argmax())
 
 
+def case_summary(case: BrowsedCase, listed: int = 12) -> str:
+    """Say what is known of a case: Dice per case, lesions and their diameters in mm."""
+    parts = []
+    if case.compared:
+        scores = [f"{it} {case.case_dice(it):.3f}" for it in FIRST_LABEL]
+        parts.append("Dice of the case: " + ", ".join(scores))
+    if case.layers:
+        parts.append(f"lesions: {len(case.lesions)}")
+    if case.lesions and case.trusted:
+        sizes = ", ".join(f"{lesion.diameter_mm:.0f}" for lesion in case.lesions[:listed])
+        parts.append(f"diameters {sizes}{' ...' if len(case.lesions) > listed else ''} mm")
+    if not case.trusted:
+        parts.append("spacing not trusted: nothing in mm")
+    return " · ".join(parts)
+
+
 def dice_of(confusion: np.ndarray, structure: str) -> float:
     """Return the Dice of a structure from (3, 3) counts by predicted and reference label."""
     first = FIRST_LABEL[structure]
-    total = confusion[first:].sum() + confusion[:, first:].sum()
-    return float(2 * confusion[first:, first:].sum() / total) if total else 1.0
+    parts = confusion[first:, first:], confusion[first:], confusion[:, first:]
+    return dice(*(int(part.sum()) for part in parts))
 
 
 def slice_dice(prediction: np.ndarray, reference: np.ndarray, structure: str) -> float | None:
     """Return the Dice in one slice of labels (H, W), None where neither shows the structure."""
     predicted, true = (labels >= FIRST_LABEL[structure] for labels in (prediction, reference))
-    total = np.count_nonzero(predicted) + np.count_nonzero(true)
-    return 2 * np.count_nonzero(predicted & true) / total if total else None
+    counts = [int(np.count_nonzero(it)) for it in (predicted & true, predicted, true)]
+    return dice(*counts) if any(counts) else None
 
 
 def find_lesions(labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[Lesion]:

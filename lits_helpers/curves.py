@@ -52,22 +52,23 @@ def plot_dice_per_case(rows: Sequence[Mapping], *, title: str = "Dice per case")
     """Draw the liver and tumor Dice of every case as points, sorted by the liver's.
 
     Args:
-        rows: as `metrics.evaluate_case`, with "case". Cases without any tumor are left out of the
-            tumor's mean.
+        rows: as `metrics.evaluate_case`, with "case_id". The tumor's mean is over cases that have
+            tumor; cases marked "training_case" are hollow and count in no mean.
     """
     _need_rows(rows)
     rows = sorted(rows, key=lambda row: row["liver_dice"])
-    places = np.arange(len(rows))
+    names = [str(row["case_id"]) for row in rows]
     figure = Picture(max(6.0, min(0.3 * len(rows) + 3, 16)), 4.5)
     axis = figure.subplots()
+    seen = np.array([bool(row.get("training_case")) for row in rows])
     for name, marker in (("liver", "o"), ("tumor", "D")):
         values = column(rows, f"{name}_dice")
         if name == "tumor":
             values = np.where(column(rows, "tumor_size_reference") > 0, values, np.nan)
-        _draw_points(axis, places, values, name, marker)
+        _draw_points(axis, values, seen, name, marker)
     axis.set(ylim=(-0.03, 1.03), ylabel="Dice", title=title)
-    axis.set_xticks(places, [str(row["case"]) for row in rows], rotation=90, fontsize=8)
-    axis.set_xlabel("case")
+    axis.set_xticks(range(len(rows)), names, rotation=90, fontsize=8)
+    axis.set_xlabel("case" + (" (hollow: a model was trained on it)" if seen.any() else ""))
     _tidy(axis)
     axis.legend(loc="lower right", frameon=True)
     return figure
@@ -77,7 +78,7 @@ def plot_volume_agreement(rows: Sequence[Mapping], *, title: str = "Volume agree
     """Draw predicted against reference volume of liver and tumor, a point a case.
 
     Args:
-        rows: as `metrics.evaluate_case`, with "case"; with "voxel_mm3" (volume of a voxel) in ml,
+        rows: as `metrics.evaluate_case`; with "voxel_mm3" (volume of a voxel) in ml,
             the rows where
             it is unknown left out; without it in voxels.
     """
@@ -128,14 +129,16 @@ def column(rows: Sequence[Mapping], key: str) -> np.ndarray:
     return np.array([np.nan if value in (None, "") else float(value) for value in values])
 
 
-def _draw_points(axis: Axes, places, values, name: str, marker: str) -> None:
+def _draw_points(axis: Axes, values, seen, name: str, marker: str) -> None:
     color = np.array(STRUCTURE_COLORS[name]) / 255
-    known = values[np.isfinite(values)]
-    if not len(known):
-        return
-    label = f"{name}, mean {known.mean():.3f} of {len(known)}"
-    axis.plot(places, values, marker, color=color, markersize=6, label=label, linestyle="none")
-    axis.axhline(known.mean(), color=color, linewidth=1, linestyle="--", alpha=0.7)
+    places = np.arange(len(values))
+    style = {"color": color, "markersize": 6, "linestyle": "none"}
+    known = values[np.isfinite(values) & ~seen]
+    mean = f"mean {known.mean():.3f} of {len(known)}" if len(known) else "no case"
+    axis.plot(places[~seen], values[~seen], marker, label=f"{name}, {mean}", **style)
+    axis.plot(places[seen], values[seen], marker, markerfacecolor="none", **style)
+    if len(known):
+        axis.axhline(known.mean(), color=color, linewidth=1, linestyle="--", alpha=0.7)
 
 
 def _draw_agreement(axis: Axes, reference, prediction, name: str, unit: str) -> None:

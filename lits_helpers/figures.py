@@ -24,6 +24,7 @@ from .drawing import (
     render_slice,
     write_text,
 )
+from .metrics import dice
 from .planes import EDGE_LETTERS, mask_box, picture_shape, plane_spacing, zoom_to
 
 __all__ = [
@@ -230,12 +231,6 @@ def label_mask(labels: np.ndarray, structure: str) -> np.ndarray:
     return labels >= FIRST_LABEL[structure]
 
 
-def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
-    """Return the Dice of two masks of any shape; 1 if both are empty."""
-    total = np.count_nonzero(prediction) + np.count_nonzero(reference)
-    return 2 * np.count_nonzero(prediction & reference) / total if total else 1.0
-
-
 def _write_key(axis, panels, prediction, reference) -> None:
     """Fill the eighth cell with the legend, a line a color, and this slice's Dice."""
     axis.axis("off")
@@ -247,7 +242,8 @@ def _write_key(axis, panels, prediction, reference) -> None:
     legend = axis.legend(handles=handles, loc="upper left", frameon=False, fontsize=10.5)
     legend.set_in_layout(False)  # long names may pass the cell; the panels keep their places
     for line, name in enumerate(("liver", "tumor")):
-        score = dice(label_mask(prediction, name), label_mask(reference, name))
+        masks = label_mask(prediction, name), label_mask(reference, name)
+        score = dice(*(int(np.count_nonzero(it)) for it in (masks[0] & masks[1], *masks)))
         text = f"Dice of the {name} in this slice: {score:.3f}"
         axis.text(0.04, 0.45 - 0.1 * line, text, transform=axis.transAxes, fontsize=11)
 

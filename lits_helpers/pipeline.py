@@ -5,6 +5,7 @@ anywhere.
 """
 
 import logging
+import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -342,6 +343,7 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path) -> dict:
     reference = open_volume(data.labels_path(case_id)).read()
     trusted = packed.geometry.spacing_trusted
     note = "" if trusted else "no figures in mm: the file's voxel size cannot be trusted"
-    return {"note": note} | evaluate_case(
+    marks = {"note": note, "voxel_mm3": math.prod(packed.spacing_mm) if trusted else None}
+    return marks | evaluate_case(
         prediction, reference, packed.spacing_mm if trusted else None
     )

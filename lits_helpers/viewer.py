@@ -11,13 +11,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from IPython.display import Image, display
 
-from .browsing import BrowsedCase, Lesion, slice_dice
+from .browsing import BrowsedCase, Lesion, case_summary, slice_dice
 from .controls import OWN_WINDOW, STRUCTURES, Controls
 from .drawing import (
     FIRST_LABEL,
     WINDOWS,
     Layer,
     encode,
+    encode_frame,
     error_layers,
     label_layers,
     mark_point,
@@ -166,6 +167,9 @@ class SliceViewer:
             text.value = ""
         entry = self.cases[controls.case.value]
         volume, layers = entry() if callable(entry) else entry
+        if not hasattr(volume, "hu"):
+            kind = type(volume).__name__
+            raise TypeError(f"the viewer shows what volumes.read_volume returns, got a {kind}")
         trusted = getattr(getattr(volume, "geometry", None), "spacing_trusted", True)
         self.case = BrowsedCase(volume.hu, volume.spacing_mm, layers or {}, trusted)
         self._offer_layers()
@@ -221,7 +225,7 @@ class SliceViewer:
         panels = self._panels(labels)
         frame = self.frame * (SIDE_BY_SIDE if len(panels) > 1 else 1)
         self.picture = np.hstack([self._render(hu, layers, round(frame)) for layers in panels])
-        controls.image.value = encode(self.picture)
+        controls.image.value = encode_frame(self.picture)
         controls.legend.value = legend_html({n: it for panel in panels for n, it in panel.items()})
         controls.readout.value = html.escape(self._readout(hu, labels))
         self.frames_drawn += 1
@@ -289,22 +293,6 @@ class SliceViewer:
             texts = [f"{it} {'-' if score is None else f'{score:.3f}'}" for it, score in scores]
             parts.append("Dice of this slice: " + ", ".join(texts))
         return " · ".join(parts)
-
-
-def case_summary(case: BrowsedCase, listed: int = 12) -> str:
-    """Say what is known of a case: Dice per case, lesions and their diameters in mm."""
-    parts = []
-    if case.compared:
-        scores = [f"{it} {case.case_dice(it):.3f}" for it in STRUCTURES]
-        parts.append("Dice of the case: " + ", ".join(scores))
-    if case.layers:
-        parts.append(f"lesions: {len(case.lesions)}")
-    if case.lesions and case.trusted:
-        sizes = ", ".join(f"{lesion.diameter_mm:.0f}" for lesion in case.lesions[:listed])
-        parts.append(f"diameters {sizes}{' ...' if len(case.lesions) > listed else ''} mm")
-    if not case.trusted:
-        parts.append("spacing not trusted: nothing in mm")
-    return " · ".join(parts)
 
 
 def legend_html(layers: Mapping[str, Layer]) -> str:

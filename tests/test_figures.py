@@ -21,6 +21,7 @@ from lits_helpers.drawing import (
     VERMILION,
     Layer,
     encode,
+    encode_frame,
     error_layers,
     label_layers,
     render_slice,
@@ -51,10 +52,10 @@ def labeled_volume() -> tuple[np.ndarray, np.ndarray]:
     return hu, labels
 
 
-def row(case="0", **values) -> dict:
+def row(case_id="0", **values) -> dict:
     sizes = {"liver_size_reference": 900, "liver_size_prediction": 1000}
     sizes |= {"tumor_size_reference": 90, "tumor_size_prediction": 80}
-    return {"case": case, "liver_dice": 0.9, "tumor_dice": 0.5} | sizes | values
+    return {"case_id": case_id, "liver_dice": 0.9, "tumor_dice": 0.5} | sizes | values
 
 
 def test_gray_values_are_those_of_the_png_export():
@@ -172,6 +173,16 @@ def test_png_returns_the_picture_and_jpeg_is_smaller():
     assert len(jpeg) < len(png)
 
 
+def test_a_noisy_frame_stays_small():
+    noise = np.random.default_rng(0).normal(40, 60, (512, 512)).astype(np.int16)
+    frame = render_slice(noise, window=(-20, 180))
+    assert len(encode(frame)) > 100_000
+    assert len(encode_frame(frame)) < len(encode(frame, quality=78))
+    smooth = cv2.GaussianBlur(noise, (0, 0), 1.0)
+    frame = render_slice(smooth, window=(-160, 240))
+    assert encode_frame(frame) == encode(frame)
+
+
 def test_planes_are_views_with_the_head_up_and_the_right_on_the_left():
     volume = np.arange(np.prod(SHAPE)).reshape(SHAPE)
     assert planes.plane(volume, "axial", 3)[4, 5] == volume[3, 4, 5]
@@ -192,6 +203,12 @@ def test_seven_panels_hold_seven_pictures_and_a_key():
     assert shape[0] / shape[1] == pytest.approx(
         28 * 0.7 / (26 * 0.8), rel=0.05
     )  # the liver, not all
+
+
+def test_a_tumor_belongs_to_the_liver_mask():
+    labels = np.array([[0, 1, 2]])
+    assert figures.label_mask(labels, "liver").tolist() == [[False, True, True]]
+    assert figures.label_mask(labels, "tumor").tolist() == [[False, False, True]]
 
 
 def test_seven_panels_of_a_slice_without_labels():
@@ -242,6 +259,12 @@ def test_tumor_dice_counts_only_cases_with_tumor():
     assert texts == ["liver, mean 0.900 of 3", "tumor, mean 0.600 of 2"]
 
 
+def test_training_cases_count_in_no_mean():
+    rows = [row("0"), row("1", liver_dice=1.0, training_case=True)]
+    legend = curves.plot_dice_per_case(rows).axes[0].get_legend()
+    assert legend.get_texts()[0].get_text() == "liver, mean 0.900 of 1"
+
+
 def test_volumes_are_in_ml_where_the_voxel_is_known():
     rows = [row("0", voxel_mm3=500.0), row("1", voxel_mm3=None)]
     axes = curves.plot_volume_agreement(rows).axes
@@ -268,6 +291,8 @@ def test_a_mesh_encloses_the_volume_of_its_mask():
     a, b, c = (mesh.points[mesh.triangles[:, k]].astype(float) for k in range(3))
     volume = abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6
     assert volume == pytest.approx(20 * 40 * 30 * np.prod(spacing), rel=0.06)
+    ends = mesh.points.min(axis=0), mesh.points.max(axis=0)
+    assert np.allclose(np.mean(ends, axis=0), [19.0, 29.5 * 0.7, 19.5 * 0.8], atol=0.3)
     middles = (a + b + c) / 3 - [19.0, 29.5 * 0.7, 19.5 * 0.8]
     outward = np.einsum("ij,ij->i", mesh.normals[mesh.triangles[:, 0]], middles)
     assert (outward > 0).mean() > 0.95

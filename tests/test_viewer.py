@@ -275,6 +275,19 @@ def test_labels_that_do_not_fit_are_refused(layers, words):
         SliceViewer(make_volume(), layers)
 
 
+def test_a_single_slice_can_be_viewed_from_all_sides():
+    volume = SimpleNamespace(hu=make_volume().hu[:1], spacing_mm=SPACING_MM)
+    viewer = SliceViewer(volume, {"reference": make_labels()[5:6]})
+    for name in ("coronal", "sagittal", "axial"):
+        viewer.controls.plane.value = name
+        assert viewer.controls.message.value == ""
+
+
+def test_what_is_no_volume_is_refused():
+    with pytest.raises(TypeError, match="read_volume"):
+        SliceViewer(make_volume().hu)
+
+
 def test_no_case_is_refused():
     with pytest.raises(ValueError, match="no case to show"):
         SliceViewer({})
