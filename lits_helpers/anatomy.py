@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from scipy import ndimage
 
 COARSE_SIZE = 128  # longer in-plane side, pixels: noise averages out, organs stay
 COARSE_SLICES = 48
@@ -18,6 +17,8 @@ BONE_HU = 180  # of area means; contrast-filled vessels before the spine count t
 PARENCHYMA_HU = (20, 200)
 LIVER_MEDIAN_HU = (0, 250)
 LIVER_BAND_HU = 40  # on area means, parenchyma stays this close to its median
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+SQUARE = np.ones((3, 3), np.uint8)
 MIN_BODY_SHARE = 0.05  # of the coarse voxels; less is no abdomen
 
 Flips = tuple[bool, bool, bool]
@@ -94,10 +95,10 @@ def bulk_cue(coarse: Coarse) -> float | None:
     Measured like `liver_cue`; None where nothing is bulky.
     """
     low, high = PARENCHYMA_HU
-    smooth = ndimage.uniform_filter(coarse.hu, (0, 3, 3))
+    smooth = np.stack([cv2.blur(plane, (3, 3)) for plane in coarse.hu])
     tissue = (smooth > low) & (smooth < high) & coarse.body
-    core = np.stack([ndimage.binary_erosion(plane, iterations=4) for plane in tissue])
-    return _side_of(_largest_part(core), coarse.body)
+    core = np.stack([cv2.erode(plane, CROSS, iterations=4) for plane in tissue.view(np.uint8)])
+    return _side_of(np.stack([_largest_part(plane) for plane in core]), coarse.body)
 
 
 def lung_cue(coarse: Coarse) -> float:
@@ -145,20 +146,33 @@ def _coarse_liver(labels: np.ndarray, picked: np.ndarray, size: tuple[int, int])
 
 
 def _ring(mask: np.ndarray) -> np.ndarray:
-    """Pixels 2 to 4 around the mask, slice by slice."""
-    cross = ndimage.generate_binary_structure(2, 2)[None]
-    near = ndimage.binary_dilation(mask, cross)
-    return ndimage.binary_dilation(near, cross, iterations=2) & ~near
+    """Pixels 2 and 3 around the mask, slice by slice."""
+    planes = np.ascontiguousarray(mask).view(np.uint8)
+    near, far = (
+        np.stack([cv2.dilate(plane, SQUARE, iterations=reach) for plane in planes])
+        for reach in (1, 3)
+    )
+    return (far > 0) & (near == 0)
 
 
 def _filled_body(hu: np.ndarray) -> np.ndarray:
-    tissue = np.stack([ndimage.binary_opening(plane > BODY_HU) for plane in hu])
-    return np.stack([ndimage.binary_fill_holes(plane) for plane in _largest_part(tissue)])
+    tissue = (hu > BODY_HU).view(np.uint8)
+    opened = [cv2.morphologyEx(plane, cv2.MORPH_OPEN, CROSS) for plane in tissue]
+    return np.stack([_without_holes(_largest_part(plane)) for plane in opened])
 
 
-def _largest_part(mask: np.ndarray) -> np.ndarray:
-    parts, count = ndimage.label(mask)
-    return parts == 1 + int(np.bincount(parts.ravel())[1:].argmax()) if count else mask
+def _largest_part(plane: np.ndarray) -> np.ndarray:
+    """The largest connected part of a uint8 plane, as bool."""
+    count, parts, stats, _ = cv2.connectedComponentsWithStats(plane, connectivity=4)
+    if count < 2:
+        return np.zeros(plane.shape, bool)
+    return parts == 1 + int(stats[1:, cv2.CC_STAT_AREA].argmax())
+
+
+def _without_holes(plane: np.ndarray) -> np.ndarray:
+    outside = cv2.copyMakeBorder(plane.view(np.uint8), 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
+    cv2.floodFill(outside, None, (0, 0), 2)
+    return outside[1:-1, 1:-1] != 2
 
 
 def _side_of(mask: np.ndarray, body: np.ndarray) -> float | None:
