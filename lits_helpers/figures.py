@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from .browsing import slice_dice
 from .canvas import Picture, figure_png, save_figure, show_image
 from .curves import plot_dice_per_case, plot_history, plot_recall_by_size, plot_volume_agreement
 from .drawing import (
@@ -24,7 +25,6 @@ from .drawing import (
     render_slice,
     write_text,
 )
-from .metrics import dice
 from .planes import EDGE_LETTERS, mask_box, picture_shape, plane_spacing, zoom_to
 
 __all__ = [
@@ -242,9 +242,9 @@ def _write_key(axis, panels, prediction, reference) -> None:
     legend = axis.legend(handles=handles, loc="upper left", frameon=False, fontsize=10.5)
     legend.set_in_layout(False)  # long names may pass the cell; the panels keep their places
     for line, name in enumerate(("liver", "tumor")):
-        masks = label_mask(prediction, name), label_mask(reference, name)
-        score = dice(*(int(np.count_nonzero(it)) for it in (masks[0] & masks[1], *masks)))
-        text = f"Dice of the {name} in this slice: {score:.3f}"
+        score = slice_dice(prediction, reference, name)
+        value = "neither shows it" if score is None else f"{score:.3f}"
+        text = f"Dice of the {name} in this slice: {value}"
         axis.text(0.04, 0.45 - 0.1 * line, text, transform=axis.transAxes, fontsize=11)
 
 

@@ -19,6 +19,7 @@ from lits_helpers.drawing import (
     ORANGE,
     SKY,
     VERMILION,
+    WINDOWS,
     Layer,
     encode,
     encode_frame,
@@ -28,7 +29,9 @@ from lits_helpers.drawing import (
 )
 from lits_helpers.figures import montage, montage_image, save_figure, seven_panels
 from lits_helpers.pixels import window_to_uint8
+from lits_helpers.settings import real_data
 from lits_helpers.surface_view import SurfaceView
+from lits_helpers.volumes import read_segmentation, read_volume
 
 SHAPE, SPACING_MM = (12, 40, 48), (5.0, 0.7, 0.8)
 
@@ -356,3 +359,21 @@ def test_triangles_of_a_surface_wind_alike_so_that_backs_are_left_out():
         a, b, c = (mesh.points[mesh.triangles[:, k]] for k in range(3))
         turned = np.einsum("ij,ij->i", np.cross(b - a, c - a), mesh.normals[mesh.triangles[:, 0]])
         assert (np.sign(turned) == np.sign(turned.sum())).mean() > 0.97
+
+
+@pytest.mark.real
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_real_patients_lie_with_the_liver_on_the_left_and_the_spine_below(number):
+    root = real_data()
+    if root is None:
+        pytest.skip("LITS_REAL names no folder with real CT")
+    volume = read_volume(next(root.rglob(f"volume-{number}.nii.gz")))
+    labels = read_segmentation(next(root.rglob(f"segmentation-{number}.nii.gz")), volume)
+    k = int((labels > 0).sum(axis=(1, 2)).argmax())
+    layers = {"liver": Layer(labels[k] > 0, VERMILION, "fill", 1.0)}
+    drawn = render_slice(volume.hu[k], window=WINDOWS["bone"], layers=layers)
+    liver = np.argwhere(pixels_of(drawn, VERMILION))
+    body = np.argwhere(volume.hu[k] > -300)
+    bone = np.argwhere(volume.hu[k] > 250)
+    assert liver[:, 1].mean() < body[:, 1].mean() - 0.1 * np.ptp(body[:, 1])
+    assert np.median(bone[:, 0]) > body[:, 0].mean()
