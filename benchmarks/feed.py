@@ -1,12 +1,13 @@
-"""Time how fast slices reach a training step: the cache, a plain PNG data set, and MONAI's data sets.
+"""Time how slices reach a training step: the cache, a plain PNG data set, MONAI's data sets.
 
    python benchmarks/feed.py --slices DIR
 
 DIR is a PNG folder (images/<case>/<k>.png, masks/<case>/<k>.png). All serve shuffled batches of 16
 slices at 160x160 as float32 with their masks, from the second epoch on. The plain data set decodes
 and resizes in two persistent worker processes; MONAI keeps what a pipeline of its own transforms
-gives, in memory (CacheDataset) or on disk (PersistentDataset), with the loader that is faster here.
-Each way is timed in turn, several rounds; the best round counts, since other work only slows.
+gives, in memory (CacheDataset) or on disk (PersistentDataset), with and without worker processes.
+Every process computes with one thread. Each way is timed in turn, several rounds of at least half
+a second; the best epoch counts, since other work on the machine only slows.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from lits_helpers.datasets import LiverSlices, SliceCache, epoch_order  # noqa: 
 from lits_helpers.settings import liver_recipe  # noqa: E402
 
 BATCH = 16
+ROUND_SECONDS = 0.5
 RECIPE = liver_recipe()
 
 
@@ -38,7 +40,7 @@ def cache_epochs(cache: SliceCache, augment: bool) -> Callable[[int], Iterable]:
         order = epoch_order(cache, RECIPE, seed=0, epoch=number)
         for part in order.split(BATCH):
             images, labels = cache.batch(part, augment=augment, generator=generator)
-            yield images, (labels >= 1).unsqueeze(1).float()
+            yield images, labels.clamp(max=1).unsqueeze(1).float()
 
     return epoch
 
@@ -89,12 +91,15 @@ def slices_per_second(epoch: Callable[[int], Iterable], number: int) -> float:
 
 def measure(ways: dict[str, Callable], rounds: int) -> dict[str, float]:
     """Return each way's best rate; the first epoch of each warms it and is not counted."""
+    for epoch in ways.values():
+        slices_per_second(epoch, 0)
     best = dict.fromkeys(ways, 0.0)
-    for number in range(rounds + 1):
+    for _ in range(rounds):
         for name, epoch in ways.items():
-            rate = slices_per_second(epoch, number)
-            if number:
-                best[name] = max(best[name], rate)
+            until, number = time.perf_counter() + ROUND_SECONDS, 1
+            while number == 1 or time.perf_counter() < until:
+                best[name] = max(best[name], slices_per_second(epoch, number))
+                number += 1
     return best
 
 
@@ -116,6 +121,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", default="cpu", help="where the cache serves")
     choice = parser.parse_args()
+    torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     case_ids = sorted(path.name for path in (choice.slices / "images").iterdir())
     cache = SliceCache(choice.slices, case_ids, RECIPE.spec, device=choice.device)

@@ -111,7 +111,7 @@ def liver_region(labels: Tensor, margin: int = 8) -> Tensor:
     Returns:
         (N, 1, H, W) float32 in {0, 1}, on the labels' device.
     """
-    region = (labels >= 1).unsqueeze(1).float()
+    region = labels.clamp(max=1).unsqueeze(1).float()  # faster than comparing bytes
     side = 2 * margin + 1
     region = F.max_pool2d(region, (side, 1), stride=1, padding=(margin, 0))  # rows, then columns
     return F.max_pool2d(region, (1, side), stride=1, padding=(0, margin))
