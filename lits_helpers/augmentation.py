@@ -130,5 +130,5 @@ def _noisy(images: Tensor, deviation: Tensor, noise_seed: int) -> Tensor:
     """Add normal noise in place where an image is not black; drawn on its device, which is fast."""
     generator = torch.Generator(images.device).manual_seed(noise_seed)
     grain = torch.empty_like(images).normal_(generator=generator)
-    grain.mul_(deviation.view(-1, 1, 1, 1)).masked_fill_(images == 0, 0)
+    grain.mul_(deviation.view(-1, 1, 1, 1)).mul_(images.sign())  # sign: much faster than a mask
     return images.add_(grain).clamp_(0, 1)
