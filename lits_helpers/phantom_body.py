@@ -6,6 +6,7 @@ import numpy as np
 
 from lits_helpers.phantom_shapes import (
     Grid,
+    bounds,
     capsule,
     coverage,
     ellipsoid,
@@ -66,8 +67,10 @@ class Scene:
         return smooth_noise(self.grid, pitch_mm, self.rng)
 
     def paint(self, inside: np.ndarray, value) -> None:
-        """Paint a shape."""
-        paint(self.hu, coverage(inside), value)
+        """Paint a shape; `value` in HU, one number or (Z, Y, X)."""
+        box = bounds(inside)
+        value = value[box] if isinstance(value, np.ndarray) else value
+        paint(self.hu[box], coverage(inside[box]), value)
 
     def tube(self, nodes, radii, value: float) -> None:
         """Paint a tube through `nodes` (z, y, x) mm with a radius at each node."""

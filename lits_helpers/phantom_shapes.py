@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 LATTICE_MM = ((-250.0, 45.0), (-235.0, 235.0), (-235.0, 235.0))  # noise repeats its edge beyond
+WIDEST = 20.0  # mm across a voxel
 
 
 @dataclass(frozen=True)
@@ -77,27 +78,31 @@ def local_noise(grid: Grid, box, pitch_mm: float, rng: np.random.Generator) -> n
 def _interpolate(axes, ranges_mm, pitch_mm, rng: np.random.Generator) -> np.ndarray:
     pitches = np.broadcast_to(pitch_mm, 3)
     counts = [int((b - a) / pitch) + 5 for (a, b), pitch in zip(ranges_mm, pitches, strict=True)]
-    noise = rng.standard_normal(counts, dtype=np.float32)
-    noise *= 3.0  # the spline averages: it leaves a third of the deviation
-    for number in (2, 1, 0):  # the first axis last: the large arrays are then read in order
-        position = (axes[number] - ranges_mm[number][0]) / pitches[number] + 1
-        noise = _spline(noise, number, position.astype(np.float32))
+    nodes = rng.standard_normal(counts, dtype=np.float32)
+    nodes *= 3.0  # the spline averages: it leaves a third of the deviation
+    (z, z_weights), (y, y_weights), (x, x_weights) = (
+        _spline((axis - low) / pitch + 1, count)
+        for axis, (low, _), pitch, count in zip(axes, ranges_mm, pitches, counts, strict=True)
+    )
+    noise = np.empty([axis.size for axis in axes], np.float32)
+    for k, plane in enumerate(noise):  # plane by plane: what is worked on stays in the cache
+        part = sum(nodes[z[k] + step] * z_weights[step, k] for step in range(4))
+        part = sum(part[:, x + step] * x_weights[step] for step in range(4))
+        plane[...] = sum(part[y + step] * y_weights[step, :, None] for step in range(4))
     return noise
 
 
-def _spline(nodes: np.ndarray, axis: int, position: np.ndarray) -> np.ndarray:
-    """Evaluate a uniform cubic B-spline at `position` (in nodes) along one axis.
+def _spline(position: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return the first of the four nodes around each position, and their weights (4, N).
 
-    Term by term rather than by a matrix product, whose rounding may depend on the threads.
+    Source: uniform cubic B-spline. Summed term by term rather than as a matrix product, whose
+    rounding may depend on the number of threads.
     """
-    position = np.clip(position, 1, nodes.shape[axis] - 2.001)
-    base = np.floor(position).astype(int)
-    t = (position - base).reshape([-1 if n == axis else 1 for n in range(3)])
+    position = np.clip(position, 1, nodes - 2.001)
+    first = np.floor(position).astype(int) - 1
+    t = position - first - 1
     weights = ((1 - t) ** 3, 3 * t**3 - 6 * t**2 + 4, -3 * t**3 + 3 * t**2 + 3 * t + 1, t**3)
-    total = np.take(nodes, base - 1, axis) * (weights[0] / 6)
-    for step in (1, 2, 3):
-        total += np.take(nodes, base - 1 + step, axis) * (weights[step] / 6)
-    return total
+    return first, (np.stack(weights) / 6).astype(np.float32)
 
 
 def coverage(inside: np.ndarray) -> np.ndarray:
@@ -110,10 +115,21 @@ def coverage(inside: np.ndarray) -> np.ndarray:
     for axis in range(inside.ndim):
         if inside.shape[axis] > 2:
             width += np.abs(_slope(inside, axis))
-    np.clip(width, 1e-3, 20.0, out=width)  # no voxel is wider: a jump is no surface
+    np.clip(width, 1e-3, WIDEST, out=width)  # no voxel is wider: a jump is no surface
     width = np.divide(inside, width, out=width)
     width += 0.5
     return np.clip(width, 0, 1, out=width)
+
+
+def bounds(inside: np.ndarray) -> tuple[slice, ...]:
+    """Return the box outside of which a shape covers nothing."""
+    near = inside > -WIDEST / 2
+    box = []
+    for axis in range(inside.ndim):
+        others = tuple(n for n in range(inside.ndim) if n != axis)
+        where = np.flatnonzero(near.any(others))
+        box.append(slice(max(where[0] - 1, 0), where[-1] + 2) if where.size else slice(0, 0))
+    return tuple(box)
 
 
 def _slope(values: np.ndarray, axis: int) -> np.ndarray:
