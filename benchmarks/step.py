@@ -1,0 +1,200 @@
+"""Time one training step of the liver GAN: plain, as published, ours, and the default recipe.
+
+    python benchmarks/step.py
+
+Four forms of the step on the same random batches of 160x160 slices, in one run:
+
+* plain: float32, contiguous, critic features layer by layer (each layer from the start again), the
+  generator run once for each of the two updates;
+* published: the original recipe with what it was published with: AMP, all layers in a single pass,
+  critic frozen while the generator steps, torch.compile;
+* original: the original recipe on our engine;
+* default: the default recipe on our engine.
+
+The arithmetic floor is the step's multiply-accumulates (counted by torch) over the machine's
+measured rate of large matrix products in the precision used.
+"""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from lits_helpers.acceleration import Precision
+from lits_helpers.environment import choose_device
+from lits_helpers.losses import feature_loss, masked_image, pixel_loss
+from lits_helpers.models import build_critic, build_generator
+from lits_helpers.settings import liver_recipe
+from lits_helpers.systems import LiverSystem
+
+
+class PlainStep:
+    """The literal step: two separate updates, nothing shared."""
+
+    def __init__(self, recipe, device, precision):
+        torch.manual_seed(0)
+        self.recipe, self.precision = recipe, precision
+        self.generator = build_generator(recipe).to(device)
+        self.critic = build_critic(recipe).to(device)
+        self.optimizers = [
+            torch.optim.Adam(network.parameters(), lr=recipe.learning_rate, betas=recipe.betas)
+            for network in (self.generator, self.critic)
+        ]
+
+    def features(self, image):
+        """Every layer's features, each computed from the image on."""
+        found = []
+        for depth in range(1, len(self.critic.layers) + 1):
+            x = image
+            for layer in self.critic.layers[:depth]:
+                x = layer(x)
+            found.append(torch.nn.functional.adaptive_avg_pool2d(x, 8).flatten(1))
+        return found
+
+    def compared(self, images, prediction, masks):
+        """The feature loss between predicted and reference mask."""
+        masked = (masked_image(images, mask) for mask in (prediction, masks))
+        return feature_loss(*(self.features(image) for image in masked))
+
+    def step(self, images, labels):
+        masks = (labels >= 1).float()[:, None]
+        with self.precision.autocast():
+            prediction = self.generator(images)
+            compared = self.compared(images, prediction.float(), masks)
+        loss = pixel_loss(prediction, masks) + self.recipe.feature_weight * compared
+        self.precision.backward(loss, self.optimizers[:1])
+        self.precision.step(self.optimizers[:1])
+        with self.precision.autocast():
+            prediction = self.second_prediction(images, prediction)
+            compared = self.compared(images, prediction.float(), masks)
+        self.precision.backward(compared, self.optimizers[1:])
+        self.precision.step(self.optimizers[1:])
+        return loss.detach()
+
+    def second_prediction(self, images, _first):
+        """The generator runs again for the critic's update."""
+        with torch.no_grad():
+            return self.generator(images)
+
+
+class PublishedStep(PlainStep):
+    """AMP, single-pass features, the critic frozen while the generator steps, torch.compile."""
+
+    def __init__(self, recipe, device, precision, compiled):
+        super().__init__(recipe, device, precision)
+        self._features = self.critic.forward_all_layers
+        if compiled:
+            self.generator = torch.compile(self.generator)
+            self._features = torch.compile(self._features)
+
+    def features(self, image):
+        return self._features(image)
+
+    def step(self, images, labels):
+        masks = (labels >= 1).float()[:, None]
+        self.critic.requires_grad_(False)
+        with self.precision.autocast():
+            prediction = self.generator(images)
+            compared = self.compared(images, prediction.float(), masks)
+        loss = pixel_loss(prediction, masks) + self.recipe.feature_weight * compared
+        self.precision.backward(loss, self.optimizers[:1])
+        self.precision.step(self.optimizers[:1])
+        self.critic.requires_grad_(True)
+        with self.precision.autocast():
+            compared = self.compared(images, prediction.detach().float(), masks)
+        self.precision.backward(compared, self.optimizers[1:])
+        self.precision.step(self.optimizers[1:])
+        return loss.detach()
+
+
+def synchronize(device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
+def milliseconds(step, batch, device, seconds: float) -> float:
+    """Median time of a step over `seconds`, after two steps of warming up."""
+    for _ in range(2):
+        step(*batch)
+    synchronize(device)
+    times, began = [], time.perf_counter()
+    while time.perf_counter() - began < seconds or len(times) < 3:
+        start = time.perf_counter()
+        step(*batch)
+        synchronize(device)
+        times.append(time.perf_counter() - start)
+    return 1000 * statistics.median(times)
+
+
+def matmul_rate(device, dtype, side: int = 2048) -> float:
+    """Multiply-accumulates per second of a large matrix product."""
+    a = torch.rand(side, side, device=device, dtype=dtype)
+    taken = milliseconds(lambda x: x @ x, (a,), device, 1.0)
+    return side**3 / taken * 1000
+
+
+def multiply_accumulates(step, batch) -> float:
+    """Those of one step, convolutions forward and backward, counted by torch."""
+    with FlopCounterMode(display=False) as counter:
+        step(*batch)
+    return counter.get_total_flops() / 2
+
+
+def forms(device, compiled: bool) -> dict:
+    """Name -> (step, batch size, precision) of the four forms."""
+    original, default = liver_recipe("original"), liver_recipe("default")
+    fp32, best = Precision(device, "fp32"), Precision(device)
+    return {
+        "plain": (PlainStep(original, device, fp32), original.batch_size, fp32),
+        "published": (
+            PublishedStep(original, device, best, compiled),
+            original.batch_size,
+            best,
+        ),
+        "original": (LiverSystem(original, device, best), original.batch_size, best),
+        "default": (LiverSystem(default, device, best), default.batch_size, best),
+    }
+
+
+def main(seconds: float, compiled: bool) -> None:
+    """Print the table."""
+    device = choose_device()
+    generator = torch.Generator().manual_seed(0)
+    rows, rates = [], {}
+    for name, (form, count, precision) in forms(device, compiled).items():
+        images = torch.rand(count, 1, 160, 160, generator=generator).to(device)
+        labels = (images[:, 0] > 0.8).to(torch.uint8)
+        rates.setdefault(precision.dtype, matmul_rate(device, precision.dtype))
+        taken = milliseconds(form.step, (images, labels), device, seconds)
+        try:
+            macs = multiply_accumulates(form.step, (images, labels))
+        except Exception:  # compiled code hides its operators from the counter
+            macs = float("nan")
+        floor = 1000 * macs / rates[precision.dtype]
+        rows.append((name, precision.name, count, taken, taken / count, floor / count))
+    per_image = {row[0]: row[4] for row in rows}
+    print(f"{device.type}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print("| form | precision | batch | ms/step | ms/image | floor ms/image | speed-up |")
+    print("|--|--|--|--|--|--|--|")
+    for name, precision, count, taken, image, floor in rows:
+        gain = per_image["plain"] / image
+        print(
+            f"| {name} | {precision} | {count} | {taken:.0f} | {image:.2f} | {floor:.2f} "
+            f"| {gain:.1f} |"
+        )
+    print(f"default against published: {per_image['published'] / per_image['default']:.1f} times")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=10.0, help="measuring time of each form")
+    parser.add_argument("--no-compile", action="store_true", help="published form without compile")
+    options = parser.parse_args()
+    main(options.seconds, not options.no_compile)
