@@ -111,7 +111,7 @@ def affine_matrices(draws: Tensor, limits: Augmentation) -> Tensor:
 
 
 def affine_grid(matrices: Tensor, size: int) -> Tensor:
-    """Add normal noise in place where an image is not black; drawn on its device, for speed."""
+    """Return (N, size, size, 2) sampling positions: torch's `affine_grid` without its matmul.
 
     Args:
         matrices: (N, 2, 3).
