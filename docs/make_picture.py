@@ -1,6 +1,7 @@
-"""Make docs/picture.png, the README's picture, from a phantom.
+r"""Make docs/picture.png, the README's picture, from a phantom.
 
-    python docs/make_picture.py [--raw data/phantom-tiny/raw --results runs/phantom-tiny/results]
+    python docs/make_picture.py [--raw data/phantom-tiny/raw \
+        --predictions runs/phantom-tiny/results/predictions]
 
 After the notebooks have run, give both folders: the picture then shows the patient with most tumor
 among those that were segmented. Without them a phantom is generated, and a displaced copy of its
@@ -17,6 +18,7 @@ from lits_helpers.cases import find_cases
 from lits_helpers.drawing import error_layers, label_layers, render_slice
 from lits_helpers.figures import Picture, color_key, save_figure
 from lits_helpers.phantom import make_phantom
+from lits_helpers.pipeline import find_predictions
 from lits_helpers.planes import EDGE_LETTERS, mask_box, plane, plane_spacing, zoom_to
 from lits_helpers.surface3d import render_turns
 from lits_helpers.volumes import read_segmentation, read_volume
@@ -34,22 +36,18 @@ def generated() -> tuple:
     return hu, prediction, reference, spacing_mm, caption
 
 
-def segmented(raw: Path, results: Path) -> tuple:
+def segmented(raw: Path, predictions: Path) -> tuple:
     """Return the same of the segmented patient with most tumor."""
     cases = {case.id: case for case in find_cases(raw) if case.segmentation}
-    found = {}
-    for path in sorted((results / "predictions").glob("prediction-*.nii.gz")):
-        name = path.name.removeprefix("prediction-").removesuffix(".nii.gz")
-        if name in cases:
-            found[name] = path
+    found = {i: path for i, path in find_predictions(predictions).items() if i in cases}
     if not found:
-        raise SystemExit(f"no prediction in {results} for cases in {raw}: run nbconvert_ci.sh")
+        raise SystemExit(f"no prediction in {predictions} belongs to a case in {raw}")
     references = {name: read_segmentation(cases[name].segmentation) for name in found}
     chosen = max(found, key=lambda name: np.count_nonzero(references[name] == 2))
     volume = read_volume(cases[chosen].volume, cases[chosen].orientation)
     prediction = read_segmentation(found[chosen], volume)
     reference = read_segmentation(cases[chosen].segmentation, volume)
-    caption = f"Generated phantom ({chosen}, not trained on), segmented by the two models"
+    caption = f"Generated phantom {chosen}, segmented by the two models"
     return volume.hu, prediction, reference, volume.spacing_mm, caption
 
 
@@ -102,11 +100,11 @@ def main() -> None:
     """Write the picture."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--raw", type=Path)
-    parser.add_argument("--results", type=Path)
+    parser.add_argument("--predictions", type=Path)
     parser.add_argument("--out", type=Path, default=PICTURE)
     options = parser.parse_args()
-    given = options.raw and options.results
-    inputs = segmented(options.raw, options.results) if given else generated()
+    given = options.raw and options.predictions
+    inputs = segmented(options.raw, options.predictions) if given else generated()
     print(save_figure(draw(*inputs), options.out, dpi=110))
 
 
