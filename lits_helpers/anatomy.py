@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-COARSE_SIZE = 128  # longer in-plane side, pixels: noise averages out, organs stay
-COARSE_SLICES = 48
+COARSE_SIZE = 96  # longer in-plane side, pixels: noise averages out, organs stay
+COARSE_SLICES = 36
 BODY_HU = -300  # between lung or air and fat
 GAS_HU = -500
 BONE_HU = 180  # of area means; contrast-filled vessels before the spine count too, harmlessly
@@ -56,8 +56,8 @@ def coarse_copy(hu: np.ndarray, labels: np.ndarray | None) -> Coarse:
     picked = np.unique(np.linspace(0, depth - 1, min(depth, COARSE_SLICES)).round().astype(int))
     scale = min(1.0, COARSE_SIZE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = np.stack([_area_mean(np.clip(hu[k], -1024, 3071), size) for k in picked])
-    small = small.astype(np.float32)
+    small = np.stack([_area_mean(hu[k], size) for k in picked])
+    small = np.clip(small, -1024, 3071).astype(np.float32)  # padding and metal
     liver = None if labels is None else _coarse_liver(labels, picked, size)
     return Coarse(small, _filled_body(small), liver)
 
@@ -97,7 +97,7 @@ def bulk_cue(coarse: Coarse) -> float | None:
     low, high = PARENCHYMA_HU
     smooth = np.stack([cv2.blur(plane, (3, 3)) for plane in coarse.hu])
     tissue = (smooth > low) & (smooth < high) & coarse.body
-    core = np.stack([cv2.erode(plane, CROSS, iterations=4) for plane in tissue.view(np.uint8)])
+    core = np.stack([cv2.erode(plane, CROSS, iterations=3) for plane in tissue.view(np.uint8)])
     return _side_of(np.stack([_largest_part(plane) for plane in core]), coarse.body)
 
 

@@ -1,14 +1,12 @@
 """From HU to the grey levels and the size a model sees, and back from its plane to the slice."""
 
 from functools import lru_cache
-from typing import NamedTuple
 
 import cv2
 import numpy as np
 
+from .frames import WHOLE_SLICE, LiverFrame
 from .settings import InputSpec
-
-MIN_BOX_SHARE = 0.25  # of the slice's longer side: a speck of liver is not blown up without end
 
 
 def window_to_uint8(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
@@ -27,7 +25,7 @@ def window_to_uint8(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     hu = np.asarray(hu)
     if hu.dtype != np.int16:
         raise ValueError(f"hu must be int16, got {hu.dtype}")
-    return _window_table(float(window[0]), float(window[1]))[hu.view(np.uint16)]
+    return _window_table(float(window[0]), float(window[1])).take(hu.view(np.uint16))
 
 
 def to_levels(hu: np.ndarray, spec: InputSpec) -> np.ndarray:
@@ -111,60 +109,25 @@ def restore(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(content, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def slice_levels(hu_slice: np.ndarray, spec: InputSpec, box: "Box | None" = None) -> np.ndarray:
+def slice_levels(
+    hu_slice: np.ndarray, spec: InputSpec, frame: LiverFrame = WHOLE_SLICE
+) -> np.ndarray:
     """Return one slice (H, W) int16 as the (size, size) grey levels that `spec` asks for.
 
     Args:
         hu_slice: the whole slice; a min-max spec looks at all of it.
         spec: window and size.
-        box: the part to take, from `liver_box`; None takes all.
+        frame: what a spec that looks at the liver refers to, from `liver_frame`.
     """
-    levels = to_levels(hu_slice, spec)
-    return resize_image(levels if box is None else levels[box.area], spec.size)
+    if spec.window is not None and frame.median_hu:
+        low, high = spec.window
+        levels = window_to_uint8(hu_slice, (low + frame.median_hu, high + frame.median_hu))
+    else:
+        levels = to_levels(hu_slice, spec)
+    return resize_image(levels if frame.box is None else levels[frame.box.area], spec.size)
 
 
-class Box(NamedTuple):
-    """A rectangle of a slice, in pixels."""
-
-    top: int
-    left: int
-    height: int
-    width: int
-
-    @property
-    def area(self) -> tuple[slice, slice]:
-        """The index that cuts it out of an (H, W) plane."""
-        return (
-            slice(self.top, self.top + self.height),
-            slice(self.left, self.left + self.width),
-        )
-
-
-def liver_box(footprint: np.ndarray, margin: float) -> Box:
-    """Return the bounding box of a liver, widened, within the slice.
-
-    Args:
-        footprint: (H, W) bool or labels, non-zero where any slice of the case holds liver.
-        margin: added on each side, as a share of the box's longer side.
-
-    Returns:
-        The box; the whole slice if the footprint is empty.
-    """
-    rows, columns = np.flatnonzero(footprint.any(1)), np.flatnonzero(footprint.any(0))
-    if not len(rows):
-        return Box(0, 0, *footprint.shape)
-    spans = [(int(s[0]), int(s[-1]) + 1) for s in (rows, columns)]
-    longer = max(end - start for start, end in spans)
-    wanted = max(longer * (1 + 2 * margin), MIN_BOX_SHARE * max(footprint.shape))
-    grow = round((wanted - longer) / 2)
-    (top, bottom), (left, right) = (
-        (max(start - grow, 0), min(end + grow, side))
-        for (start, end), side in zip(spans, footprint.shape, strict=True)
-    )
-    return Box(top, left, bottom - top, right - left)
-
-
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=256)  # a window a case, where it follows the liver
 def _window_table(low: float, high: float) -> np.ndarray:
     """Grey level of each int16 value, indexed by its bits as uint16."""
     if not low < high:

@@ -174,7 +174,7 @@ def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome
     if window and not files.has_png(record, window):
         write_json(files.record, {**record, "png_window": None})
         labels = PackedVolume(files.labels) if record["has_segmentation"] else None
-        _write_png(files, PackedVolume(files.volume), labels, window)
+        write_png(files, PackedVolume(files.volume), labels, window)
         write_json(files.record, {**record, "png_window": list(window)})
     findings = tuple(Finding(**content) for content in record["findings"])
     return Outcome(files.case_id, "unchanged", findings)
@@ -187,10 +187,10 @@ def _write_case(
     if labels is not None:
         write_packed(labels, files.labels)
     if window:
-        _write_png(files, volume.hu, labels, window)
+        write_png(files, volume.hu, labels, window)
 
 
-def _write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: Window) -> None:
+def write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: Window) -> None:
     """Write windowed slices and, with labels, liver masks of 0 and 255."""
     with written_whole(files.images) as folder:
         folder.mkdir()
