@@ -1,17 +1,21 @@
 """Run one function over many jobs, in spawned processes or in any executor."""
 
 import errno
+import logging
 import multiprocessing
 import os
 import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import connection
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
+
+log = logging.getLogger(__name__)
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 WORKER_DIED = (
@@ -39,7 +43,8 @@ def run_jobs(
         label: of the progress bar.
 
     Returns:
-        results; a BrokenExecutor in place of the result of a job that killed its process twice.
+        results; an exception in place of the result of a job that failed in a way its function does
+        not explain, a BrokenExecutor if it killed its process twice.
 
     Raises:
         OSError: the target cannot be written; with a sentence of what to do if the disk is full.
@@ -48,7 +53,10 @@ def run_jobs(
         if executor is not None:
             return _submitted(executor, work, jobs, label)
         if workers == 0 or not jobs or not _can_spawn():
-            return [work(*job) for job in tqdm(jobs, desc=label, unit="case")]
+            calls = (partial(work, *job) for job in jobs)
+            return [
+                _settled(call) for call in tqdm(calls, desc=label, total=len(jobs), unit="case")
+            ]
         return _spawned(work, jobs, min(workers or os.cpu_count() or 1, len(jobs)), label)
     except OSError as error:
         raise _explained(error) from error
@@ -71,15 +79,25 @@ def _submitted(executor: Executor, work: Callable, jobs: Sequence[tuple], label:
     results: list[Any] = [None] * len(jobs)
     try:
         for future in tqdm(as_completed(futures), total=len(jobs), desc=label, unit="case"):
-            try:
-                results[futures[future]] = future.result()
-            except BrokenExecutor:
-                results[futures[future]] = BrokenExecutor(WORKER_DIED)
+            results[futures[future]] = _settled(future.result)
     except BaseException:
         for future in futures:
             future.cancel()
         raise
     return results
+
+
+def _settled(call: Callable[[], Any]) -> Any:
+    """Return the result, or the exception of one job that must not end the others."""
+    try:
+        return call()
+    except BrokenExecutor:
+        return BrokenExecutor(WORKER_DIED)
+    except OSError:
+        raise
+    except Exception as error:
+        log.exception("a case failed in a way that was not foreseen")
+        return error
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:

@@ -7,7 +7,7 @@ spawned, and each would pay for it.
 import logging
 import os
 from collections.abc import Iterable
-from concurrent.futures import Executor
+from concurrent.futures import BrokenExecutor, Executor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -247,7 +247,8 @@ def _bytes_of(case: Case) -> int:
 def _outcome(case: Case, result: Outcome | Exception) -> Outcome:
     if isinstance(result, Outcome):
         return result
-    return Outcome(case.id, "skipped", (Finding("failed", True, str(result)),))
+    text = str(result) if isinstance(result, BrokenExecutor) else repr(result)
+    return Outcome(case.id, "skipped", (Finding("failed", True, text),))
 
 
 def _report(outcomes: list[Outcome], out: Path) -> PreparationReport:

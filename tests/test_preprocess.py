@@ -7,7 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -233,8 +233,21 @@ def test_job_that_kills_its_process_takes_no_other_with_it():
     assert "lack of memory" in str(results[1])
 
 
+def fail_on_one(number):
+    if number == 1:
+        raise RuntimeError("nobody thought of this")
+    return number
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unforeseen_error_of_one_job_does_not_end_the_others(workers):
+    first, second, third = run_jobs(fail_on_one, [(0,), (1,), (2,)], workers=workers)
+    assert (first, third) == (0, 2)
+    assert str(second) == "nobody thought of this"
+
+
 def test_case_whose_worker_died_is_named(raw, tmp_path, monkeypatch):
-    broken = RuntimeError("its worker process died")
+    broken = BrokenExecutor("its worker process died")
     monkeypatch.setattr(preprocess, "run_jobs", lambda *args, **kwargs: [broken])
     report = prepare(find_cases(raw)[:1], tmp_path / "out")
     assert report.skipped == {"0": "its worker process died"}
