@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-COARSE_SIZE = 96  # longer in-plane side, pixels: noise averages out, organs stay
+COARSE_SIZE = 128  # longer in-plane side, pixels: noise averages out, organs stay
 COARSE_SLICES = 36
 BODY_HU = -300  # between lung or air and fat
 GAS_HU = -500
@@ -54,11 +54,14 @@ def coarse_copy(hu: np.ndarray, labels: np.ndarray | None) -> Coarse:
     """
     depth, height, width = hu.shape
     picked = np.unique(np.linspace(0, depth - 1, min(depth, COARSE_SLICES)).round().astype(int))
-    scale = min(1.0, COARSE_SIZE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = np.stack([_area_mean(hu[k], size) for k in picked])
+    step = -(-max(height, width) // COARSE_SIZE)  # a whole number: area means of it are fast
+    rows, columns = height // step, width // step
+    small = np.stack([_area_mean(hu[k, : rows * step, : columns * step], step) for k in picked])
     small = np.clip(small, -1024, 3071).astype(np.float32)  # padding and metal
-    liver = None if labels is None else _coarse_liver(labels, picked, size)
+    liver = None
+    if labels is not None:
+        middle = slice(step // 2, None, step)
+        liver = _without_rim(labels[picked, middle, middle][:, :rows, :columns])
     return Coarse(small, _filled_body(small), liver)
 
 
@@ -116,7 +119,7 @@ def liver_fit(coarse: Coarse, flips: Flips = (False, False, False)) -> float:
     """Return how well the liver mask, turned by `flips`, outlines tissue of one brightness.
 
     The share of the mask close to the mask's median HU, minus that share in a ring around it. In
-    correct pairs it was 0.6 to 0.85 (with and without contrast), in turned ones at most 0.5, or
+    correct pairs it was 0.6 to 0.9 (with and without contrast), in turned ones at most 0.55, or
     0.1 lower than the same pair's where a slab of 20 slices was turned upside down.
 
     Args:
@@ -137,11 +140,11 @@ def liver_fit(coarse: Coarse, flips: Flips = (False, False, False)) -> float:
     return float(alike[mask].mean() - (alike[ring].mean() if ring.any() else 0.0))
 
 
-def _coarse_liver(labels: np.ndarray, picked: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    planes = [labels[k] for k in picked]
-    liver = np.stack([_area_mean((plane == 1).view(np.uint8) * 250, size) for plane in planes])
-    parenchyma = liver > 225  # nine tenths of the area: the rim is partly something else
-    whole = np.stack([_area_mean((plane > 0).view(np.uint8) * 250, size) for plane in planes]) > 125
+def _without_rim(labels: np.ndarray) -> np.ndarray:
+    """Liver without tumors and without the rim of both, or all of it if that is hardly anything."""
+    planes = (labels == 1).view(np.uint8)
+    parenchyma = np.stack([cv2.erode(plane, CROSS) for plane in planes]) > 0
+    whole = labels > 0
     return parenchyma if parenchyma.sum() >= 0.2 * whole.sum() else whole
 
 
@@ -182,7 +185,8 @@ def _side_of(mask: np.ndarray, body: np.ndarray) -> float | None:
     return float((np.nonzero(mask)[2].mean() - columns.mean()) / max(1, np.ptp(columns)))
 
 
-def _area_mean(plane: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _area_mean(plane: np.ndarray, step: int) -> np.ndarray:
+    size = (plane.shape[1] // step, plane.shape[0] // step)
     return cv2.resize(np.ascontiguousarray(plane), size, interpolation=cv2.INTER_AREA)
 
 
