@@ -149,8 +149,10 @@ def _files_below(root: Path) -> Iterator[Path]:
 
 
 def _one_of(known: Path | None, path: Path) -> Path:
-    if known is None or _same_content(known, path):
-        return known or path
+    if known is None or not known.exists():  # a link into the void
+        return path
+    if not path.exists() or _same_content(known, path):
+        return known
     raise ValueError(f"two files for one case: {known} and {path}; remove one of them")
 
 

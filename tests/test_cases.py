@@ -70,6 +70,14 @@ def test_the_same_file_twice_is_one_case_and_two_different_ones_are_refused(tmp_
         find_cases(tmp_path)
 
 
+def test_a_dangling_link_gives_way_to_the_file_itself(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "volume-1.nii").symlink_to(tmp_path / "gone")
+    assert find_cases(tmp_path)[0].volume.parent.name == "a"  # named, and refused when it is read
+    (tmp_path / "volume-1.nii.gz").write_bytes(b"x")
+    assert find_cases(tmp_path)[0].volume == tmp_path / "volume-1.nii.gz"
+
+
 def test_a_link_that_leads_back_does_not_hang(tmp_path):
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "volume-1.nii").write_bytes(b"x")
