@@ -14,13 +14,12 @@ from . import postprocess
 from .checkpoints import load_checkpoint
 from .datasets import model_input
 from .environment import amp_dtype, available_cores, choose_device
+from .frames import WHOLE_SLICE, LiverFrame, liver_frame
 from .models import build_generator, build_segmenter
 from .postprocess import Postprocessing
 from .settings import InputSpec, recipe_from_dict
 from .volumes import (
-    Box,
     Volume,
-    liver_box,
     read_volume,
     restore,
     slice_levels,
@@ -160,7 +159,7 @@ def segment_volume(
     post = post or Postprocessing()
     labels = np.zeros(volume.hu.shape, np.uint8)
     if liver_model is not None:
-        sweep = _Sweep(liver_model, volume.hu, None, post.flips, batch_size)
+        sweep = _Sweep(liver_model, volume.hu, WHOLE_SLICE, post.flips, batch_size)
         sweep.mark(labels, range(len(labels)), post.liver_threshold)
         postprocess.clean_liver(labels, post)
     if tumor_model is not None:
@@ -170,14 +169,16 @@ def segment_volume(
 
 def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
     """Write label 2 into `labels`, which hold the liver if this is a cascade."""
-    margin, box, reach = model.spec.liver_margin, None, range(len(labels))
+    spec, reach = model.spec, range(len(labels))
+    frame = liver_frame(volume.hu.__getitem__, labels.__getitem__, reach, spec)
     if cascade:
         reach = postprocess.liver_reach(labels, volume.spacing_mm, post)
-        box = None if margin is None else liver_box(labels.any(axis=0), margin)
-    elif margin is not None:
-        logger.warning("the tumor model was trained on liver crops; without a liver model it errs")
+    elif spec.liver_margin is not None or spec.liver_window:
+        logger.warning(
+            "this tumor model was trained on known livers; without a liver model it errs"
+        )
     tumor = np.zeros_like(labels)
-    sweep = _Sweep(model, volume.hu, box, post.flips, batch_size)
+    sweep = _Sweep(model, volume.hu, frame, post.flips, batch_size)
     sweep.mark(tumor, reach, post.tumor_threshold)
     if cascade:
         postprocess.keep_near_liver(tumor, labels, volume.spacing_mm, post)
@@ -192,20 +193,21 @@ class _Sweep:
     Attributes:
         model: a `LiverModel` or `TumorModel`.
         hu: (Z, Y, X) int16.
-        box: the part of each slice that the model sees; None for all.
+        frame: what of each slice the model sees.
         flips: average with the mirror image.
         batch_size: slices a forward pass.
     """
 
     model: LiverModel
     hu: np.ndarray
-    box: Box | None
+    frame: LiverFrame
     flips: bool
     batch_size: int
 
     def mark(self, mask: np.ndarray, slices: Iterable[int], threshold: float) -> None:
         """Write 1 into `mask` (Z, Y, X) uint8 where the probability reaches `threshold`."""
-        inside = mask if self.box is None else mask[:, *self.box.area]
+        box = self.frame.box
+        inside = mask if box is None else mask[:, *box.area]
         with ThreadPoolExecutor(available_cores()) as pool:
             for indices, planes in self._planes([int(k) for k in slices], pool):
                 targets = [inside[k] for k in indices]  # views
@@ -235,7 +237,7 @@ class _Sweep:
     def _levels(self, slices: list[int], pool) -> dict[int, np.ndarray]:
         """Bring every slice that is needed, neighbours included, to model size once."""
         needed = sorted({n for k in slices for n in self._neighbors(k)})
-        made = pool.map(lambda k: slice_levels(self.hu[k], self.model.spec, self.box), needed)
+        made = pool.map(lambda k: slice_levels(self.hu[k], self.model.spec, self.frame), needed)
         return dict(zip(needed, made, strict=True))
 
     def _neighbors(self, k: int) -> list[int]:

@@ -90,7 +90,7 @@ def paint_liver(scene: Scene, organs: Organs, liver: np.ndarray) -> np.ndarray:
         around = np.minimum(liver + rng.uniform(4, 12), np.minimum(scene.cavity, -scene.thorax - 3))
         scene.paint(np.minimum(around, -liver), rng.uniform(2, 18))
     veins = _grow_vessels(scene, organs, gate)
-    patchy = rng.gamma(2.0, 3.0) * scene.noise((30.0, 24.0, 24.0)) + 3 * scene.noise(7.0)
+    patchy = rng.gamma(2.0, 1.5) * scene.noise((30.0, 24.0, 24.0)) + 3 * scene.noise(7.0)
     liver_hu = patient.liver_hu + patchy + veins * (patient.vein_hu - patient.liver_hu)
     scene.paint(liver, liver_hu)
     stem = [gate + np.array(step) for step in ((-50, 6, 22), (-12, 2, 6), (0, 0, 0))]
@@ -145,12 +145,12 @@ def draw_lesions(rng: np.random.Generator) -> list[tuple[float, float, float]]:
         return []
     count = int(rng.choice(8, p=(0.24, 0.2, 0.16, 0.12, 0.1, 0.07, 0.06, 0.05)))
     sizes = [rng.uniform(16, 45), *np.clip(np.exp(rng.normal(2.4, 0.55, count)), 3, 45)]
-    darker, lesions = 15 + 42 * rng.beta(1.6, 2.2), []
+    darker, lesions = 24 + 34 * rng.beta(2.0, 2.0), []
     for size in sorted(sizes, reverse=True):
-        contrast = -np.clip(darker + rng.normal(0, 8), 15, 60)
+        contrast = -np.clip(darker + rng.normal(0, 6), 15, 60)
         if rng.random() < 0.12:
-            contrast = rng.uniform(18, 50)
-        lesions.append((float(size), float(contrast), float(rng.uniform(1.0, 5.0))))
+            contrast = rng.uniform(25, 55)
+        lesions.append((float(size), float(contrast), float(rng.uniform(1.0, 3.5))))
     return lesions
 
 
@@ -174,7 +174,7 @@ def _paint_lesion(scene: Scene, liver, cover, tumor, diameter, contrast, softnes
     edge = np.minimum(coverage(shape), soft)
     texture = 1.0 + 0.1 * local_noise(grid, box, max(radius / 2, 4.0), rng)
     if radius > 10 and rng.random() < 0.35:  # the rim differs from the core
-        texture *= np.where(shape > 0.45 * radius, 1.0, rng.uniform(0.4, 0.8))
+        texture *= np.where(shape > 0.45 * radius, 1.0, rng.uniform(0.6, 0.9))
     scene.hu[box] += edge * cover[box] * contrast * texture
     tumor[box] |= (shape >= 0) & (liver[box] >= 0)
 

@@ -344,6 +344,4 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path) -> dict:
     trusted = packed.geometry.spacing_trusted
     note = "" if trusted else "no figures in mm: the file's voxel size cannot be trusted"
     marks = {"note": note, "voxel_mm3": math.prod(packed.spacing_mm) if trusted else None}
-    return marks | evaluate_case(
-        prediction, reference, packed.spacing_mm if trusted else None
-    )
+    return marks | evaluate_case(prediction, reference, packed.spacing_mm if trusted else None)

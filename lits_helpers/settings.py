@@ -22,6 +22,8 @@ class InputSpec:
         liver_margin: crop each case to the bounding box of its liver (the reference's in training,
             the predicted one in inference), widened on each side by this share of the box's longer
             side; None takes whole slices.
+        liver_window: the window counts from the median HU of the case's liver, which contrast
+            medium shifts by up to 100 HU from patient to patient.
     """
 
     size: int
@@ -30,6 +32,7 @@ class InputSpec:
     context: int = 0
     normalization: str = "unit"
     liver_margin: float | None = None
+    liver_window: bool = False
 
     def __post_init__(self):
         if self.size < 32 or self.size % 32:
@@ -51,6 +54,10 @@ class InputSpec:
         if self.normalization not in ("unit", "imagenet"):
             raise ValueError(
                 f'InputSpec.normalization must be "unit" or "imagenet", got {self.normalization!r}'
+            )
+        if self.liver_window and self.window is None:
+            raise ValueError(
+                "InputSpec.liver_window needs a window, relative to the liver's median"
             )
         if self.liver_margin is not None and not 0 <= self.liver_margin <= 1:
             raise ValueError(f"InputSpec.liver_margin must be in [0, 1], got {self.liver_margin}")
@@ -150,11 +157,17 @@ TUMOR_RECIPES = {
     "default": TumorRecipe(
         name="default",
         spec=InputSpec(
-            size=256, window=(-100, 250), channels=3, context=1, normalization="imagenet"
+            size=256,
+            window=(-100, 100),
+            channels=3,
+            context=1,
+            normalization="imagenet",
+            liver_margin=0.1,
+            liver_window=True,
         ),
         epochs=40,
         batch_size=16,
-        learning_rate=5e-4,
+        learning_rate=1e-3,
         schedule="cosine",
         augment=True,
         dice_weight=1.0,
@@ -188,7 +201,7 @@ def recipe_to_dict(recipe: Recipe) -> dict:
 
 # A run of minutes on two CPU cores: the same recipes, narrower, smaller and shorter.
 TINY_LIVER = {"width": 16, "critic_width": 16, "epochs": 12}
-TINY_TUMOR = {"epochs": 12, "pretrained": False}
+TINY_TUMOR = {"size": 128, "batch_size": 8, "epochs": 14, "pretrained": False}
 
 
 def liver_recipe(name: str = "default", *, tiny: bool = False, **changes) -> LiverRecipe:
@@ -202,9 +215,13 @@ def tumor_recipe(name: str = "default", *, tiny: bool = False, **changes) -> Tum
 
 
 def _changed(recipes: Mapping, name: str, changes: dict):
+    """Return the named recipe with other fields; `size` changes that of its InputSpec."""
     if name not in recipes:
         raise ValueError(f"no recipe {name!r}; there are: {', '.join(recipes)}")
-    return replace(recipes[name], **changes)
+    spec = recipes[name].spec
+    if "size" in changes:
+        spec = replace(spec, size=changes.pop("size"))
+    return replace(recipes[name], **{"spec": spec} | changes)
 
 
 @dataclass(frozen=True)

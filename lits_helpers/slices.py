@@ -3,7 +3,7 @@
 import hashlib
 import logging
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial, reduce
+from functools import partial
 from pathlib import Path
 
 import cv2
@@ -13,12 +13,11 @@ from nibabel.filebasedimages import ImageFileError
 from torch import Tensor
 
 from .cases import Case, find_cases
+from .frames import LiverFrame, liver_frame
 from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume
 from .preprocess import PreparedCase, prepared_cases
 from .settings import InputSpec
 from .volumes import (
-    Box,
-    liver_box,
     open_volume,
     read_segmentation,
     resize_image,
@@ -54,7 +53,7 @@ def model_input(levels: Tensor, spec: InputSpec) -> Tensor:
         raise ValueError(
             f"levels must be (N, 1 or {spec.channels}, S, S), got shape {tuple(levels.shape)}"
         )
-    return normalized(levels.float().div_(spec.levels), spec)
+    return normalized(levels.float().mul_(1 / spec.levels), spec)
 
 
 def normalized(images: Tensor, spec: InputSpec) -> Tensor:
@@ -81,7 +80,7 @@ class CaseSlices:
         self.case_id = case_id
         self.patient = patient
         self.files = tuple(files)
-        self._footprint: np.ndarray | None = None
+        self._frame: tuple[InputSpec, LiverFrame] | None = None
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
         """Return one slice as (size, size) uint8 or uint16, see `InputSpec`."""
@@ -93,17 +92,24 @@ class CaseSlices:
 
     def working_labels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
         """Return one slice's labels as (size, size) uint8, cut and resized as its levels are."""
-        labels, box = self.labels(slice_index), self.box(spec)
+        labels, box = self.labels(slice_index), self.frame(spec).box
         return resize_mask(labels if box is None else labels[box.area], spec.size)
 
-    def box(self, spec: InputSpec) -> Box | None:
-        """Return the part of every slice that `spec` asks for, None for all of it."""
-        if spec.liver_margin is None:
-            return None
-        if self._footprint is None:
-            planes = (self.labels(int(k)) > 0 for k in self.slice_indices)
-            self._footprint = reduce(np.logical_or, planes)
-        return liver_box(self._footprint, spec.liver_margin)
+    def frame(self, spec: InputSpec) -> LiverFrame:
+        """Return what of every slice `spec` asks for; the liver is the reference's."""
+        if self._frame is None or self._frame[0] != spec:
+            self._frame = spec, liver_frame(self.hu, self.labels, self.slice_indices.tolist(), spec)
+        return self._frame[1]
+
+    def hu(self, slice_index: int) -> np.ndarray:
+        """Return one slice in HU as (H, W) int16.
+
+        Raises:
+            ValueError: the source holds grey levels only.
+        """
+        raise ValueError(
+            f"case {self.case_id} holds 8-bit slices, not HU; this recipe needs prepared cases"
+        )
 
     def check(self, spec: InputSpec) -> None:
         """Read the last slice, which is what a truncated file lacks; raise one of UNREADABLE."""
@@ -128,7 +134,10 @@ class _VolumeSlices(CaseSlices):
         self.slice_indices = np.arange(len(volume))
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
-        return slice_levels(self._volume.slice(slice_index), spec, self.box(spec))
+        return slice_levels(self.hu(slice_index), spec, self.frame(spec))
+
+    def hu(self, slice_index: int) -> np.ndarray:
+        return self._volume.slice(slice_index)
 
     def labels(self, slice_index: int) -> np.ndarray:
         return self._segmentation.slice(slice_index).astype(np.uint8, copy=False)
@@ -155,7 +164,7 @@ class _PngSlices(CaseSlices):
         self.slice_indices = np.array(kept)
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
-        image, box = read_png(self._images / f"{slice_index}.png"), self.box(spec)
+        image, box = read_png(self._images / f"{slice_index}.png"), self.frame(spec).box
         levels = to_levels(image, spec) if spec.window is None else image
         return resize_image(levels if box is None else levels[box.area], spec.size)
 

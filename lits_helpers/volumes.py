@@ -19,9 +19,7 @@ from .geometry import Geometry, matched_to, plain_geometry, same_grid
 from .nifti import NiftiSource, open_nifti, read_hu, read_labels, to_hu
 from .packed import SUFFIX, PackedVolume, write_packed
 from .pixels import (
-    Box,
     content_box,
-    liver_box,
     resize_image,
     resize_mask,
     restore,
@@ -31,13 +29,11 @@ from .pixels import (
 )
 
 __all__ = [
-    "Box",
     "Geometry",
     "MappedVolume",
     "PackedVolume",
     "Volume",
     "content_box",
-    "liver_box",
     "open_volume",
     "read_geometry",
     "read_segmentation",
