@@ -11,11 +11,10 @@ import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import health
@@ -25,6 +24,7 @@ from .distributed import Ranks
 from .interruption import SAVE, STOP, StopRequest, Stopwatch
 from .records import RunFolder
 from .settings import Recipe
+from .systems import System
 from .validation import ValidationScore, picture_indices, validation_score
 
 logger = logging.getLogger(__name__)
@@ -32,30 +32,6 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5  # how often losses are fetched from the device, for the bar and to notice NaN
 AGREE_STEPS = 10  # how often ranks exchange losses and agree on stopping
 FINAL_LEARNING_RATE = 0.01  # of the initial one, at the end of a cosine schedule
-
-
-class System(Protocol):
-    """What a training offers to the engine; `systems.py` has one each for liver and tumor."""
-
-    name: str
-    losses: tuple[str, ...]
-    parts: Mapping[str, object]  # everything with a state_dict that a resume needs
-    optimizers: list[torch.optim.Optimizer]
-
-    def train(self) -> None:
-        """Put the networks into training mode."""
-
-    def step(self, images: Tensor, labels: Tensor, weight: float) -> Tensor:
-        """Train on a batch; return the losses, (len(losses),) float32, detached."""
-
-    def best_module(self) -> nn.Module:
-        """Return the network that is validated and kept: the averaged one, if there is one."""
-
-    def predict(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return predicted masks (n, 1, S, S), bool."""
-
-    def target(self, labels: Tensor) -> Tensor:
-        """Return reference masks (n, 1, S, S), bool."""
 
 
 def learning_rate(recipe: Recipe, epochs_done: float) -> float:

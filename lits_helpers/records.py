@@ -14,10 +14,11 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .checkpoints import MirrorSlots, explained, read_checkpoint, save_model, save_state
+from .checkpoints import explained, read_checkpoint, save_model
 from .curves import plot_history
 from .figures import render_slice, save_figure
 from .files import read_json, remove_leftovers, write_json, written_whole
+from .states import MirrorSlots, save_state
 
 logger = logging.getLogger(__name__)
 

@@ -1,6 +1,8 @@
 """The two trainings' steps: system A's generator against its critic, system B's segmenter."""
 
 import copy
+from collections.abc import Mapping
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +21,30 @@ from .models import build_critic, build_generator, build_segmenter
 from .settings import LiverRecipe, TumorRecipe
 
 THRESHOLD = 0.5
+
+
+class System(Protocol):
+    """What a training offers to the engine; one each for liver and tumor."""
+
+    name: str
+    losses: tuple[str, ...]
+    parts: Mapping[str, object]  # everything with a state_dict that a resume needs
+    optimizers: list[torch.optim.Optimizer]
+
+    def train(self) -> None:
+        """Put the networks into training mode."""
+
+    def step(self, images: Tensor, labels: Tensor, weight: float) -> Tensor:
+        """Train on a batch; return the losses, (len(losses),) float32, detached."""
+
+    def best_module(self) -> nn.Module:
+        """Return the network that is validated and kept: the averaged one, if there is one."""
+
+    def predict(self, images: Tensor, labels: Tensor) -> Tensor:
+        """Return predicted masks (n, 1, S, S), bool."""
+
+    def target(self, labels: Tensor) -> Tensor:
+        """Return reference masks (n, 1, S, S), bool."""
 
 
 class LiverSystem:

@@ -8,15 +8,15 @@ import torch
 
 from . import __version__, health
 from .acceleration import Precision, compile_pays
-from .checkpoints import newest_state, read_state, require_same
 from .datasets import SliceCache, epoch_order
 from .distributed import Ranks, joined_ranks
-from .engine import System, Trainer
+from .engine import Trainer
 from .environment import choose_device
 from .interruption import Stopwatch
 from .records import RunFolder, data_hashes
 from .settings import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
-from .systems import LiverSystem, TumorSystem
+from .states import newest_state, read_state, require_same
+from .systems import LiverSystem, System, TumorSystem
 
 logger = logging.getLogger(__name__)
 

@@ -7,15 +7,13 @@ import pickle
 import pytest
 import torch
 
-from lits_helpers.checkpoints import (
-    CheckpointError,
+from lits_helpers.checkpoints import CheckpointError, load_checkpoint, save_model
+from lits_helpers.states import (
     MirrorSlots,
-    load_checkpoint,
     newest_state,
     read_slot,
     read_state,
     require_same,
-    save_model,
     save_state,
 )
 

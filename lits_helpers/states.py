@@ -1,0 +1,222 @@
+"""Training states: last, previous and the mirror's two slots; the newest whole one is continued.
+
+`last.pth` and `previous.pth` in a run's `checkpoints` folder hold everything a training needs to go
+on. A mirror folder (Google Drive) holds two slots, rewritten in place, each with a checksum: a
+replaced file would go to Drive's bin and still count against its quota.
+"""
+
+import hashlib
+import io
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+
+from .checkpoints import CheckpointError, explained, read_checkpoint, read_content, require_keys
+from .files import written_whole
+
+logger = logging.getLogger(__name__)
+
+STATE_KEYS = {
+    "system",
+    "recipe",
+    "seed",
+    "training_ids",
+    "validation_ids",
+    "epoch",
+    "step",
+    "history",
+}
+SLOTS = ("checkpoint_a.slot", "checkpoint_b.slot")
+SLOT_MAGIC = b"LITSSLOT"
+DIGEST_SIZE = 16
+
+
+def save_state(folder: Path, state: Mapping) -> None:
+    """Write `last.pth` in `folder`, keeping the one before as `previous.pth`.
+
+    Killed at any moment, one of the two is whole.
+
+    Raises:
+        OSError: the disk is full or the folder read-only; what was there stays.
+    """
+    last = folder / "last.pth"
+    with explained(last), written_whole(last) as temporary:
+        torch.save(dict(state), temporary)
+        if last.exists():
+            os.replace(last, folder / "previous.pth")
+
+
+def newest_state(folder: Path, mirror: Path | None = None) -> tuple[dict, str] | None:
+    """Find the training state that got furthest among last, previous and the mirror's slots.
+
+    A damaged or foreign file is named in the log and passed over.
+
+    Returns:
+        The state and where it came from, or None where there is none.
+    """
+    found = []
+    for path in (folder / "last.pth", folder / "previous.pth"):
+        found += _try_state(path, _read_state)
+    for slot in [Path(mirror) / name for name in SLOTS] if mirror else []:
+        found += _try_state(slot, read_slot) if _filled(slot) else []
+    return max(found, key=lambda pair: _position(pair[0]), default=None)
+
+
+def _read_state(path: Path) -> dict:
+    state = read_checkpoint(path)
+    require_keys(state, STATE_KEYS, path)
+    return state
+
+
+def _try_state(path: Path, reader) -> list[tuple[dict, str]]:
+    if not path.exists():
+        return []
+    try:
+        return [(reader(path), str(path))]
+    except (CheckpointError, OSError) as error:
+        logger.warning("%s; falling back to the checkpoint before it", error)
+        return []
+
+
+def _filled(slot: Path) -> bool:
+    return slot.exists() and slot.stat().st_size > 0  # `MirrorSlots.clear` empties in place
+
+
+def _position(state: Mapping) -> tuple[int, int]:
+    return int(state["epoch"]), int(state["step"])
+
+
+def read_state(path: Path | str) -> dict:
+    """Read the training state of one named file (`last.pth`, `previous.pth` or a mirror's slot).
+
+    Raises:
+        FileNotFoundError: no such file.
+        CheckpointError: it holds no whole training state.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(
+            f'no training state at {path}; resume="auto" looks for one, "never" starts anew'
+        )
+    return read_slot(path) if path.name in SLOTS else _read_state(path)
+
+
+class MirrorSlots:
+    """The two slots of a mirror, rewritten in place by turns.
+
+    Args:
+        folder: on Google Drive or wherever else it outlives this machine.
+    """
+
+    def __init__(self, folder: Path):
+        self.slots = [folder / name for name in SLOTS]
+        self._next: Path | None = None
+
+    def write(self, state: Mapping) -> None:
+        """Write the state over the older slot; a failing mirror is logged, the training goes on."""
+        if self._next is None:
+            self._next = self._older()
+        try:
+            _rewrite(self._next, state)
+        except OSError as error:
+            logger.warning("the mirror %s cannot be written: %s", self._next, error)
+            return
+        self._next = self.slots[1 - self.slots.index(self._next)]
+
+    def _older(self) -> Path:
+        positions = []
+        for slot in self.slots:
+            found = _try_state(slot, read_slot) if _filled(slot) else []
+            positions.append(_position(found[0][0]) if found else (0, 0))
+        return self.slots[positions.index(min(positions))]
+
+    def clear(self) -> None:
+        """Empty both slots in place."""
+        for slot in self.slots:
+            if slot.exists():
+                slot.write_bytes(b"")
+
+
+def _rewrite(slot: Path, state: Mapping) -> None:
+    buffer = io.BytesIO()
+    torch.save(dict(state), buffer)
+    payload = buffer.getvalue()
+    slot.parent.mkdir(parents=True, exist_ok=True)
+    with open(slot, "r+b" if slot.exists() else "w+b") as stream:
+        stream.write(SLOT_MAGIC + len(payload).to_bytes(8, "big") + _digest(payload) + payload)
+        stream.truncate()
+        stream.flush()
+        os.fsync(stream.fileno())
+
+
+def read_slot(path: Path | str) -> dict:
+    """Read a mirror's slot.
+
+    Raises:
+        CheckpointError: the checksum does not fit (a write was cut short), or it is no slot.
+    """
+    content = Path(path).read_bytes()
+    start = len(SLOT_MAGIC) + 8 + DIGEST_SIZE
+    length = int.from_bytes(content[len(SLOT_MAGIC) : len(SLOT_MAGIC) + 8], "big")
+    payload = content[start : start + length]
+    if not content.startswith(SLOT_MAGIC) or content[start - DIGEST_SIZE : start] != _digest(
+        payload
+    ):
+        raise CheckpointError(f"{path} is no whole checkpoint slot: its checksum does not fit")
+    state = read_content(io.BytesIO(payload), path)
+    require_keys(state, STATE_KEYS, path)
+    return state
+
+
+def _digest(payload: bytes) -> bytes:
+    return hashlib.blake2b(payload, digest_size=DIGEST_SIZE).digest()
+
+
+def require_same(state: Mapping, wanted: Mapping, where: str) -> None:
+    """Refuse to continue a training under other conditions than it began with.
+
+    Args:
+        state: a training state.
+        wanted: system, recipe, seed, training_ids and validation_ids of the training asked for.
+        where: the state's file, for the message.
+
+    Raises:
+        CheckpointError: names every difference.
+    """
+    differences = list(_differences(state, wanted))
+    if differences:
+        raise CheckpointError(
+            f"{where} belongs to another training: {'; '.join(differences)}. "
+            'Use the same settings, another run folder, or resume="never" to replace it'
+        )
+
+
+def _differences(state: Mapping, wanted: Mapping) -> Iterator[str]:
+    if state["system"] != wanted["system"]:
+        yield f"it is a {state['system']} training, asked is {wanted['system']}"
+        return
+    for key in sorted(set(state["recipe"]) | set(wanted["recipe"])):
+        before, now = state["recipe"].get(key), wanted["recipe"].get(key)
+        if _plain(before) != _plain(now):
+            yield f"recipe.{key} was {before}, now {now}"
+    if state["seed"] != wanted["seed"]:
+        yield f"seed was {state['seed']}, now {wanted['seed']}"
+    for key in ("training_ids", "validation_ids"):
+        yield from _id_differences(key, set(state[key]), set(wanted[key]))
+
+
+def _id_differences(key: str, before: set, now: set) -> Iterator[str]:
+    for verb, ids in (("lost", before - now), ("gained", now - before)):
+        if ids:
+            some = ", ".join(sorted(ids)[:5]) + (", ..." if len(ids) > 5 else "")
+            yield f"{key} {verb} {len(ids)} ({some})"
+
+
+def _plain(value):
+    """Compare tuples and lists alike: a checkpoint keeps tuples, JSON makes lists of them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
