@@ -36,6 +36,8 @@ class Origin:
     """What a checkpoint says of its training: enough to mark the cases a model has seen."""
 
     path: Path
+    system: str  # "liver" or "tumor"
+    spec: InputSpec
     training_ids: tuple[str, ...]
     validation_ids: tuple[str, ...]
     validation_dice: float
@@ -120,6 +122,8 @@ def read_origin(path: Path | str) -> Origin:
 def _origin(path, checkpoint) -> Origin:
     return Origin(
         Path(path),
+        checkpoint["system"],
+        recipe_from_dict(checkpoint["recipe"]).spec,
         tuple(checkpoint["training_ids"]),
         tuple(checkpoint["validation_ids"]),
         float(checkpoint["validation_dice"]),

@@ -15,16 +15,18 @@ from tqdm.auto import tqdm
 
 from . import kaggle_data
 from .cases import Case, Split, find_cases, split_cases
+from .ceiling import resize_ceiling
 from .environment import mount_drive
-from .files import write_json
-from .inference import load_liver_model, load_tumor_model, read_origin, segment_file
+from .files import read_json, write_json
+from .frames import liver_frame
+from .inference import Origin, load_liver_model, load_tumor_model, read_origin, segment_file
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
 from .phantom import write_phantom_dataset
 from .postprocess import Postprocessing
 from .preprocess import PreparedCase, prepare, prepared_cases
 from .settings import Settings, liver_recipe, tumor_recipe
 from .training import train_liver_gan, train_tumor_regnet
-from .volumes import open_volume, read_segmentation, read_volume
+from .volumes import Volume, open_volume, read_segmentation, read_volume
 
 logger = logging.getLogger(__name__)
 
@@ -145,29 +147,50 @@ def download(
         KaggleError: nothing (more) can be fetched; one sentence with what to do.
     """
     settings.prepared.mkdir(parents=True, exist_ok=True)
-    ready = {path.stem for path in (settings.prepared / "cases").glob("*.json")}
-    numbers = [n for n in parse_numbers(case_numbers) if str(n) not in ready]
+    refused = _Refused(settings.prepared)
+    done = {path.stem for path in (settings.prepared / "cases").glob("*.json")} | set(refused)
+    numbers = [n for n in parse_numbers(case_numbers) if str(n) not in done]
+
+    def prepare_some(cases: list[Case]) -> None:
+        report = prepare(cases, settings.prepared, workers=workers, png=png)
+        refused.add(report.skipped)
+        logger.info("%s", report.table())
+
     mounted = kaggle_data.find_mounted()
     if mounted:
         logger.info("reading LiTS in place from %s", mounted)
-        cases = [case for case in find_cases(mounted) if int(case.id) in numbers]
-        report = prepare(cases, settings.prepared, workers=workers, png=png)
-        numbers = [n for n in numbers if str(n) not in {*report.prepared, *report.skipped}]
-    if not numbers:
-        return
-    plan = kaggle_data.plan_download(numbers, settings.raw, keep_raw=keep_raw)
+        here = [case for case in find_cases(mounted) if case.segmentation]
+        prepare_some([case for case in here if int(case.id) in numbers])
+        numbers = [n for n in numbers if str(n) not in {case.id for case in here}]
+    client = kaggle_data.KaggleClient()
+    where = {"keep_raw": keep_raw, "mounted": mounted, "client": client}
+    plan = kaggle_data.plan_download(numbers, settings.raw, **where)
     logger.info("%s", plan)
     plan.check()
-
-    def prepare_pair(volume: Path, segmentation: Path) -> None:
-        number = str(kaggle_data.parse_name(volume.name)[1])
-        case = Case(id=number, patient=number, volume=volume, segmentation=segmentation)
-        report = prepare([case], settings.prepared, workers=1, png=png)
-        logger.info("%s", report.table())
-
-    failed = kaggle_data.fetch_cases(numbers, settings.raw, prepare_pair, keep_raw=keep_raw)
+    failed = kaggle_data.fetch_cases(
+        numbers, settings.raw, lambda *pair: prepare_some([_case_of(*pair)]), **where
+    )
     for number, reason in failed.items():
         logger.warning("case %s was not fetched: %s", number, reason)
+
+
+def _case_of(volume: Path, segmentation: Path) -> Case:
+    number = str(kaggle_data.parse_name(volume.name)[1])
+    return Case(id=number, patient=number, volume=volume, segmentation=segmentation)
+
+
+class _Refused(dict):
+    """Case id -> why its files cannot be used; kept, so that they are not fetched again."""
+
+    def __init__(self, prepared: Path):
+        self.path = prepared / "refused.json"
+        super().__init__(read_json(self.path) if self.path.exists() else {})
+
+    def add(self, reasons: Mapping[str, str]) -> None:
+        """Remember more of them. Delete the file to have them fetched again."""
+        if reasons:
+            self.update(reasons)
+            write_json(self.path, dict(self))
 
 
 def parse_numbers(text: str) -> list[int]:
@@ -295,6 +318,19 @@ def find_predictions(folder: Path | str) -> dict[str, Path]:
     return {path.name.removeprefix(before).removesuffix(after): path for path in paths}
 
 
+def open_result(data: Prepared, case_id: str, prediction: Path) -> tuple[Volume, dict]:
+    """Read a case with its labels, as figures and the viewer take them.
+
+    Returns:
+        The CT, and {"reference": labels, "prediction": labels}, (Z, Y, X) uint8 each; no reference
+        where there is none.
+    """
+    volume, layers = read_volume(data.volume_path(case_id)), {}
+    if data.case(case_id).has_segmentation:
+        layers["reference"] = open_volume(data.labels_path(case_id)).read()
+    return volume, layers | {"prediction": read_segmentation(prediction, like=volume)}
+
+
 def evaluate(
     data: Prepared,
     predictions: Mapping[str, Path],
@@ -308,9 +344,8 @@ def evaluate(
         data: prepared cases with segmentations.
         predictions: {case id: predicted NIfTI}.
         results: folder for both files.
-        models: checkpoints that made the predictions: cases they were trained on are marked and
-            left
-            out of the means.
+        models: checkpoints that made the predictions. Cases they were trained on are marked and
+            left out of the means; their working size gives each case's resize ceiling.
 
     Returns:
         The rows (a dict a case, see `metrics.evaluate_case`) and the summary.
@@ -318,17 +353,15 @@ def evaluate(
     Raises:
         ValueError: no prediction has a reference.
     """
-    trained_on = set().union(*(read_origin(path).training_ids for path in models))
+    origins = [read_origin(path) for path in models]
+    trained_on = set().union(*(origin.training_ids for origin in origins))
     rows = []
     for case_id, path in tqdm(predictions.items(), desc="evaluate", unit="case"):
         case = data.case(case_id)
         if case.has_segmentation:
-            marks = {
-                "case_id": case_id,
-                "patient": case.patient,
-                "training_case": case_id in trained_on,
-            }
-            rows.append(marks | _evaluate_file(data, case_id, path))
+            row = {"case_id": case_id, "patient": case.patient}
+            row["training_case"] = case_id in trained_on
+            rows.append(row | _evaluate_file(data, case_id, path, origins))
     if not rows:
         raise ValueError(f"none of {len(predictions)} predictions has a reference in {data.root}")
     summary = evaluate_dataset(rows)
@@ -337,11 +370,23 @@ def evaluate(
     return rows, summary
 
 
-def _evaluate_file(data: Prepared, case_id: str, path: Path) -> dict:
-    packed = open_volume(data.volume_path(case_id))
-    prediction = read_segmentation(path, like=read_volume(data.volume_path(case_id)))
+def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:
+    volume = open_volume(data.volume_path(case_id))
+    prediction = read_segmentation(path, like=volume)
     reference = open_volume(data.labels_path(case_id)).read()
-    trusted = packed.geometry.spacing_trusted
-    note = "" if trusted else "no figures in mm: the file's voxel size cannot be trusted"
-    marks = {"note": note, "voxel_mm3": math.prod(packed.spacing_mm) if trusted else None}
-    return marks | evaluate_case(prediction, reference, packed.spacing_mm if trusted else None)
+    trusted = volume.geometry.spacing_trusted
+    row = {
+        "note": "" if trusted else "no figures in mm: the file's voxel size cannot be trusted",
+        "voxel_mm3": math.prod(volume.spacing_mm) if trusted else None,
+    }
+    row |= evaluate_case(prediction, reference, volume.spacing_mm if trusted else None)
+    for origin in origins:
+        row[f"{origin.system}_dice_ceiling"] = _ceiling(volume, reference, origin)
+    return row
+
+
+def _ceiling(volume, reference, origin: Origin) -> float:
+    """Return what a perfect model could score at the working size of this one."""
+    frame = liver_frame(volume.slice, reference.__getitem__, range(len(reference)), origin.spec)
+    mask = reference >= 1 if origin.system == "liver" else reference == 2
+    return resize_ceiling(mask if frame.box is None else mask[:, *frame.box.area], origin.spec)
