@@ -138,7 +138,7 @@ def main(kills: int, epochs: int, seed: int) -> int:
         live(root, calm, epochs)
         steps = read_history(calm / "history.csv")[-1]["steps"]
         moments = random.Random(seed)
-        targets = sorted(moments.randrange(steps) for _ in range(kills))
+        targets = sorted(moments.randrange(3 * steps // 4) for _ in range(kills))
         # A step with its checkpoint takes about 30 ms, the end of an epoch about 100.
         lives = [live(root, stormy, epochs, step, moments.uniform(0, 0.1)) for step in targets]
         live(root, stormy, epochs)

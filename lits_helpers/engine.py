@@ -30,6 +30,7 @@ from .validation import ValidationScore, picture_indices, validation_score
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5  # how often losses are fetched from the device, for the bar and to notice NaN
+ESTIMATE_SECONDS = 60.0  # after which the training's length can be told
 AGREE_STEPS = 10  # how often ranks exchange losses and agree on stopping
 FINAL_LEARNING_RATE = 0.01  # of the initial one, at the end of a cosine schedule
 
@@ -88,6 +89,7 @@ class Trainer:
         self.sums = torch.zeros(len(system.losses), device=training.device)
         self.pictures = picture_indices(validation, system.target)
         self.estimated = False
+        self.began = (time.monotonic(), 0)  # when, and at which step, this process began to train
 
     def run(self) -> list[dict]:
         """Train to the end of the recipe, or to a stop; return the history so far.
@@ -98,6 +100,7 @@ class Trainer:
             MemoryError: with the setting to lower.
         """
         with StopRequest() as request, self._bar() as bar, health.memory_advice(self.recipe):
+            self.began = (time.monotonic(), self.at.steps)
             while self.at.epoch <= self.recipe.epochs and not self._stopping(request):
                 if self._steps(request, bar):
                     self._end_epoch(bar)
@@ -183,9 +186,17 @@ class Trainer:
         if self.history:
             shown["Dice"] = f"{self.history[-1]['validation_dice']:.3f}"
         bar.set_postfix(shown | {"images/s": f"{self.at.images / self.at.seconds:.0f}"})
-        if not self.estimated and self.watch.minutes() > 0.5:
-            self.estimated = True
-            self.watch.estimate(bar.n - bar.initial, bar.total - bar.n)
+        self._estimate(bar.total)
+
+    def _estimate(self, all_steps: int) -> None:
+        """Say once, after the first minute of steps, how long the rest will take."""
+        clock, step = self.began
+        trained_s = time.monotonic() - clock
+        if self.estimated or trained_s < ESTIMATE_SECONDS or not self.ranks.writes:
+            return
+        self.estimated = True
+        seconds_a_step = trained_s / (self.at.steps - step)
+        self.watch.estimate(seconds_a_step * (all_steps - self.at.steps) / 60)
 
     def _means(self) -> dict[str, float]:
         """Return the epoch's mean losses so far.

@@ -38,11 +38,10 @@ class Stopwatch:
         self.saved = time.monotonic()
         self.mirrored = self.saved if mirror else self.mirrored
 
-    def estimate(self, steps_done: int, steps_left: int) -> None:
+    def estimate(self, minutes_left: float) -> None:
         """Log how long the rest will take, and whether the limit comes first."""
-        left = self.minutes() / max(steps_done, 1) * steps_left
-        logger.info("about %s of training left", _duration(left))
-        if self.max_minutes is not None and self.minutes() + left > self.max_minutes:
+        logger.info("about %s of training left", _duration(minutes_left))
+        if self.max_minutes is not None and self.minutes() + minutes_left > self.max_minutes:
             logger.warning(
                 "it stops cleanly after %s, before its end: start it again then, it resumes",
                 _duration(self.max_minutes),

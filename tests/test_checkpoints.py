@@ -98,7 +98,7 @@ def test_foreign_file_is_refused(tmp_path, content):
 
 
 @pytest.mark.parametrize(
-    "save", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj))]
+    "save", [torch.save, lambda obj, path: path.write_bytes(pickle.dumps(obj, protocol=2))]
 )
 def test_pickle_that_runs_code_is_never_executed(tmp_path, save):
     trace, path = tmp_path / "executed", tmp_path / "m.pth"

@@ -1,0 +1,194 @@
+"""The two systems' steps, validation Dice, precision and compilation."""
+
+import pytest
+import torch
+from small_runs import CPU, small_liver, small_tumor
+
+from lits_helpers.acceleration import Compiled, Precision
+from lits_helpers.engine import learning_rate
+from lits_helpers.losses import feature_loss, masked_image, pixel_loss
+from lits_helpers.systems import Average, LiverSystem, TumorSystem
+from lits_helpers.validation import validation_score
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def a_batch(count=2, size=32):
+    labels = torch.zeros(count, size, size, dtype=torch.uint8)
+    labels[0, 4:20, 6:28] = 1
+    labels[1, 10:26, 3:12] = 2
+    noise = torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(0))
+    return 0.3 * noise + 0.6 * (labels > 0)[:, None], labels
+
+
+def a_system(recipe, seed=0):
+    torch.manual_seed(seed)
+    return LiverSystem(recipe, CPU, Precision(CPU, "fp32"))
+
+
+# -- steps ---------------------------------------------------------------------------------------
+
+
+def literal_gradients(system, images, labels):
+    """The gradients of a generator step against a frozen critic and of the critic step after it."""
+    generator, critic, recipe = system.generator, system.critic, system.recipe
+    masks = (labels >= 1).float()[:, None]
+    predicted = generator(images)
+
+    def compared(prediction):
+        masked = (masked_image(images, mask) for mask in (prediction, masks))
+        return feature_loss(*(critic.forward_all_layers(image) for image in masked))
+
+    loss = pixel_loss(predicted, masks) + recipe.feature_weight * compared(predicted)
+    of_generator = torch.autograd.grad(loss, list(generator.parameters()))
+    of_critic = torch.autograd.grad(compared(predicted.detach()), list(critic.parameters()))
+    return of_generator, of_critic
+
+
+def test_one_backward_pass_gives_the_gradients_of_two_separate_steps():
+    system = a_system(small_liver(name="original", learning_rate=0.0))
+    system.train()
+    images, labels = a_batch()
+    wanted = literal_gradients(system, images, labels)
+    system.step(images, labels)
+    for part, gradients in zip((system.generator, system.critic), wanted, strict=True):
+        for (name, parameter), gradient in zip(part.named_parameters(), gradients, strict=True):
+            assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-5), name
+
+
+@pytest.mark.parametrize(("goal", "sign"), [("minimise", -1), ("maximise", 1)])
+def test_critic_moves_the_feature_loss_where_its_goal_says(goal, sign):
+    system = a_system(small_liver(critic_goal=goal, learning_rate=5e-3))
+    system.optimizers[0].param_groups[0]["lr"] = 0.0  # the generator stands still
+    images, labels = a_batch()
+    values = [float(system.step(images, labels)[2]) for _ in range(12)]
+    assert sign * (values[-1] - values[0]) > 0
+
+
+def test_generator_forward_runs_once_a_step():
+    system = a_system(small_liver())
+    calls = []
+    system.generator.register_forward_hook(lambda *_: calls.append(1))
+    system.step(*a_batch())
+    assert len(calls) == 1
+
+
+def test_liver_gan_overfits_two_slices():
+    system = a_system(small_liver(width=8))
+    images, labels = a_batch()
+    for _ in range(80):
+        losses = system.step(images, labels)
+    system.best_module().eval()
+    with torch.inference_mode():
+        predicted, target = system.predict(images, labels), system.target(labels)
+    dice = 2 * (predicted & target).sum() / (predicted.sum() + target.sum())
+    assert dice > 0.9
+    assert torch.isfinite(losses).all()
+
+
+def test_tumor_loss_falls_on_a_fixed_batch():
+    torch.manual_seed(0)
+    system = TumorSystem(small_tumor(learning_rate=2e-3), CPU, Precision(CPU, "fp32"))
+    images, labels = a_batch(size=64)
+    images = images.expand(-1, 3, -1, -1)
+    first, *_, last = (float(system.step(images, labels)[0]) for _ in range(8))
+    assert last < 0.8 * first
+
+
+def test_averaged_weights_follow_slowly_and_forget_the_start():
+    network = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.constant_(network.weight, 0.0)
+    average = Average(network, decay=0.9)
+    torch.nn.init.constant_(network.weight, 1.0)
+    average.update(network)  # decay 2/11 in the first step
+    assert average.model.weight.item() == pytest.approx(1 - 2 / 11)
+    average.update(network)  # then 3/12
+    assert average.model.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12)
+
+
+def test_cosine_schedule_ends_at_a_hundredth():
+    recipe = small_liver(learning_rate=0.1, epochs=10)
+    assert learning_rate(recipe, 0) == pytest.approx(0.1)
+    assert learning_rate(recipe, 5) == pytest.approx(0.1 * 0.505)
+    assert learning_rate(recipe, 10) == pytest.approx(0.001)
+    assert learning_rate(small_liver(name="original"), 1.5) == 0.01
+
+
+# -- validation ----------------------------------------------------------------------------------
+
+
+class HandDrawn:
+    """A cache of three cases with 2, 1 and 1 slices of 2x2 pixels."""
+
+    case_ids = ("a", "b", "c")
+    case_of = torch.tensor([0, 0, 1, 2])
+    references = torch.tensor([[1, 1, 0, 0], [1, 0, 0, 0], [1, 1, 1, 1], [0, 0, 0, 0]])
+    predictions = torch.tensor([[1, 0, 0, 0], [1, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
+
+    def batch(self, indices):
+        shape = (-1, 1, 2, 2)
+        return self.predictions[indices].view(shape).float(), self.references[indices].view(
+            -1, 2, 2
+        )
+
+
+def score_of(cache):
+    return validation_score(
+        lambda images, labels: images > 0, lambda labels: (labels > 0)[:, None], cache, batch_size=3
+    )
+
+
+def test_validation_dice_is_taken_per_case_over_all_its_slices():
+    # case a: overlap 2, sizes 3 and 3 -> 4/6; b: 1; c holds no target and is left out of the mean
+    score = score_of(HandDrawn())
+    assert score.per_case.tolist() == pytest.approx([2 / 3, 1.0, 1.0])
+    assert score.dice == pytest.approx((2 / 3 + 1) / 2)
+    assert score.dice_global == pytest.approx(2 * 6 / (7 + 7))
+
+
+def test_validation_without_any_target_counts_two_empties_as_one():
+    empty = HandDrawn()
+    empty.references = torch.zeros(4, 4, dtype=torch.int64)
+    empty.predictions = empty.references.clone()
+    empty.predictions[2, 0] = 1
+    assert score_of(empty).dice == pytest.approx(2 / 3)
+
+
+# -- acceleration --------------------------------------------------------------------------------
+
+
+def test_failing_compiler_is_said_once_and_left_out(monkeypatch, caplog):
+    def no_compiler(*_, **__):
+        def call(*_):
+            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+
+        return call
+
+    monkeypatch.setattr(torch, "compile", no_compiler)
+    network = torch.nn.Linear(2, 2)
+    compiled, x = Compiled(network), torch.ones(1, 2)
+    assert torch.equal(compiled(x), network(x))
+    compiled(x)
+    assert caplog.text.count("No working C++ compiler") == 1
+
+
+def test_half_precision_scales_its_losses_and_saves_the_scale():
+    scaled = Precision(CPU, "fp16")
+    assert scaled.scaler.is_enabled()
+    assert not Precision(CPU, "bf16").scaler.is_enabled()
+    assert "scale" in scaled.scaler.state_dict()
+
+
+def test_overflowing_half_precision_step_changes_nothing():
+    precision, network = Precision(CPU, "fp16"), torch.nn.Linear(1, 1)
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.1)
+    before = network.weight.clone()
+    precision.backward(network(torch.full((1, 1), float("inf"))).sum(), [optimizer])
+    precision.step([optimizer])
+    assert torch.equal(network.weight, before)

@@ -1,0 +1,128 @@
+"""What goes wrong in a training is said with its cure, and what was saved stays."""
+
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+from small_runs import SPLIT, small_liver, write_slices
+
+from lits_helpers import engine, health, training
+from lits_helpers.checkpoints import load_checkpoint
+from lits_helpers.health import TrainingDivergedError
+from lits_helpers.interruption import Stopwatch
+from lits_helpers.systems import LiverSystem
+from lits_helpers.training import train_liver_gan
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def slices(tmp_path_factory):
+    return write_slices(tmp_path_factory.mktemp("slices"))
+
+
+# -- what goes wrong -----------------------------------------------------------------------------
+
+
+def test_nan_stops_within_the_epoch_and_keeps_what_was_saved(slices, tmp_path, monkeypatch):
+    monkeypatch.setattr(engine, "LOOK_SECONDS", 0.0)
+    plain = LiverSystem.step
+
+    def broken(system, images, labels, weight):
+        losses = plain(system, images, labels, weight)
+        calls.append(1)
+        return losses * float("nan") if len(calls) == 4 else losses
+
+    calls = []
+    monkeypatch.setattr(LiverSystem, "step", broken)
+    with pytest.raises(TrainingDivergedError, match=r"g_loss.*epoch 2.*lower learning_rate"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+    assert len(calls) == 4
+    best = load_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
+    assert all(torch.isfinite(tensor).all() for tensor in best["model"].values())
+
+
+def test_collapse_of_the_dice_is_told_with_what_to_try(caplog):
+    fallen = SimpleNamespace(dice=0.1, predicted_pixels=9)
+    silent = SimpleNamespace(dice=0.0, predicted_pixels=0)
+    assert health.warn_of_collapse(fallen, 0.8, 5, small_liver())
+    assert "fell from a Dice of 0.800 to 0.100" in caplog.text
+    assert health.warn_of_collapse(silent, 0.1, 5, small_liver(name="original"))
+    assert "predicts nothing at all" in caplog.text
+    assert 'try head="sigmoid"' in caplog.text
+    assert not health.warn_of_collapse(
+        SimpleNamespace(dice=0.75, predicted_pixels=9), 0.8, 5, small_liver()
+    )
+
+
+def test_too_little_memory_names_the_setting_and_a_value(slices, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    monkeypatch.setattr(LiverSystem, "step", full)
+    with pytest.raises(MemoryError, match=r"batch_size=4 at size=32: set batch_size=2"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+
+
+def test_other_errors_are_not_taken_for_too_little_memory():
+    with pytest.raises(RuntimeError, match="shapes differ"), health.memory_advice(small_liver()):
+        raise RuntimeError("shapes differ")
+
+
+@pytest.mark.parametrize(
+    ("parts", "words"),
+    [
+        ({"training": ()}, "training part is empty"),
+        ({"validation": ()}, "validation part is empty"),
+        ({"validation": ("2", "3")}, "in training and validation: 2"),
+        ({"training": ("0", "77")}, "no case 77"),
+    ],
+)
+def test_split_that_cannot_be_trained_on_is_refused(slices, tmp_path, parts, words):
+    split = SimpleNamespace(**{**vars(SPLIT), **parts})
+    with pytest.raises(ValueError, match=words):
+        train_liver_gan(slices, tmp_path / "run", split, small_liver(), device="cpu")
+
+
+def test_batch_larger_than_the_training_part_is_refused(slices, tmp_path):
+    with pytest.raises(ValueError, match="batch_size=10 is larger than the 9 training slices"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(batch_size=10), device="cpu")
+
+
+def test_single_training_slice_is_refused():
+    with pytest.raises(ValueError, match="1 slice: batch norm needs at least 2"):
+        training._check_batch(small_liver(), 1)
+
+
+def test_folder_that_cannot_be_written_is_told(slices, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(OSError, match=r"cannot write .*choose a writable folder"):
+        train_liver_gan(slices, tmp_path / "taken", SPLIT, small_liver(), device="cpu")
+
+
+def test_unbounded_critic_that_maximises_is_refused(slices, tmp_path):
+    recipe = small_liver(critic="published", critic_goal="maximise")
+    with pytest.raises(ValueError, match="diverges without a bound"):
+        train_liver_gan(slices, tmp_path, SPLIT, recipe, device="cpu")
+
+
+@pytest.mark.parametrize("options", [{"precision": "int8"}, {"compile": "sometimes"}])
+def test_unknown_option_is_named(slices, tmp_path, options):
+    with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", **options)
+
+
+def test_limit_shorter_than_the_training_is_told(caplog):
+    watch = Stopwatch(max_minutes=10)
+    watch.began -= 60  # a minute ago
+    with caplog.at_level(logging.INFO):
+        watch.estimate(minutes_left=600)
+    assert "about 10.0 hours of training left" in caplog.text
+    assert "stops cleanly after 10 minutes" in caplog.text
