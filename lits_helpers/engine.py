@@ -166,7 +166,7 @@ class Trainer:
         """Return the random numbers of this one step, whatever came before it."""
         entropy = [self.identity["seed"], self.at.epoch, self.at.step, self.ranks.rank]
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
-        return torch.Generator(self.training.device).manual_seed(seed)
+        return torch.Generator().manual_seed(seed)
 
     def _together(self) -> bool:
         """Say whether this is a step after which all ranks exchange what they know."""

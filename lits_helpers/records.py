@@ -3,6 +3,7 @@
 import csv
 import logging
 import platform
+import shutil
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -64,9 +65,10 @@ class RunFolder:
             self._events = _event_writer(self.root / "tensorboard")
 
     def clear(self) -> None:
-        """Forget an earlier training's states, so that no later call resumes from them."""
+        """Forget an earlier training's states and pictures: no later call resumes from them."""
         for name in ("last.pth", "previous.pth"):
             (self.checkpoints / name).unlink(missing_ok=True)
+        shutil.rmtree(self.checkpoints / "val_predictions", ignore_errors=True)
         if self.mirror:
             self.mirror.clear()
 
@@ -86,6 +88,15 @@ class RunFolder:
             best = self.checkpoints / "best_model.pth"
             model = read_checkpoint(best) if best.exists() else None
             self.mirror.write({**state, "best_model": model})
+
+    def restore_finished(self, state: Mapping) -> None:
+        """Bring back what a finished run leaves, where only the mirror still holds it."""
+        if not self.writes or (self.checkpoints / "best_model.pth").exists():
+            return
+        with explained(self.root):
+            self.restore_best(state)
+            write_history(self.root / "history.csv", state["history"])
+            self.draw_curve(state["history"])
 
     def restore_best(self, state: Mapping) -> None:
         """Bring back the best model that a mirror's state carries."""

@@ -125,9 +125,10 @@ class _Request:
             precision = Precision(device, self.precision)
             identity = self._identity(precision)
             state = ranks.from_first(self._state(identity) if ranks.writes else None)
-            if state is not None and state["epoch"] > self.recipe.epochs:
-                return list(state["history"])
             folder = RunFolder(self.run, self.name, self.mirror, writes=ranks.writes)
+            if state is not None and state["epoch"] > self.recipe.epochs:
+                folder.restore_finished(state)
+                return list(state["history"])
             if self.resume == "never" and ranks.writes:
                 folder.clear()
             with health.memory_advice(self.recipe):

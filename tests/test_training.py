@@ -185,6 +185,27 @@ def test_training_goes_on_from_the_mirror_of_a_lost_machine(calm, slices, tmp_pa
     assert same(weights(run, "best_model.pth"), weights(calm[0], "best_model.pth"))
 
 
+def test_finished_run_is_brought_back_from_the_mirror(slices, tmp_path):
+    mirror, recipe = tmp_path / "drive", small_liver(epochs=1)
+    arguments = {"device": "cpu", "mirror": mirror}
+    before = train_liver_gan(slices, tmp_path / "lost", SPLIT, recipe, **arguments)
+    after = train_liver_gan(slices, tmp_path / "new", SPLIT, recipe, **arguments)
+    assert after == before == read_history(tmp_path / "new" / "history.csv")
+    best = [weights(tmp_path / name, "best_model.pth") for name in ("lost", "new")]
+    assert same(*best)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_resumed_training_on_a_gpu_agrees_within_a_hundredth(slices, tmp_path, monkeypatch):
+    whole = train_liver_gan(slices, tmp_path / "whole", SPLIT, small_liver(), device="cuda")
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 3)
+        train_liver_gan(slices, tmp_path / "parts", SPLIT, small_liver(), device="cuda")
+    parts = train_liver_gan(slices, tmp_path / "parts", SPLIT, small_liver(), device="cuda")
+    assert parts[-1]["g_loss"] == pytest.approx(whole[-1]["g_loss"], rel=0.01)
+
+
 def test_never_resuming_starts_anew(calm, slices, tmp_path):
     recipe = small_liver(epochs=1)
     train_liver_gan(slices, tmp_path, SPLIT, recipe, device="cpu", seed=5)

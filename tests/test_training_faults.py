@@ -1,6 +1,7 @@
 """What goes wrong in a training is said with its cure, and what was saved stays."""
 
 import logging
+import sys
 from types import SimpleNamespace
 
 import pytest
@@ -111,6 +112,12 @@ def test_unbounded_critic_that_maximises_is_refused(slices, tmp_path):
     recipe = small_liver(critic="published", critic_goal="maximise")
     with pytest.raises(ValueError, match="diverges without a bound"):
         train_liver_gan(slices, tmp_path, SPLIT, recipe, device="cpu")
+
+
+def test_tensorboard_that_is_not_installed_is_told(slices, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ImportError, match="pip install tensorboard"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", tensorboard=True)
 
 
 @pytest.mark.parametrize("options", [{"precision": "int8"}, {"compile": "sometimes"}])
