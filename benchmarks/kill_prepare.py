@@ -49,27 +49,39 @@ def contents(folder: Path) -> dict[str, str]:
     }
 
 
-def run_with_kills(raw: Path, out: Path, kills: int, seed: int, workers: int = 2) -> list[float]:
-    """Prepare `raw` into `out`, killed `kills` times; return the seconds each attempt was given.
-
-    A killed attempt that had already finished counts too: the folder must stay as it is.
-    """
-    chance, survived = random.Random(seed), []
+def run(raw: Path, out: Path, workers: int) -> float:
+    """Prepare undisturbed; return the seconds it took."""
     started = time.perf_counter()
-    undisturbed = start(raw, out.parent / "measured", workers)
-    undisturbed.communicate()
-    length = time.perf_counter() - started
+    process = start(raw, out, workers)
+    process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"the undisturbed run ended with {process.returncode}")
+    return time.perf_counter() - started
+
+
+def run_with_kills(
+    raw: Path, out: Path, kills: int, seed: int, workers: int = 2
+) -> list[tuple[float, int]]:
+    """Prepare `raw` into `out`, killed `kills` times, and into `measured` beside it undisturbed.
+
+    Kills are spread so that most of them hit work in progress.
+
+    Returns:
+        for each kill, after how many seconds it came and how many cases were whole by then.
+    """
+    whole_run = run(raw, out.parent / "measured", workers)
+    idle_run = run(raw, out.parent / "measured", workers)  # everything is there: start-up alone
+    reach = idle_run + 4 * max(whole_run - idle_run, 0.1) / kills
+    chance, moments = random.Random(seed), []
     for _ in range(kills):
-        survived.append(chance.uniform(0.05, 1.0) * length)
+        seconds = chance.uniform(0.4 * idle_run, reach)
         process = start(raw, out, workers)
-        time.sleep(survived[-1])
+        time.sleep(seconds)
         process.send_signal(signal.SIGKILL)
         process.communicate()
-    last = start(raw, out, workers)
-    last.communicate()
-    if last.returncode:
-        raise RuntimeError(f"the undisturbed attempt ended with {last.returncode}")
-    return survived
+        moments.append((seconds, len(list(out.glob("cases/[0-9]*.json")))))
+    run(raw, out, workers)
+    return moments
 
 
 def main() -> int:
@@ -80,13 +92,13 @@ def main() -> int:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "killed"
-        times = run_with_kills(options.raw, out, options.kills, options.seed)
+        moments = run_with_kills(options.raw, out, options.kills, options.seed)
         one, other = contents(Path(folder) / "measured"), contents(out)
     differing = sorted(
         name for name in one.keys() | other.keys() if one.get(name) != other.get(name)
     )
-    moments = ", ".join(f"{seconds:.2f}" for seconds in times)
-    print(f"{len(times)} kills, after {moments} s")
+    print(f"{len(moments)} kills; seconds (cases whole by then):")
+    print(", ".join(f"{seconds:.2f} ({cases})" for seconds, cases in moments))
     print(f"{len(one)} files; differing from the undisturbed run: {differing or 'none'}")
     return 1 if differing else 0
 
