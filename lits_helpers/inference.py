@@ -8,16 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import nn
 
 from . import postprocess
-from .checkpoints import load_checkpoint
 from .datasets import model_input
-from .environment import amp_dtype, available_cores, choose_device
+from .environment import amp_dtype, available_cores
 from .frames import WHOLE_SLICE, LiverFrame, liver_frame
-from .models import build_generator, build_segmenter
 from .postprocess import Postprocessing
-from .settings import InputSpec, recipe_from_dict
+from .trained import (
+    LiverModel,
+    Origin,
+    TumorModel,
+    load_liver_model,
+    load_tumor_model,
+    read_origin,
+)
 from .volumes import (
     Volume,
     read_volume,
@@ -26,108 +30,25 @@ from .volumes import (
     write_segmentation,
 )
 
+__all__ = [
+    "BATCH_SIZE",
+    "LiverModel",
+    "Origin",
+    "Postprocessing",
+    "TumorModel",
+    "check_hu",
+    "load_liver_model",
+    "load_tumor_model",
+    "read_origin",
+    "segment_file",
+    "segment_volume",
+]
+
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 16  # slices a forward pass; larger ones gained nothing on a CPU and little on a T4
-
-
-@dataclass(frozen=True)
-class Origin:
-    """What a checkpoint says of its training: enough to mark the cases a model has seen."""
-
-    path: Path
-    system: str  # "liver" or "tumor"
-    spec: InputSpec
-    training_ids: tuple[str, ...]
-    validation_ids: tuple[str, ...]
-    validation_dice: float
-
-
-class LiverModel(nn.Module):
-    """A trained generator with its input specification.
-
-    Attributes:
-        spec: how slices become its input.
-        origin: where its weights come from.
-    """
-
-    def __init__(self, network: nn.Module, spec: InputSpec, origin: Origin):
-        super().__init__()
-        self.network, self.spec, self.origin = network, spec, origin
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return liver probabilities (N, 1, H, W) in [0, 1] for images (N, C, H, W) in [0, 1]."""
-        return self.network(images).clamp(0, 1)
-
-    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """Return probabilities (N, 1, H, W), float32."""
-        return self(images).float()
-
-
-class TumorModel(LiverModel):
-    """A trained RegNet segmenter with its input specification; called, it returns logits."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return tumor logits (N, 1, H, W) for images (N, 3, H, W) as TumorSlices yields them."""
-        return self.network(images)
-
-    def probabilities(self, images: torch.Tensor) -> torch.Tensor:
-        """Return probabilities (N, 1, H, W), float32."""
-        return self(images).float().sigmoid()
-
-
-def load_liver_model(path: Path | str, device: torch.device | str | None = None) -> LiverModel:
-    """Load a liver checkpoint as an eval-mode module with `.spec` and `.origin`.
-
-    Raises:
-        FileNotFoundError: no such file; says which notebook makes it.
-        ValueError: not a checkpoint of system A, or of other weights than its recipe describes.
-    """
-    return _load(path, "liver", build_generator, LiverModel, device)
-
-
-def load_tumor_model(path: Path | str, device: torch.device | str | None = None) -> TumorModel:
-    """Load a tumor checkpoint as an eval-mode module with `.spec` and `.origin`.
-
-    Raises:
-        FileNotFoundError: no such file; says which notebook makes it.
-        ValueError: not a checkpoint of system B, or of other weights than its recipe describes.
-    """
-    return _load(
-        path, "tumor", lambda recipe: build_segmenter(recipe, pretrained=False), TumorModel, device
-    )
-
-
-def _load(path, system, build, wrapper, device):
-    checkpoint = load_checkpoint(path, system=system)
-    recipe = recipe_from_dict(checkpoint["recipe"])
-    network = build(recipe)
-    try:
-        network.load_state_dict(checkpoint["model"])
-    except RuntimeError as error:
-        raise ValueError(
-            f"{path}: the weights do not fit the recipe {recipe.name!r} it names "
-            f"({str(error).splitlines()[-1].strip()}); train the {system} model again"
-        ) from error
-    model = wrapper(network, recipe.spec, _origin(path, checkpoint))
-    model = model.to(choose_device(None if device is None else str(device)))
-    return model.eval().to(memory_format=torch.channels_last)
-
-
-def read_origin(path: Path | str) -> Origin:
-    """Read which cases a checkpoint was trained and validated on, without building its network."""
-    return _origin(path, load_checkpoint(path))
-
-
-def _origin(path, checkpoint) -> Origin:
-    return Origin(
-        Path(path),
-        checkpoint["system"],
-        recipe_from_dict(checkpoint["recipe"]).spec,
-        tuple(checkpoint["training_ids"]),
-        tuple(checkpoint["validation_ids"]),
-        float(checkpoint["validation_dice"]),
-    )
+DENSE_HU = 800
+MAX_DENSE_SHARE = 0.15  # a pelvis with metal has 3 %; a trunk shifted by 1024 has 30 % and more
 
 
 def segment_volume(
@@ -259,18 +180,25 @@ def check_hu(volume: Volume) -> None:
     """Refuse what is plainly no CT in HU.
 
     Raises:
-        ValueError: a segmentation was given, or air lies at 0 (values were shifted or windowed).
+        ValueError: a segmentation was given, or values were shifted, windowed or normalized.
     """
     low, high = int(volume.hu.min()), int(volume.hu.max())
-    if 0 <= low and high <= 2:
+    if low >= -2 and high <= 2:
         raise ValueError(
-            f"{volume.path}: values {low}..{high} look like a segmentation; "
-            "give the CT (volume-N.nii)"
+            f"{volume.path}: values {low}..{high} look like a segmentation or normalized grey "
+            "levels; give the CT (volume-N.nii) in Hounsfield units"
         )
+    cure = "apply the rescale slope and intercept (often: subtract 1024)"
     if low >= 0:
         raise ValueError(
             f"{volume.path}: values {low}..{high} are not Hounsfield units: air lies at {low}, "
-            "expected about -1000; apply the rescale slope and intercept (often: subtract 1024)"
+            f"expected about -1000; {cure}"
+        )
+    dense = float(np.mean(volume.hu[::4, ::8, ::8] > DENSE_HU))
+    if dense > MAX_DENSE_SHARE:  # air is padded below 0, tissue betrays the shift
+        raise ValueError(
+            f"{volume.path}: not Hounsfield units: {dense:.0%} of it above {DENSE_HU} HU, where "
+            f"only bone and metal lie; {cure}"
         )
 
 

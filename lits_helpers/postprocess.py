@@ -45,24 +45,30 @@ class Postprocessing:
 
 def clean_liver(labels: np.ndarray, post: Postprocessing) -> None:
     """Apply `largest_liver` and `fill_holes` to labels (Z, Y, X) uint8 of 0 and 1, in place."""
+    if post.largest_liver:
+        _keep_largest(labels)
+    if post.fill_holes:
+        _fill_cavities(labels)
+
+
+def _keep_largest(labels: np.ndarray) -> None:
     box = _box(labels)
     if box is None:
         return
-    inside = labels[box]
-    if post.largest_liver:
-        components, count = ndimage.label(inside)
-        if count > 1:
-            sizes = np.bincount(components.ravel())
-            sizes[0] = 0
-            np.equal(components, sizes.argmax(), out=inside.view(bool))
-    if post.fill_holes:
-        _fill_cavities(inside)
+    components, count = ndimage.label(labels[box])
+    if count > 1:
+        sizes = np.bincount(components.ravel())
+        sizes[0] = 0
+        np.equal(components, sizes.argmax(), out=labels[box].view(bool))
 
 
-def _fill_cavities(inside: np.ndarray) -> None:
-    outside, count = ndimage.label(np.pad(inside == 0, 1, constant_values=True))
+def _fill_cavities(labels: np.ndarray) -> None:
+    box = _box(labels)
+    if box is None:
+        return
+    outside, count = ndimage.label(np.pad(labels[box] == 0, 1, constant_values=True))
     if count > 1:  # the padding makes all open background one component, that of the first voxel
-        inside[outside[1:-1, 1:-1, 1:-1] > 1] = 1
+        labels[box][outside[1:-1, 1:-1, 1:-1] > 1] = 1
 
 
 def liver_reach(labels: np.ndarray, spacing_mm: tuple, post: Postprocessing) -> np.ndarray:
@@ -78,15 +84,22 @@ def keep_near_liver(
 ) -> None:
     """Clear tumor (Z, Y, X) uint8 farther than `margin_mm` from the liver in `labels`, in place.
 
-    The margin is a cylinder: `margin_mm` within the slice, and as many whole slices as fit into it
-        across.
+    The margin is a cylinder: `margin_mm` between voxel centres within the slice, and as many whole
+    slices as fit into it across.
     """
-    radius = [int(post.margin_mm / step + 1e-6) for step in spacing_mm[1:]]
-    kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius[1] + 1, 2 * radius[0] + 1))
+    disc = _disc(post.margin_mm, spacing_mm)
     steps = _steps(post, spacing_mm)
     for k in np.flatnonzero(tumor.any(axis=(1, 2))):
         near = labels[max(k - steps, 0) : k + steps + 1].max(axis=0)
-        tumor[k] &= cv2.dilate(near, kernel)
+        tumor[k] &= cv2.dilate(near, disc)
+
+
+def _disc(radius_mm: float, spacing_mm: tuple) -> np.ndarray:
+    """Return the pixels within `radius_mm` of the central one as uint8, odd sides."""
+    rows, columns = (int(radius_mm / step + 1e-6) for step in spacing_mm[1:])
+    y, x = np.ogrid[-rows : rows + 1, -columns : columns + 1]
+    distance_mm = np.hypot(y * spacing_mm[1], x * spacing_mm[2])
+    return (distance_mm <= radius_mm + 1e-6).astype(np.uint8)
 
 
 def _steps(post: Postprocessing, spacing_mm: tuple) -> int:
