@@ -33,25 +33,24 @@ def mount_drive(folder: str = "lits") -> Path | None:
 
     Returns:
         ``MyDrive/<folder>``, or None, with a logged reason, outside Colab or when mounting was
-        refused or
-        timed out; the run then goes on with the local disk.
+        refused or timed out or the folder cannot be made; the run then goes on with the local disk.
     """
     if not in_colab():
         logger.info("Google Drive is mounted in Colab only; results stay on this machine")
         return None
     from google.colab import drive  # exists in Colab only
 
+    root = DRIVE_ROOT / "MyDrive" / folder
     try:
         drive.mount(str(DRIVE_ROOT))
-    except Exception as error:  # Colab raises ValueError, MessageError or timeouts of its own
+        root.mkdir(parents=True, exist_ok=True)
+    except Exception as error:  # MessageError when refused, ValueError after a timeout, OSError
         logger.warning(
-            "Google Drive was not mounted (%s): results stay on this machine and are lost with it; "
-            "run the settings cell again to retry",
+            "Google Drive is not in use (%s): results stay on this machine and are lost with it; "
+            "run the cell again to be asked again",
             error,
         )
         return None
-    root = DRIVE_ROOT / "MyDrive" / folder
-    root.mkdir(parents=True, exist_ok=True)
     return root
 
 
@@ -109,14 +108,13 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def report(device: torch.device | str) -> str:
-    """Return one line: versions, device, disk; in Colab without a GPU a hint follows."""
+    """Return one line: versions, device, memory, disk; in Colab without a GPU a hint follows."""
     device = torch.device(device)
     packages = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "numpy")
     )
-    line = (
-        f"Python {platform.python_version()}, {packages}; {_device_words(device)}; {_disk_words()}"
-    )
+    places = "; ".join((_device_words(device), _memory_words(), _disk_words()))
+    line = f"Python {platform.python_version()}, {packages}; {places}"
     return f"{line}\n{GPU_HINT}" if in_colab() and device.type == "cpu" else line
 
 
@@ -130,6 +128,12 @@ def _device_words(device: torch.device) -> str:
 def available_cores() -> int:
     """Return the number of CPU cores this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _memory_words() -> str:
+    if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
+        return "memory unknown"
+    return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB of memory"
 
 
 def _disk_words() -> str:
