@@ -165,7 +165,10 @@ def write_pictures(
         for row, name in enumerate(names):
             layers = {"reference": reference[row], "prediction": prediction[row]}
             window = (float(planes[row].min()), float(planes[row].max()) + 1e-6)
-            shown = [render_slice(planes[row], window=window, layers=some) for some in ({}, layers)]
+            shown = [
+                render_slice(planes[row], window=window, layers=some, zoom=2)
+                for some in ({}, layers)
+            ]
             picture = cv2.cvtColor(np.concatenate(shown, axis=1), cv2.COLOR_RGB2BGR)
             if not cv2.imwrite(str(temporary / f"{name}.png"), picture):
                 raise OSError(f"OpenCV could not write {name}.png: is the disk full?")
