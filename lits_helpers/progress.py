@@ -20,7 +20,7 @@ class Meter:
     """
 
     def __init__(self, total: int, name: str):
-        live = sys.stderr.isatty() or "ipykernel" in sys.modules
+        live = sys.stderr.isatty() or _in_notebook()
         self._bar = tqdm(
             total=total or None, desc=name, unit="B", unit_scale=True, disable=not (live and total)
         )
@@ -51,3 +51,9 @@ class Meter:
             of = f" of {self._total / 1e9:.2f}"
             left = f", {max(self._total - self._done, 0) / max(rate, 1) / 60:.0f} min left"
         return f"{self._name}: {self._done / 1e9:.2f}{of} GB, {rate / 1e6:.1f} MB/s{left}"
+
+
+def _in_notebook() -> bool:
+    """Say whether a Jupyter kernel runs this (ipywidgets 7 loads ipykernel outside of one too)."""
+    ipython = sys.modules.get("IPython")
+    return hasattr(ipython and ipython.get_ipython(), "kernel")

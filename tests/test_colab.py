@@ -6,13 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
 from notebook_rules import REPOSITORY, read_notebooks, text
 from packaging.requirements import Requirement
 
-from lits_helpers import environment, kaggle_client, pipeline
+from lits_helpers import environment, kaggle_client, pipeline, progress
 from lits_helpers.kaggle_errors import KaggleError
 from lits_helpers.settings import load_settings
 
@@ -217,6 +218,13 @@ def test_stand_in_is_gone_after_its_tests():
     assert not environment.in_colab()
 
 
+def test_ipykernel_loaded_outside_a_kernel_is_no_notebook(monkeypatch, capfd):
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))  # as ipywidgets 7
+    with progress.Meter(10, "LiTS") as meter:
+        meter.add(10)
+    assert capfd.readouterr().err == ""
+
+
 def lines(name: str) -> list[Requirement]:
     content = (ROOT / name).read_text(encoding="utf-8").splitlines()
     return [Requirement(line.split("#")[0]) for line in content if line.split("#")[0].strip()]
@@ -230,3 +238,9 @@ def test_nothing_has_to_be_installed_in_colab():
         if requirement.name != "six":  # a dependency of what Colab ships, any version will do
             assert requirement.name in pinned
             assert requirement.specifier.contains(pinned[requirement.name]), requirement
+
+
+@pytest.mark.colab
+def test_notebooks_run_in_the_versions_of_colab():
+    done = subprocess.run([ROOT / "scripts" / "colab_environment.sh"], check=False)
+    assert done.returncode == 0, "see the traceback above; the executed notebooks lie in runs/colab"
