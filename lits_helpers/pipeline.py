@@ -16,7 +16,7 @@ from tqdm.auto import tqdm
 from . import kaggle_data
 from .cases import Case, Split, find_cases, split_cases
 from .ceiling import resize_ceiling
-from .environment import mount_drive
+from .drive import drive_folder, keep_run, restore_model, restore_run
 from .files import read_json, write_json
 from .frames import liver_frame
 from .inference import Origin, load_liver_model, load_tumor_model, read_origin, segment_file
@@ -209,7 +209,7 @@ def parse_numbers(text: str) -> list[int]:
 
 
 def ensure_liver_model(settings: Settings, data: Prepared) -> Path:
-    """Return the best liver checkpoint; on phantoms one is trained where there is none.
+    """Return the best liver checkpoint, here or on Drive; on phantoms one is trained if need be.
 
     Raises:
         FileNotFoundError: there is none and the data are no phantoms; names the notebook.
@@ -218,7 +218,7 @@ def ensure_liver_model(settings: Settings, data: Prepared) -> Path:
 
 
 def ensure_tumor_model(settings: Settings, data: Prepared) -> Path:
-    """Return the best tumor checkpoint; on phantoms one is trained where there is none.
+    """Return the best tumor checkpoint, here or on Drive; on phantoms one is trained if need be.
 
     Raises:
         FileNotFoundError: there is none and the data are no phantoms; names the notebook.
@@ -228,7 +228,7 @@ def ensure_tumor_model(settings: Settings, data: Prepared) -> Path:
 
 def _ensure_model(settings, data, system, notebook, train) -> Path:
     path = settings.runs / system / "checkpoints" / "best_model.pth"
-    if path.exists():
+    if path.exists() or restore_model(settings, system):
         return path
     if settings.source != "phantom":
         raise FileNotFoundError(f"no {system} model at {path}: run notebook {notebook} first")
@@ -240,35 +240,22 @@ def _ensure_model(settings, data, system, notebook, train) -> Path:
 def train_liver(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
     """Train system A on the prepared data; see `training.train_liver_gan` for the options."""
     recipe = recipe or liver_recipe(tiny=settings.tiny)
-    return train_liver_gan(
-        data.root,
-        settings.runs / "liver",
-        data.split,
-        recipe,
-        **_training_options(settings, options),
-    )
+    return _train(train_liver_gan, "liver", settings, data, recipe, options)
 
 
 def train_tumor(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
     """Train system B on the prepared data; see `training.train_tumor_regnet` for the options."""
     recipe = recipe or tumor_recipe(tiny=settings.tiny)
-    return train_tumor_regnet(
-        data.root,
-        settings.runs / "tumor",
-        data.split,
-        recipe,
-        **_training_options(settings, options),
-    )
+    return _train(train_tumor_regnet, "tumor", settings, data, recipe, options)
 
 
-def _training_options(settings: Settings, options: dict) -> dict:
-    return {"device": settings.device, "mirror": drive_folder(settings), **options}
-
-
-def drive_folder(settings: Settings) -> Path | None:
-    """Return the run's folder on Google Drive (mounted first), or None where not wanted."""
-    drive = mount_drive() if settings.drive else None
-    return drive and drive / settings.runs.name
+def _train(train, system: str, settings: Settings, data: Prepared, recipe, options) -> list[dict]:
+    run, kept = settings.runs / system, drive_folder(settings, system)
+    restore_run(kept, run)
+    options = {"device": settings.device, "mirror": kept, **options}
+    history = train(data.root, run, data.split, recipe, **options)
+    keep_run(run, kept)
+    return history
 
 
 def segment_cases(

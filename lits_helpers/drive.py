@@ -1,0 +1,92 @@
+"""What Google Drive keeps of a run, so that the next machine finds it.
+
+Training states live in the two slots of `states.MirrorSlots`. Beside them lie the small files:
+recipe, history, curve and pictures of the last epoch, and the results. Volumes and packed cases
+never go to Drive: many or large files time out there.
+"""
+
+import filecmp
+import logging
+import shutil
+from pathlib import Path
+
+from .environment import mount_drive
+from .files import TEMPORARY_PREFIX
+from .records import RunFolder
+from .settings import Settings
+from .states import newest_state
+
+logger = logging.getLogger(__name__)
+
+PICTURES = Path("checkpoints") / "val_predictions"
+RUN_FILES = ("recipe.json", "history.csv", "checkpoints/loss_curve.png")
+RESULT_FILES = ("*.csv", "*.json", "figures/*.png", "predictions/*.nii.gz")
+
+
+def drive_folder(settings: Settings, part: str) -> Path | None:
+    """Return the folder on Drive of a part of the run: "liver", "tumor" or "results".
+
+    Returns:
+        The folder (Drive is mounted first), or None where Drive is not wanted or not to be had.
+    """
+    drive = mount_drive() if settings.drive else None
+    return drive and drive / settings.runs.name / part
+
+
+def keep_run(run: Path, kept: Path | None) -> None:
+    """Copy a training's small files to its folder on Drive; the pictures of the last epoch only."""
+    if kept is None:
+        return
+    epochs = sorted((run / PICTURES).glob("epoch_*"))
+    for old in (kept / PICTURES).glob("epoch_*"):
+        if not epochs or old.name != epochs[-1].name:
+            shutil.rmtree(old, ignore_errors=True)
+    pictures = [path.relative_to(run) for path in (epochs[-1].iterdir() if epochs else ())]
+    _copy([*map(Path, RUN_FILES), *pictures], run, kept)
+
+
+def restore_run(kept: Path | None, run: Path) -> None:
+    """Copy back what `keep_run` kept and this machine lacks."""
+    if kept is not None and not (run / "history.csv").exists():
+        pictures = [path.relative_to(kept) for path in (kept / PICTURES).glob("epoch_*/*.png")]
+        _copy([*map(Path, RUN_FILES), *pictures], kept, run)
+
+
+def restore_model(settings: Settings, system: str) -> bool:
+    """Bring a training's best model back from Drive; say whether there was one.
+
+    Args:
+        settings: of the run.
+        system: "liver" or "tumor".
+    """
+    run, kept = settings.runs / system, drive_folder(settings, system)
+    found = kept and newest_state(run / "checkpoints", kept)
+    if not found or not found[0].get("best_model"):
+        return False
+    restore_run(kept, run)
+    RunFolder(run, system).restore_finished(found[0])
+    logger.info("%s model brought back from %s", system, kept)
+    return True
+
+
+def keep_results(settings: Settings) -> Path | None:
+    """Copy scores, figures and predictions to Drive; return the folder, None without Drive."""
+    kept, results = drive_folder(settings, "results"), settings.runs / "results"
+    if kept is not None:
+        files = [path for pattern in RESULT_FILES for path in results.glob(pattern)]
+        _copy([path.relative_to(results) for path in files], results, kept)
+    return kept
+
+
+def _copy(names: list[Path], source: Path, target: Path) -> None:
+    """Copy what is there and differs; a replaced file on Drive goes to its bin and counts there."""
+    try:
+        for name in names:
+            if not (source / name).is_file() or name.name.startswith(TEMPORARY_PREFIX):
+                continue
+            if (target / name).exists() and filecmp.cmp(source / name, target / name, False):
+                continue
+            (target / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source / name, target / name)
+    except OSError as error:  # Drive is full or was unmounted: what is here is whole
+        logger.warning("not everything was copied from %s to %s: %s", source, target, error)
