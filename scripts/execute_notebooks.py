@@ -7,7 +7,6 @@ import time
 from pathlib import Path
 
 import nbformat
-from jupyter_client.manager import KernelManager
 from nbclient.exceptions import CellExecutionError
 from nbconvert.preprocessors import ExecutePreprocessor
 
@@ -40,10 +39,11 @@ def main(arguments: list[str]) -> int:
 def execute(path: Path, target: Path) -> str | None:
     """Execute a notebook and save it as `target`, also if a cell fails; return the traceback."""
     notebook = nbformat.read(path, as_version=4)
-    runner = ExecutePreprocessor(timeout=CELL_TIMEOUT_S, kernel_name="python3")
-    kernel = KernelManager(kernel_name="python3", transport="ipc")  # no port for others to reach
+    runner = ExecutePreprocessor(
+        timeout=CELL_TIMEOUT_S, kernel_name="python3", extra_arguments=["--log-level=ERROR"]
+    )
     try:
-        runner.preprocess(notebook, {"metadata": {"path": str(path.resolve().parent)}}, km=kernel)
+        runner.preprocess(notebook, {"metadata": {"path": str(path.resolve().parent)}})
     except CellExecutionError as error:
         return str(error)
     finally:
