@@ -1,6 +1,5 @@
 """What happens in Google Colab, on a stand-in for its package and for the published repository."""
 
-import importlib
 import logging
 import os
 import shutil
@@ -13,32 +12,15 @@ import pytest
 from notebook_rules import REPOSITORY, read_notebooks, text
 from packaging.requirements import Requirement
 
-from lits_helpers import drive, environment, kaggle_client, progress
+from lits_helpers import environment, kaggle_client, progress
 from lits_helpers.kaggle_errors import KaggleError
-from lits_helpers.settings import load_settings
+
+pytest_plugins = ["colab_fixtures"]
 
 ROOT = Path(__file__).resolve().parent.parent
-STAND_IN = Path(__file__).resolve().parent / "colab_stand_in"
 BOOTSTRAP = text(read_notebooks(ROOT / "notebooks")[0].cells[2])
 ADDRESS = f"https://github.com/{REPOSITORY.search(BOOTSTRAP)[1]}"
 SAY_WHERE = "\nimport lits_helpers\nprint(lits_helpers.__file__)\n"
-
-
-def colab_modules() -> list[str]:
-    return [name for name in sys.modules if name.startswith("google.colab")]
-
-
-@pytest.fixture
-def colab(monkeypatch, tmp_path):
-    """Let this process look like a Colab kernel; return its stand-in for `google.colab`."""
-    monkeypatch.syspath_prepend(STAND_IN)
-    package = importlib.import_module("google.colab")
-    for name in ("drive", "userdata"):
-        importlib.import_module(f"google.colab.{name}")
-    monkeypatch.setattr(environment, "DRIVE_ROOT", tmp_path / "drive")
-    yield package
-    for name in colab_modules():
-        del sys.modules[name]
 
 
 # --- the bootstrap cell --------------------------------------------------------------------------
@@ -52,7 +34,7 @@ def published(tmp_path):
     folder = tmp_path / "published"
     (folder / "lits_helpers").mkdir(parents=True)
     (folder / "lits_helpers" / "__init__.py").write_text("")
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=0"]
     for arguments in (["init"], ["add", "."], [*identity, "commit", "--message", "one"]):
         subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
     return folder
@@ -112,118 +94,6 @@ def test_a_failed_clone_fails_and_leaves_the_next_run_a_chance(machine, publishe
     assert done.returncode != 0
     assert "nowhere" in done.stderr  # git's own words name the address
     assert run_bootstrap(machine, published).returncode == 0
-
-
-# --- Google Drive --------------------------------------------------------------------------------
-
-
-def test_accepted_drive_gives_a_folder_and_is_asked_for_once(colab, tmp_path):
-    for _ in range(2):
-        assert environment.mount_drive() == tmp_path / "drive" / "MyDrive" / "lits"
-    assert (tmp_path / "drive" / "MyDrive" / "lits").is_dir()
-    assert colab.drive.dialogues == 1
-
-
-@pytest.mark.parametrize(
-    ("answer", "reason"),
-    [("refused", "credential propagation was unsuccessful"), ("timed out", "timeout")],
-)
-def test_without_drive_the_run_goes_on_and_says_what_is_lost(colab, caplog, answer, reason):
-    colab.drive.answer = answer
-    assert environment.mount_drive() is None
-    assert reason in caplog.text
-    assert "lost with it" in caplog.text
-    colab.drive.answer = colab.drive.ACCEPTED
-    assert environment.mount_drive() is not None
-
-
-def test_drive_without_room_for_the_folder_is_no_error(colab, caplog, tmp_path):
-    (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
-    (tmp_path / "drive" / "MyDrive" / "lits").write_text("a file of that name")
-    assert environment.mount_drive() is None
-    assert "lost with it" in caplog.text
-
-
-def test_drive_is_opt_in(colab, tmp_path):
-    assert drive.drive_folder(load_settings(tmp_path), "liver") is None
-    assert colab.drive.dialogues == 0
-
-
-def test_no_two_runs_share_a_folder_on_drive(colab, tmp_path):
-    folders = {
-        drive.drive_folder(load_settings(tmp_path, drive=True, source=source, tiny=tiny), part)
-        for source in ("phantom", "folder", "kaggle")
-        for tiny in (False, True)
-        for part in ("liver", "tumor", "results")
-    }
-    assert len(folders) == 18
-    assert all(folder.is_relative_to(tmp_path / "drive" / "MyDrive") for folder in folders)
-
-
-def a_run(folder: Path, epochs: int) -> Path:
-    """Make a run's small files, with pictures of each epoch, and a large one."""
-    for name in (*drive.RUN_FILES, "checkpoints/last.pth"):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_text(f"{name} after {epochs} epochs")
-    for epoch in range(1, epochs + 1):
-        (folder / drive.PICTURES / f"epoch_{epoch:04d}").mkdir(parents=True, exist_ok=True)
-        (folder / drive.PICTURES / f"epoch_{epoch:04d}" / "0_12.png").touch()
-    return folder
-
-
-def files_below(folder: Path) -> set[str]:
-    return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
-
-
-def test_small_files_of_a_run_come_back_on_the_next_machine(tmp_path):
-    run, kept = a_run(tmp_path / "runs" / "liver", 2), tmp_path / "drive"
-    drive.keep_run(run, kept)
-    drive.restore_run(kept, tmp_path / "new")
-    pictures = "checkpoints/val_predictions/epoch_0002/0_12.png"
-    assert files_below(tmp_path / "new") == {*drive.RUN_FILES, pictures}
-    assert (tmp_path / "new" / "history.csv").read_text() == "history.csv after 2 epochs"
-
-
-def test_drive_keeps_the_pictures_of_the_last_epoch_only(tmp_path):
-    for epochs in (3, 1):  # a longer training, and then another from the start
-        run = a_run(tmp_path / f"runs{epochs}", epochs)
-        drive.keep_run(run, tmp_path / "drive")
-    kept = {name for name in files_below(tmp_path / "drive") if name.endswith("0_12.png")}
-    assert kept == {"checkpoints/val_predictions/epoch_0001/0_12.png"}
-
-
-def test_what_this_machine_has_wins_over_drive(tmp_path):
-    drive.keep_run(a_run(tmp_path / "old", 2), tmp_path / "drive")
-    new = a_run(tmp_path / "new", 1)
-    before = files_below(new)
-    drive.restore_run(tmp_path / "drive", new)
-    assert files_below(new) == before
-    assert "after 1" in (new / "history.csv").read_text()
-
-
-def test_unchanged_files_are_not_written_again(tmp_path):
-    run, kept = a_run(tmp_path / "run", 1), tmp_path / "drive"
-    drive.keep_run(run, kept)
-    os.utime(kept / "recipe.json", (1, 1))
-    drive.keep_run(run, kept)
-    assert (kept / "recipe.json").stat().st_mtime == 1
-
-
-def test_a_full_drive_loses_nothing_here(tmp_path, caplog):
-    run = a_run(tmp_path / "run", 1)
-    (tmp_path / "drive").write_text("no folder can be made here")
-    drive.keep_run(run, tmp_path / "drive")
-    assert "not everything was copied" in caplog.text
-    assert (run / "recipe.json").exists()
-
-
-def test_results_go_to_drive_without_the_notebooks(colab, tmp_path):
-    settings = load_settings(tmp_path, drive=True)
-    for name in ("metrics.csv", "figures/dice.png", "predictions/p.nii.gz", "notebooks/04.ipynb"):
-        (settings.runs / "results" / name).parent.mkdir(parents=True, exist_ok=True)
-        (settings.runs / "results" / name).touch()
-    kept = drive.keep_results(settings)
-    assert files_below(kept) == {"metrics.csv", "figures/dice.png", "predictions/p.nii.gz"}
 
 
 # --- secrets -------------------------------------------------------------------------------------
