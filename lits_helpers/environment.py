@@ -5,6 +5,7 @@ import os
 import platform
 import shutil
 import sys
+from functools import cache
 from importlib import metadata
 from pathlib import Path
 
@@ -38,20 +39,26 @@ def mount_drive(folder: str = "lits") -> Path | None:
     if not in_colab():
         logger.info("Google Drive is mounted in Colab only; results stay on this machine")
         return None
+    root = DRIVE_ROOT / "MyDrive" / folder
+    return root if _mounted(root) else None
+
+
+@cache  # the user is asked once, also by a later step
+def _mounted(root: Path) -> bool:
+    """Mount Drive, make the folder and say whether both went well."""
     from google.colab import drive  # exists in Colab only
 
-    root = DRIVE_ROOT / "MyDrive" / folder
     try:
         drive.mount(str(DRIVE_ROOT))
         root.mkdir(parents=True, exist_ok=True)
     except Exception as error:  # MessageError when refused, ValueError after a timeout, OSError
         logger.warning(
             "Google Drive is not in use (%s): results stay on this machine and are lost with it; "
-            "run the cell again to be asked again",
+            "to be asked again: Runtime > Restart session, then Run all",
             error,
         )
-        return None
-    return root
+        return False
+    return True
 
 
 def colab_secret(name: str) -> str | None:

@@ -29,8 +29,14 @@ def test_without_drive_the_run_goes_on_and_says_what_is_lost(colab, caplog, answ
     assert environment.mount_drive() is None
     assert reason in caplog.text
     assert "lost with it" in caplog.text
-    colab.drive.answer = colab.drive.ACCEPTED
-    assert environment.mount_drive() is not None
+    assert "Restart session" in caplog.text
+
+
+def test_who_refused_is_not_asked_by_every_step(colab, caplog):
+    colab.drive.answer = colab.drive.REFUSED
+    assert environment.mount_drive() is environment.mount_drive() is None
+    assert colab.drive.dialogues == 1
+    assert len(caplog.records) == 1
 
 
 def test_drive_without_room_for_the_folder_is_no_error(colab, caplog, tmp_path):
