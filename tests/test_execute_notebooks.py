@@ -1,0 +1,72 @@
+"""The runner of the notebooks: what it leaves and says when a cell fails, and the closing table."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from lits_helpers.settings import load_settings
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "execute_notebooks.py"
+
+
+@pytest.fixture(scope="module")
+def runner():
+    spec = importlib.util.spec_from_file_location("execute_notebooks", SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture
+def settings(monkeypatch, tmp_path):
+    for name in ("LITS_SOURCE", "LITS_TINY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LITS_RUNS", str(tmp_path / "runs"))
+    return load_settings(tmp_path)
+
+
+def test_failing_cell_gives_1_its_traceback_and_what_was_executed(
+    runner, settings, tmp_path, capsys
+):
+    cells = ["print(6 * 7)", "raise ValueError('no liver here')", "print('never')"]
+    path = tmp_path / "09_fails.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), path)
+    before = path.read_bytes()
+    assert runner.main([str(path)]) == 1
+    said = capsys.readouterr()
+    executed = settings.runs / "results" / "notebooks" / "09_fails.ipynb"
+    assert "ValueError" in said.err
+    assert "no liver here" in said.err
+    assert str(executed) in said.out
+    outputs = [cell.outputs for cell in nbformat.read(executed, as_version=4).cells]
+    assert outputs[0][0].text == "42\n"
+    assert outputs[1][0].ename == "ValueError"
+    assert outputs[2] == []
+    assert path.read_bytes() == before
+
+
+def test_table_names_seconds_dice_and_places(runner, settings):
+    for system, values in {"liver": ("0.71", "0.8449", ""), "tumor": ("nan", "0.5")}.items():
+        (settings.runs / system).mkdir(parents=True)
+        rows = "\n".join(["epoch,validation_dice", *(f"1,{value}" for value in values)])
+        (settings.runs / system / "history.csv").write_text(rows)
+    (settings.runs / "results").mkdir()
+    summary = {"liver_dice": {"mean": 0.9}, "tumor_dice": {"mean": None}}
+    (settings.runs / "results" / "summary.json").write_text(json.dumps(summary))
+    table = runner.table([("02_a", 61.2), ("03_b", 5.0), ("04_c", 9.0)], settings)
+    lines = [line.split() for line in table.splitlines()]
+    assert ["02_a", "61", "0.845", "-"] in lines
+    assert ["03_b", "5", "-", "0.500"] in lines
+    assert ["04_c", "9", "0.900", "-"] in lines
+    for place in ("results/notebooks", "results/figures", "liver/checkpoints", "results/pred"):
+        assert str(settings.runs / place) in table
+
+
+def test_table_without_results_has_dashes(runner, settings):
+    assert ["02_a", "1", "-", "-"] in [
+        line.split() for line in runner.table([("02_a", 1.0)], settings).splitlines()
+    ]
