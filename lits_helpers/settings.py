@@ -280,6 +280,13 @@ def load_settings(root: Path | str = ".", **form) -> Settings:
     )
 
 
+def anchor_folders() -> None:
+    """Make the folders of LITS_* variables absolute, for kernels that start in another folder."""
+    for name in ("LITS_RAW", "LITS_PREPARED", "LITS_RUNS"):
+        if os.environ.get(name):
+            os.environ[name] = os.path.abspath(os.environ[name])
+
+
 def real_data() -> Path | None:
     """Return the folder with real data that LITS_REAL names, or None."""
     value = os.environ.get("LITS_REAL")

@@ -12,12 +12,13 @@ from nbconvert.preprocessors import ExecutePreprocessor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
-from lits_helpers.settings import Settings, load_settings  # noqa: E402
+from lits_helpers.settings import Settings, anchor_folders, load_settings  # noqa: E402
 
 CELL_TIMEOUT_S = None  # a full training is one cell
 
 
 def main(arguments: list[str]) -> int:
+    anchor_folders()
     settings = load_settings(ROOT)
     paths = [Path(name) for name in arguments] or sorted((ROOT / "notebooks").glob("*.ipynb"))
     rows = []

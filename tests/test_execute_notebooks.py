@@ -49,6 +49,18 @@ def test_failing_cell_gives_1_its_traceback_and_what_was_executed(
     assert path.read_bytes() == before
 
 
+def test_relative_folders_are_those_of_the_caller(runner, settings, tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITS_RAW", "scans")
+    path = tmp_path / "deep" / "09_tells.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("import os; os.environ['LITS_RAW']")]), path)
+    assert runner.main([str(path)]) == 0
+    executed = settings.runs / "results" / "notebooks" / "09_tells.ipynb"
+    output = nbformat.read(executed, as_version=4).cells[0].outputs[0]
+    assert output.data["text/plain"] == repr(str(tmp_path / "scans"))
+
+
 def test_table_names_seconds_dice_and_places(runner, settings):
     for system, values in {"liver": ("0.71", "0.8449", ""), "tumor": ("nan", "0.5")}.items():
         (settings.runs / system).mkdir(parents=True)

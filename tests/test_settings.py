@@ -10,6 +10,7 @@ from lits_helpers.settings import (
     LIVER_RECIPES,
     TUMOR_RECIPES,
     InputSpec,
+    anchor_folders,
     liver_recipe,
     load_settings,
     real_data,
@@ -156,6 +157,16 @@ def test_a_variable_wins_over_the_form(tmp_path, monkeypatch):
     settings = load_settings(tmp_path, tiny=True, source="folder", raw="elsewhere", device="cuda")
     assert (settings.tiny, settings.source, settings.device) == (False, "kaggle", "cpu")
     assert (settings.raw, settings.prepared, settings.runs) == (Path("r"), Path("p"), Path("o"))
+
+
+def test_folders_mean_the_same_in_another_working_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITS_RAW", "../scans")
+    monkeypatch.setenv("LITS_RUNS", "")
+    anchor_folders()
+    monkeypatch.chdir("/")
+    assert load_settings().raw == tmp_path.parent / "scans"
+    assert load_settings().runs == Path("runs/phantom")
 
 
 def test_an_empty_variable_says_nothing(tmp_path, monkeypatch):
