@@ -7,11 +7,14 @@ from pathlib import Path
 
 from . import __version__, pipeline
 from .cases import find_cases
-from .inference import load_liver_model, load_tumor_model, segment_file
+from .folders import find_volumes, own_device, segment_files
+from .inference import load_liver_model, load_tumor_model
 from .metrics import format_summary
 from .postprocess import Postprocessing
 from .preprocess import prepare
 from .settings import SOURCES, Settings, liver_recipe, load_settings, tumor_recipe
+
+logger = logging.getLogger("lits_helpers.predict")
 
 EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError)
 
@@ -70,7 +73,7 @@ def train_tumor(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def predict(settings: Settings, options: argparse.Namespace) -> None:
-    """Segment CT files, or the validation patients, and write labels as NIfTI."""
+    """Segment CT files or folders of them, or the validation patients; write labels as NIfTI."""
     models = {
         "liver": options.liver or settings.runs / "liver" / "checkpoints" / "best_model.pth",
         "tumor": options.tumor or settings.runs / "tumor" / "checkpoints" / "best_model.pth",
@@ -84,11 +87,20 @@ def predict(settings: Settings, options: argparse.Namespace) -> None:
         )
         print("\n".join(str(path) for path in files.values()))
         return
-    liver = load_liver_model(models["liver"], settings.device)
-    tumor = load_tumor_model(models["tumor"], settings.device)
-    for path in options.volumes:
-        name = pipeline.PREDICTION_NAME.format(path.name.split(".")[0].removeprefix("volume-"))
-        print(segment_file(path, out / name, liver, tumor, post))
+    device = own_device(settings.device)
+    files = [path for given in options.volumes for path in find_volumes(given, out)]
+    report = segment_files(
+        files,
+        out,
+        load_liver_model(models["liver"], device),
+        load_tumor_model(models["tumor"], device),
+        post,
+        submission=options.submission,
+    )
+    print("\n".join(str(path) for path in {**report.present, **report.written}.values()))
+    if report.failed:
+        raise ValueError(report.text())
+    logger.info("%s", report.text())
 
 
 def evaluate(settings: Settings, options: argparse.Namespace) -> None:
@@ -153,12 +165,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     step = _step(steps, "predict", predict)
     step.add_argument(
-        "volumes", nargs="*", type=Path, help="CT files; default: validation patients"
+        "volumes", nargs="*", type=Path, help="CT files or folders; default: validation patients"
     )
     step.add_argument("--liver", type=Path, metavar="FILE", help="checkpoint of system A")
     step.add_argument("--tumor", type=Path, metavar="FILE", help="checkpoint of system B")
     step.add_argument("--out", type=Path, metavar="DIR", help="default RUNS/results/predictions")
     step.add_argument("--flips", action="store_true", help="average with mirrored slices")
+    step.add_argument(
+        "--submission", action="store_true", help="test-segmentation-N.nii in one zip, as for LiTS"
+    )
     step = _step(steps, "evaluate", evaluate)
     step.add_argument("--predictions", type=Path, metavar="DIR", help="as predict wrote them")
     return parser

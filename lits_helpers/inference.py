@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,22 +132,25 @@ class _Sweep:
 
     def mark(self, mask: np.ndarray, slices: Iterable[int], threshold: float) -> None:
         """Write 1 into `mask` (Z, Y, X) uint8 where the probability reaches `threshold`."""
-        box = self.frame.box
-        inside = mask if box is None else mask[:, *box.area]
-        with ThreadPoolExecutor(available_cores()) as pool:
-            for indices, planes in self._planes([int(k) for k in slices], pool):
-                targets = [inside[k] for k in indices]  # views
-                list(pool.map(_mark_slice, targets, planes, [threshold] * len(planes)))
+        box, slices = self.frame.box, [int(k) for k in slices]
+        inside = mask if box is None else mask[:, *box.area]  # a view
+        with _thread_per_core() as pool:
+            levels = self._levels(slices, pool)
+
+            def mark_batch(indices: list[int]) -> None:
+                stack = np.stack([[levels[n] for n in self._neighbors(k)] for k in indices])
+                planes = self._probabilities(torch.from_numpy(stack)).cpu().numpy()
+                for k, plane in zip(indices, planes, strict=True):
+                    _mark_slice(inside[k], plane, threshold)
+
+            list(pool.map(mark_batch, self._batches(slices)))
+
+    def _batches(self, slices: list[int]) -> list[list[int]]:
+        """Return even batches, at least one for each core."""
+        count = max(-(-len(slices) // self.batch_size), min(available_cores(), len(slices)))
+        return [part.tolist() for part in np.array_split(slices, count)] if slices else []
 
     @torch.inference_mode()
-    def _planes(self, slices: list[int], pool) -> Iterator[tuple[list[int], np.ndarray]]:
-        """Yield (slice indices, probabilities (n, size, size) float32) batch by batch."""
-        levels = self._levels(slices, pool)
-        for start in range(0, len(slices), self.batch_size):
-            indices = slices[start : start + self.batch_size]
-            stack = np.stack([[levels[n] for n in self._neighbors(k)] for k in indices])
-            yield indices, self._probabilities(torch.from_numpy(stack)).cpu().numpy()
-
     def _probabilities(self, levels: torch.Tensor) -> torch.Tensor:
         device = next(self.model.parameters()).device
         dtype = amp_dtype(device)
@@ -168,6 +172,21 @@ class _Sweep:
     def _neighbors(self, k: int) -> list[int]:
         context, last = self.model.spec.context, len(self.hu) - 1
         return [min(max(k + step, 0), last) for step in range(-context, context + 1)]
+
+
+@contextmanager
+def _thread_per_core() -> Iterator[ThreadPoolExecutor]:
+    """Yield a pool whose threads compute alone: one batch a core beats one batch on all cores."""
+    threads = torch.get_num_threads()
+    try:
+        with ThreadPoolExecutor(available_cores(), initializer=_compute_alone) as pool:
+            yield pool
+    finally:
+        torch.set_num_threads(threads)  # torch gives new threads the number set last
+
+
+def _compute_alone() -> None:
+    torch.set_num_threads(1)
 
 
 def _mark_slice(target: np.ndarray, plane: np.ndarray, threshold: float) -> None:

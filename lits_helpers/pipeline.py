@@ -19,6 +19,7 @@ from .ceiling import resize_ceiling
 from .drive import drive_folder, keep_run, restore_model, restore_run
 from .files import read_json, write_json
 from .frames import liver_frame
+from .folders import PREDICTION_NAME
 from .inference import Origin, load_liver_model, load_tumor_model, read_origin, segment_file
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
 from .phantom import write_phantom_dataset
@@ -36,7 +37,6 @@ PHANTOMS = {
     False: (60, (48, 256, 256)),
 }  # by tiny: cases, nominal shape
 VALIDATION_SHARE = {True: 0.4, False: 0.15}  # tiny: nine of the 28 phantoms
-PREDICTION_NAME = "prediction-volume-{}.nii.gz"
 
 
 @dataclass(frozen=True)

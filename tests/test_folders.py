@@ -1,0 +1,218 @@
+"""Folders of CTs: one bad file, a second call, several processes, the submission."""
+
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from drawn import write_nifti
+from torch import nn
+
+from lits_helpers import folders
+from lits_helpers.files import read_json
+from lits_helpers.folders import find_volumes, own_device, segment_files, segment_folder
+from lits_helpers.inference import LiverModel, Origin, Postprocessing
+from lits_helpers.settings import InputSpec
+
+SHAPE = (3, 20, 32)
+SPEC = InputSpec(size=32, window=(-200, 300))
+
+
+class Bright(nn.Module):
+    """Answers 1 in liver, 0 in air."""
+
+    def __init__(self, half=0.5):
+        super().__init__()
+        self.least = nn.Parameter(torch.tensor([half]))
+
+    def forward(self, images):
+        return (images > self.least).float()
+
+
+def model(half=0.5):
+    return LiverModel(
+        Bright(half), SPEC, Origin(Path("drawn.pth"), "liver", SPEC, (), (), 0.9)
+    ).eval()
+
+
+def write_ct(path, slice_index=0):
+    hu = np.full(SHAPE, -1000, np.int16)
+    hu[slice_index, 4:12, 3:20] = 100
+    return write_nifti(hu, path)
+
+
+def write_three(root):
+    """volume-0 and volume-2 are CTs, volume-1 is cut short."""
+    for n in range(3):
+        write_ct(root / "volume_pt1" / f"volume-{n}.nii", slice_index=n)
+    cut = root / "volume_pt1" / "volume-1.nii"
+    cut.write_bytes(cut.read_bytes()[:-100])
+    return root
+
+
+def test_one_bad_file_is_named_and_the_others_are_segmented(tmp_path):
+    report = segment_folder(write_three(tmp_path / "raw"), tmp_path / "out", model())
+    assert [path.name for path in report.written] == ["volume-0.nii", "volume-2.nii"]
+    assert [path.name for path in report.failed] == ["volume-1.nii"]
+    assert "truncated" in next(iter(report.failed.values()))
+    for n in (0, 2):
+        labels = np.asarray(nib.load(tmp_path / f"out/prediction-volume-{n}.nii.gz").dataobj)
+        assert np.flatnonzero(labels.any(axis=(0, 1))).tolist() == [n]
+    assert "2 segmented, 0 were finished before, 1 failed" in report.text()
+    assert "volume-1.nii: cannot read" in report.text()
+
+
+def test_the_next_call_segments_only_what_is_missing(tmp_path):
+    root, out = write_three(tmp_path / "raw"), tmp_path / "out"
+    segment_folder(root, out, model())
+    before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    write_ct(root / "volume_pt1" / "volume-1.nii")
+    report = segment_folder(root, out, model())
+    assert [path.name for path in report.written] == ["volume-1.nii"]
+    assert [path.name for path in report.present] == ["volume-0.nii", "volume-2.nii"]
+    after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
+    assert before.items() <= after.items()
+    assert len(after) == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "post", "words"),
+    [
+        (model(0.55), None, "liver differ"),
+        (model(), Postprocessing(flips=True), "postprocessing differ"),
+    ],
+)
+def test_results_of_other_models_or_settings_are_never_mixed(tmp_path, changed, post, words):
+    write_ct(tmp_path / "raw" / "volume-0.nii")
+    segment_folder(tmp_path / "raw", tmp_path / "out", model())
+    with pytest.raises(ValueError, match=f"holds results of another setting.*{words}"):
+        segment_folder(tmp_path / "raw", tmp_path / "out", changed, post=post)
+
+
+def test_cts_are_found_by_what_they_are_not_named(tmp_path):
+    cts = ["a/volume-0.nii", "b/test-volume-7.nii.gz", "patient x.nii.gz", "prepared/cases/4.b2nd"]
+    others = ["s/segmentation-0.nii", "a/._volume-0.nii", "prepared/cases/4-labels.b2nd"]
+    others += ["out/prediction-volume-0.nii.gz", "out/deep/volume-9.nii", "a/volume-0.json"]
+    for name in cts + others:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_volumes(tmp_path, tmp_path / "out")
+    assert sorted(str(path.relative_to(tmp_path)) for path in found) == sorted(cts)
+    assert find_volumes(tmp_path / cts[0]) == [tmp_path / cts[0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "target"),
+    [
+        ("volume-12.nii", "prediction-volume-12.nii.gz"),
+        ("test-volume-3.nii.gz", "prediction-volume-3.nii.gz"),
+        ("Smith.b.nii.gz", "prediction-volume-Smith.b.nii.gz"),
+        ("4.b2nd", "prediction-volume-4.nii.gz"),
+    ],
+)
+def test_results_are_named_after_their_ct(name, target):
+    targets = folders._targets([Path("raw") / name], Path("out"), folders.PREDICTION_NAME)
+    assert targets == {Path("raw") / name: Path("out") / target}
+
+
+def test_two_cts_of_one_name_are_refused_before_any_work(tmp_path):
+    files = [write_ct(tmp_path / folder / "volume-0.nii") for folder in "ab"]
+    with pytest.raises(ValueError, match=r"both be written to prediction-volume-0\.nii\.gz"):
+        segment_files(files, tmp_path / "out", model())
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_folder_without_ct_and_a_missing_one_are_refused(tmp_path):
+    (tmp_path / "notes.txt").touch()
+    for place in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(FileNotFoundError, match=r"no CT at .*expected \.nii"):
+            segment_folder(place, tmp_path / "out", model())
+
+
+def test_an_unwritable_target_is_one_sentence_before_any_work(tmp_path):
+    write_ct(tmp_path / "raw" / "volume-0.nii")
+    (tmp_path / "out").write_text("a file, no folder")
+    with pytest.raises(OSError, match=r"cannot write to .*out .*choose another folder"):
+        segment_folder(tmp_path / "raw", tmp_path / "out", model())
+
+
+def test_ranks_share_the_files_and_the_last_one_packs_the_submission(tmp_path, monkeypatch):
+    for n in range(3):
+        write_ct(tmp_path / "raw" / f"test-volume-{n}.nii", slice_index=n)
+    reports = []
+    for rank in (1, 0):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        reports.append(segment_folder(tmp_path / "raw", tmp_path / "out", model(), submission=True))
+    assert [[path.name[12:-4] for path in r.written] for r in reports] == [["1"], ["0", "2"]]
+    assert reports[0].archive is None
+    assert reports[1].archive == tmp_path / "out" / "submission.zip"
+
+
+def test_a_submission_holds_every_scan_flat_as_nii_and_is_reproducible(tmp_path):
+    for n in (3, 12):
+        write_ct(tmp_path / "raw" / f"test-volume-{n}.nii")
+    report = segment_folder(tmp_path / "raw", tmp_path / "out", model(), submission=True)
+    with zipfile.ZipFile(report.archive) as archive:
+        assert archive.testzip() is None
+        names = ["test-segmentation-12.nii", "test-segmentation-3.nii"]
+        assert archive.namelist() == names
+        assert archive.read(names[0]) == (tmp_path / "out" / names[0]).read_bytes()
+    first = report.archive.read_bytes()
+    os.utime(tmp_path / "out" / names[0], (1e9, 1e9))
+    again = segment_folder(tmp_path / "raw", tmp_path / "out", model(), submission=True)
+    assert again.written == {}
+    assert again.archive.read_bytes() == first
+
+
+def test_an_incomplete_submission_is_not_packed(tmp_path):
+    report = segment_folder(
+        write_three(tmp_path / "raw"), tmp_path / "out", model(), submission=True
+    )
+    assert report.archive is None
+    assert not (tmp_path / "out" / "submission.zip").exists()
+
+
+def test_the_record_names_settings_and_no_path_or_time(tmp_path):
+    write_ct(tmp_path / "raw" / "volume-0.nii")
+    records = []
+    for out in ("one", "two"):
+        segment_folder(tmp_path / "raw", tmp_path / out, model())
+        records.append((tmp_path / out / "segmented_by.json").read_bytes())
+    assert records[0] == records[1]
+    record = read_json(tmp_path / "one" / "segmented_by.json")
+    assert record["tumor"] is None
+    assert record["postprocessing"]["margin_mm"] == 5.0
+
+
+def test_a_process_without_gpu_keeps_the_named_device(monkeypatch):
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert own_device("cpu") == torch.device("cpu")
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_segment_every_file_once(tmp_path):
+    for n in range(5):
+        write_ct(tmp_path / "raw" / f"volume-{n}.nii", slice_index=n % 3)
+    script = tmp_path / "work.py"
+    script.write_text(
+        "import sys; from test_folders import model, segment_folder\n"
+        "report = segment_folder(sys.argv[1], sys.argv[2], model())\n"
+        "print(*[path.name for path in report.written], sep='\\n')\n"
+    )
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    here = Path(__file__).parent
+    done = subprocess.run(
+        [*command, str(script), str(tmp_path / "raw"), str(tmp_path / "out")],
+        env={**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert sorted(done.stdout.split()) == [f"volume-{n}.nii" for n in range(5)]
+    assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 5
