@@ -18,8 +18,8 @@ from .cases import Case, Split, find_cases, split_cases
 from .ceiling import resize_ceiling
 from .drive import drive_folder, keep_run, restore_model, restore_run
 from .files import read_json, write_json
-from .frames import liver_frame
 from .folders import PREDICTION_NAME
+from .frames import liver_frame
 from .inference import Origin, load_liver_model, load_tumor_model, read_origin, segment_file
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
 from .phantom import write_phantom_dataset
