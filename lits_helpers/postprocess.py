@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+COUNTED_AT_ONCE = 2**23  # voxels
+
 
 @dataclass(frozen=True)
 class Postprocessing:
@@ -57,7 +59,7 @@ def _keep_largest(labels: np.ndarray) -> None:
         return
     components, count = ndimage.label(labels[box])
     if count > 1:
-        sizes = np.bincount(components.ravel())
+        sizes = _sizes(components, count)
         sizes[0] = 0
         np.equal(components, sizes.argmax(), out=labels[box].view(bool))
 
@@ -111,9 +113,18 @@ def drop_small_lesions(tumor: np.ndarray, spacing_mm: tuple, post: Postprocessin
     box = _box(tumor)
     if box is None or post.min_lesion_mm3 == 0:
         return
-    lesions, _ = ndimage.label(tumor[box])
-    small = np.bincount(lesions.ravel()) * float(np.prod(spacing_mm)) < post.min_lesion_mm3
+    lesions, count = ndimage.label(tumor[box])
+    small = _sizes(lesions, count) * float(np.prod(spacing_mm)) < post.min_lesion_mm3
     tumor[box][small[lesions]] = 0
+
+
+def _sizes(components: np.ndarray, count: int) -> np.ndarray:
+    """Return the voxels of each component, background first."""
+    flat = components.ravel()  # in parts: bincount makes an eight-byte copy of what it counts
+    parts = [
+        flat[start : start + COUNTED_AT_ONCE] for start in range(0, flat.size, COUNTED_AT_ONCE)
+    ]
+    return sum(np.bincount(part, minlength=count + 1) for part in parts)
 
 
 def _box(mask: np.ndarray) -> tuple[slice, ...] | None:
