@@ -15,6 +15,7 @@ import torch
 from drawn import ORIENTATIONS, SPACING_MM, affine_of, stored_as, write_nifti
 from torch import nn
 
+from lits_helpers.__main__ import main
 from lits_helpers.cases import find_cases
 from lits_helpers.checkpoints import save_model
 from lits_helpers.inference import (
@@ -462,3 +463,19 @@ def test_packed_and_plain_volumes_are_the_same_to_the_models(tmp_path):
     path = write_nifti(drawn_ct(), tmp_path / "ct.nii", "RAS")
     labels = segment_volume(read_volume(path), liver_by_grey(), tumor_by_grey(), ALL)
     assert np.array_equal(labels, expected_labels())
+
+
+def test_the_shell_step_segments_a_folder_and_fails_with_a_sentence(tmp_path, files, capsys):
+    write_nifti(drawn_ct(), tmp_path / "raw" / "test-volume-4.nii")
+    (tmp_path / "raw" / "test-volume-5.nii").write_bytes(b"")
+    arguments = ["predict", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--submission"]
+    for system in ("liver", "tumor"):
+        arguments += [f"--{system}", str(files / f"{system}.pth")]
+    assert main([*arguments, "--device", "cpu"]) == 1
+    told = capsys.readouterr()
+    assert told.out.strip() == str(tmp_path / "out" / "test-segmentation-4.nii")
+    assert "1 segmented, 0 were finished before, 1 failed" in told.err
+    assert "test-volume-5.nii: it is empty" in told.err
+    (tmp_path / "raw" / "test-volume-5.nii").unlink()
+    assert main([*arguments, "--device", "cpu"]) == 0
+    assert (tmp_path / "out" / "submission.zip").is_file()
