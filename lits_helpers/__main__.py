@@ -75,8 +75,8 @@ def train_tumor(settings: Settings, options: argparse.Namespace) -> None:
 def predict(settings: Settings, options: argparse.Namespace) -> None:
     """Segment CT files or folders of them, or the validation patients; write labels as NIfTI."""
     models = {
-        "liver": options.liver or settings.runs / "liver" / "checkpoints" / "best_model.pth",
-        "tumor": options.tumor or settings.runs / "tumor" / "checkpoints" / "best_model.pth",
+        "liver": options.liver or pipeline.checkpoint_path(settings, "liver"),
+        "tumor": options.tumor or pipeline.checkpoint_path(settings, "tumor"),
     }
     out = options.out or settings.runs / "results" / "predictions"
     post = Postprocessing(flips=options.flips)
@@ -107,7 +107,7 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> None:
     """Compare predictions with the references: metrics.csv, summary.json and a table."""
     folder = options.predictions or settings.runs / "results" / "predictions"
     predictions = pipeline.find_predictions(folder)
-    checkpoints = [settings.runs / s / "checkpoints" / "best_model.pth" for s in ("liver", "tumor")]
+    checkpoints = [pipeline.checkpoint_path(settings, system) for system in ("liver", "tumor")]
     models = [path for path in checkpoints if path.exists()]
     _, summary = pipeline.evaluate(
         _open(settings), predictions, settings.runs / "results", models=models

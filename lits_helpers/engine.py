@@ -88,6 +88,11 @@ class Trainer:
         self.history: list[dict] = []
         self.sums = torch.zeros(len(system.losses), device=training.device)
         self.pictures = picture_indices(validation, system.target)
+        if not any(system.target(labels).any() for labels in validation.labels.split(256)):
+            logger.warning(
+                "no validation case holds %s: without a Dice to choose by the last epoch is kept",
+                system.name,
+            )
         self.estimated = False
         self.began = (time.monotonic(), 0)  # when, and at which step, this process began to train
 
@@ -221,7 +226,7 @@ class Trainer:
             )
         self.history.append(self._row(means, score, time.monotonic() - began))
         health.warn_of_collapse(score, self.at.best, self.at.epoch, self.recipe)
-        improved = self.at.best is None or score.dice > self.at.best
+        improved = self.at.best is None or math.isnan(score.dice) or score.dice > self.at.best
         self._record(improved)
         best = score.dice if improved else self.at.best
         self.at = Position(self.at.epoch + 1, steps=self.at.steps, best=best)

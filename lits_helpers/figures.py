@@ -4,8 +4,11 @@ A figure as the last line of a notebook's cell shows itself. Curves and the draw
 imported here, so that ``figures`` is the one name to know.
 """
 
+import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
+import cv2
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -38,6 +41,7 @@ __all__ = [
     "label_layers",
     "montage",
     "montage_image",
+    "picture_grid",
     "picture_of",
     "plot_dice_per_case",
     "plot_history",
@@ -58,6 +62,27 @@ def picture_of(rgb: np.ndarray, title: str = "") -> Picture:
     height, width = rgb.shape[:2]
     figure = Picture(width / 100, height / 100 + (0.35 if title else 0))
     show_image(figure.subplots(), rgb, title)
+    return figure
+
+
+def picture_grid(paths: Sequence[Path], *, columns: int = 2) -> Picture:
+    """Show picture files side by side under their names, for example validation pictures.
+
+    Raises:
+        FileNotFoundError: no path, or one that is no picture.
+    """
+    pictures = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in paths]
+    missing = [str(path) for path, rgb in zip(paths, pictures, strict=True) if rgb is None]
+    if missing or not pictures:
+        raise FileNotFoundError(f"no pictures to show: {', '.join(missing) or 'an empty list'}")
+    rows = math.ceil(len(pictures) / columns)
+    height, width = pictures[0].shape[:2]
+    figure = Picture(13, 13 * rows / columns * height / width + 0.3 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, path, rgb in zip(axes, paths, pictures, strict=False):
+        show_image(axis, rgb, path.stem)
     return figure
 
 

@@ -43,6 +43,8 @@ def warn_of_collapse(
     score: ValidationScore, best: float | None, epoch: int, recipe: Recipe
 ) -> bool:
     """Log when a model stopped predicting or lost most of its Dice; return whether it did."""
+    if math.isnan(score.dice):  # nothing to find
+        return False
     silent = score.predicted_pixels == 0 and epoch >= SILENT_EPOCHS
     fell = best is not None and best >= COLLAPSE_FROM and score.dice < COLLAPSE * best
     if silent or fell:

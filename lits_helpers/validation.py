@@ -17,7 +17,8 @@ class ValidationScore:
     """What a validation says.
 
     Attributes:
-        dice: mean Dice over the cases that hold the target (over all cases if none does).
+        dice: mean Dice over the cases that hold the target; NaN if none does, for a model that says
+            nothing would then score 1.
         dice_global: Dice of all cases' pixels taken together.
         per_case: (cases,) float64, in the order of the cache's case ids.
         predicted_pixels: all pixels that were predicted; 0 means that the model says nothing at
@@ -67,10 +68,9 @@ def _score(counts: Tensor) -> ValidationScore:
     sizes = predicted + reference
     per_case = torch.where(sizes > 0, 2 * overlap / sizes.clamp(min=1), torch.ones_like(sizes))
     holds = reference > 0
-    mean = per_case[holds].mean() if holds.any() else per_case.mean()
     total = sizes.sum()
     return ValidationScore(
-        dice=mean.item(),
+        dice=per_case[holds].mean().item(),  # of no case: NaN
         dice_global=(2 * overlap.sum() / total).item() if total > 0 else 1.0,
         per_case=per_case,
         predicted_pixels=int(predicted.sum()),

@@ -377,3 +377,14 @@ def test_real_patients_lie_with_the_liver_on_the_left_and_the_spine_below(number
     bone = np.argwhere(volume.hu[k] > 250)
     assert liver[:, 1].mean() < body[:, 1].mean() - 0.1 * np.ptp(body[:, 1])
     assert np.median(bone[:, 0]) > body[:, 0].mean()
+
+
+def test_picture_grid_shows_files_and_names_what_is_missing(tmp_path):
+    path = tmp_path / "3_17.png"
+    cv2.imwrite(str(path), np.full((20, 40, 3), 90, np.uint8))
+    figure = figures.picture_grid([path, path, path])
+    assert [axis.get_title() for axis in figure.axes] == ["3_17", "3_17", "3_17", ""]
+    with pytest.raises(FileNotFoundError, match=r"no pictures.*gone\.png"):
+        figures.picture_grid([path, tmp_path / "gone.png"])
+    with pytest.raises(FileNotFoundError, match="an empty list"):
+        figures.picture_grid([])

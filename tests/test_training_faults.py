@@ -1,19 +1,20 @@
 """What goes wrong in a training is said with its cure, and what was saved stays."""
 
 import logging
+import math
 import sys
 from types import SimpleNamespace
 
 import pytest
 import torch
-from small_runs import SPLIT, small_liver, write_slices
+from small_runs import SPLIT, small_liver, small_tumor, write_slices
 
 from lits_helpers import engine, health, training
 from lits_helpers.checkpoints import load_checkpoint
 from lits_helpers.health import TrainingDivergedError
 from lits_helpers.interruption import Stopwatch
 from lits_helpers.systems import LiverSystem
-from lits_helpers.training import train_liver_gan
+from lits_helpers.training import train_liver_gan, train_tumor_regnet
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -48,6 +49,15 @@ def test_nan_stops_within_the_epoch_and_keeps_what_was_saved(slices, tmp_path, m
     assert len(calls) == 4
     best = load_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
     assert all(torch.isfinite(tensor).all() for tensor in best["model"].values())
+
+
+def test_without_tumor_to_validate_on_the_last_epoch_is_kept(slices, tmp_path, caplog):
+    """A model that says nothing would have a perfect Dice."""
+    train_tumor_regnet(slices, tmp_path, SPLIT, small_tumor(epochs=2), device="cpu")
+    best = load_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
+    assert best["epoch"] == 2
+    assert math.isnan(best["validation_dice"])
+    assert "no validation case holds tumor" in caplog.text
 
 
 def test_collapse_of_the_dice_is_told_with_what_to_try(caplog):

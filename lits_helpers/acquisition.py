@@ -1,0 +1,190 @@
+"""From a source of cases to prepared data: phantoms, a folder, Kaggle."""
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import kaggle_data
+from .cases import Case, Split, find_cases, split_cases
+from .files import read_json, write_json
+from .phantom import write_phantom_dataset
+from .preprocess import PreparedCase, prepare, prepared_cases
+from .settings import Settings
+
+logger = logging.getLogger(__name__)
+
+PHANTOM_SEED = 0
+# by tiny: number of cases and nominal shape; share of patients that validate (tiny: 8 of the 28)
+PHANTOMS = {True: (28, (30, 160, 160)), False: (60, (48, 256, 256))}
+VALIDATION_SHARE = {True: 0.4, False: 0.15}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared data of a run.
+
+    Attributes:
+        root: prepared/ folder, or a folder of PNG slices.
+        cases: every case in it.
+        split: which of those with a segmentation are for training, validation and test, by patient.
+    """
+
+    root: Path
+    cases: list[PreparedCase]
+    split: Split
+
+    def case(self, case_id: str) -> PreparedCase:
+        """Return the case of that id.
+
+        Raises:
+            KeyError: there is none; names those that are.
+        """
+        for case in self.cases:
+            if case.id == case_id:
+                return case
+        raise KeyError(
+            f"no case {case_id!r} in {self.root}; there are {', '.join(c.id for c in self.cases)}"
+        )
+
+    def volume_path(self, case_id: str) -> Path:
+        """Return the packed CT of a case; `volumes.open_volume` and `read_volume` take it."""
+        return self.root / "cases" / f"{self.case(case_id).id}.b2nd"
+
+    def labels_path(self, case_id: str) -> Path:
+        """Return the packed reference segmentation of a case."""
+        return self.root / "cases" / f"{self.case(case_id).id}-labels.b2nd"
+
+
+def open_prepared(
+    root: Path | str, *, validation: float = 0.15, test: float = 0.0, fold: int | None = None
+) -> Prepared:
+    """Open a prepared/ folder (or a folder of PNG slices) and split its cases by patient.
+
+    Raises:
+        FileNotFoundError: nothing prepared is there; names the notebook that prepares.
+    """
+    cases = prepared_cases(root)
+    split = split_cases([case for case in cases if case.has_segmentation], validation, test, fold)
+    return Prepared(Path(root), cases, split)
+
+
+def ensure_prepared(
+    settings: Settings,
+    *,
+    case_numbers: str = "",
+    png: bool = False,
+    workers: int | None = None,
+) -> Prepared:
+    """Return the prepared data, making what is missing from the source that the settings name.
+
+    Phantoms are generated, a folder is read in place.
+
+    Args:
+        settings: from `load_settings`.
+        case_numbers: which LiTS cases to fetch from Kaggle, see `parse_numbers`.
+        png: also export 8-bit slices and liver masks (system A's published input).
+        workers: processes; None takes one for each core.
+
+    Raises:
+        FileNotFoundError: no case where the source should have some.
+    """
+    if settings.source == "kaggle":
+        download(settings, case_numbers, png=png, workers=workers)
+    else:
+        if settings.source == "phantom":
+            make_phantoms(settings)
+        report = prepare(find_cases(settings.raw), settings.prepared, workers=workers, png=png)
+        logger.info("%s", report.table())
+    return open_prepared(settings.prepared, validation=VALIDATION_SHARE[settings.tiny])
+
+
+def make_phantoms(settings: Settings) -> Path:
+    """Write the phantom dataset of the settings' size below `settings.raw`, unless it is there."""
+    cases, shape = PHANTOMS[settings.tiny]
+    return write_phantom_dataset(settings.raw, cases=cases, shape=shape, seed=PHANTOM_SEED)
+
+
+def download(
+    settings: Settings,
+    case_numbers: str = "",
+    *,
+    keep_raw: bool = False,
+    png: bool = False,
+    workers: int | None = None,
+) -> None:
+    """Fetch LiTS cases from Kaggle, prepare each and delete its raw files; go on where it ended.
+
+    Cases that are prepared already cost no request. Cases on a mounted disk (Kaggle's own machines,
+    Google Drive) are read in place.
+
+    Args:
+        settings: raw files pass through `settings.raw` into `settings.prepared`.
+        case_numbers: see `parse_numbers`.
+        keep_raw: leave the raw files in `settings.raw`.
+        png, workers: as for `ensure_prepared`.
+
+    Raises:
+        KaggleError: nothing (more) can be fetched; one sentence with what to do.
+    """
+    settings.prepared.mkdir(parents=True, exist_ok=True)
+    refused = _Refused(settings.prepared)
+    done = {path.stem for path in (settings.prepared / "cases").glob("*.json")} | set(refused)
+    numbers = [n for n in parse_numbers(case_numbers) if str(n) not in done]
+
+    def prepare_some(cases: list[Case]) -> None:
+        report = prepare(cases, settings.prepared, workers=workers, png=png)
+        refused.add(report.skipped)
+        logger.info("%s", report.table())
+
+    mounted = kaggle_data.find_mounted()
+    if mounted:
+        logger.info("reading LiTS in place from %s", mounted)
+        here = [case for case in find_cases(mounted) if case.segmentation]
+        prepare_some([case for case in here if int(case.id) in numbers])
+        numbers = [n for n in numbers if str(n) not in {case.id for case in here}]
+    client = kaggle_data.KaggleClient()
+    where = {"keep_raw": keep_raw, "mounted": mounted, "client": client}
+    plan = kaggle_data.plan_download(numbers, settings.raw, **where)
+    logger.info("%s", plan)
+    plan.check()
+    failed = kaggle_data.fetch_cases(
+        numbers, settings.raw, lambda *pair: prepare_some([_case_of(*pair)]), **where
+    )
+    for number, reason in failed.items():
+        logger.warning("case %s was not fetched: %s", number, reason)
+
+
+def _case_of(volume: Path, segmentation: Path) -> Case:
+    number = str(kaggle_data.parse_name(volume.name)[1])
+    return Case(id=number, patient=number, volume=volume, segmentation=segmentation)
+
+
+class _Refused(dict):
+    """Case id -> why its files cannot be used; kept, so that they are not fetched again."""
+
+    def __init__(self, prepared: Path):
+        self.path = prepared / "refused.json"
+        super().__init__(read_json(self.path) if self.path.exists() else {})
+
+    def add(self, reasons: Mapping[str, str]) -> None:
+        """Remember more of them. Delete the file to have them fetched again."""
+        if reasons:
+            self.update(reasons)
+            write_json(self.path, dict(self))
+
+
+def parse_numbers(text: str) -> list[int]:
+    """Return the LiTS case numbers that a text names: "0-9, 27"; an empty one names all 131.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    numbers: set[int] = set()
+    for part in filter(None, text.replace(" ", "").split(",")):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        if not match:
+            raise ValueError(f'case numbers look like "0-9, 27", got {text!r}')
+        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return sorted(numbers) or list(range(kaggle_data.CASES))
