@@ -1,6 +1,7 @@
 """Whole patients: a CT volume in, labels 0/1/2 in the patient's own geometry out."""
 
 import logging
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -147,7 +148,7 @@ class _Sweep:
 
     def _batches(self, slices: list[int]) -> list[list[int]]:
         """Return even batches, at least one for each core."""
-        count = max(-(-len(slices) // self.batch_size), min(available_cores(), len(slices)))
+        count = max(-(-len(slices) // self.batch_size), min(_own_cores(), len(slices)))
         return [part.tolist() for part in np.array_split(slices, count)] if slices else []
 
     @torch.inference_mode()
@@ -179,10 +180,15 @@ def _thread_per_core() -> Iterator[ThreadPoolExecutor]:
     """Yield a pool whose threads compute alone: one batch a core beats one batch on all cores."""
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(available_cores(), initializer=_compute_alone) as pool:
+        with ThreadPoolExecutor(_own_cores(), initializer=_compute_alone) as pool:
             yield pool
     finally:
         torch.set_num_threads(threads)  # torch gives new threads the number set last
+
+
+def _own_cores() -> int:
+    """Return this process's share of the cores; `torchrun` says how many share them."""
+    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
 
 
 def _compute_alone() -> None:
