@@ -2,7 +2,9 @@
 
 import argparse
 import logging
+import math
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import __version__, pipeline
@@ -12,9 +14,19 @@ from .inference import load_liver_model, load_tumor_model
 from .metrics import format_summary
 from .postprocess import Postprocessing
 from .preprocess import prepare
-from .settings import SOURCES, Settings, liver_recipe, load_settings, tumor_recipe
+from .results import save_score_figures
+from .settings import (
+    LIVER_RECIPES,
+    SOURCES,
+    Settings,
+    liver_recipe,
+    load_settings,
+    tumor_recipe,
+)
 
-logger = logging.getLogger("lits_helpers.predict")
+logger = logging.getLogger("lits_helpers.shell")
+
+SYSTEMS = ("liver", "tumor")
 
 EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError)
 
@@ -32,11 +44,13 @@ def main(arguments: list[str] | None = None) -> int:
             prepared=options.prepared,
             runs=options.runs,
             device=options.device,
-            tiny=options.tiny,
+            tiny=options.tiny or None,
+            variables_win=False,
         )
         options.step(settings, options)
     except EXPECTED as error:
-        print(f"{options.name}: {error}", file=sys.stderr)
+        text = error.args[0] if isinstance(error, KeyError) and error.args else error
+        print(f"{options.name}: {text or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{options.name}: stopped; the same command continues", file=sys.stderr)
@@ -60,6 +74,8 @@ def prepare_cases(settings: Settings, options: argparse.Namespace) -> None:
         find_cases(settings.raw), settings.prepared, workers=options.workers, png=options.png
     )
     print(report.table())
+    if not report.prepared:
+        raise ValueError(f"no case under {settings.raw} could be prepared")
 
 
 def train_liver(settings: Settings, options: argparse.Namespace) -> None:
@@ -74,26 +90,33 @@ def train_tumor(settings: Settings, options: argparse.Namespace) -> None:
 
 def predict(settings: Settings, options: argparse.Namespace) -> None:
     """Segment CT files or folders of them, or the validation patients; write labels as NIfTI."""
-    models = {
-        "liver": options.liver or pipeline.checkpoint_path(settings, "liver"),
-        "tumor": options.tumor or pipeline.checkpoint_path(settings, "tumor"),
-    }
     out = options.out or settings.runs / "results" / "predictions"
     post = Postprocessing(flips=options.flips)
-    if not options.volumes:
-        data = _open(settings)
-        files = pipeline.segment_cases(
-            data, data.split.validation, out, post=post, device=settings.device, **models
-        )
-        print("\n".join(str(path) for path in files.values()))
-        return
-    device = own_device(settings.device)
+    step = _predict_files if options.volumes else _predict_validation
+    step(settings, options, out, post)
+
+
+def _predict_validation(settings: Settings, options, out: Path, post: Postprocessing) -> None:
+    if options.submission:
+        raise ValueError("--submission is for the test volumes: name their files or folder")
+    data = _open(settings, options.fold)
+    wanted = data.split.validation
+    files = pipeline.segment_cases(
+        data, wanted, out, post=post, device=settings.device, **_chosen_models(settings, options)
+    )
+    print("\n".join(str(path) for path in files.values()))
+    if len(files) < len(wanted):
+        raise ValueError(f"{len(wanted) - len(files)} of {len(wanted)} cases failed, see above")
+
+
+def _predict_files(settings: Settings, options, out: Path, post: Postprocessing) -> None:
+    device, models = own_device(settings.device), _chosen_models(settings, options)
     files = [path for given in options.volumes for path in find_volumes(given, out)]
     report = segment_files(
         files,
         out,
-        load_liver_model(models["liver"], device),
-        load_tumor_model(models["tumor"], device),
+        models["liver"] and load_liver_model(models["liver"], device),
+        models["tumor"] and load_tumor_model(models["tumor"], device),
         post,
         submission=options.submission,
     )
@@ -103,16 +126,45 @@ def predict(settings: Settings, options: argparse.Namespace) -> None:
     logger.info("%s", report.text())
 
 
+def _chosen_models(settings: Settings, options: argparse.Namespace) -> dict[str, Path | None]:
+    """Return {system: checkpoint}, None where `--only` leaves a system out."""
+    paths = _model_paths(settings, options)
+    return {name: path if options.only in (None, name) else None for name, path in paths.items()}
+
+
+def _model_paths(settings: Settings, options: argparse.Namespace) -> dict[str, Path]:
+    return {
+        name: getattr(options, name) or pipeline.checkpoint_path(settings, name) for name in SYSTEMS
+    }
+
+
 def evaluate(settings: Settings, options: argparse.Namespace) -> None:
-    """Compare predictions with the references: metrics.csv, summary.json and a table."""
-    folder = options.predictions or settings.runs / "results" / "predictions"
-    predictions = pipeline.find_predictions(folder)
-    checkpoints = [pipeline.checkpoint_path(settings, system) for system in ("liver", "tumor")]
-    models = [path for path in checkpoints if path.exists()]
-    _, summary = pipeline.evaluate(
-        _open(settings), predictions, settings.runs / "results", models=models
+    """Compare predictions with the references: a table, metrics.csv, summary.json, figures."""
+    results = options.out or settings.runs / "results"
+    predictions = pipeline.find_predictions(
+        options.predictions or settings.runs / "results" / "predictions"
     )
+    rows, summary = pipeline.evaluate(
+        _open(settings), predictions, results, models=_makers(settings, options)
+    )
+    save_score_figures(rows, results / "figures")
     print(format_summary(summary))
+    print(f"metrics.csv, summary.json and figures are in {results}")
+    if summary["without_reference"]:
+        logger.info("without a reference: %s", ", ".join(summary["without_reference"]))
+    if summary["failed"]:
+        raise ValueError(f"not compared, see above: {', '.join(summary['failed'])}")
+
+
+def _makers(settings: Settings, options: argparse.Namespace) -> list[Path]:
+    """Return the checkpoints that made the predictions, as far as they are there."""
+    models = []
+    for name, path in _model_paths(settings, options).items():
+        if path.exists() or getattr(options, name):
+            models.append(path)
+        else:
+            logger.warning("no %s model at %s: its training cases cannot be marked", name, path)
+    return models
 
 
 def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) -> None:
@@ -131,8 +183,17 @@ def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) 
         max_minutes=options.max_minutes,
         tensorboard=options.tensorboard,
     )
-    best = max(history, key=lambda row: row["validation_dice"])
-    print(f"best validation Dice per case {best['validation_dice']:.3f} in epoch {best['epoch']}")
+    print(_best_epoch(history))
+
+
+def _best_epoch(history: Sequence[Mapping]) -> str:
+    if not history:
+        return "stopped before the first epoch ended; the same command continues"
+    scored = [row for row in history if math.isfinite(row["validation_dice"])]
+    if not scored:
+        return "no validation patient holds the target: the model of the last epoch was kept"
+    best = max(scored, key=lambda row: row["validation_dice"])
+    return f"best validation Dice per case {best['validation_dice']:.3f} in epoch {best['epoch']}"
 
 
 def _open(settings: Settings, fold: int | None = None) -> pipeline.Prepared:
@@ -144,8 +205,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m lits_helpers",
         description="Liver and liver-tumor segmentation in CT, step by step. Not a medical device.",
-        epilog="Every folder and switch can also be given as LITS_... variable (see README.md); "
-        "a variable wins.",
+        epilog="Folders and switches can also be given as LITS_... variables (see README.md); "
+        "an option wins over its variable.",
     )
     parser.add_argument("--version", action="version", version=__version__)
     steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
@@ -155,10 +216,10 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--keep-raw", action="store_true", help="keep the raw files (54 GB in all)")
     step.add_argument("--png", action="store_true", help="also export 8-bit slices")
     step = _step(steps, "prepare", prepare_cases)
-    step.add_argument("--workers", type=int, metavar="N", help="processes; default one a core")
+    step.add_argument("--workers", type=int, metavar="N", help="default one a core")
     step.add_argument("--png", action="store_true", help="also export 8-bit slices")
     _training_step(steps, "train-liver", train_liver).add_argument(
-        "--width", type=int, metavar="N", help="channels of the generator's first layer"
+        "--width", type=_count, metavar="N", help="channels of the generator's first layer"
     )
     _training_step(steps, "train-tumor", train_tumor).add_argument(
         "--no-pretrained", action="store_true", help="start from random weights, not ImageNet's"
@@ -167,8 +228,9 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument(
         "volumes", nargs="*", type=Path, help="CT files or folders; default: validation patients"
     )
-    step.add_argument("--liver", type=Path, metavar="FILE", help="checkpoint of system A")
-    step.add_argument("--tumor", type=Path, metavar="FILE", help="checkpoint of system B")
+    _model_options(step)
+    step.add_argument("--only", choices=SYSTEMS, help="use one model; default both")
+    step.add_argument("--fold", type=int, metavar="N", help="whose validation patients, as trained")
     step.add_argument("--out", type=Path, metavar="DIR", help="default RUNS/results/predictions")
     step.add_argument("--flips", action="store_true", help="average with mirrored slices")
     step.add_argument(
@@ -176,7 +238,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     step = _step(steps, "evaluate", evaluate)
     step.add_argument("--predictions", type=Path, metavar="DIR", help="as predict wrote them")
+    _model_options(step)
+    step.add_argument("--out", type=Path, metavar="DIR", help="default RUNS/results")
     return parser
+
+
+def _model_options(step: argparse.ArgumentParser) -> None:
+    for name in SYSTEMS:
+        where = f"default RUNS/{name}/checkpoints/best_model.pth"
+        step.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{name} model; {where}")
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    return number
 
 
 def _step(steps, name: str, run) -> argparse.ArgumentParser:
@@ -194,8 +271,10 @@ def _step(steps, name: str, run) -> argparse.ArgumentParser:
 def _training_step(steps, name: str, run) -> argparse.ArgumentParser:
     step = _step(steps, name, run)
     step.set_defaults(width=None, no_pretrained=False)
-    step.add_argument("--recipe", default="default", help="default or original")
-    step.add_argument("--epochs", type=int, metavar="N", help="default: the recipe's")
+    step.add_argument(
+        "--recipe", default="default", choices=LIVER_RECIPES, help="original is as published"
+    )
+    step.add_argument("--epochs", type=_count, metavar="N", help="default: the recipe's")
     step.add_argument("--fold", type=int, metavar="N", help="validate on this fold of patients")
     step.add_argument("--seed", type=int, default=0, metavar="N", help="random seed")
     step.add_argument("--resume", default="auto", help="auto, never or a checkpoint")

@@ -1,13 +1,17 @@
 """From models to label volumes, and from those to scores."""
 
+import logging
 import math
-from collections.abc import Iterable, Mapping
+import tempfile
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from tqdm.auto import tqdm
 
 from .acquisition import Prepared
+from .canvas import save_figure
 from .ceiling import resize_ceiling
+from .curves import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement
 from .files import write_json
 from .folders import PREDICTION_NAME
 from .frames import liver_frame
@@ -15,6 +19,14 @@ from .inference import Origin, load_liver_model, load_tumor_model, read_origin, 
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
 from .postprocess import Postprocessing
 from .volumes import Volume, open_volume, read_segmentation, read_volume
+
+logger = logging.getLogger(__name__)
+
+FIGURES = {  # name of the file -> what draws it from the rows
+    "dice_per_case": plot_dice_per_case,
+    "volume_agreement": plot_volume_agreement,
+    "recall_by_size": plot_recall_by_size,
+}
 
 
 def segment_cases(
@@ -36,16 +48,27 @@ def segment_cases(
         post, device: as for `inference.segment_volume`.
 
     Returns:
-        {case id: file}.
+        {case id: file}; a case that failed is named in the log and left out.
+
+    Raises:
+        ValueError: every case failed; the first reason.
+        OSError: `out` cannot be written.
     """
+    out = _writable(out)
     models = {
         "liver_model": liver and load_liver_model(liver, device),
         "tumor_model": tumor and load_tumor_model(tumor, device),
     }
-    files = {}
+    files, failed = {}, {}
     for case_id in tqdm(list(case_ids), desc="segment", unit="case"):
-        target = Path(out) / PREDICTION_NAME.format(case_id)
-        files[case_id] = segment_file(data.volume_path(case_id), target, post=post, **models)
+        target = out / PREDICTION_NAME.format(case_id)
+        try:
+            files[case_id] = segment_file(data.volume_path(case_id), target, post=post, **models)
+        except (OSError, ValueError) as error:  # one bad case must not end the others
+            failed[case_id] = str(error)
+            logger.warning("case %s was not segmented: %s", case_id, error)
+    if failed and not files:
+        raise ValueError(f"no case was segmented: {next(iter(failed.values()))}")
     return files
 
 
@@ -94,26 +117,68 @@ def evaluate(
             left out of the means; their working size gives each case's resize ceiling.
 
     Returns:
-        The rows (a dict a case, see `metrics.evaluate_case`) and the summary.
+        The rows (a dict a case, see `metrics.evaluate_case`) and the summary of
+        `metrics.evaluate_dataset`, to which come two lists of case ids: ``without_reference``, and
+        ``failed`` (unreadable, or of another shape than the reference; the log says why).
 
     Raises:
-        ValueError: no prediction has a reference.
+        ValueError: no prediction has a reference, or none can be compared with it.
+        OSError: `results` cannot be written.
     """
+    results = _writable(results)
+    known = {case.id: case for case in data.cases if case.has_segmentation}
+    pairs = {case_id: path for case_id, path in predictions.items() if case_id in known}
+    if not pairs:
+        raise ValueError(
+            f"no prediction has a reference: predictions of {_few(predictions)}, references of "
+            f"{_few(known)} in {data.root}; prepare these cases with their segmentations"
+        )
     origins = [read_origin(path) for path in models]
     trained_on = set().union(*(origin.training_ids for origin in origins))
-    rows = []
-    for case_id, path in tqdm(predictions.items(), desc="evaluate", unit="case"):
-        case = data.case(case_id)
-        if case.has_segmentation:
-            row = {"case_id": case_id, "patient": case.patient}
-            row["training_case"] = case_id in trained_on
+    rows, failed = [], {}
+    for case_id, path in tqdm(pairs.items(), desc="evaluate", unit="case"):
+        row = {"case_id": case_id, "patient": known[case_id].patient}
+        row["training_case"] = case_id in trained_on
+        try:
             rows.append(row | _evaluate_file(data, case_id, path, origins))
+        except (OSError, ValueError) as error:  # one bad file must not end the others
+            failed[case_id] = str(error)
+            logger.warning("%s was not compared: %s", path, error)
     if not rows:
-        raise ValueError(f"none of {len(predictions)} predictions has a reference in {data.root}")
-    summary = evaluate_dataset(rows)
-    write_metrics_csv(rows, Path(results) / "metrics.csv")
-    write_json(Path(results) / "summary.json", summary)
+        raise ValueError(f"no prediction could be compared: {next(iter(failed.values()))}")
+    others = {"failed": list(failed), "without_reference": sorted(set(predictions) - set(known))}
+    summary = evaluate_dataset(rows) | others
+    write_metrics_csv(rows, results / "metrics.csv")
+    write_json(results / "summary.json", summary)
     return rows, summary
+
+
+def save_score_figures(rows: Sequence[Mapping], folder: Path | str) -> list[Path]:
+    """Draw the rows of `evaluate` as PNG: Dice per case, volumes, recall by lesion size."""
+    return [save_figure(draw(rows), Path(folder) / f"{name}.png") for name, draw in FIGURES.items()]
+
+
+def _writable(folder: Path | str) -> Path:
+    """Make a folder and try it, before hours of work that could not be kept.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {folder} ({error.strerror}); choose another folder"
+        ) from error
+    return Path(folder)
+
+
+def _few(ids: Iterable[str], count: int = 5) -> str:
+    ids = list(ids)
+    more = ", ..." if len(ids) > count else ""
+    return f"{', '.join(ids[:count]) or 'no case'}{more}"
 
 
 def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:
@@ -122,7 +187,7 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[O
     reference = open_volume(data.labels_path(case_id)).read()
     trusted = volume.geometry.spacing_trusted
     row = {
-        "note": "" if trusted else "no figures in mm: the file's voxel size cannot be trusted",
+        "note": None if trusted else "no figures in mm: the file's voxel size cannot be trusted",
         "voxel_mm3": math.prod(volume.spacing_mm) if trusted else None,
     }
     row |= evaluate_case(prediction, reference, volume.spacing_mm if trusted else None)

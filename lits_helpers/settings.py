@@ -245,12 +245,13 @@ class Settings:
     drive: bool = False
 
 
-def load_settings(root: Path | str = ".", **form) -> Settings:
+def load_settings(root: Path | str = ".", *, variables_win: bool = True, **form) -> Settings:
     """Join a notebook's form fields with the LITS_* variables; a variable wins over the form.
 
     Args:
         root: folder below which `data/` and `runs/` lie unless a variable or the form says
             otherwise.
+        variables_win: False lets what the form gives win, as options in a shell do.
         form: any of the fields of `Settings`; None or "" leaves the default.
 
     Raises:
@@ -261,9 +262,11 @@ def load_settings(root: Path | str = ".", **form) -> Settings:
         raise ValueError(f"no such setting: {', '.join(sorted(unknown))}")
     given = {name: value for name, value in form.items() if value not in (None, "")}
     for name in ("source", "raw", "prepared", "runs", "device"):
-        if os.environ.get(f"LITS_{name.upper()}"):
+        if os.environ.get(f"LITS_{name.upper()}") and (variables_win or name not in given):
             given[name] = os.environ[f"LITS_{name.upper()}"]
-    tiny = _switch("LITS_TINY", given.get("tiny", False))
+    if variables_win or "tiny" not in given:
+        given["tiny"] = _switch("LITS_TINY", given.get("tiny", False))
+    tiny = given["tiny"]
     source = given.get("source", "phantom")
     if source not in SOURCES:
         raise ValueError(f"LITS_SOURCE must be one of {', '.join(SOURCES)}, got {source!r}")

@@ -1,0 +1,257 @@
+"""Predictions of prepared cases and their scores: what is compared, marked, left out and kept."""
+
+import logging
+import re
+from functools import partial
+
+import nibabel as nib
+import numpy as np
+import pytest
+from drawn import body, write_nifti
+from prepared_runs import write_checkpoint, write_prepared
+from small_runs import small_liver, small_tumor
+
+from lits_helpers import results
+from lits_helpers.ceiling import resize_ceiling
+from lits_helpers.files import read_json
+from lits_helpers.metrics import read_metrics_csv
+from lits_helpers.results import (
+    evaluate,
+    find_predictions,
+    open_result,
+    save_score_figures,
+    segment_cases,
+)
+from lits_helpers.settings import InputSpec
+from lits_helpers.volumes import open_volume, read_volume, write_segmentation
+
+LABELS = body()[1]
+SHIFTED = np.roll(LABELS, 3, axis=2)
+NO_TUMOR = np.minimum(LABELS, 1)
+DRAWN = {"0": LABELS, "1": SHIFTED, "2": np.zeros_like(LABELS), "3": NO_TUMOR}
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Four cases; the last has no tumor."""
+    return write_prepared(tmp_path_factory.mktemp("drawn"), cases=4, without_tumor={3})
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    return {s: write_checkpoint(folder / f"{s}.pth", s) for s in ("liver", "tumor")}
+
+
+def predict(data, folder, drawn=DRAWN):
+    """Write drawn labels as the predictions of cases."""
+    for case_id, labels in drawn.items():
+        volume = read_volume(data.volume_path(case_id))
+        write_segmentation(labels, volume, folder / f"prediction-volume-{case_id}.nii.gz")
+    return find_predictions(folder)
+
+
+def dice(a, b):
+    return 2 * (a & b).sum() / (a.sum() + b.sum())
+
+
+# --- evaluate ------------------------------------------------------------------------------------
+
+
+def test_metrics_csv_has_a_row_for_each_case(data, tmp_path):
+    rows, _ = evaluate(data, predict(data, tmp_path / "p"), tmp_path / "r")
+    assert [row["case_id"] for row in rows] == ["0", "1", "2", "3"]
+    assert [row["liver_dice"] for row in rows] == pytest.approx(
+        [1, dice(SHIFTED >= 1, LABELS >= 1), 0, 1]
+    )
+    assert [row["tumor_dice"] for row in rows] == pytest.approx(
+        [1, dice(SHIFTED == 2, LABELS == 2), 0, 1]
+    )
+    assert [row["voxel_mm3"] for row in rows] == pytest.approx([5.0 * 0.7 * 0.8] * 4)
+    assert read_metrics_csv(tmp_path / "r" / "metrics.csv") == rows
+
+
+def test_the_summary_is_kept_with_intervals_and_worst_cases_first(data, tmp_path):
+    rows, summary = evaluate(data, predict(data, tmp_path / "p"), tmp_path / "r")
+    assert read_json(tmp_path / "r" / "summary.json") == summary
+    liver = summary["liver_dice"]
+    assert liver["mean"] == pytest.approx(np.mean([row["liver_dice"] for row in rows]))
+    assert liver["sd"] == pytest.approx(np.std([row["liver_dice"] for row in rows], ddof=1))
+    assert liver["low"] < liver["mean"] < liver["high"]
+    assert [case for case, _ in summary["worst_liver"]][:2] == ["2", "1"]
+    assert [case for case, _ in summary["worst_tumor"]] == ["2", "1", "0"]
+    assert summary["cases_with_tumor"] == 3
+
+
+def test_the_same_predictions_give_the_same_files(data, tmp_path):
+    predictions = predict(data, tmp_path / "p")
+    evaluate(data, predictions, tmp_path / "a")
+    evaluate(data, predictions, tmp_path / "b")
+    for name in ("metrics.csv", "summary.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+        assert str(tmp_path) not in (tmp_path / "a" / name).read_text()
+
+
+def test_cases_that_either_model_was_trained_on_are_marked_and_left_out(data, tmp_path):
+    origin = partial(write_checkpoint, network=False)
+    made = [
+        origin(tmp_path / "l.pth", "liver", ["2"]),
+        origin(tmp_path / "t.pth", "tumor", ["1", "99"]),
+    ]
+    rows, summary = evaluate(data, predict(data, tmp_path / "p"), tmp_path / "r", models=made)
+    assert [row["training_case"] for row in rows] == [False, True, True, False]
+    assert (summary["cases"], summary["training_cases"]) == (2, 2)
+    assert summary["liver_dice"]["mean"] == 1
+    assert [case for case, _ in summary["worst_liver"]] == ["0", "3"]
+
+
+def test_the_ceiling_is_that_of_the_models_working_size(data, tmp_path):
+    recipe = small_liver()
+    liver = write_checkpoint(tmp_path / "l.pth", "liver", recipe=recipe, network=False)
+    predictions = predict(data, tmp_path / "p", {"0": LABELS})
+    rows, summary = evaluate(data, predictions, tmp_path / "r", models=[liver])
+    expected = resize_ceiling(LABELS >= 1, recipe.spec)
+    assert 0.8 < expected < 1
+    assert rows[0]["liver_dice_ceiling"] == expected
+    assert summary["liver_dice_ceiling"]["mean"] == expected
+    assert "tumor_dice_ceiling" not in rows[0]
+
+
+def test_the_ceiling_of_a_model_that_sees_the_livers_box_is_measured_there(data, tmp_path):
+    def ceiling(margin):
+        spec = InputSpec(32, (-100, 250), channels=3, context=1, liver_margin=margin)
+        recipe = small_tumor(spec=spec)
+        path = tmp_path / f"{margin}.pth"
+        model = write_checkpoint(path, "tumor", recipe=recipe, network=False)
+        return evaluate(data, predictions, tmp_path / "r", models=[model])[0][0]
+
+    predictions = predict(data, tmp_path / "p", {"0": LABELS})
+    whole, box = ceiling(None)["tumor_dice_ceiling"], ceiling(0.1)["tumor_dice_ceiling"]
+    assert whole == resize_ceiling(LABELS == 2, InputSpec(32, (-100, 250)))
+    assert whole < box <= 1
+
+
+def test_untrusted_spacing_gives_no_figures_in_mm_and_says_why(tmp_path):
+    data = write_prepared(tmp_path / "d", cases=2)
+    record = read_json(data.root / "cases" / "0.json")
+    record["geometry"]["spacing_trusted"] = False
+    results.write_json(data.root / "cases" / "0.json", record)
+    drawn = {case_id: DRAWN[case_id] for case_id in ("0", "1")}
+    rows, summary = evaluate(data, predict(data, tmp_path / "p", drawn), tmp_path / "r")
+    assert "voxel size cannot be trusted" in rows[0]["note"]
+    assert (rows[0]["voxel_mm3"], rows[0]["liver_assd_mm"]) == (None, None)
+    assert rows[1]["note"] is None
+    assert rows[1]["liver_assd_mm"] > 0
+    assert summary["cases_with_mm"] == 1
+
+
+def test_predictions_without_reference_are_named_and_the_others_compared(data, tmp_path):
+    predictions = predict(data, tmp_path / "p", {"0": LABELS})
+    rows, summary = evaluate(data, {**predictions, "77": tmp_path / "any"}, tmp_path / "r")
+    assert [row["case_id"] for row in rows] == ["0"]
+    assert summary["without_reference"] == ["77"]
+    assert summary["failed"] == []
+
+
+def test_no_overlap_of_ids_names_both_sides(data, tmp_path):
+    words = "no prediction has a reference: predictions of 77, references of 0, 1, 2, 3 in"
+    with pytest.raises(ValueError, match=words):
+        evaluate(data, {"77": tmp_path / "any"}, tmp_path / "r")
+    assert not (tmp_path / "r" / "metrics.csv").exists()
+
+
+def test_a_prediction_of_another_shape_is_named_and_the_others_compared(data, tmp_path, caplog):
+    predictions = predict(data, tmp_path / "p")
+    write_nifti(LABELS[:-1], predictions["1"])
+    predictions["2"].write_bytes(b"")
+    with caplog.at_level(logging.WARNING):
+        rows, summary = evaluate(data, predictions, tmp_path / "r")
+    assert [row["case_id"] for row in rows] == ["0", "3"]
+    assert summary["failed"] == ["1", "2"]
+    assert re.search(r"prediction-volume-1.nii.gz was not compared: .*\(76, 60, 13\)", caplog.text)
+    assert "prediction-volume-2.nii.gz was not compared" in caplog.text
+
+
+def test_where_no_prediction_fits_earlier_scores_are_kept(data, tmp_path):
+    predictions = predict(data, tmp_path / "p", {"0": LABELS})
+    evaluate(data, predictions, tmp_path / "r")
+    before = (tmp_path / "r" / "metrics.csv").read_bytes()
+    write_nifti(LABELS[:-1], predictions["0"])
+    with pytest.raises(ValueError, match=r"no prediction could be compared: .*differs"):
+        evaluate(data, predictions, tmp_path / "r")
+    assert (tmp_path / "r" / "metrics.csv").read_bytes() == before
+
+
+def test_an_unwritable_folder_is_named_before_the_work_begins(data, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(results, "segment_file", pytest.fail)
+    monkeypatch.setattr(results, "evaluate_case", pytest.fail)
+    predictions = predict(data, tmp_path / "p", {"0": LABELS})
+    taken = tmp_path / "taken"
+    taken.write_text("a file")
+    words = r"cannot write to .*taken.* \(.+\); choose another folder"
+    with pytest.raises(OSError, match=words):
+        evaluate(data, predictions, taken)
+    with pytest.raises(OSError, match=words):
+        segment_cases(data, ["0"], taken / "below", **models)
+
+
+def test_the_three_score_figures_are_saved(data, tmp_path):
+    rows, _ = evaluate(data, predict(data, tmp_path / "p"), tmp_path / "r")
+    files = save_score_figures(rows, tmp_path / "r" / "figures")
+    names = ["dice_per_case.png", "volume_agreement.png", "recall_by_size.png"]
+    assert [path.name for path in files] == names
+    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
+
+
+# --- predictions ---------------------------------------------------------------------------------
+
+
+def test_each_prediction_returns_in_its_files_own_grid(data, models, tmp_path):
+    files = segment_cases(data, ["0", "1"], tmp_path / "p", **models, device="cpu")
+    assert files == find_predictions(tmp_path / "p")
+    for case_id, path in files.items():
+        source = data.root.parent / "raw" / "volume_pt1" / f"volume-{case_id}.nii"
+        assert nib.load(path).shape == nib.load(source).shape
+        assert np.allclose(nib.load(path).affine, nib.load(source).affine)
+        assert np.asarray(nib.load(path).dataobj).max() <= 2
+
+
+def test_a_case_that_fails_is_named_and_the_others_are_segmented(
+    data, models, tmp_path, monkeypatch, caplog
+):
+    good = results.segment_file
+
+    def segment(path, target, **options):
+        if path.stem == "0":
+            raise ValueError("values 0..1 are not Hounsfield units")
+        return good(path, target, **options)
+
+    monkeypatch.setattr(results, "segment_file", segment)
+    liver = {"liver": models["liver"], "device": "cpu"}
+    with caplog.at_level(logging.WARNING):
+        assert list(segment_cases(data, ["0", "1"], tmp_path, **liver)) == ["1"]
+    assert "case 0 was not segmented: values 0..1" in caplog.text
+    with pytest.raises(ValueError, match="no case was segmented: values 0..1"):
+        segment_cases(data, ["0"], tmp_path, **liver)
+    assert list(find_predictions(tmp_path)) == ["1"]
+
+
+def test_a_model_of_the_other_system_is_refused(data, models, tmp_path):
+    with pytest.raises(ValueError, match="holds a tumor model, a liver model is wanted"):
+        segment_cases(data, ["0"], tmp_path, liver=models["tumor"])
+
+
+def test_predictions_are_found_by_their_whole_name(tmp_path):
+    for name in ("prediction-volume-7.nii.gz", "prediction-volume-a.b.nii.gz", "volume-3.nii.gz"):
+        (tmp_path / name).touch()
+    assert list(find_predictions(tmp_path)) == ["7", "a.b"]
+    with pytest.raises(FileNotFoundError, match="run predict or notebook 04 first"):
+        find_predictions(tmp_path / "nowhere")
+
+
+def test_a_result_is_opened_with_its_reference_in_one_orientation(data, tmp_path):
+    predictions = predict(data, tmp_path / "p", {"1": SHIFTED})
+    volume, layers = open_result(data, "1", predictions["1"])
+    assert np.array_equal(layers["prediction"], SHIFTED)
+    assert np.array_equal(layers["reference"], LABELS)
+    assert np.array_equal(volume.hu, open_volume(data.volume_path("1")).read())
