@@ -110,7 +110,7 @@ def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
     if cascade:
         postprocess.keep_near_liver(tumor, labels, volume.spacing_mm, post)
     postprocess.drop_small_lesions(tumor, volume.spacing_mm, post)
-    labels[tumor > 0] = 2
+    np.copyto(labels, 2, where=tumor.view(bool))
 
 
 @dataclass(frozen=True)
