@@ -143,7 +143,7 @@ def evaluate(
             rows.append(row | _evaluate_file(data, case_id, path, origins))
         except (OSError, ValueError) as error:  # one bad file must not end the others
             failed[case_id] = str(error)
-            logger.warning("%s was not compared: %s", path, error)
+            logger.warning("case %s was not compared: %s", case_id, error)
     if not rows:
         raise ValueError(f"no prediction could be compared: {next(iter(failed.values()))}")
     others = {"failed": list(failed), "without_reference": sorted(set(predictions) - set(known))}

@@ -168,8 +168,9 @@ def test_a_prediction_of_another_shape_is_named_and_the_others_compared(data, tm
         rows, summary = evaluate(data, predictions, tmp_path / "r")
     assert [row["case_id"] for row in rows] == ["0", "3"]
     assert summary["failed"] == ["1", "2"]
-    assert re.search(r"prediction-volume-1.nii.gz was not compared: .*\(76, 60, 13\)", caplog.text)
-    assert "prediction-volume-2.nii.gz was not compared" in caplog.text
+    said = [record.getMessage() for record in caplog.records]
+    assert re.search(r"case 1 was not compared: .*prediction-volume-1.*\(76, 60, 13\)", said[0])
+    assert re.search(r"case 2 was not compared: .*prediction-volume-2.*empty", said[1])
 
 
 def test_where_no_prediction_fits_earlier_scores_are_kept(data, tmp_path):
@@ -231,7 +232,7 @@ def test_a_case_that_fails_is_named_and_the_others_are_segmented(
     with caplog.at_level(logging.WARNING):
         assert list(segment_cases(data, ["0", "1"], tmp_path, **liver)) == ["1"]
     assert "case 0 was not segmented: values 0..1" in caplog.text
-    with pytest.raises(ValueError, match="no case was segmented: values 0..1"):
+    with pytest.raises(ValueError, match=r"no case was segmented: values 0\.\.1"):
         segment_cases(data, ["0"], tmp_path, **liver)
     assert list(find_predictions(tmp_path)) == ["1"]
 
