@@ -2,15 +2,25 @@
 
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from . import kaggle_data
 from .cases import Case, Split, find_cases, split_cases
+from .drive import drive_folder
+from .drive_cases import REFUSED, KeptCases
 from .files import read_json, write_json
 from .phantom import write_phantom_dataset
-from .preprocess import PreparedCase, prepare, prepared_cases
+from .prepared import CaseFiles
+from .preprocess import (
+    PreparationReport,
+    PreparedCase,
+    export_pngs,
+    prepare,
+    prepared_cases,
+    recorded_report,
+)
 from .settings import Settings
 
 logger = logging.getLogger(__name__)
@@ -73,17 +83,19 @@ def open_prepared(
 def ensure_prepared(
     settings: Settings,
     *,
-    case_numbers: str = "",
+    case_numbers: str | None = None,
     png: bool = False,
     workers: int | None = None,
 ) -> Prepared:
     """Return the prepared data, making what is missing from the source that the settings name.
 
-    Phantoms are generated, a folder is read in place.
+    Phantoms are generated, a folder is read in place, LiTS comes from Google Drive (with
+    `settings.drive`) or else from Kaggle.
 
     Args:
         settings: from `load_settings`.
-        case_numbers: which LiTS cases to fetch from Kaggle, see `parse_numbers`.
+        case_numbers: which LiTS cases, see `parse_numbers`; None takes those that are prepared
+            here or on Drive, and all 131 where there is none.
         png: also export 8-bit slices and liver masks (system A's published input).
         workers: processes; None takes one for each core.
 
@@ -91,6 +103,8 @@ def ensure_prepared(
         FileNotFoundError: no case where the source should have some.
     """
     if settings.source == "kaggle":
+        if case_numbers is None:
+            case_numbers = ",".join(_numbers_at_hand(settings))
         download(settings, case_numbers, png=png, workers=workers)
     else:
         if settings.source == "phantom":
@@ -113,11 +127,12 @@ def download(
     keep_raw: bool = False,
     png: bool = False,
     workers: int | None = None,
-) -> None:
+) -> PreparationReport:
     """Fetch LiTS cases from Kaggle, prepare each and delete its raw files; go on where it ended.
 
     Cases that are prepared already cost no request. Cases on a mounted disk (Kaggle's own machines,
-    Google Drive) are read in place.
+    Google Drive) are read in place. With `settings.drive` prepared cases come back from Google
+    Drive first, and go there one by one as they are made.
 
     Args:
         settings: raw files pass through `settings.raw` into `settings.prepared`.
@@ -125,20 +140,44 @@ def download(
         keep_raw: leave the raw files in `settings.raw`.
         png, workers: as for `ensure_prepared`.
 
+    Returns:
+        what became of every case asked for, in this call or before.
+
     Raises:
         KaggleError: nothing (more) can be fetched; one sentence with what to do.
     """
-    settings.prepared.mkdir(parents=True, exist_ok=True)
-    refused = _Refused(settings.prepared)
-    done = {path.stem for path in (settings.prepared / "cases").glob("*.json")} | set(refused)
-    numbers = [n for n in parse_numbers(case_numbers) if str(n) not in done]
+    asked, out = [str(number) for number in parse_numbers(case_numbers)], settings.prepared
+    out.mkdir(parents=True, exist_ok=True)
+    kept = KeptCases(drive_folder(settings, "prepared"))
+    kept.remove_leftovers()
+    kept.restore(asked, out)
+    refused = _Refused(out)
+    ready = [name for name in asked if CaseFiles(out, name).known()]
+    kept.keep(ready, out)  # what an earlier call had no time or room to copy
+    if png:
+        export_pngs(out, ready, workers=workers)
+    failed: dict[str, str] = {}
 
     def prepare_some(cases: list[Case]) -> None:
-        report = prepare(cases, settings.prepared, workers=workers, png=png)
-        refused.add(report.skipped)
-        logger.info("%s", report.table())
+        report = prepare(cases, out, workers=workers, png=png)
+        for name, reason in report.skipped.items():
+            logger.warning("case %s is left out: %s", name, reason)
+        refused.add({n: r for n, r in report.skipped.items() if n not in report.failed})
+        failed.update({name: report.skipped[name] for name in report.failed})
+        kept.keep(report.prepared, out)
 
-    mounted = kaggle_data.find_mounted()
+    missing = [int(name) for name in asked if name not in {*ready, *refused}]
+    failed.update(_fetch(missing, settings.raw, prepare_some, keep_raw))
+    report = recorded_report(out, asked, {**refused, **failed})
+    logger.info("%s", report.table())
+    return report
+
+
+def _fetch(
+    numbers: list[int], raw: Path, prepare_some: Callable[[list[Case]], None], keep_raw: bool
+) -> dict[str, str]:
+    """Prepare what is mounted in place, the rest as it arrives; return what cannot be had."""
+    mounted = kaggle_data.find_mounted() if numbers else None
     if mounted:
         logger.info("reading LiTS in place from %s", mounted)
         here = [case for case in find_cases(mounted) if case.segmentation]
@@ -146,14 +185,21 @@ def download(
         numbers = [n for n in numbers if str(n) not in {case.id for case in here}]
     client = kaggle_data.KaggleClient()
     where = {"keep_raw": keep_raw, "mounted": mounted, "client": client}
-    plan = kaggle_data.plan_download(numbers, settings.raw, **where)
-    logger.info("%s", plan)
+    plan = kaggle_data.plan_download(numbers, raw, **where)
+    if numbers:
+        logger.info("%s", plan)
     plan.check()
     failed = kaggle_data.fetch_cases(
-        numbers, settings.raw, lambda *pair: prepare_some([_case_of(*pair)]), **where
+        numbers, raw, lambda *pair: prepare_some([_case_of(*pair)]), **where
     )
-    for number, reason in failed.items():
-        logger.warning("case %s was not fetched: %s", number, reason)
+    return {str(number): f"not fetched: {reason}" for number, reason in failed.items()}
+
+
+def _numbers_at_hand(settings: Settings) -> list[str]:
+    """Return the numbers of the LiTS cases that are prepared here or on Drive."""
+    here = (path.stem for path in (settings.prepared / "cases").glob("*.json"))
+    there = KeptCases(drive_folder(settings, "prepared")).ids()
+    return sorted(name for name in {*here, *there} if name.isdecimal())
 
 
 def _case_of(volume: Path, segmentation: Path) -> Case:
@@ -165,11 +211,11 @@ class _Refused(dict):
     """Case id -> why its files cannot be used; kept, so that they are not fetched again."""
 
     def __init__(self, prepared: Path):
-        self.path = prepared / "refused.json"
+        self.path = prepared / REFUSED
         super().__init__(read_json(self.path) if self.path.exists() else {})
 
     def add(self, reasons: Mapping[str, str]) -> None:
-        """Remember more of them. Delete the file to have them fetched again."""
+        """Remember more of them. Delete the file, on Drive too, to have them fetched again."""
         if reasons:
             self.update(reasons)
             write_json(self.path, dict(self))
@@ -184,7 +230,8 @@ def parse_numbers(text: str) -> list[int]:
     numbers: set[int] = set()
     for part in filter(None, text.replace(" ", "").split(",")):
         match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
-        if not match:
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:  # "9-5" must not come to mean all
             raise ValueError(f'case numbers look like "0-9, 27", got {text!r}')
-        numbers.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+        numbers.update(range(first, last + 1))
     return sorted(numbers) or list(range(kaggle_data.CASES))

@@ -5,6 +5,7 @@ All cues are shares of the body's size, so that they need no trusted spacing. Th
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -43,6 +44,11 @@ class Coarse:
     def has_body(self) -> bool:
         """Whether enough of the scan is body to tell anything."""
         return bool(self.body.mean() >= MIN_BODY_SHARE)
+
+    @cached_property
+    def ring(self) -> np.ndarray:
+        """(z, y, x) bool: what lies just around the liver, slice by slice."""
+        return _ring(self.liver)
 
 
 def coarse_copy(hu: np.ndarray, labels: np.ndarray | None) -> Coarse:
@@ -129,15 +135,15 @@ def liver_fit(coarse: Coarse, flips: Flips = (False, False, False)) -> float:
     Returns:
         between -1 and 1; -1 where the median is no liver's.
     """
-    mask = coarse.liver[_steps(flips)]
+    mask, ring = coarse.liver[_steps(flips)], coarse.ring[_steps(flips)]
     if not mask.any():
         return -1.0
-    median = float(np.median(coarse.hu[mask]))
+    inside = coarse.hu[mask]
+    median = float(np.median(inside))
     if not LIVER_MEDIAN_HU[0] <= median <= LIVER_MEDIAN_HU[1]:
         return -1.0
-    alike = np.abs(coarse.hu - median) <= LIVER_BAND_HU
-    ring = _ring(mask)
-    return float(alike[mask].mean() - (alike[ring].mean() if ring.any() else 0.0))
+    inside, around = (np.abs(hu - median) <= LIVER_BAND_HU for hu in (inside, coarse.hu[ring]))
+    return float(inside.mean() - (around.mean() if around.size else 0.0))
 
 
 def _without_rim(labels: np.ndarray) -> np.ndarray:

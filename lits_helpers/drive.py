@@ -1,8 +1,8 @@
 """What Google Drive keeps of a run, so that the next machine finds it.
 
 Training states live in the two slots of `states.MirrorSlots`. Beside them lie the small files:
-recipe, history, curve and pictures of the last epoch, and the results. Volumes and packed cases
-never go to Drive: many or large files time out there.
+recipe, history, curve and pictures of the last epoch, and the results; prepared cases are the
+subject of `drive_cases`. Raw volumes and slices never go to Drive: many small files time out there.
 """
 
 import filecmp
@@ -24,7 +24,7 @@ RESULT_FILES = ("*.csv", "*.json", "figures/*.png", "predictions/*.nii.gz")
 
 
 def drive_folder(settings: Settings, part: str) -> Path | None:
-    """Return the folder on Drive of a part of the run: "liver", "tumor" or "results".
+    """Return the folder on Drive of a part of the run: "liver", "tumor", "results", "prepared".
 
     Returns:
         The folder (Drive is mounted first), or None where Drive is not wanted or not to be had.

@@ -6,7 +6,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
 from functools import partial
 from multiprocessing import connection
@@ -54,9 +54,7 @@ def run_jobs(
             return _submitted(executor, work, jobs, label)
         if workers == 0 or not jobs or not _can_spawn():
             calls = (partial(work, *job) for job in jobs)
-            return [
-                _settled(call) for call in tqdm(calls, desc=label, total=len(jobs), unit="case")
-            ]
+            return [_settled(call) for call in _bar(calls, len(jobs), label)]
         return _spawned(work, jobs, min(workers or os.cpu_count() or 1, len(jobs)), label)
     except OSError as error:
         raise _explained(error) from error
@@ -78,13 +76,17 @@ def _submitted(executor: Executor, work: Callable, jobs: Sequence[tuple], label:
     futures = {executor.submit(work, *job): i for i, job in enumerate(jobs)}
     results: list[Any] = [None] * len(jobs)
     try:
-        for future in tqdm(as_completed(futures), total=len(jobs), desc=label, unit="case"):
+        for future in _bar(as_completed(futures), len(jobs), label):
             results[futures[future]] = _settled(future.result)
     except BaseException:
         for future in futures:
             future.cancel()
         raise
     return results
+
+
+def _bar(jobs: Iterable, total: int, label: str) -> tqdm:
+    return tqdm(jobs, desc=label, total=total, unit="case", disable=total < 2)
 
 
 def _settled(call: Callable[[], Any]) -> Any:

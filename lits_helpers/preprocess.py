@@ -7,82 +7,45 @@ spawned, and each would pay for it.
 import logging
 import os
 from collections.abc import Iterable
-from concurrent.futures import BrokenExecutor, Executor
-from dataclasses import asdict, dataclass, field
+from concurrent.futures import Executor
+from dataclasses import asdict
 from pathlib import Path
 
 import cv2
 import numpy as np
 
 from .cases import Case, Finding
-from .checks import check_lits_set, load_case
+from .checks import load_case
 from .files import file_hash, remove_leftovers, write_json, written_whole
 from .packed import PackedVolume, write_packed
 from .pixels import window_to_uint8
 from .pool import run_jobs
 from .prepared import RECORD_VERSION, CaseFiles, PreparedCase, prepared_cases
+from .report import (
+    Outcome,
+    PreparationReport,
+    outcome_of,
+    recorded_findings,
+    recorded_report,
+    report_of,
+)
 from .volumes import Volume
 
 __all__ = [
     "PreparationReport",
     "PreparedCase",
     "export_png",
+    "export_pngs",
     "prepare",
     "prepare_case",
     "prepared_cases",
+    "recorded_report",
 ]
 
 log = logging.getLogger(__name__)
 
 PNG_WINDOW = (-200, 300)  # HU, as system A was published
 Window = tuple[float, float]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one case: "prepared", "unchanged" or "skipped", and what was odd about it."""
-
-    case_id: str
-    status: str
-    findings: tuple[Finding, ...] = ()
-
-    @property
-    def reason(self) -> str:
-        """Why it was skipped."""
-        return "; ".join(finding.text for finding in self.findings if finding.harmful)
-
-
-@dataclass
-class PreparationReport:
-    """What became of each case.
-
-    Attributes:
-        prepared: ids of the cases that are ready, unchanged ones included.
-        unchanged: ids that were recognised by content and left alone.
-        skipped: id -> reason.
-        findings: id -> what was odd about the case.
-        set_findings: what differs from the known counts, where all of LiTS is there.
-    """
-
-    prepared: list[str] = field(default_factory=list)
-    unchanged: list[str] = field(default_factory=list)
-    skipped: dict[str, str] = field(default_factory=dict)
-    findings: dict[str, list[Finding]] = field(default_factory=dict)
-    set_findings: list[Finding] = field(default_factory=list)
-
-    def table(self) -> str:
-        """Return a sum, then one line for each thing that is odd about a case."""
-        made = len(self.prepared) - len(self.unchanged)
-        lines = [
-            f"{len(self.prepared)} cases prepared ({made} now, {len(self.unchanged)} unchanged), "
-            f"{len(self.skipped)} skipped"
-        ]
-        for case_id, findings in self.findings.items():
-            for finding in findings:
-                verdict = "SKIPPED" if finding.harmful else "noted"
-                lines.append(f"case {case_id:>4}  {verdict:<7}  {finding.code}: {finding.text}")
-        lines += [f"all of LiTS  {finding.text}" for finding in self.set_findings]
-        return "\n".join(lines)
 
 
 def prepare(
@@ -120,8 +83,8 @@ def prepare(
     outcomes = run_jobs(
         prepare_case, [(case, out, window) for case in cases], workers=workers, executor=executor
     )
-    return _report(
-        [_outcome(case, result) for case, result in zip(cases, outcomes, strict=True)], out
+    return report_of(
+        [outcome_of(case, result) for case, result in zip(cases, outcomes, strict=True)], out
     )
 
 
@@ -169,6 +132,30 @@ def export_png(root: str | os.PathLike, case_id: str, window: Window = PNG_WINDO
     _refreshed(files, record, tuple(float(limit) for limit in window))
 
 
+def export_pngs(
+    root: str | os.PathLike,
+    case_ids: Iterable[str],
+    *,
+    window: Window = PNG_WINDOW,
+    workers: int | None = None,
+) -> None:
+    """Write the PNG slices of those of these cases that lack them, in parallel."""
+    root, window = Path(root).absolute(), tuple(float(limit) for limit in window)
+    files = [CaseFiles(root, case_id) for case_id in case_ids]
+    lacking = [
+        (root, each.case_id, window)
+        for each in files
+        if (record := each.known()) and not each.has_png(record, window)
+    ]
+    if not lacking:
+        return
+    remove_leftovers(root)
+    errors = run_jobs(export_png, lacking, workers=workers, label="PNG")
+    for (_, case_id, _), error in zip(lacking, errors, strict=True):
+        if error is not None:
+            log.warning("case %s has no PNG slices: %s", case_id, error)
+
+
 def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome:
     """Leave a known case alone but for PNG slices that are missing or have another window."""
     if window and not files.has_png(record, window):
@@ -176,8 +163,7 @@ def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome
         labels = PackedVolume(files.labels) if record["has_segmentation"] else None
         write_png(files, PackedVolume(files.volume), labels, window)
         write_json(files.record, {**record, "png_window": list(window)})
-    findings = tuple(Finding(**content) for content in record["findings"])
-    return Outcome(files.case_id, "unchanged", findings)
+    return Outcome(files.case_id, "unchanged", recorded_findings(record))
 
 
 def _write_case(
@@ -242,26 +228,3 @@ def _bytes_of(case: Case) -> int:
         return case.volume.stat().st_size
     except OSError:
         return 0
-
-
-def _outcome(case: Case, result: Outcome | Exception) -> Outcome:
-    if isinstance(result, Outcome):
-        return result
-    text = str(result) if isinstance(result, BrokenExecutor) else repr(result)
-    return Outcome(case.id, "skipped", (Finding("failed", True, text),))
-
-
-def _report(outcomes: list[Outcome], out: Path) -> PreparationReport:
-    report = PreparationReport()
-    for outcome in sorted(outcomes, key=lambda outcome: (len(outcome.case_id), outcome.case_id)):
-        if outcome.status == "skipped":
-            report.skipped[outcome.case_id] = outcome.reason
-        else:
-            report.prepared.append(outcome.case_id)
-        if outcome.status == "unchanged":
-            report.unchanged.append(outcome.case_id)
-        if outcome.findings:
-            report.findings[outcome.case_id] = list(outcome.findings)
-    if report.prepared:
-        report.set_findings = check_lits_set(prepared_cases(out))
-    return report

@@ -235,7 +235,7 @@ def test_run_over_all_broken_files_prepares_the_sound_one_and_names_the_others(t
     assert set(report.skipped) == {case.id for case in cases} - {"0"}
     for case_id, reason in report.skipped.items():
         assert f"volume-{case_id}.nii" in reason
-        assert f"case {case_id:>4}  SKIPPED" in report.table()
+        assert f"SKIPPED  unreadable  case {case_id} " in report.table()
     assert [case.id for case in prepared_cases(tmp_path / "prepared")] == ["0"]
 
 

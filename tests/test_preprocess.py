@@ -167,16 +167,20 @@ def test_any_executor_gives_the_same_bytes(raw, tmp_path):
     assert contents(tmp_path / "threads") == expected
 
 
-def test_a_dask_cluster_gives_the_same_bytes(raw, tmp_path):
+@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_a_dask_cluster_gives_the_same_bytes(raw, tmp_path, processes):
     distributed = pytest.importorskip("distributed", reason="pip install distributed for this test")
     prepare(find_cases(raw), tmp_path / "here", workers=0)
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=False, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=None
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
+        pids = client.run(os.getpid)
         report = prepare(find_cases(raw), tmp_path / "cluster", executor=client.get_executor())
+    assert len(pids) == 2
+    assert len({*pids.values(), os.getpid()}) == (3 if processes else 1)
     assert report.prepared == ["0", "1", "2"]
     assert contents(tmp_path / "cluster") == contents(tmp_path / "here")
 
@@ -258,7 +262,7 @@ def test_mended_case_is_stored_mended_and_recorded(tmp_path):
     for name, array in (("volume-28.nii", hu), ("segmentation-28.nii", labels)):
         nib.save(nib.Nifti1Image(stored_as(array, "LAS"), np.eye(4)), tmp_path / name)
     report = prepare(find_cases(tmp_path), tmp_path / "out", workers=0, png=False)
-    assert "case   28  noted    turned: read as LAS" in report.table()
+    assert "noted  turned             case 28  read as LAS" in report.table()
     np.testing.assert_array_equal(open_volume(tmp_path / "out/cases/28.b2nd").read(), hu)
     record = read_json(tmp_path / "out/cases/28.json")
     assert [finding["code"] for finding in record["findings"]] == ["spacing_untrusted", "turned"]

@@ -1,0 +1,133 @@
+"""Prepared cases on Google Drive, for the next machine: a few large files, no slices.
+
+A case there is what `cases/` holds of it, and its record also names the hash of each file: uploads
+go on in the background, so a machine that ends may leave a file cut short.
+"""
+
+import errno
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from .files import file_hash, remove_leftovers, write_json, written_whole
+from .prepared import CaseFiles
+
+logger = logging.getLogger(__name__)
+
+ROOM_FOR_RUNS = 2e9  # bytes left free for checkpoints, which no download brings back
+HASHES = "file_hashes"
+REFUSED = "refused.json"  # which cases cannot be used; see `acquisition.download`
+
+
+class KeptCases:
+    """The prepared cases that Drive keeps. Trouble there is told once and ends no run.
+
+    Args:
+        folder: laid out as prepared/; None where nothing is to be kept.
+    """
+
+    def __init__(self, folder: Path | None):
+        self.folder = folder
+
+    def ids(self) -> list[str]:
+        """Return the ids of the cases that seem to be there."""
+        if self.folder is None or not self.folder.is_dir():
+            return []
+        records = (self.folder / "cases").glob("*.json")
+        return [path.stem for path in records if not path.name.startswith(".")]
+
+    def restore(self, case_ids: Iterable[str], prepared: Path) -> None:
+        """Copy those of these cases that are there, whole, and missing below `prepared`."""
+        kept = set(self.ids())
+        wanted = [name for name in case_ids if name in kept]
+        missing = [name for name in wanted if CaseFiles(prepared, name).known() is None]
+        if self.folder is not None and not (prepared / REFUSED).exists():
+            self._trying("restored", _copy_if_there, self.folder / REFUSED, prepared / REFUSED)
+        for name in tqdm(missing, desc="from Drive", unit="case", disable=not missing):
+            there, here = CaseFiles(self.folder, name), CaseFiles(prepared, name)
+            if not self._trying("restored", _restore_case, there, here):
+                return
+
+    def keep(self, case_ids: Sequence[str], prepared: Path) -> None:
+        """Copy these prepared cases to Drive unless it has them; the list of refused ones too."""
+        if self.folder is None:
+            return
+        jobs = [(_keep_case, CaseFiles(prepared, n), CaseFiles(self.folder, n)) for n in case_ids]
+        jobs.append((_copy_if_there, prepared / REFUSED, self.folder / REFUSED))
+        for work, *arguments in jobs:
+            if not self._trying("kept", work, *arguments):
+                self.folder = None  # told once, not for each case
+                return
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed run left half copied."""
+        if self.folder is not None and self.folder.is_dir():
+            self._trying("tidied", remove_leftovers, self.folder)
+
+    def _trying(self, done: str, work, *arguments) -> bool:
+        try:
+            work(*arguments)
+        except OSError as error:  # Drive is full or was unmounted, or the disk here is full
+            logger.warning(
+                "no more prepared cases are %s on Google Drive (%s); the run goes on without: "
+                "free space there, or set drive to False to keep none",
+                done,
+                error,
+            )
+            return False
+        return True
+
+
+def _keep_case(here: CaseFiles, there: CaseFiles) -> None:
+    record = here.known()
+    if record is None:
+        return
+    record = {**record, "png_window": None}
+    before = there.known()
+    if before and {**before, HASHES: None} == {**record, HASHES: None}:
+        return
+    _check_room(there.root, sum(path.stat().st_size for path in _arrays(here, record)))
+    there.record.unlink(missing_ok=True)
+    for path in _arrays(here, record):
+        _copy(path, there.record.with_name(path.name))
+    hashes = {path.name: file_hash(path) for path in _arrays(here, record)}
+    write_json(there.record, {**record, HASHES: hashes})
+
+
+def _restore_case(there: CaseFiles, here: CaseFiles) -> None:
+    record = there.known()
+    hashes = record.pop(HASHES, None) if record else None
+    if hashes is None:
+        return
+    for path in _arrays(there, record):
+        _copy(path, here.record.with_name(path.name))
+    if any(file_hash(path) != hashes.get(path.name) for path in _arrays(here, record)):
+        logger.warning("case %s did not arrive whole on Drive: made again", here.case_id)
+        here.remove()
+        return
+    write_json(here.record, record)
+
+
+def _arrays(files: CaseFiles, record: dict) -> list[Path]:
+    return [files.volume, files.labels] if record["has_segmentation"] else [files.volume]
+
+
+def _copy(source: Path, target: Path) -> None:
+    with written_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def _copy_if_there(source: Path, target: Path) -> None:
+    if source.is_file() and not (target.is_file() and file_hash(source) == file_hash(target)):
+        _copy(source, target)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < needed + ROOM_FOR_RUNS:
+        reason = f"{os.strerror(errno.ENOSPC)}; {ROOM_FOR_RUNS / 1e9:g} GB are left for checkpoints"
+        raise OSError(errno.ENOSPC, reason)
