@@ -230,14 +230,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     _model_options(step)
     step.add_argument("--only", choices=SYSTEMS, help="use one model; default both")
-    step.add_argument("--fold", type=int, metavar="N", help="whose validation patients, as trained")
+    step.add_argument(
+        "--fold", type=int, metavar="N", help="the fold that the models were trained with"
+    )
     step.add_argument("--out", type=Path, metavar="DIR", help="default RUNS/results/predictions")
     step.add_argument("--flips", action="store_true", help="average with mirrored slices")
     step.add_argument(
         "--submission", action="store_true", help="test-segmentation-N.nii in one zip, as for LiTS"
     )
     step = _step(steps, "evaluate", evaluate)
-    step.add_argument("--predictions", type=Path, metavar="DIR", help="as predict wrote them")
+    step.add_argument(
+        "--predictions", type=Path, metavar="DIR", help="default RUNS/results/predictions"
+    )
     _model_options(step)
     step.add_argument("--out", type=Path, metavar="DIR", help="default RUNS/results")
     return parser
@@ -260,10 +264,16 @@ def _step(steps, name: str, run) -> argparse.ArgumentParser:
     step = steps.add_parser(name, help=run.__doc__, description=run.__doc__)
     step.set_defaults(step=run, name=name)
     step.add_argument("--source", choices=SOURCES, help="default phantom")
-    step.add_argument("--raw", metavar="DIR", help="NIfTI files, in any layout")
-    step.add_argument("--prepared", metavar="DIR", help="packed cases")
-    step.add_argument("--runs", metavar="DIR", help="checkpoints and results")
-    step.add_argument("--device", help="cpu, cuda, cuda:1 ...; default the best there is")
+    step.add_argument(
+        "--raw", metavar="DIR", help="NIfTI files, in any layout; default data/SOURCE/raw"
+    )
+    step.add_argument(
+        "--prepared", metavar="DIR", help="packed cases; default data/SOURCE/prepared"
+    )
+    step.add_argument("--runs", metavar="DIR", help="checkpoints and results; default runs/SOURCE")
+    step.add_argument(
+        "--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default the best there is"
+    )
     step.add_argument("--tiny", action="store_true", help="small and short, to try things out")
     return step
 
@@ -277,7 +287,7 @@ def _training_step(steps, name: str, run) -> argparse.ArgumentParser:
     step.add_argument("--epochs", type=_count, metavar="N", help="default: the recipe's")
     step.add_argument("--fold", type=int, metavar="N", help="validate on this fold of patients")
     step.add_argument("--seed", type=int, default=0, metavar="N", help="random seed")
-    step.add_argument("--resume", default="auto", help="auto, never or a checkpoint")
+    step.add_argument("--resume", default="auto", metavar="HOW", help="auto, never or a checkpoint")
     step.add_argument("--max-minutes", type=float, metavar="M", help="stop cleanly before then")
     step.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
     return step

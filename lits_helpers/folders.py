@@ -130,12 +130,12 @@ def segment_files(
     """
     out, post = Path(out), post or Postprocessing()
     targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
-    _claim(out, {"liver": liver_model, "tumor": tumor_model}, post)
+    ours = _claim(out, {"liver": liver_model, "tumor": tumor_model}, post)
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
     report = FolderReport()
     wanted = []
     for path in list(targets)[rank::world]:
-        if targets[path].is_file():
+        if ours and targets[path].is_file():
             report.present[path] = targets[path]
         else:
             wanted.append(path)
@@ -175,8 +175,12 @@ def _targets(files: Sequence[Path], out: Path, name: str) -> dict[Path, Path]:
     return targets
 
 
-def _claim(out: Path, models: Mapping[str, LiverModel | None], post: Postprocessing) -> None:
-    """Write down whose results `out` holds, or compare with what is written there."""
+def _claim(out: Path, models: Mapping[str, LiverModel | None], post: Postprocessing) -> bool:
+    """Write down whose results `out` holds, or compare with what is written there.
+
+    Returns:
+        whether it was written down before: results without it are of unknown models.
+    """
     maker = {system: model and _weights_hash(model) for system, model in models.items()}
     maker = {**maker, "postprocessing": asdict(post)}
     record = out / RECORD_NAME
@@ -188,11 +192,12 @@ def _claim(out: Path, models: Mapping[str, LiverModel | None], post: Postprocess
                 f"{out} holds results of another setting ({' and '.join(other)} differ): "
                 "choose another folder for these, or delete that one"
             )
-        return
+        return True
     try:
         write_json(record, maker)
     except OSError as error:
         raise OSError(f"cannot write to {out} ({error}); choose another folder") from error
+    return False
 
 
 def _weights_hash(model: LiverModel) -> str:

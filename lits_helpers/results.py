@@ -13,7 +13,7 @@ from .canvas import save_figure
 from .ceiling import resize_ceiling
 from .curves import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement
 from .files import write_json
-from .folders import PREDICTION_NAME
+from .folders import PREDICTION_NAME, RECORD_NAME
 from .frames import liver_frame
 from .inference import Origin, load_liver_model, load_tumor_model, read_origin, segment_file
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
@@ -59,6 +59,7 @@ def segment_cases(
         "liver_model": liver and load_liver_model(liver, device),
         "tumor_model": tumor and load_tumor_model(tumor, device),
     }
+    (out / RECORD_NAME).unlink(missing_ok=True)  # `segment_files` must not take these for its own
     files, failed = {}, {}
     for case_id in tqdm(list(case_ids), desc="segment", unit="case"):
         target = out / PREDICTION_NAME.format(case_id)

@@ -14,6 +14,8 @@ from small_runs import small_liver, small_tumor
 from lits_helpers import results
 from lits_helpers.ceiling import resize_ceiling
 from lits_helpers.files import read_json
+from lits_helpers.folders import segment_files
+from lits_helpers.inference import load_liver_model
 from lits_helpers.metrics import read_metrics_csv
 from lits_helpers.results import (
     evaluate,
@@ -215,6 +217,20 @@ def test_each_prediction_returns_in_its_files_own_grid(data, models, tmp_path):
         assert nib.load(path).shape == nib.load(source).shape
         assert np.allclose(nib.load(path).affine, nib.load(source).affine)
         assert np.asarray(nib.load(path).dataobj).max() <= 2
+
+
+def test_predictions_of_unknown_models_are_not_taken_for_finished_ones(data, models, tmp_path):
+    cts = [data.volume_path(case_id) for case_id in ("0", "1")]
+    liver = load_liver_model(models["liver"], "cpu")
+
+    def newly_segmented():
+        return len(segment_files(cts, tmp_path, liver).written)
+
+    segment_cases(data, ["0"], tmp_path, liver=models["liver"], device="cpu")
+    assert newly_segmented() == 2
+    assert newly_segmented() == 0
+    segment_cases(data, ["0"], tmp_path, liver=models["liver"], device="cpu")
+    assert newly_segmented() == 2
 
 
 def test_a_case_that_fails_is_named_and_the_others_are_segmented(
