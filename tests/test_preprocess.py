@@ -167,20 +167,19 @@ def test_any_executor_gives_the_same_bytes(raw, tmp_path):
     assert contents(tmp_path / "threads") == expected
 
 
-@pytest.mark.parametrize("processes", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_a_dask_cluster_gives_the_same_bytes(raw, tmp_path, processes):
+def test_a_dask_cluster_gives_the_same_bytes(raw, tmp_path):
     distributed = pytest.importorskip("distributed", reason="pip install distributed for this test")
     prepare(find_cases(raw), tmp_path / "here", workers=0)
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=processes, dashboard_address=None
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
         pids = client.run(os.getpid)
         report = prepare(find_cases(raw), tmp_path / "cluster", executor=client.get_executor())
     assert len(pids) == 2
-    assert len({*pids.values(), os.getpid()}) == (3 if processes else 1)
+    assert len({*pids.values(), os.getpid()}) == 3
     assert report.prepared == ["0", "1", "2"]
     assert contents(tmp_path / "cluster") == contents(tmp_path / "here")
 
