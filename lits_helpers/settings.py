@@ -233,7 +233,7 @@ class Settings:
         source: "phantom", "folder" or "kaggle".
         raw, prepared, runs: folders, see DESIGN's "On disk".
         device: torch device name, or None to choose.
-        drive: keep checkpoints and results on Google Drive (Colab only).
+        drive: keep checkpoints, results and prepared LiTS cases on Google Drive (Colab only).
     """
 
     tiny: bool
