@@ -65,7 +65,10 @@ def phantom(settings: Settings, options: argparse.Namespace) -> None:
 
 def download(settings: Settings, options: argparse.Namespace) -> None:
     """Fetch LiTS from Kaggle case by case, prepare each and delete its raw files."""
-    pipeline.download(settings, options.cases, keep_raw=options.keep_raw, png=options.png)
+    report = pipeline.download(settings, options.cases, keep_raw=options.keep_raw, png=options.png)
+    if report.failed:
+        failed = ", ".join(report.failed)
+        raise ValueError(f"cases {failed} failed, see above; the same command tries them again")
 
 
 def prepare_cases(settings: Settings, options: argparse.Namespace) -> None:

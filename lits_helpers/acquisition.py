@@ -68,14 +68,24 @@ class Prepared:
 
 
 def open_prepared(
-    root: Path | str, *, validation: float = 0.15, test: float = 0.0, fold: int | None = None
+    root: Path | str,
+    *,
+    validation: float = 0.15,
+    test: float = 0.0,
+    fold: int | None = None,
+    case_ids: Collection[str] | None = None,
 ) -> Prepared:
     """Open a prepared/ folder (or a folder of PNG slices) and split its cases by patient.
+
+    Args:
+        root: the folder.
+        validation, test, fold: as for `cases.split_cases`.
+        case_ids: only these cases; None takes all.
 
     Raises:
         FileNotFoundError: nothing prepared is there; names the notebook that prepares.
     """
-    cases = prepared_cases(root)
+    cases = [c for c in prepared_cases(root) if case_ids is None or c.id in case_ids]
     split = split_cases([case for case in cases if case.has_segmentation], validation, test, fold)
     return Prepared(Path(root), cases, split)
 
@@ -94,8 +104,8 @@ def ensure_prepared(
 
     Args:
         settings: from `load_settings`.
-        case_numbers: which LiTS cases, see `parse_numbers`; None takes those that are prepared
-            here or on Drive, and all 131 where there is none.
+        case_numbers: which LiTS cases, see `parse_numbers`; None fetches nothing and takes those
+            that are prepared here or on Drive.
         png: also export 8-bit slices and liver masks (system A's published input).
         workers: processes; None takes one for each core.
 
@@ -106,12 +116,16 @@ def ensure_prepared(
         if case_numbers is None:
             case_numbers = ",".join(_numbers_at_hand(settings))
         download(settings, case_numbers, png=png, workers=workers)
-    else:
-        if settings.source == "phantom":
-            make_phantoms(settings)
-        report = prepare(find_cases(settings.raw), settings.prepared, workers=workers, png=png)
-        logger.info("%s", report.table())
-    return open_prepared(settings.prepared, validation=VALIDATION_SHARE[settings.tiny])
+        return open_prepared(settings.prepared, validation=VALIDATION_SHARE[settings.tiny])
+    if settings.source == "phantom":
+        make_phantoms(settings)
+    report = prepare(find_cases(settings.raw), settings.prepared, workers=workers, png=png)
+    logger.info("%s", report.table())
+    return open_prepared(  # another raw folder may have left cases there
+        settings.prepared,
+        validation=VALIDATION_SHARE[settings.tiny],
+        case_ids=report.prepared,
+    )
 
 
 def make_phantoms(settings: Settings) -> Path:
@@ -169,6 +183,7 @@ def download(
     missing = [int(name) for name in asked if name not in {*ready, *refused}]
     failed.update(_fetch(missing, settings.raw, prepare_some, keep_raw))
     report = recorded_report(out, asked, {**refused, **failed})
+    report.failed = [name for name in failed if name in report.skipped]
     logger.info("%s", report.table())
     return report
 
@@ -196,10 +211,19 @@ def _fetch(
 
 
 def _numbers_at_hand(settings: Settings) -> list[str]:
-    """Return the numbers of the LiTS cases that are prepared here or on Drive."""
+    """Return the numbers of the LiTS cases that are prepared here or on Drive.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
     here = (path.stem for path in (settings.prepared / "cases").glob("*.json"))
     there = KeptCases(drive_folder(settings, "prepared")).ids()
-    return sorted(name for name in {*here, *there} if name.isdecimal())
+    numbers = sorted(name for name in {*here, *there} if name.isdecimal())
+    if not numbers:
+        raise FileNotFoundError(
+            f"no LiTS case is prepared in {settings.prepared}: run notebook 01 first"
+        )
+    return numbers
 
 
 def _case_of(volume: Path, segmentation: Path) -> Case:

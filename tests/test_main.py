@@ -165,11 +165,13 @@ def test_a_training_without_options_is_the_notebooks(step, tiny, tmp_path, monke
         return []
 
     monkeypatch.setattr(pipeline, TRAININGS[step], record)
-    data = write_prepared(tmp_path / "drawn", cases=6)
-    shell_call(step, "--prepared", data.root, *(["--tiny"] if tiny else []))
-    chosen = settings.load_settings(".", prepared=str(data.root), tiny=tiny)
-    share = pipeline.VALIDATION_SHARE[tiny]
-    data = pipeline.open_prepared(chosen.prepared, validation=share)  # as ensure_prepared does
+    monkeypatch.setitem(pipeline.VALIDATION_SHARE, True, 0.6)  # of few cases, 0.4 is as 0.15
+    root = write_prepared(tmp_path / "drawn", cases=6).root
+    where = {"source": "folder", "raw": str(root.parent / "raw"), "prepared": str(root)}
+    given = [text for name, value in where.items() for text in (f"--{name}", value)]
+    shell_call(step, *given, *(["--tiny"] if tiny else []))
+    chosen = settings.load_settings(".", tiny=tiny, **where)
+    data = pipeline.ensure_prepared(chosen, workers=0)
     {"train-liver": pipeline.train_liver, "train-tumor": pipeline.train_tumor}[step](chosen, data)
     assert calls[0] == calls[1]
 
@@ -318,6 +320,24 @@ def test_a_folder_without_a_usable_case_fails(tmp_path):
     call = shell_call("prepare", "--raw", "scans", "--workers", "0")
     assert "no case under scans could be prepared" in sentence(call)
     assert "0 cases prepared" in call.out
+
+
+def test_a_download_that_lacks_cases_fails_and_names_them(tmp_path, monkeypatch):
+    data = write_prepared(tmp_path / "drawn", cases=2)
+    asked = []
+
+    def fetch(numbers, raw, prepare_some, keep_raw):
+        asked.append((numbers, keep_raw))
+        return {"27": "not fetched: it is gone from Kaggle"}
+
+    monkeypatch.setattr(acquisition, "_fetch", fetch)
+    given = ("download", "--prepared", data.root, "--keep-raw")
+    assert shell_call(*given, "--cases", "0-1, 27").code == 1
+    call = shell_call(*given, "--cases", "0-1, 27")
+    assert call.err.endswith("cases 27 failed, see above; the same command tries them again\n")
+    assert asked == [([27], True), ([27], True)]
+    monkeypatch.setattr(acquisition, "_fetch", lambda *given: {})
+    assert shell_call(*given, "--cases", "0-1").code == 0
 
 
 def test_a_key_error_is_told_without_quotes(monkeypatch):
