@@ -2,15 +2,14 @@
 
 import argparse
 import logging
-import math
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from . import __version__, pipeline
 from .cases import find_cases
 from .folders import find_volumes, own_device, segment_files
 from .inference import load_liver_model, load_tumor_model
+from .makers import read_records
 from .metrics import format_summary
 from .postprocess import Postprocessing
 from .preprocess import prepare
@@ -144,11 +143,10 @@ def _model_paths(settings: Settings, options: argparse.Namespace) -> dict[str, P
 def evaluate(settings: Settings, options: argparse.Namespace) -> None:
     """Compare predictions with the references: a table, metrics.csv, summary.json, figures."""
     results = options.out or settings.runs / "results"
-    predictions = pipeline.find_predictions(
-        options.predictions or settings.runs / "results" / "predictions"
-    )
+    folder = options.predictions or settings.runs / "results" / "predictions"
+    predictions = pipeline.find_predictions(folder)
     rows, summary = pipeline.evaluate(
-        _open(settings), predictions, results, models=_makers(settings, options)
+        _open(settings), predictions, results, models=_makers(settings, options, folder)
     )
     save_score_figures(rows, results / "figures")
     print(format_summary(summary))
@@ -159,8 +157,10 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> None:
         raise ValueError(f"not compared, see above: {', '.join(summary['failed'])}")
 
 
-def _makers(settings: Settings, options: argparse.Namespace) -> list[Path]:
-    """Return the checkpoints that made the predictions, as far as they are there."""
+def _makers(settings: Settings, options: argparse.Namespace, folder: Path) -> list[Path]:
+    """Return the checkpoints that made the predictions, as far as no record there names them."""
+    if read_records(folder):
+        return [path for path in (options.liver, options.tumor) if path]
     models = []
     for name, path in _model_paths(settings, options).items():
         if path.exists() or getattr(options, name):
@@ -186,17 +186,7 @@ def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) 
         max_minutes=options.max_minutes,
         tensorboard=options.tensorboard,
     )
-    print(_best_epoch(history))
-
-
-def _best_epoch(history: Sequence[Mapping]) -> str:
-    if not history:
-        return "stopped before the first epoch ended; the same command continues"
-    scored = [row for row in history if math.isfinite(row["validation_dice"])]
-    if not scored:
-        return "no validation patient holds the target: the model of the last epoch was kept"
-    best = max(scored, key=lambda row: row["validation_dice"])
-    return f"best validation Dice per case {best['validation_dice']:.3f} in epoch {best['epoch']}"
+    print(pipeline.best_epoch_text(history))
 
 
 def _open(settings: Settings, fold: int | None = None) -> pipeline.Prepared:

@@ -16,8 +16,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """Yield a temporary name beside `path`, renamed to `path` when the block ends without an error.
 
     The temporary name keeps the suffix (libraries choose the format by it). After an error whatever
-    was
-    written is removed and an existing `path` is untouched.
+    was written is removed and an existing `path` is untouched.
 
     Args:
         path: final name of a file or folder; its folder is made if absent.
@@ -27,10 +26,8 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
     try:
         yield temporary
-        if (
-            temporary.is_dir() and path.exists()
-        ):  # os.replace cannot replace a folder that holds files
-            shutil.rmtree(path)
+        if temporary.is_dir() and path.exists():
+            shutil.rmtree(path)  # os.replace cannot replace a folder that holds files
         os.replace(temporary, path)
     except BaseException:
         if temporary.is_dir():

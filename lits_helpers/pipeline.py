@@ -6,6 +6,7 @@ and all of it can be called from here.
 """
 
 import logging
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,8 @@ from .training import train_liver_gan, train_tumor_regnet
 __all__ = [
     "VALIDATION_SHARE",
     "Prepared",
+    "best_epoch",
+    "best_epoch_text",
     "checkpoint_path",
     "download",
     "ensure_liver_model",
@@ -100,3 +103,25 @@ def _train(train, system: str, settings: Settings, data: Prepared, recipe, optio
     history = train(data.root, run, data.split, recipe, **options)
     keep_run(run, kept)
     return history
+
+
+def best_epoch(history: list[dict]) -> dict | None:
+    """Return the row whose model was kept: that of the highest validation Dice.
+
+    Where no validation case holds the target there is no Dice, and the last epoch is kept. None
+    while no epoch has ended.
+    """
+    scored = [row for row in history if not math.isnan(row["validation_dice"])]
+    if scored:
+        return max(scored, key=lambda row: row["validation_dice"])
+    return history[-1] if history else None
+
+
+def best_epoch_text(history: list[dict]) -> str:
+    """Say in a line what `best_epoch` found."""
+    row = best_epoch(history)
+    if row is None:
+        return "stopped before the first epoch ended; the same training again continues"
+    if math.isnan(row["validation_dice"]):
+        return "no validation patient holds the target: the model of the last epoch was kept"
+    return f"best validation Dice per case {row['validation_dice']:.3f} in epoch {row['epoch']}"

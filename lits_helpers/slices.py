@@ -19,6 +19,7 @@ from .preprocess import PreparedCase, prepared_cases
 from .settings import InputSpec
 from .volumes import (
     open_volume,
+    packed_copy,
     read_segmentation,
     resize_image,
     resize_mask,
@@ -169,7 +170,7 @@ class _PngSlices(CaseSlices):
         return resize_image(levels if box is None else levels[box.area], spec.size)
 
     def labels(self, slice_index: int) -> np.ndarray:
-        return (read_png(self._masks / f"{slice_index}.png") >= 128).astype(np.uint8)
+        return (read_png(self._masks / f"{slice_index}.png") > 0).astype(np.uint8)
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -252,17 +253,11 @@ def _open_nifti(case: Case) -> CaseSlices | None:
         return None
     if case.orientation:
         raise ValueError(f"its header is wrong about {case.orientation}; prepare the case first")
-    volume = open_volume(case.volume)
-    path = volume.path.with_name(f"{volume.path.stem}-{_state(case.segmentation)}{LABELS_SUFFIX}")
+    volume, copy = open_volume(case.volume), packed_copy(case.volume)
+    path = copy.with_name(f"{copy.stem}-{packed_copy(case.segmentation).stem}{LABELS_SUFFIX}")
     if not path.is_file():
         write_packed(read_segmentation(case.segmentation, like=volume), path)
     return _VolumeSlices(case.id, case.patient, volume, PackedVolume(path, volume.geometry))
-
-
-def _state(path: Path) -> str:
-    stat = path.stat()
-    text = f"{path.resolve()} {stat.st_size} {stat.st_mtime_ns}"
-    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def fingerprint(cases: Sequence[CaseSlices], spec: InputSpec) -> str:

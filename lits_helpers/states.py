@@ -25,6 +25,7 @@ STATE_KEYS = {
     "seed",
     "training_ids",
     "validation_ids",
+    "data",
     "epoch",
     "step",
     "history",
@@ -180,7 +181,8 @@ def require_same(state: Mapping, wanted: Mapping, where: str) -> None:
 
     Args:
         state: a training state.
-        wanted: system, recipe, seed, training_ids and validation_ids of the training asked for.
+        wanted: system, recipe, seed, training_ids, validation_ids and data (case id -> hash of its
+            source, None where that is not known) of the training asked for.
         where: the state's file, for the message.
 
     Raises:
@@ -206,6 +208,10 @@ def _differences(state: Mapping, wanted: Mapping) -> Iterator[str]:
         yield f"seed was {state['seed']}, now {wanted['seed']}"
     for key in ("training_ids", "validation_ids"):
         yield from _id_differences(key, set(state[key]), set(wanted[key]))
+    both = state["data"].keys() & wanted["data"].keys()
+    changed = sorted(case for case in both if state["data"][case] != wanted["data"][case])
+    if changed:
+        yield f"the files of case {', '.join(changed[:5])} have changed since"
 
 
 def _id_differences(key: str, before: set, now: set) -> Iterator[str]:

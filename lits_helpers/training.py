@@ -167,6 +167,7 @@ class _Request:
             "seed": self.seed,
             "training_ids": list(self.split.training),
             "validation_ids": list(self.split.validation),
+            "data": data_hashes(self.prepared, [*self.split.training, *self.split.validation]),
             "precision": precision.name,
             "version": __version__,
         }
@@ -187,13 +188,13 @@ class _Request:
         return state
 
     def _record(self, identity: dict, ranks: Ranks, device: torch.device) -> dict:
-        ids = (*self.split.training, *self.split.validation, *getattr(self.split, "test", ()))
+        test_ids = list(getattr(self.split, "test", ()))
         return {
             **identity,
-            "test_ids": list(getattr(self.split, "test", ())),
+            "test_ids": test_ids,
             "device": device.type,
             "processes": ranks.world,
-            "data": data_hashes(self.prepared, ids),
+            "data": identity["data"] | data_hashes(self.prepared, test_ids),
         }
 
 

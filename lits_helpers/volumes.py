@@ -35,6 +35,7 @@ __all__ = [
     "Volume",
     "content_box",
     "open_volume",
+    "packed_copy",
     "read_geometry",
     "read_segmentation",
     "read_volume",
@@ -204,7 +205,7 @@ def open_volume(
     with open_nifti(path) as source:
         if not source.compressed:
             return MappedVolume(path)
-        packed = _copy_path(path, cache)
+        packed = packed_copy(path, cache)
         if not packed.is_file():
             write_packed(read_hu(source, source.geometry), packed)
     return PackedVolume(packed, source.geometry)
@@ -220,8 +221,8 @@ def volume_from_array(
     return Volume(hu, tuple(spacing_mm), None, plain_geometry(hu.shape, spacing_mm))
 
 
-def _copy_path(path: Path, cache: str | os.PathLike | None) -> Path:
-    """Where the packed copy of a file in its present state lies."""
+def packed_copy(path: Path, cache: str | os.PathLike | None = None) -> Path:
+    """Return where the packed copy of a file in its present state lies; never beside the file."""
     folder = Path(cache) if cache else Path(tempfile.gettempdir()) / "lits-packed"
     state = path.stat()
     identity = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}".encode()

@@ -36,6 +36,7 @@ def a_state(epoch=1, step=0, **changes):
         "recipe": {"name": "default", "betas": (0.9, 0.999), "width": 16},
         "seed": 0,
         "training_ids": ["0", "1"],
+        "data": {"0": "aa", "1": "bb", "2": None},
         "validation_ids": ["2"],
         "epoch": epoch,
         "step": step,
@@ -220,6 +221,7 @@ def test_lists_and_tuples_of_a_recipe_count_as_the_same():
         ({"seed": 7}, "seed was 0, now 7"),
         ({"system": "tumor"}, "is a liver training, asked is tumor"),
         ({"training_ids": ["0"]}, r"training_ids lost 1 \(1\)"),
+        ({"data": {"0": "aa", "1": "cc"}}, "the files of case 1 have changed since"),
         ({"validation_ids": ["2", "3"]}, r"validation_ids gained 1 \(3\)"),
     ],
 )

@@ -116,6 +116,12 @@ def test_png_folder_gives_liver_slices_with_gaps(png_folder):
     assert mask.mean().item() == pytest.approx(15 * 12 / 48**2, rel=0.15)
 
 
+def test_png_masks_of_ones_are_masks_too(png_folder):
+    for path in (png_folder / "masks" / "7").iterdir():
+        cv2.imwrite(str(path), (cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) > 0).astype(np.uint8))
+    assert LiverSlices(png_folder, ["7"], LIVER)[0][1].any()
+
+
 def test_nifti_pair_is_read_in_the_patients_orientation(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
     write_case(tmp_path / "raw", 3, ramp(), blob(), orientation="RAS")
@@ -124,6 +130,7 @@ def test_nifti_pair_is_read_in_the_patients_orientation(tmp_path, monkeypatch):
     lazily, packed = (TumorSlices(tmp_path / name, case_ids, TUMOR) for name in ("raw", "prepared"))
     for one, other in zip(lazily[5], packed[5], strict=True):
         assert torch.equal(one, other)
+    assert not list((tmp_path / "raw").rglob("*.b2nd")), "raw folders are only read"
 
 
 @pytest.mark.parametrize("spec", [LIVER, TUMOR, CONTEXT])

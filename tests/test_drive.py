@@ -123,7 +123,7 @@ def write_slot(folder: Path, best_model: dict | None) -> None:
     """Write a training state to Drive as a liver training does."""
     row = {"epoch": 1, "steps": 3, "pixel_loss": 0.2, "validation_dice": 0.5}
     state = {"system": "liver", "recipe": {}, "seed": 0, "epoch": 2, "step": 0, "history": [row]}
-    ids = {"training_ids": ["0"], "validation_ids": ["1"]}
+    ids = {"training_ids": ["0"], "validation_ids": ["1"], "data": {}}
     MirrorSlots(folder).write({**state, **ids, "best_model": best_model})
 
 

@@ -179,7 +179,7 @@ def test_a_training_without_options_is_the_notebooks(step, tiny, tmp_path, monke
 def test_options_reach_the_training(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(pipeline, "train_liver_gan", lambda *given, **o: calls.append((given, o)))
-    monkeypatch.setattr(shell, "_best_epoch", lambda history: "")
+    monkeypatch.setattr(shell.pipeline, "best_epoch_text", lambda history: "")
     data = write_prepared(tmp_path / "drawn", cases=6)
     given = "--recipe original --epochs 3 --width 8 --seed 5 --resume never --max-minutes 1.5"
     call = shell_call("train-liver", "--prepared", data.root, *given.split(), "--fold", "1")
@@ -202,7 +202,7 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
 )
 def test_the_best_epoch_is_told_from_any_history(scores, words):
     history = [{"epoch": n, "validation_dice": score} for n, score in enumerate(scores, 1)]
-    assert words in shell._best_epoch(history)
+    assert words in shell.pipeline.best_epoch_text(history)
 
 
 # --- options and variables -----------------------------------------------------------------------
@@ -375,7 +375,7 @@ def test_a_mask_given_as_ct_is_refused(tmp_path):
     mask = write_nifti(body()[1], tmp_path / "volume-3.nii")
     call = shell_call("predict", mask, "--liver", liver, "--only", "liver", "--out", "out")
     assert call.code == 1
-    assert "look like a segmentation" in call.err
+    assert "looks like a segmentation" in call.err
     assert "Traceback" not in call.err
 
 
@@ -403,6 +403,23 @@ def test_models_that_made_the_predictions_can_be_named(tmp_path):
     assert read_metrics_csv(tmp_path / "r" / "metrics.csv")[0]["training_case"] is True
     call = shell_call("evaluate", *given, "--liver", "nowhere.pth")
     assert "checkpoint at nowhere.pth" in call.err.splitlines()[-1]
+
+
+def test_evaluate_asks_the_record_and_not_the_default_models(tmp_path):
+    data = write_prepared(tmp_path / "drawn", cases=2)
+    made = write_checkpoint(tmp_path / "made.pth", "liver", ["0"])
+    write_checkpoint(tmp_path / "runs/phantom/liver/checkpoints/best_model.pth", "liver", ["1"])
+    given = ("--prepared", data.root, "--device", "cpu")
+    cts = [data.volume_path(case_id) for case_id in "01"]
+    call = shell_call("predict", *cts, "--liver", made, "--only", "liver", "--out", "p", *given)
+    assert call.code == 0, call.err
+    scores = ("--predictions", "p", "--out", "r", *given)
+    assert shell_call("evaluate", *scores).code == 0
+    rows = read_metrics_csv(tmp_path / "r" / "metrics.csv")
+    assert [row["training_case"] for row in rows] == [True, False]
+    other = tmp_path / "runs/phantom/liver/checkpoints/best_model.pth"
+    call = shell_call("evaluate", *scores, "--liver", other)
+    assert "did not make the predictions in p" in sentence(call)
 
 
 def test_a_fresh_process_ends_with_the_code_and_the_sentence(tmp_path):
