@@ -5,30 +5,31 @@ import os
 import re
 import shutil
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
-from hashlib import blake2b
+from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
+from .cases import Case
+from .checks import load_case
 from .environment import choose_device
-from .files import read_json, write_json, written_whole
+from .files import file_hash, written_whole
 from .inference import segment_volume
-from .packed import LABELS_SUFFIX
+from .makers import MakerRecord
+from .packed import LABELS_SUFFIX, SUFFIX
 from .postprocess import Postprocessing
 from .trained import LiverModel, TumorModel
-from .volumes import read_volume, write_segmentation
+from .volumes import Volume, read_volume, write_segmentation
 
 logger = logging.getLogger(__name__)
 
 PREDICTION_NAME = "prediction-volume-{}.nii.gz"
 SUBMISSION_NAME = "test-segmentation-{}.nii"  # as the LiTS server wants them, zipped
 SUBMISSION_ARCHIVE = "submission.zip"
-RECORD_NAME = "segmented_by.json"
 
 CT_NAME = re.compile(r"(?:test-)?(?:volume-)?(.+?)(?:\.nii(?:\.gz)?|\.b2nd)")
 NO_CT = (".", "segmentation-", "test-segmentation-", "prediction-")
@@ -128,26 +129,28 @@ def segment_files(
             settings.
         OSError: `out` cannot be written.
     """
-    out, post = Path(out), post or Postprocessing()
+    out = Path(out)
     targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
-    ours = _claim(out, {"liver": liver_model, "tumor": tumor_model}, post)
+    record = MakerRecord(out, liver_model, tumor_model, post)
+    record.claim()
     rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
-    report = FolderReport()
-    wanted = []
-    for path in list(targets)[rank::world]:
-        if ours and targets[path].is_file():
-            report.present[path] = targets[path]
-        else:
-            wanted.append(path)
+    mine = list(targets)[rank::world]
+    report = FolderReport(present={p: targets[p] for p in mine if _finished(p, targets[p], record)})
+    wanted = [path for path in mine if path not in report.present]
     bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=rank > 0)
-    for path, volume in bar:
+    for path, source in bar:
         try:
-            labels = segment_volume(volume.result(), liver_model, tumor_model, post)
-            report.written[path] = write_segmentation(labels, volume.result(), targets[path])
+            volume, content = source.result()
+            labels = segment_volume(volume, liver_model, tumor_model, post)
+            target = write_segmentation(labels, volume, targets[path])
+            record.add(target, content)
+            report.written[path] = target
         except Exception as error:  # one bad file must not end the others
             report.failed[path] = str(error) or type(error).__name__
             logger.warning("%s was not segmented: %s", path, report.failed[path])
-    if submission and all(target.is_file() for target in targets.values()):
+    done = {**report.present, **report.written}
+    others = [path for path in targets if path not in done]  # of other processes, or failed here
+    if submission and not report.failed and all(record.holds(targets[p], p) for p in others):
         report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
     return report
 
@@ -175,47 +178,43 @@ def _targets(files: Sequence[Path], out: Path, name: str) -> dict[Path, Path]:
     return targets
 
 
-def _claim(out: Path, models: Mapping[str, LiverModel | None], post: Postprocessing) -> bool:
-    """Write down whose results `out` holds, or compare with what is written there.
-
-    Returns:
-        whether it was written down before: results without it are of unknown models.
-    """
-    maker = {system: model and _weights_hash(model) for system, model in models.items()}
-    maker = {**maker, "postprocessing": asdict(post)}
-    record = out / RECORD_NAME
-    if record.is_file():
-        before = read_json(record)
-        other = [name for name in maker if before.get(name) != maker[name]]
-        if other:
-            raise ValueError(
-                f"{out} holds results of another setting ({' and '.join(other)} differ): "
-                "choose another folder for these, or delete that one"
-            )
-        return True
+def _finished(path: Path, target: Path, record: MakerRecord) -> bool:
+    """Tell whether a CT was segmented before; say so where a file only looks like it."""
     try:
-        write_json(record, maker)
-    except OSError as error:
-        raise OSError(f"cannot write to {out} ({error}); choose another folder") from error
-    return False
-
-
-def _weights_hash(model: LiverModel) -> str:
-    digest = blake2b(repr(model.spec).encode(), digest_size=16)
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().view(-1).numpy().tobytes())
-    return digest.hexdigest()
+        finished = record.holds(target, path)
+    except OSError:  # reading it will say what is wrong
+        finished = False
+    if target.is_file() and not finished:
+        logger.info("%s: segmented again, %s was not made from it as it is", path, target)
+    return finished
 
 
 def _read_ahead(files: Sequence[Path]) -> Iterator[tuple[Path, Future]]:
-    """Yield each file with its volume; the next is read meanwhile."""
+    """Yield each file with what `_read` returns; the next is read meanwhile."""
     with ThreadPoolExecutor(1) as pool:
         ahead = None
         for path, following in pairwise([*files, None]):
-            volume = ahead or pool.submit(read_volume, path)
-            ahead = following and pool.submit(read_volume, following)
-            yield path, volume
+            source = ahead or pool.submit(_read, path)
+            ahead = following and pool.submit(_read, following)
+            yield path, source
+
+
+def _read(path: Path) -> tuple[Volume, str]:
+    """Return a CT, turned as its anatomy says where its header cannot be right, and its hash.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or must not be used as it is.
+    """
+    content = file_hash(path)
+    if path.suffix == SUFFIX:  # checked and turned when it was prepared
+        return read_volume(path), content
+    volume, _, findings = load_case(Case(path.name, path.name, path))
+    for finding in findings:
+        if finding.harmful:
+            raise ValueError(f"{path}: {finding.text}")
+        if finding.code != "no_segmentation":
+            logger.info("%s: %s", path, finding.text)
+    return volume, content
 
 
 def _pack(files: Sequence[Path], archive: Path) -> Path:

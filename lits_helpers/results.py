@@ -12,10 +12,11 @@ from .acquisition import Prepared
 from .canvas import save_figure
 from .ceiling import resize_ceiling
 from .curves import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement
-from .files import write_json
-from .folders import PREDICTION_NAME, RECORD_NAME
+from .files import file_hash, write_json
+from .folders import PREDICTION_NAME
 from .frames import liver_frame
 from .inference import Origin, load_liver_model, load_tumor_model, read_origin, segment_file
+from .makers import MakerRecord, check_makers, is_recorded, recorded_origins
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
 from .postprocess import Postprocessing
 from .volumes import Volume, open_volume, read_segmentation, read_volume
@@ -41,6 +42,8 @@ def segment_cases(
 ) -> dict[str, Path]:
     """Segment prepared cases and write each as NIfTI in its source file's geometry.
 
+    ``segmented_by.json`` beside them says by which models; `evaluate` reads it.
+
     Args:
         data, case_ids: which cases.
         out: folder of the predictions, ``prediction-volume-N.nii.gz``.
@@ -59,12 +62,15 @@ def segment_cases(
         "liver_model": liver and load_liver_model(liver, device),
         "tumor_model": tumor and load_tumor_model(tumor, device),
     }
-    (out / RECORD_NAME).unlink(missing_ok=True)  # `segment_files` must not take these for its own
+    record = MakerRecord(out, **models, post=post)
+    record.take_over()
     files, failed = {}, {}
     for case_id in tqdm(list(case_ids), desc="segment", unit="case"):
         target = out / PREDICTION_NAME.format(case_id)
         try:
-            files[case_id] = segment_file(data.volume_path(case_id), target, post=post, **models)
+            source = data.volume_path(case_id)
+            files[case_id] = segment_file(source, target, post=post, **models)
+            record.add(target, file_hash(source))
         except (OSError, ValueError) as error:  # one bad case must not end the others
             failed[case_id] = str(error)
             logger.warning("case %s was not segmented: %s", case_id, error)
@@ -114,8 +120,9 @@ def evaluate(
         data: prepared cases with segmentations.
         predictions: {case id: predicted NIfTI}.
         results: folder for both files.
-        models: checkpoints that made the predictions. Cases they were trained on are marked and
-            left out of the means; their working size gives each case's resize ceiling.
+        models: checkpoints that made the predictions; none for those that the record beside the
+            predictions names. Cases they were trained on are marked and left out of the means;
+            their working size gives each case's resize ceiling.
 
     Returns:
         The rows (a dict a case, see `metrics.evaluate_case`) and the summary of
@@ -123,7 +130,8 @@ def evaluate(
         ``failed`` (unreadable, or of another shape than the reference; the log says why).
 
     Raises:
-        ValueError: no prediction has a reference, or none can be compared with it.
+        ValueError: no prediction has a reference, or none can be compared with it; or the record
+            names other models.
         OSError: `results` cannot be written.
     """
     results = _writable(results)
@@ -134,7 +142,7 @@ def evaluate(
             f"no prediction has a reference: predictions of {_few(predictions)}, references of "
             f"{_few(known)} in {data.root}; prepare these cases with their segmentations"
         )
-    origins = [read_origin(path) for path in models]
+    origins = _origins(pairs.values(), list(models))
     trained_on = set().union(*(origin.training_ids for origin in origins))
     rows, failed = [], {}
     for case_id, path in tqdm(pairs.items(), desc="evaluate", unit="case"):
@@ -180,6 +188,25 @@ def _few(ids: Iterable[str], count: int = 5) -> str:
     ids = list(ids)
     more = ", ..." if len(ids) > count else ""
     return f"{', '.join(ids[:count]) or 'no case'}{more}"
+
+
+def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin]:
+    """Return where the models behind the predictions come from, by their record if there is one."""
+    predictions, origins = [Path(path) for path in predictions], []
+    for folder in sorted({path.parent for path in predictions}):
+        check_makers(folder, models)
+        recorded = recorded_origins(folder)
+        origins += recorded
+        foreign = [path.name for path in predictions if path.parent == folder]
+        foreign = [name for name in foreign if recorded and not is_recorded(folder / name)]
+        if foreign:
+            logger.warning(
+                "not recorded in %s, made by unknown models: %s; their training cases may go "
+                "unmarked",
+                folder,
+                _few(foreign),
+            )
+    return origins or [read_origin(path) for path in models]
 
 
 def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:

@@ -1,5 +1,6 @@
 """Folders of CTs: one bad file, a second call, several processes, the submission."""
 
+import logging
 import os
 import subprocess
 import sys
@@ -10,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from drawn import write_nifti
+from drawn import body, stored_as, write_nifti
 from torch import nn
 
 from lits_helpers import folders
@@ -92,6 +93,89 @@ def test_results_of_other_models_or_settings_are_never_mixed(tmp_path, changed, 
     segment_folder(tmp_path / "raw", tmp_path / "out", model())
     with pytest.raises(ValueError, match=f"holds results of another setting.*{words}"):
         segment_folder(tmp_path / "raw", tmp_path / "out", changed, post=post)
+
+
+@pytest.mark.parametrize("submission", [False, True])
+def test_another_ct_of_the_same_name_is_segmented_again(tmp_path, caplog, submission):
+    for folder, k in (("a", 0), ("b", 2)):
+        write_ct(tmp_path / folder / "volume-2.nii", slice_index=k)
+    segment_folder(tmp_path / "a", tmp_path / "out", model(), submission=submission)
+    with caplog.at_level(logging.INFO):
+        report = segment_folder(tmp_path / "b", tmp_path / "out", model(), submission=submission)
+    (target,) = report.written.values()
+    assert np.flatnonzero(np.asarray(nib.load(target).dataobj).any(axis=(0, 1))).tolist() == [2]
+    assert report.present == {}
+    assert f"volume-2.nii: segmented again, {target} was not made from it" in caplog.text
+
+
+def test_a_file_that_others_put_in_the_place_of_a_result_is_not_counted(tmp_path):
+    write_ct(tmp_path / "raw" / "volume-0.nii")
+    target = tmp_path / "out" / "prediction-volume-0.nii.gz"
+    segment_folder(tmp_path / "raw", tmp_path / "out", model())
+    write_nifti(np.ones(SHAPE, np.uint8), target)
+    assert list(segment_folder(tmp_path / "raw", tmp_path / "out", model()).written) == [
+        tmp_path / "raw" / "volume-0.nii"
+    ]
+    assert np.asarray(nib.load(target).dataobj).mean() < 0.5
+
+
+def test_a_ct_moved_to_another_folder_is_still_finished(tmp_path):
+    source = write_ct(tmp_path / "a" / "volume-0.nii")
+    segment_folder(tmp_path / "a", tmp_path / "out", model())
+    source.parent.rename(tmp_path / "b")
+    report = segment_folder(tmp_path / "b", tmp_path / "out", model())
+    assert list(report.present) == [tmp_path / "b" / "volume-0.nii"]
+
+
+def test_a_submission_never_holds_what_was_made_from_other_cts(tmp_path, monkeypatch):
+    for folder in "ab":
+        for n in range(2):
+            write_ct(tmp_path / folder / f"volume-{n}.nii", slice_index=n + (folder == "b"))
+    segment_folder(tmp_path / "a", tmp_path / "out", model(), submission=True)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, packed in (("1", False), ("0", True)):
+        monkeypatch.setenv("RANK", rank)
+        report = segment_folder(tmp_path / "b", tmp_path / "out", model(), submission=True)
+        assert (report.archive is not None) == packed
+    assert sorted(p.name for p in (tmp_path / "out").glob("segmented_by*.json")) == [
+        "segmented_by-1.json",
+        "segmented_by.json",
+    ]
+
+
+class RightHalf(Bright):
+    """Answers 1 in liver on the patient's right, which is low x."""
+
+    def forward(self, images):
+        answer = ((images > 0.55) & (images < 0.7)).float()
+        answer[..., images.shape[-1] // 2 :] = 0
+        return answer
+
+
+def test_a_ct_without_orientation_is_turned_by_its_anatomy(tmp_path, caplog):
+    """Stored as LAS under an identity affine, as LiTS 28 to 47 are."""
+    hu, labels = body()
+    path = tmp_path / "raw" / "volume-28.nii"
+    path.parent.mkdir()
+    nib.save(nib.Nifti1Image(stored_as(hu, "LAS"), np.eye(4)), path)
+    origin = Origin(Path("drawn.pth"), "liver", SPEC, (), (), 0.9)
+    right = LiverModel(RightHalf(), SPEC, origin).eval()
+    with caplog.at_level(logging.INFO):
+        report = segment_folder(tmp_path / "raw", tmp_path / "out", right)
+    written = nib.load(report.written[path])
+    assert np.array_equal(written.affine, np.eye(4))
+    predicted, reference = np.asarray(written.dataobj) > 0, stored_as(labels, "LAS") > 0
+    assert 2 * (predicted & reference).sum() / (predicted.sum() + reference.sum()) > 0.6
+    assert "read as LAS" in caplog.text
+    assert "no segmentation" not in caplog.text
+
+
+def test_a_harmful_finding_is_the_reason_of_the_failure(tmp_path):
+    hu = np.where(body()[0] > -300, 9 * body()[0] + 4000, -1000).astype(np.int16)
+    path = write_nifti(hu, tmp_path / "raw" / "volume-0.nii")
+    report = segment_folder(tmp_path / "raw", tmp_path / "out", model())
+    assert "absurd values" in report.failed[path]
+    assert "volume-0.nii: absurd values" in report.text()
 
 
 def test_cts_are_found_by_what_they_are_not_named(tmp_path):
@@ -188,6 +272,7 @@ def test_the_record_names_settings_and_no_path_or_time(tmp_path):
     record = read_json(tmp_path / "one" / "segmented_by.json")
     assert record["tumor"] is None
     assert record["postprocessing"]["margin_mm"] == 5.0
+    assert list(record["finished"]) == ["prediction-volume-0.nii.gz"]
 
 
 def test_a_process_without_gpu_keeps_the_named_device(monkeypatch):

@@ -107,6 +107,28 @@ def test_cases_that_either_model_was_trained_on_are_marked_and_left_out(data, tm
     assert [case for case, _ in summary["worst_liver"]] == ["0", "3"]
 
 
+def test_the_record_beside_the_predictions_says_who_made_them(data, tmp_path, caplog):
+    liver = write_checkpoint(tmp_path / "liver.pth", "liver", ["1"])
+    made = segment_cases(data, ["0", "1"], tmp_path / "p", liver=liver, device="cpu")
+    named = evaluate(data, made, tmp_path / "named", models=[liver])[0]
+    rows, _ = evaluate(data, made, tmp_path / "r")
+    assert [row["training_case"] for row in rows] == [False, True]
+    assert rows == named
+    assert "liver_dice_ceiling" in rows[0]
+    assert "not recorded" not in caplog.text
+    evaluate(data, predict(data, tmp_path / "p", {"2": LABELS}), tmp_path / "r")
+    assert "unknown models: prediction-volume-2.nii.gz; their training cases" in caplog.text
+
+
+def test_models_that_did_not_make_the_predictions_are_refused(data, models, tmp_path):
+    made = segment_cases(data, ["0"], tmp_path / "p", liver=models["liver"], device="cpu")
+    other = write_checkpoint(tmp_path / "other.pth", "liver")  # random weights of its own
+    for model in (other, models["tumor"]):
+        with pytest.raises(ValueError, match=r"did not make the predictions in .*segmented_by"):
+            evaluate(data, made, tmp_path / "r", models=[model])
+    assert not (tmp_path / "r" / "metrics.csv").exists()
+
+
 def test_the_ceiling_is_that_of_the_models_working_size(data, tmp_path):
     recipe = small_liver()
     liver = write_checkpoint(tmp_path / "l.pth", "liver", recipe=recipe, network=False)
@@ -224,13 +246,31 @@ def test_predictions_of_unknown_models_are_not_taken_for_finished_ones(data, mod
     liver = load_liver_model(models["liver"], "cpu")
 
     def newly_segmented():
-        return len(segment_files(cts, tmp_path, liver).written)
+        return [path.stem for path in segment_files(cts, tmp_path, liver).written]
 
+    predict(data, tmp_path, {"0": LABELS, "1": LABELS})
+    assert newly_segmented() == ["0", "1"]
+    assert newly_segmented() == []
+    predict(data, tmp_path, {"1": LABELS})
+    assert newly_segmented() == ["1"]
+
+
+def test_cases_segmented_by_the_same_models_are_finished_for_folders_too(data, models, tmp_path):
+    cts = [data.volume_path(case_id) for case_id in ("0", "1")]
     segment_cases(data, ["0"], tmp_path, liver=models["liver"], device="cpu")
-    assert newly_segmented() == 2
-    assert newly_segmented() == 0
-    segment_cases(data, ["0"], tmp_path, liver=models["liver"], device="cpu")
-    assert newly_segmented() == 2
+    report = segment_files(cts, tmp_path, load_liver_model(models["liver"], "cpu"))
+    assert list(report.present) == cts[:1]
+    segment_cases(data, ["0"], tmp_path, tumor=models["tumor"], device="cpu")
+    assert list(read_json(tmp_path / "segmented_by.json")["finished"]) == [
+        "prediction-volume-0.nii.gz"
+    ]
+
+
+def test_a_prepared_case_is_not_taken_for_another_ct_of_its_name(data, models, tmp_path):
+    segment_cases(data, ["0"], tmp_path / "p", liver=models["liver"], device="cpu")
+    other = write_nifti(body()[0][:, :-4], tmp_path / "other" / "volume-0.nii")
+    report = segment_files([other], tmp_path / "p", load_liver_model(models["liver"], "cpu"))
+    assert nib.load(report.written[other]).shape == nib.load(other).shape
 
 
 def test_a_case_that_fails_is_named_and_the_others_are_segmented(
