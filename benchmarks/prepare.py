@@ -36,7 +36,6 @@ sys.path.insert(0, str(ROOT))
 from lits_helpers.cases import Case, find_cases  # noqa: E402
 from lits_helpers.checks import load_case  # noqa: E402
 from lits_helpers.files import file_hash  # noqa: E402
-from lits_helpers.phantom import write_phantom_dataset  # noqa: E402
 from lits_helpers.pool import run_jobs  # noqa: E402
 from lits_helpers.prepared import CaseFiles  # noqa: E402
 from lits_helpers.preprocess import prepare, write_png  # noqa: E402
@@ -96,6 +95,8 @@ def sample(folder: Path, copies: int) -> Path:
     if real_data():
         source = find_cases(real_data() / "lits")[0]
     else:
+        from lits_helpers.phantom import write_phantom_dataset  # not by every worker
+
         write_phantom_dataset(folder / "phantom", cases=1, shape=(78, 512, 512))
         source = find_cases(folder / "phantom")[0]
     volume = read_volume(source.volume)

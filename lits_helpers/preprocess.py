@@ -185,12 +185,21 @@ def write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: W
     if labels is not None:
         with written_whole(files.masks) as folder:
             folder.mkdir()
+            blank = None
             for k, plane in enumerate(labels):
-                _write_image(folder / f"{k}.png", (plane > 0).view(np.uint8) * 255)
+                if plane.any():
+                    _write_image(folder / f"{k}.png", (plane > 0).view(np.uint8) * 255)
+                else:  # mostly: encoded once
+                    blank = _encoded(plane) if blank is None else blank
+                    (folder / f"{k}.png").write_bytes(blank)
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:
-    path.write_bytes(cv2.imencode(".png", image)[1])  # cv2.imwrite would not tell of a full disk
+    path.write_bytes(_encoded(image))  # cv2.imwrite would not tell of a full disk
+
+
+def _encoded(image: np.ndarray) -> np.ndarray:
+    return cv2.imencode(".png", image)[1]
 
 
 def _record(case, source, volume, labels, findings, window) -> dict:
