@@ -149,7 +149,7 @@ def segment_files(
             report.failed[path] = str(error) or type(error).__name__
             logger.warning("%s was not segmented: %s", path, report.failed[path])
     done = {**report.present, **report.written}
-    others = [path for path in targets if path not in done]  # of other processes, or failed here
+    others = [path for path in targets if path not in done]  # of other processes
     if submission and not report.failed and all(record.holds(targets[p], p) for p in others):
         report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
     return report
