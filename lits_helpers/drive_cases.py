@@ -47,7 +47,8 @@ class KeptCases:
         missing = [name for name in wanted if CaseFiles(prepared, name).known() is None]
         if self.folder is not None and not (prepared / REFUSED).exists():
             self._trying("restored", _copy_if_there, self.folder / REFUSED, prepared / REFUSED)
-        for name in tqdm(missing, desc="from Drive", unit="case", disable=not missing):
+        hidden = {} if missing else {"disable": True}
+        for name in tqdm(missing, desc="from Drive", unit="case", **hidden):
             there, here = CaseFiles(self.folder, name), CaseFiles(prepared, name)
             if not self._trying("restored", _restore_case, there, here):
                 return

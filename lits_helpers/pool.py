@@ -86,7 +86,8 @@ def _submitted(executor: Executor, work: Callable, jobs: Sequence[tuple], label:
 
 
 def _bar(jobs: Iterable, total: int, label: str) -> tqdm:
-    return tqdm(jobs, desc=label, total=total, unit="case", disable=total < 2)
+    hidden = {"disable": True} if total < 2 else {}  # else TQDM_DISABLE decides
+    return tqdm(jobs, desc=label, total=total, unit="case", **hidden)
 
 
 def _settled(call: Callable[[], Any]) -> Any:
