@@ -8,6 +8,8 @@ import numpy as np
 from .frames import WHOLE_SLICE, LiverFrame
 from .settings import InputSpec
 
+OPENCV_LOOKS_UP = int(cv2.__version__.partition(".")[0]) >= 5  # 16-bit values, twice as fast
+
 
 def window_to_uint8(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     """Map HU [low, high] to grey levels [0, 255], clipped, rounded half up.
@@ -25,7 +27,7 @@ def window_to_uint8(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     hu = np.asarray(hu)
     if hu.dtype != np.int16:
         raise ValueError(f"hu must be int16, got {hu.dtype}")
-    return _window_table(float(window[0]), float(window[1])).take(hu.view(np.uint16))
+    return _looked_up(hu.view(np.uint16), _window_table(float(window[0]), float(window[1])))
 
 
 def to_levels(hu: np.ndarray, spec: InputSpec) -> np.ndarray:
@@ -125,6 +127,12 @@ def slice_levels(
     else:
         levels = to_levels(hu_slice, spec)
     return resize_image(levels if frame.box is None else levels[frame.box.area], spec.size)
+
+
+def _looked_up(index: np.ndarray, table: np.ndarray) -> np.ndarray:
+    if OPENCV_LOOKS_UP and index.size:
+        return cv2.LUT(np.ascontiguousarray(index).reshape(1, -1), table).reshape(index.shape)
+    return table.take(index)
 
 
 @lru_cache(maxsize=256)  # a window a case, where it follows the liver

@@ -16,7 +16,7 @@ import numpy as np
 
 from .files import written_whole
 from .geometry import Geometry, matched_to, plain_geometry, same_grid
-from .nifti import NiftiSource, open_nifti, read_hu, read_labels, to_hu
+from .nifti import NiftiSource, are_labels, open_nifti, read_hu, read_labels, to_hu
 from .packed import SUFFIX, PackedVolume, write_packed
 from .pixels import (
     content_box,
@@ -138,7 +138,7 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
         raise ValueError(
             f"labels must be {like.geometry.shape} like the volume, got {labels.shape}"
         )
-    if labels.size and not _are_labels(labels):
+    if labels.size and not are_labels(labels):
         raise ValueError(f"labels must be 0, 1 or 2, got {np.unique(labels)[:6].tolist()}")
     stored = like.geometry.as_stored(labels.astype(np.uint8, copy=False))
     image = _image_like(stored.reshape(like.geometry.stored_shape, order="F"), like.geometry)
@@ -242,12 +242,6 @@ def _paired(source: NiftiSource, like: Geometry) -> Geometry:
             f"the segmentation's shape {source.shape} differs from its CT's {like.stored_shape[:3]}"
         )
     return replace(source.geometry, axes=like.axes, flips=like.flips)
-
-
-def _are_labels(labels: np.ndarray) -> bool:
-    if labels.dtype.kind in "biu":  # np.unique would sort the whole volume
-        return labels.min() >= 0 and labels.max() <= 2
-    return np.isin(np.unique(labels), (0, 1, 2)).all()
 
 
 def _image_like(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:

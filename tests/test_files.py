@@ -120,4 +120,4 @@ def test_hash_tells_content_and_nothing_else(tmp_path):
         (tmp_path / name).write_bytes(content)
     a, b, c = (file_hash(tmp_path / name) for name in "abc")
     assert a == b != c
-    assert len(a) == 32
+    assert len(a) == 40

@@ -1,0 +1,147 @@
+"""The rows of the recipe bench: our recipes, references, and `default` with one thing changed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from lits_helpers.acceleration import Precision, adam, on_device
+from lits_helpers.losses import pixel_loss, soft_dice_loss
+from lits_helpers.settings import LiverRecipe, Recipe, liver_recipe, tumor_recipe
+from lits_helpers.systems import Average, LiverSystem, System, TumorSystem
+
+
+class GeneratorAlone(LiverSystem):
+    """System A without its critic: the same generator on the pixel (and Dice) loss."""
+
+    def step(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
+        """Train the generator on a batch; return the loss, (1,)."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        masks = self.target(labels).float()
+        with self.precision.autocast():
+            predicted = self._run_generator(images)
+        loss = self.recipe.pixel_weight * pixel_loss(predicted, masks)
+        if self.recipe.dice_weight:
+            loss = loss + self.recipe.dice_weight * soft_dice_loss(predicted, masks)
+        self.precision.backward(loss, self.optimizers[:1])
+        self.precision.step(self.optimizers[:1])
+        if self.average:
+            self.average.update(self.generator)
+        return loss.detach()[None]
+
+
+class Reference(TumorSystem):
+    """Another library's network, trained on cross entropy and Dice as system B's default is.
+
+    Args:
+        network: images (N, C, S, S) -> logits (N, 1, S, S).
+        recipe: batch size, learning rate, loss and region; a `LiverRecipe` seeks the liver.
+        device, precision: as for `TumorSystem`.
+    """
+
+    def __init__(self, network: nn.Module, recipe: Recipe, device, precision: Precision):
+        self.recipe, self.precision = recipe, precision
+        self.segmenter = self._run = on_device(network, device)
+        self.average = Average(self.segmenter, recipe.ema) if recipe.ema else None
+        self.optimizers = [adam(self.segmenter, recipe)]
+
+    def _region(self, labels: Tensor) -> Tensor | None:
+        return None if isinstance(self.recipe, LiverRecipe) else super()._region(labels)
+
+    def target(self, labels: Tensor) -> Tensor:
+        """Return liver or tumor masks (n, 1, S, S), bool."""
+        if isinstance(self.recipe, LiverRecipe):
+            return (labels >= 1).unsqueeze(1)
+        return super().target(labels)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of the bench: a setting, and how its system is made.
+
+    Attributes:
+        name, about: for the table.
+        recipe: the setting; its epochs mean nothing here.
+        make: (recipe, device, precision) -> system; a class or a function of a module, so that runs
+            can go to other processes.
+    """
+
+    name: str
+    about: str
+    recipe: Recipe
+    make: Callable[..., System]
+
+    @property
+    def seeks(self) -> str:
+        """What the row segments, "liver" or "tumor"."""
+        return "liver" if isinstance(self.recipe, LiverRecipe) else "tumor"
+
+
+def plain_unet(recipe: Recipe) -> nn.Module:
+    """MONAI's basic 2D U-Net with batch norm, 16 to 256 channels."""
+    from monai.networks.nets import BasicUNet
+
+    widths = (16, 32, 64, 128, 256, 16)
+    return BasicUNet(2, recipe.spec.channels, 1, features=widths, norm="batch")
+
+
+def smp_unet(recipe: Recipe) -> nn.Module:
+    """segmentation-models-pytorch's Unet on the same RegNetY-400MF, from random weights."""
+    from segmentation_models_pytorch import Unet
+
+    return Unet("tu-regnety_004", encoder_weights=None, in_channels=recipe.spec.channels)
+
+
+def reference(build: Callable[[Recipe], nn.Module]) -> Callable:
+    """Return a maker of `Reference` systems around a network."""
+    return lambda recipe, device, precision: Reference(build(recipe), recipe, device, precision)
+
+
+def _without(recipe: Recipe, **changes) -> Recipe:
+    """Return a recipe with other fields, or other fields of its spec."""
+    in_spec = {key: changes.pop(key) for key in list(changes) if hasattr(recipe.spec, key)}
+    return replace(recipe, spec=replace(recipe.spec, **in_spec), **changes)
+
+
+LIVER = liver_recipe()
+TUMOR = tumor_recipe(pretrained=False)
+PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
+
+
+def _liver(name: str, about: str, **changes) -> Row:
+    return Row(name, about, _without(LIVER, **changes), LiverSystem)
+
+
+def _tumor(name: str, about: str, **changes) -> Row:
+    return Row(name, about, _without(TUMOR, **changes), TumorSystem)
+
+
+LIVER_ROWS = (
+    Row("default", "the recipe", LIVER, LiverSystem),
+    Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
+    Row("unet", "plain U-Net, cross entropy + Dice", LIVER, reference(plain_unet)),
+    Row("pixel_only", "published generator, L1 alone", liver_recipe("original"), GeneratorAlone),
+    Row("original", "as published", liver_recipe("original"), LiverSystem),
+    _liver("no_skips", "no skip connections", skips=False),
+    _liver("no_augmentation", "no augmentation", augment=False),
+    _liver("no_dice", "L1 without Dice", dice_weight=0.0),
+    _liver("constant_rate", "constant learning rate", schedule="constant"),
+    _liver("relu_head", "ReLU output, as published", head="relu"),
+)
+TUMOR_ROWS = (
+    Row("default", "the recipe", TUMOR, TumorSystem),
+    Row("smp_unet", "smp's Unet, whole slices", PLAIN_TUMOR, reference(smp_unet)),
+    Row("smp_unet_box", "smp's Unet with our input", TUMOR, reference(smp_unet)),
+    Row("unet", "plain U-Net, whole slices", PLAIN_TUMOR, reference(plain_unet)),
+    Row("original", "as published", tumor_recipe("original", pretrained=False), TumorSystem),
+    _tumor("no_box", "whole slices, not the liver's box", liver_margin=None),
+    _tumor("no_liver_window", "absolute window", liver_window=False, window=(-100.0, 200.0)),
+    _tumor("no_context", "one slice, three times", context=0),
+    _tumor("no_skips", "the published decoder", skips=False),
+    _tumor("no_augmentation", "no augmentation", augment=False),
+    _tumor("no_dice", "cross entropy without Dice", dice_weight=0.0),
+    _tumor("all_slices", "every slice once an epoch", sampling="all"),
+    _tumor("anywhere", "loss over the whole slice", within_liver=False),
+)
+ROWS = {"liver": LIVER_ROWS, "tumor": TUMOR_ROWS}

@@ -1,0 +1,134 @@
+"""One run of the recipe bench: train a row on some patients, score it on others, at native size.
+
+A run trains for a fixed number of processor seconds of one thread, and its schedule follows those
+seconds, so that rows of different cost are compared at equal training time. The weights at the end
+are scored: nothing is chosen on the patients that are scored.
+"""
+
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks.recipe_rows import Row
+from lits_helpers.acceleration import Precision
+from lits_helpers.datasets import SliceCache, epoch_order, model_input
+from lits_helpers.engine import learning_rate
+from lits_helpers.environment import choose_device
+from lits_helpers.inference import LiverModel, TumorModel, segment_volume
+from lits_helpers.metrics import evaluate_case
+from lits_helpers.packed import PackedVolume
+from lits_helpers.prepared import CaseFiles
+from lits_helpers.slices import find_slices
+from lits_helpers.summary import dice
+from lits_helpers.systems import System, TumorSystem
+from lits_helpers.volumes import read_volume, restore
+
+THRESHOLD = 0.5
+BATCH_SIZE = 32  # slices a forward pass in scoring
+
+
+def trained(row: Row, root: Path, case_ids, seconds: float, seed: int) -> tuple[System, dict]:
+    """Train a row's system.
+
+    Args:
+        row: the row.
+        root: PNG folder or prepared/ folder.
+        case_ids: training cases.
+        seconds: processor seconds of one thread; decoding the slices does not count.
+        seed: random seed of weights, order and augmentation.
+
+    Returns:
+        the system, and what there is to say of the training.
+    """
+    device = choose_device()
+    torch.manual_seed(seed)
+    system = row.make(row.recipe, device, Precision(device))
+    cache = SliceCache(root, case_ids, row.recipe.spec, device=device)
+    began, epoch, images = time.process_time(), 0, 0
+    system.train()
+    while (used := time.process_time() - began) < seconds:
+        epoch += 1
+        order = epoch_order(cache, row.recipe, seed=seed, epoch=epoch)
+        for number, batch in enumerate(order.split(row.recipe.batch_size)):
+            used = time.process_time() - began
+            rate = learning_rate(row.recipe, min(used / seconds, 1.0) * row.recipe.epochs)
+            for optimizer in system.optimizers:
+                optimizer.param_groups[0]["lr"] = rate
+            random = torch.Generator().manual_seed((seed * 10000 + epoch) * 10000 + number)
+            system.step(*cache.batch(batch, augment=row.recipe.augment, generator=random))
+            images += len(batch)
+    count = sum(p.numel() for p in system.best_module().parameters())
+    said = {"epochs": epoch, "images_per_second": round(images / used, 1), "parameters": count}
+    return system, said
+
+
+def as_model(row: Row, system) -> LiverModel:
+    """Return the trained network as inference wants it."""
+    network = system.best_module().eval()
+    outputs_logits = isinstance(system, TumorSystem)
+    return (TumorModel if outputs_logits else LiverModel)(network, row.recipe.spec, None)
+
+
+@torch.inference_mode()
+def slice_scores(model: LiverModel, root: Path, case_ids) -> list[dict]:
+    """Score the liver on a PNG folder: a row a case, as `summary.evaluate_dataset` counts."""
+    rows = []
+    precision = Precision(next(model.parameters()).device)
+    for case in find_slices(root, case_ids, model.spec):
+        counts = np.zeros(3, np.int64)  # intersection, prediction, reference
+        for part in np.array_split(case.slice_indices, -(-len(case.slice_indices) // BATCH_SIZE)):
+            levels = np.stack([case.levels(k, model.spec) for k in part.tolist()])[:, None]
+            images = model_input(torch.from_numpy(levels), model.spec)
+            with precision.autocast():
+                planes = model.probabilities(images.to(precision.device)).cpu().numpy()[:, 0]
+            for k, plane in zip(part.tolist(), planes, strict=True):
+                liver = case.labels(k) > 0
+                predicted = restore(plane, liver.shape) >= THRESHOLD
+                counts += [(predicted & liver).sum(), predicted.sum(), liver.sum()]
+        shared, predicted, real = counts.tolist()
+        rows.append(
+            {
+                "case_id": case.case_id,
+                "dice": dice(shared, predicted, real),
+                "counts": [shared, predicted, real],
+            }
+        )
+    return rows
+
+
+def volume_scores(row: Row, model: LiverModel, liver: LiverModel | None, root: Path, case_ids):
+    """Score whole prepared cases through `segment_volume`: a row a case.
+
+    Args:
+        row: what is sought.
+        model: the row's model.
+        liver: finds the liver before a tumor model; unused by a liver row.
+        root: prepared/ folder.
+        case_ids: cases to score.
+    """
+    rows = []
+    for case_id in case_ids:
+        files = CaseFiles(root, case_id)
+        volume = read_volume(files.volume)
+        reference = PackedVolume(files.labels).read()
+        models = (model,) if row.seeks == "liver" else (liver, model)
+        result = evaluate_case(segment_volume(volume, *models), reference, None, workers=1)
+        kinds = ("intersection", "size_prediction", "size_reference")
+        rows.append(
+            {
+                "case_id": case_id,
+                "dice": result[f"{row.seeks}_dice"],
+                "counts": [result[f"{row.seeks}_{kind}"] for kind in kinds],
+                "lesions": [result["lesion_tp_50"], result["lesion_fn_50"]],
+            }
+        )
+    return rows
+
+
+def one_thread() -> None:
+    """Compute alone: a run's seconds are those of one core."""
+    os.environ["OMP_NUM_THREADS"] = "1"
+    torch.set_num_threads(1)

@@ -1,0 +1,182 @@
+"""Bench of recipes: cross-validated by patient, at equal training time and beyond.
+
+    python benchmarks/recipes.py --slices DIR                a PNG folder: liver
+    python benchmarks/recipes.py --cases DIR                 a prepared folder: liver and tumor
+    python benchmarks/recipes.py --cases DIR --rows default smp_unet --seconds 300 --fold 0
+    python benchmarks/recipes.py --tables docs/recipes.md    the runs so far, as tables
+
+Every run trains one row for `--seconds` processor seconds of one core on all folds but one and is
+scored on the patients of that fold (`recipe_runs.py`). Runs are appended to `--out`; one that is
+there already is not run again, so a stopped bench goes on. Several runs at once: `--jobs`. The
+reference networks want monai, segmentation-models-pytorch and timm (requirements-dev.txt).
+"""
+
+import argparse
+import json
+import os
+import sys
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: a run is one core's
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
+
+import torch  # noqa: E402
+
+from benchmarks.recipe_rows import ROWS, Row  # noqa: E402
+from benchmarks.recipe_runs import (  # noqa: E402
+    as_model,
+    one_thread,
+    slice_scores,
+    trained,
+    volume_scores,
+)
+from benchmarks.recipe_tables import (  # noqa: E402
+    dice_per_case,
+    read_runs,
+    table,
+    worst_tenth,
+    write_tables,
+)
+from lits_helpers.cases import split_cases  # noqa: E402
+from lits_helpers.files import written_whole  # noqa: E402
+from lits_helpers.inference import LiverModel  # noqa: E402
+from lits_helpers.models import build_generator  # noqa: E402
+from lits_helpers.prepared import prepared_cases  # noqa: E402
+
+LIVER_SECONDS = 240.0  # for the liver model that goes before all tumor rows of a fold
+
+
+def job(seeks: str, name: str, root: Path, options: dict) -> dict:
+    """Train and score one run; what a process does.
+
+    Args:
+        seeks: "liver" or "tumor".
+        name: the row's.
+        root: PNG folder or prepared folder.
+        options: data, fold, folds, seed, seconds, liver (file of the liver model's weights).
+    """
+    one_thread()
+    split = split_cases(prepared_cases(root), validation=1 / options["folds"], fold=options["fold"])
+    system, said = trained(row, root, split.training, options["seconds"], options["seed"])
+    model = as_model(row, system)
+    if (root / "cases").is_dir():
+        liver = None if row.seeks == "liver" else loaded_liver(Path(options["liver"]))
+        cases = volume_scores(row, model, liver, root, split.validation)
+    else:
+        cases = slice_scores(model, root, split.validation)
+    named = {key: value for key, value in options.items() if key != "liver"}
+    return {"row": row.name, "seeks": row.seeks, **named, **said, "cases": cases}
+
+
+def make_liver(root: Path, fold: int, folds: int, path: Path) -> None:
+    """Train the default liver recipe on a fold and keep its weights for the tumor rows."""
+    row = ROWS["liver"][0]
+    split = split_cases(prepared_cases(root), validation=1 / folds, fold=fold)
+    system, _ = trained(row, root, split.training, LIVER_SECONDS, seed=0)
+    with written_whole(path) as temporary:
+        torch.save(as_model(row, system).network.state_dict(), temporary)
+
+
+def loaded_liver(path: Path) -> LiverModel:
+    """Return the model that `make_liver` wrote."""
+    row = ROWS["liver"][0]
+    network = build_generator(row.recipe)
+    network.load_state_dict(torch.load(path, weights_only=True))
+    return LiverModel(network.eval(), row.recipe.spec, None)
+
+
+def key(run: dict) -> tuple:
+    """What makes a run the same run."""
+    return tuple(run[name] for name in ("data", "seeks", "row", "fold", "folds", "seed", "seconds"))
+
+
+def plan(options: argparse.Namespace, seeks: str, root: Path) -> list[tuple[Row, dict]]:
+    """Return the runs asked for that are not there yet, fold by fold."""
+    done = {key(run) for run in read_runs(options.out)}
+    rows = [row for row in ROWS[seeks] if not options.rows or row.name in options.rows]
+    runs = []
+    for fold in options.fold if options.fold is not None else range(options.folds):
+        for row in rows:
+            for seed in options.seeds:
+                run = {"data": options.data or root.name, "fold": fold, "folds": options.folds}
+                run |= {"seed": seed, "seconds": options.seconds}
+                if key({**run, "row": row.name, "seeks": seeks}) not in done:
+                    liver = root / f"bench-liver-{options.folds}-{fold}.pth"
+                    runs.append((row, {**run, "liver": str(liver)}))
+    return runs
+
+
+def bench(options: argparse.Namespace) -> None:
+    """Run what is missing, several runs at once, each written down as it ends."""
+    root = (options.slices or options.cases).absolute()
+    context = get_context("spawn")
+    with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=one_thread) as pool:
+        for seeks in options.seek or (["liver"] if options.slices else ["liver", "tumor"]):
+            runs = plan(options, seeks, root)
+            if seeks == "tumor":
+                wanted = {run["liver"]: run["fold"] for _, run in runs}
+                made = [
+                    pool.submit(make_liver, root, fold, options.folds, Path(path))
+                    for path, fold in wanted.items()
+                    if not Path(path).exists()
+                ]
+                for future in made:
+                    future.result()
+            futures = [pool.submit(job, seeks, row.name, root, run) for row, run in runs]
+            for future in as_completed(futures):
+                write_down(future.result(), options.out)
+
+
+def write_down(run: dict, path: Path) -> None:
+    """Append a run and say how it went."""
+    with open(path, "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(run) + "\n")
+    scores = dice_per_case([run]).values()
+    print(
+        f"{run['seeks']} {run['row']}, fold {run['fold']}, seed {run['seed']}: "
+        f"Dice per case {sum(scores) / len(scores):.4f}, worst tenth {worst_tenth(scores):.3f} "
+        f"({run['epochs']} epochs)",
+        flush=True,
+    )
+
+
+def tables(path: Path, out: Path) -> None:
+    """Write all runs into the page, a table for each data set and target."""
+    runs = read_runs(out)
+    sections = {}
+    for data, seeks in dict.fromkeys((run["data"], run["seeks"]) for run in runs):
+        own = [run for run in runs if (run["data"], run["seeks"]) == (data, seeks)]
+        about = {row.name: row.about for row in ROWS[seeks]}
+        sections[f"{seeks.capitalize()}, {data}"] = table(own, about)
+    write_tables(path, sections)
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    where = parser.add_mutually_exclusive_group(required=True)
+    where.add_argument("--slices", type=Path, help="folder with images/ and masks/")
+    where.add_argument("--cases", type=Path, help="prepared folder")
+    where.add_argument("--tables", type=Path, help="page to write the tables into")
+    parser.add_argument("--data", help="what the tables call the data; default: the folder's name")
+    parser.add_argument("--rows", nargs="*", help="which rows; default: all")
+    parser.add_argument("--seek", nargs="*", choices=list(ROWS), help="default: what there is")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of one core, a run")
+    parser.add_argument("--folds", type=int, default=4)
+    parser.add_argument("--fold", type=int, nargs="*", help="only these; default: all")
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--jobs", type=int, default=2, help="runs at once, a core each")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "recipe_runs.jsonl")
+    options = parser.parse_args()
+    if options.tables:
+        tables(options.tables, options.out)
+    else:
+        bench(options)
+
+
+if __name__ == "__main__":
+    main()
