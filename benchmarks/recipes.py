@@ -59,7 +59,7 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
         root: PNG folder or prepared folder.
         options: data, fold, folds, seed, seconds, liver (file of the liver model's weights).
     """
-    one_thread()
+    row = next(row for row in ROWS[seeks] if row.name == name)
     split = split_cases(prepared_cases(root), validation=1 / options["folds"], fold=options["fold"])
     system, said = trained(row, root, split.training, options["seconds"], options["seed"])
     model = as_model(row, system)
