@@ -104,6 +104,24 @@ def _without(recipe: Recipe, **changes) -> Recipe:
     return replace(recipe, spec=replace(recipe.spec, **in_spec), **changes)
 
 
+def scaled(row: Row, width: int | None, size: int | None) -> Row:
+    """Return a row with a narrower generator, or with smaller slices where it seeks tumors.
+
+    Args:
+        row: the row.
+        width: of the generator; None leaves the recipe's.
+        size: of the box of the liver; rows that see whole slices get a quarter more, so that the
+            liver is not seen at half the scale. None leaves the recipes'.
+    """
+    if row.seeks == "liver":
+        return replace(row, recipe=_without(row.recipe, width=width)) if width else row
+    if size is None:
+        return row
+    whole = row.recipe.spec.liver_margin is None and row.name != "original"
+    wanted = round(1.25 * size / 32) * 32 if whole else size
+    return replace(row, recipe=_without(row.recipe, size=wanted))
+
+
 LIVER = liver_recipe()
 TUMOR = tumor_recipe(pretrained=False)
 PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)

@@ -26,7 +26,7 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.recipe_rows import ROWS, Row  # noqa: E402
+from benchmarks.recipe_rows import ROWS, Row, scaled  # noqa: E402
 from benchmarks.recipe_runs import (  # noqa: E402
     as_model,
     one_thread,
@@ -50,6 +50,11 @@ from lits_helpers.prepared import prepared_cases  # noqa: E402
 LIVER_SECONDS = 240.0  # for the liver model that goes before all tumor rows of a fold
 
 
+def rows_by_name(seeks: str) -> dict[str, Row]:
+    """Return the rows that seek the liver, or tumors."""
+    return {row.name: row for row in ROWS[seeks]}
+
+
 def job(seeks: str, name: str, root: Path, options: dict) -> dict:
     """Train and score one run; what a process does.
 
@@ -57,9 +62,10 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
         seeks: "liver" or "tumor".
         name: the row's.
         root: PNG folder or prepared folder.
-        options: data, fold, folds, seed, seconds, liver (file of the liver model's weights).
+        options: data, fold, folds, seed, seconds, width, size, liver (file of the liver model's
+            weights).
     """
-    row = next(row for row in ROWS[seeks] if row.name == name)
+    row = scaled(rows_by_name(seeks)[name], options["width"], options["size"])
     split = split_cases(prepared_cases(root), validation=1 / options["folds"], fold=options["fold"])
     system, said = trained(row, root, split.training, options["seconds"], options["seed"])
     model = as_model(row, system)
@@ -72,9 +78,14 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
     return {"row": row.name, "seeks": row.seeks, **named, **said, "cases": cases}
 
 
+def liver_row() -> Row:
+    """Return the liver row that goes before the tumor rows."""
+    return scaled(ROWS["liver"][0], width=16, size=None)
+
+
 def make_liver(root: Path, fold: int, folds: int, path: Path) -> None:
-    """Train the default liver recipe on a fold and keep its weights for the tumor rows."""
-    row = ROWS["liver"][0]
+    """Train a liver model on a fold and keep its weights for the tumor rows."""
+    row = liver_row()
     split = split_cases(prepared_cases(root), validation=1 / folds, fold=fold)
     system, _ = trained(row, root, split.training, LIVER_SECONDS, seed=0)
     with written_whole(path) as temporary:
@@ -83,7 +94,7 @@ def make_liver(root: Path, fold: int, folds: int, path: Path) -> None:
 
 def loaded_liver(path: Path) -> LiverModel:
     """Return the model that `make_liver` wrote."""
-    row = ROWS["liver"][0]
+    row = liver_row()
     network = build_generator(row.recipe)
     network.load_state_dict(torch.load(path, weights_only=True))
     return LiverModel(network.eval(), row.recipe.spec, None)
@@ -104,6 +115,7 @@ def plan(options: argparse.Namespace, seeks: str, root: Path) -> list[tuple[Row,
             for seed in options.seeds:
                 run = {"data": options.data or root.name, "fold": fold, "folds": options.folds}
                 run |= {"seed": seed, "seconds": options.seconds}
+                run |= {"width": options.width, "size": options.size}
                 if key({**run, "row": row.name, "seeks": seeks}) not in done:
                     liver = root / f"bench-liver-{options.folds}-{fold}.pth"
                     runs.append((row, {**run, "liver": str(liver)}))
@@ -155,8 +167,8 @@ def tables(path: Path, out: Path) -> None:
     write_tables(path, sections)
 
 
-def main() -> None:
-    """Read the command line."""
+def command_line(arguments: list[str] | None = None) -> argparse.Namespace:
+    """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     where = parser.add_mutually_exclusive_group(required=True)
     where.add_argument("--slices", type=Path, help="folder with images/ and masks/")
@@ -169,9 +181,16 @@ def main() -> None:
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--fold", type=int, nargs="*", help="only these; default: all")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
+    parser.add_argument("--width", type=int, help="of the generator; default: the recipes'")
+    parser.add_argument("--size", type=int, help="of slices for tumors; default: the recipes'")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, a core each")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "recipe_runs.jsonl")
-    options = parser.parse_args()
+    return parser.parse_args(arguments)
+
+
+def main() -> None:
+    """Run the bench, or write its tables."""
+    options = command_line()
     if options.tables:
         tables(options.tables, options.out)
     else:
