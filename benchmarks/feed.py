@@ -8,10 +8,14 @@ and resizes in two persistent worker processes; MONAI keeps what a pipeline of i
 gives, in memory (CacheDataset) or on disk (PersistentDataset), with and without worker processes.
 Every process computes with one thread. Each way is timed in turn, several rounds of at least half
 a second; the best epoch counts, since other work on the machine only slows.
+
+Then, for the default recipe of each system, the share of a training step that feeding takes: an
+augmented batch from a cache of phantoms against the step on it, both on one core.
 """
 
 import argparse
 import logging
+import statistics
 import sys
 import tempfile
 import time
@@ -24,8 +28,14 @@ from torch.utils.data import DataLoader
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
+from benchmarks.step import synchronize  # noqa: E402
+from lits_helpers.acceleration import Precision  # noqa: E402
+from lits_helpers.cases import find_cases  # noqa: E402
 from lits_helpers.datasets import LiverSlices, SliceCache, epoch_order  # noqa: E402
-from lits_helpers.settings import liver_recipe  # noqa: E402
+from lits_helpers.phantom import write_phantom_dataset  # noqa: E402
+from lits_helpers.preprocess import prepare  # noqa: E402
+from lits_helpers.settings import liver_recipe, tumor_recipe  # noqa: E402
+from lits_helpers.systems import LiverSystem, TumorSystem  # noqa: E402
 
 BATCH = 16
 ROUND_SECONDS = 0.5
@@ -114,6 +124,52 @@ def report(rates: dict[str, float]) -> None:
     print(f"cache against the best of MONAI: {ours / monai:.1f} x (wanted: over 1)")
 
 
+def median_seconds(work: Callable[[], object], seconds: float = 3.0) -> float:
+    """Return the median time of a call over so many seconds, after one to warm up."""
+    work()
+    times, began = [], time.perf_counter()
+    while time.perf_counter() - began < seconds or len(times) < 3:
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return statistics.median(times)
+
+
+def shares_of_step(folder: Path, device: torch.device) -> None:
+    """Print what feeding takes of the default recipes' steps, on phantoms of 256x256."""
+    prepare(find_cases(write_phantom_dataset(folder / "raw", 2, (40, 256, 256))), folder, png=False)
+    for name, recipe, make in (
+        ("liver", liver_recipe(), LiverSystem),
+        ("tumor", tumor_recipe(pretrained=False), TumorSystem),
+    ):
+        cache = SliceCache(folder, ("0", "1"), recipe.spec, device=device)
+        system = make(recipe, device, Precision(device))
+        system.train()
+        fed, stepped = feed_and_step(cache, system, recipe.batch_size)
+        print(
+            f"{name}, default: a step {1000 * stepped:.1f} ms, its augmented batch "
+            f"{1000 * fed:.2f} ms ({fed / stepped:.1%}; wanted: under 3 %)"
+        )
+
+
+def feed_and_step(cache: SliceCache, system, count: int) -> tuple[float, float]:
+    """Return the median seconds of an augmented batch and of a step on it."""
+    random = torch.Generator().manual_seed(0)
+    indices = torch.randperm(len(cache), generator=random)[:count]
+
+    def feed():
+        batch = cache.batch(indices, augment=True, generator=random)
+        synchronize(cache.device)
+        return batch
+
+    def step():
+        system.step(*batch)
+        synchronize(cache.device)
+
+    batch = feed()
+    return median_seconds(feed), median_seconds(step)
+
+
 def main() -> None:
     """Build the ways, time them, print the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -138,6 +194,7 @@ def main() -> None:
             for workers in (0, 2):
                 ways[f"{name}, {workers} workers"] = loader_epochs(dataset, workers)
         report(measure(ways, choice.rounds))
+        shares_of_step(Path(folder) / "phantoms", torch.device(choice.device))
 
 
 if __name__ == "__main__":

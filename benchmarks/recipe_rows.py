@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from lits_helpers.acceleration import Precision, adam, on_device
-from lits_helpers.losses import pixel_loss, soft_dice_loss
+from lits_helpers.losses import pixel_loss
 from lits_helpers.settings import LiverRecipe, Recipe, liver_recipe, tumor_recipe
 from lits_helpers.systems import Average, LiverSystem, System, TumorSystem
 
@@ -21,9 +21,7 @@ class GeneratorAlone(LiverSystem):
         masks = self.target(labels).float()
         with self.precision.autocast():
             predicted = self._run_generator(images)
-        loss = self.recipe.pixel_weight * pixel_loss(predicted, masks)
-        if self.recipe.dice_weight:
-            loss = loss + self.recipe.dice_weight * soft_dice_loss(predicted, masks)
+        loss = self.mask_loss(predicted, masks, pixel_loss(predicted, masks))
         self.precision.backward(loss, self.optimizers[:1])
         self.precision.step(self.optimizers[:1])
         if self.average:

@@ -15,6 +15,16 @@ def pixel_loss(prediction: Tensor, masks: Tensor) -> Tensor:
     return F.l1_loss(prediction.float(), masks.float())
 
 
+def cross_entropy_loss(probabilities: Tensor, masks: Tensor) -> Tensor:
+    """Return the mean binary cross entropy of probabilities, a scalar.
+
+    Args:
+        probabilities: float32 in [0, 1]; moved into [1e-6, 1 - 1e-6], so that the loss is finite.
+        masks: {0, 1}.
+    """
+    return F.binary_cross_entropy(probabilities.float().clamp(1e-6, 1 - 1e-6), masks.float())
+
+
 def masked_image(images: Tensor, masks: Tensor, floor: float = 0.0) -> Tensor:
     """Return what the critic sees: the image where the mask is, 0 elsewhere.
 

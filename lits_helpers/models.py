@@ -19,6 +19,7 @@ from .settings import LiverRecipe, TumorRecipe
 
 FEATURE_GRID = 8  # critic features are average-pooled to this side
 REGNET_CHANNELS = (32, 48, 104, 208, 440)  # stem and four stages, at strides 2, 4, 8, 16, 32
+RESIDUALS = (0, 0, 1, 2)  # blocks at each level of a residual generator: where they are cheap
 PRIOR_LOGIT = -2.0  # a new sigmoid head says 12 %, about the share of liver in a slice
 
 
@@ -31,11 +32,21 @@ class Generator(nn.Module):
         head: "relu" as published, unbounded above; "sigmoid" bounds to (0, 1), cannot die to
             all-zero, and doubles its logits' size bilinearly instead of by repetition.
         channels: channels of the input image.
+        residual: normalize before each ReLU, in the first layer too, and add residual blocks at the
+            two deepest levels, where they see the whole abdomen.
 
-    Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16.
+    Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16. A sigmoid
+    head gives float32 under autocast too: next to 1 bfloat16 knows two digits.
     """
 
-    def __init__(self, width: int = 64, skips: bool = False, head: str = "relu", channels: int = 1):
+    def __init__(
+        self,
+        width: int = 64,
+        skips: bool = False,
+        head: str = "relu",
+        channels: int = 1,
+        residual: bool = False,
+    ):
         super().__init__()
         if head not in ("relu", "sigmoid"):
             raise ValueError(f'Generator head must be "relu" or "sigmoid", got {head!r}')
@@ -43,10 +54,16 @@ class Generator(nn.Module):
         self.head = head
         down = (channels, width, 2 * width, 4 * width, 8 * width)
         up = (8 * width, 4 * width, 2 * width, width)
-        self.encoder = nn.ModuleList(
-            _down_block(down[i], down[i + 1], normalized=i > 0) for i in range(4)
-        )
-        self.decoder = nn.ModuleList(_up_block(up[i], up[i + 1]) for i in range(3))
+        if residual:
+            self.encoder = nn.ModuleList(
+                _residual_down_block(down[i], down[i + 1], RESIDUALS[i]) for i in range(4)
+            )
+        else:
+            self.encoder = nn.ModuleList(
+                _down_block(down[i], down[i + 1], normalized=i > 0) for i in range(4)
+            )
+        up_block = _residual_up_block if residual else _up_block
+        self.decoder = nn.ModuleList(up_block(up[i], up[i + 1]) for i in range(3))
         self.last = nn.Conv2d(width, 1, 3, 1, 1)
         if head == "sigmoid":
             nn.init.constant_(self.last.bias, PRIOR_LOGIT)
@@ -64,7 +81,8 @@ class Generator(nn.Module):
         x = self.last(x)  # (N, 1, H/2, W/2)
         if self.head == "relu":
             return F.interpolate(F.relu(x), scale_factor=2, mode="nearest")
-        return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False).sigmoid()
+        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+        return x.float().sigmoid()
 
 
 def _down_block(inputs: int, outputs: int, *, normalized: bool) -> nn.Sequential:
@@ -79,6 +97,40 @@ def _up_block(inputs: int, outputs: int) -> nn.Sequential:
         nn.BatchNorm2d(outputs),
         nn.Upsample(scale_factor=2, mode="nearest"),
     )
+
+
+def _normalized(*layers: nn.Module, channels: int) -> nn.Sequential:
+    return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+
+def _residual_down_block(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
+    strided = nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
+    return nn.Sequential(
+        *_normalized(strided, channels=outputs), *(_Residual(outputs) for _ in range(blocks))
+    )
+
+
+def _residual_up_block(inputs: int, outputs: int) -> nn.Sequential:
+    same = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
+    return nn.Sequential(
+        *_normalized(same, channels=outputs), nn.Upsample(scale_factor=2, mode="nearest")
+    )
+
+
+class _Residual(nn.Module):
+    """Two convolutions added to their input; a new one changes nothing."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.change = nn.Sequential(
+            *_normalized(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), channels=channels),
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        nn.init.zeros_(self.change[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.change(x))
 
 
 class _Critic(nn.Module):
@@ -136,17 +188,17 @@ class Discriminator(_Critic):
 
 
 class StridedCritic(_Critic):
-    """The cheap critic: every layer halves the slice, spectral norm bounds it, no batch norm.
+    """The cheap critic: it looks at half the size and halves it in every layer.
 
-    The bound lets it maximise the feature distance without running away; without batch norm a
-    slice's features do not depend on its batch.
+    Spectral norm bounds it, so that it can maximise the feature distance without running away;
+    without batch norm a slice's features do not depend on its batch.
 
     Args:
         width: channels of the first layer, doubled twice.
         channels: channels of the input image.
     """
 
-    def __init__(self, width: int = 32, channels: int = 1):
+    def __init__(self, width: int = 16, channels: int = 1):
         super().__init__()
         widths = (channels, width, 2 * width, 4 * width)
         self.layers = nn.ModuleList(
@@ -156,6 +208,7 @@ class StridedCritic(_Critic):
             )
             for i in range(3)
         )
+        self.layers[0].insert(0, nn.AvgPool2d(2))
         self.layers.append(spectral_norm(nn.Conv2d(4 * width, 1, 3, 1, 1)))
 
 
@@ -275,7 +328,7 @@ def imagenet_weights() -> dict[str, Tensor]:
 
 def build_generator(recipe: LiverRecipe) -> Generator:
     """Return system A's generator as the recipe describes it."""
-    return Generator(recipe.width, recipe.skips, recipe.head, recipe.spec.channels)
+    return Generator(recipe.width, recipe.skips, recipe.head, recipe.spec.channels, recipe.residual)
 
 
 def build_critic(recipe: LiverRecipe) -> Discriminator | StridedCritic:

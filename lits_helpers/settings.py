@@ -97,12 +97,14 @@ class LiverRecipe(Recipe):
 
     width: int = 64  # channels of the generator's first layer
     skips: bool = False  # hand the encoder's features to the decoder
+    residual: bool = False  # norm before ReLU, residual blocks at the two deepest levels
     head: str = "relu"  # or "sigmoid": a ReLU output can die to all-zero
-    critic: str = "published"  # or "strided": spectral norm, no batch norm, a ninth of the work
+    critic: str = "published"  # or "strided": half the size, spectral norm, no batch norm
     critic_width: int = 128
     critic_goal: str = "minimise"  # as published; "maximise" needs the bounded "strided" critic
     pixel_weight: float = 1.0
     feature_weight: float = 0.01
+    cross_entropy_weight: float = 0.0  # cross entropy beside L1, which says little where it errs
     feature_floor: float = 0.0  # added to the image before it is masked, so that black pixels count
 
 
@@ -137,10 +139,12 @@ LIVER_RECIPES = {
         dice_weight=1.0,
         width=32,
         skips=True,
+        residual=True,
         head="sigmoid",
         critic="strided",
-        critic_width=32,
+        critic_width=16,
         critic_goal="maximise",
+        cross_entropy_weight=1.0,
         feature_weight=0.1,
         feature_floor=0.1,
     ),
@@ -200,7 +204,7 @@ def recipe_to_dict(recipe: Recipe) -> dict:
 
 
 # A run of minutes on two CPU cores: the same recipes, narrower, smaller and shorter.
-TINY_LIVER = {"width": 16, "critic_width": 16, "epochs": 12}
+TINY_LIVER = {"width": 16, "critic_width": 8, "epochs": 12}
 TINY_TUMOR = {"size": 128, "batch_size": 8, "epochs": 14, "pretrained": False}
 
 

@@ -11,6 +11,7 @@ from .acceleration import Compiled, Precision, adam, on_device
 from .distributed import Ranks
 from .losses import (
     bce_dice_loss,
+    cross_entropy_loss,
     feature_loss,
     liver_region,
     masked_image,
@@ -127,9 +128,7 @@ class LiverSystem:
             reference = masked_image(images, masks, recipe.feature_floor)
             of_predicted, of_reference = self._run_critic(seen, reference)
         pixel, feature = pixel_loss(predicted, masks), feature_loss(of_predicted, of_reference)
-        loss = recipe.pixel_weight * pixel + recipe.feature_weight * feature
-        if recipe.dice_weight:
-            loss = loss + recipe.dice_weight * soft_dice_loss(predicted, masks)
+        loss = self.mask_loss(predicted, masks, pixel) + recipe.feature_weight * feature
         self.precision.backward(loss * weight, self.optimizers)
         self._turn_critic_gradient()
         self.precision.step(self.optimizers)
@@ -137,6 +136,21 @@ class LiverSystem:
             self.average.update(self.generator)
         sign = 1.0 if recipe.critic_goal == "minimise" else -1.0
         return torch.stack([loss, pixel, feature, sign * feature]).detach()
+
+    def mask_loss(self, predicted: Tensor, masks: Tensor, pixel: Tensor) -> Tensor:
+        """Return what the generator's mask costs without the critic.
+
+        Args:
+            predicted, masks: (N, 1, S, S).
+            pixel: their pixel loss.
+        """
+        recipe = self.recipe
+        loss = recipe.pixel_weight * pixel
+        if recipe.dice_weight:
+            loss = loss + recipe.dice_weight * soft_dice_loss(predicted, masks)
+        if recipe.cross_entropy_weight:
+            loss = loss + recipe.cross_entropy_weight * cross_entropy_loss(predicted, masks)
+        return loss
 
     def _turn_critic_gradient(self) -> None:
         """Make the gradient of feature_weight * feature_loss that of the critic's own loss."""

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
@@ -328,6 +329,18 @@ def test_noise_leaves_black_alone():
     images, _ = augment_batch(levels, labels, LIVER, torch.Generator().manual_seed(1), limits)
     assert (images[:, :, :9] == 0).all()
     assert images[:, :, 40:].std() > 0.01
+
+
+def test_each_channel_of_each_image_gets_noise_of_its_own():
+    levels = torch.full((2, 3, 64, 64), 128, dtype=torch.uint8)
+    limits = Augmentation(0, 1, 0, 1, 0, 0, noise=0.05)
+    spec = replace(LIVER, channels=3, context=1)
+    labels = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    images, _ = augment_batch(levels, labels, spec, torch.Generator().manual_seed(0), limits)
+    planes = images.flatten(0, 1).flatten(1)  # (6, 64 * 64)
+    assert (planes.std(1) > 0).all()
+    assert (planes.std(1) < 0.06).all()
+    assert (torch.corrcoef(planes) - torch.eye(6)).abs().max() < 0.2
 
 
 def counted(patient_of, tumor, liver=None):

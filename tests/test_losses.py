@@ -7,6 +7,7 @@ import torch
 
 from lits_helpers.losses import (
     bce_dice_loss,
+    cross_entropy_loss,
     feature_loss,
     liver_region,
     masked_image,
@@ -26,6 +27,13 @@ MASK = plane("......", ".###..", ".###..", "......")
 def test_pixel_loss_is_the_share_of_wrong_pixels_of_a_binary_prediction():
     prediction = plane("......", ".##...", ".##...", ".....#")
     assert pixel_loss(prediction, MASK).item() == pytest.approx(3 / 24)
+
+
+def test_cross_entropy_is_the_mean_surprise_and_finite_where_the_prediction_is_certain_and_wrong():
+    halves = torch.full_like(MASK, 0.5)
+    assert cross_entropy_loss(halves, MASK).item() == pytest.approx(math.log(2))
+    assert cross_entropy_loss(1 - MASK, MASK).item() == pytest.approx(-math.log(1e-6), rel=0.01)
+    assert cross_entropy_loss(MASK, MASK).item() == pytest.approx(0, abs=1e-5)
 
 
 def test_feature_loss_weighs_layers_equally_whatever_their_size():

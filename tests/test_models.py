@@ -93,11 +93,37 @@ def test_relu_generator_repeats_each_value_twice_along_both_axes():
     assert torch.equal(mask[..., ::2, ::2], mask[..., 1::2, 1::2])
 
 
+def mended_generator():
+    return Generator(4, skips=True, head="sigmoid", residual=True)
+
+
+def test_new_residual_blocks_change_nothing():
+    torch.manual_seed(0)
+    generator, image = mended_generator().eval(), torch.rand(2, 1, 32, 48)
+    before = generator(image)
+    blocks = [part for level in generator.encoder for part in level if hasattr(part, "change")]
+    assert len(blocks) == 3
+    for block in blocks:
+        block.change[0].weight.data.mul_(-2)
+    assert torch.equal(generator(image), before)
+
+
+def test_every_part_of_the_residual_generator_learns():
+    torch.manual_seed(0)
+    generator, image = mended_generator(), torch.rand(2, 1, 32, 48)
+    optimizer = torch.optim.SGD(generator.parameters(), lr=0.1)
+    for _ in range(2):  # the first step opens the blocks
+        optimizer.zero_grad()
+        (generator(image) - image).square().mean().backward()
+        optimizer.step()
+    assert [name for name, p in generator.named_parameters() if not p.grad.any()] == []
+
+
 def test_new_generators_are_alive_over_the_whole_image():
     for seed in range(5):
         torch.manual_seed(seed)
         image = torch.rand(2, 1, 32, 48)
-        for generator in (Generator(4), Generator(4, skips=True, head="sigmoid")):
+        for generator in (Generator(4), mended_generator()):
             assert (generator(image) > 0).float().mean() > 0.02
 
 
@@ -125,7 +151,9 @@ def test_critic_features_are_pooled_to_8x8_and_flattened_in_order():
     torch.testing.assert_close(features[2], last)
 
 
-@pytest.mark.parametrize("network", [Generator(4), Discriminator(4), StridedCritic(4)])
+@pytest.mark.parametrize(
+    "network", [Generator(4), mended_generator(), Discriminator(4), StridedCritic(4)]
+)
 def test_a_batch_gives_what_its_images_give_alone(network):
     image = torch.rand(3, 1, 32, 48)
     network.eval()
@@ -179,7 +207,7 @@ def test_every_part_of_the_skip_segmenter_learns():
     assert idle == []
 
 
-@pytest.mark.parametrize("network", [Generator(4), StridedCritic(4)])
+@pytest.mark.parametrize("network", [Generator(4), mended_generator(), StridedCritic(4)])
 def test_training_in_bfloat16_gives_float32_gradients(network):
     network.train().to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
