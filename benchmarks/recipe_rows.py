@@ -121,6 +121,7 @@ def scaled(row: Row, width: int | None, size: int | None) -> Row:
 
 
 LIVER = liver_recipe()
+PLAIN_LIVER = _without(LIVER, dice_per_image=False)
 TUMOR = tumor_recipe(pretrained=False)
 PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
@@ -136,12 +137,36 @@ def _tumor(name: str, about: str, **changes) -> Row:
 LIVER_ROWS = (
     Row("default", "the recipe", LIVER, LiverSystem),
     Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
-    Row("unet", "plain U-Net, cross entropy + Dice", LIVER, reference(plain_unet)),
+    Row("unet", "plain U-Net, cross entropy + Dice", PLAIN_LIVER, reference(plain_unet)),
+    Row("unet_same_loss", "the same, Dice of each slice", LIVER, reference(plain_unet)),
     Row("pixel_only", "published generator, L1 alone", liver_recipe("original"), GeneratorAlone),
     Row("original", "as published", liver_recipe("original"), LiverSystem),
+    Row(
+        "original_narrow",
+        "the same, critic an eighth as wide",
+        liver_recipe("original", critic_width=16),
+        LiverSystem,
+    ),
+    _liver(
+        "wider_critic",
+        "critic of twice the width, five times the weight",
+        critic_width=16,
+        feature_weight=0.1,
+    ),
+    _liver("cooperating", "a critic that minimises, as published", critic_goal="minimise"),
+    _liver(
+        "published_critic",
+        "the published critic, narrow, minimising",
+        critic="published",
+        critic_width=16,
+        critic_goal="minimise",
+    ),
+    _liver("no_cross_entropy", "L1 and Dice without cross entropy", cross_entropy_weight=0.0),
+    _liver("batch_dice", "Dice of the batch, not of each slice", dice_per_image=False),
+    _liver("no_residual", "no residual blocks, ReLU before norm", residual=False),
     _liver("no_skips", "no skip connections", skips=False),
     _liver("no_augmentation", "no augmentation", augment=False),
-    _liver("no_dice", "L1 without Dice", dice_weight=0.0),
+    _liver("no_dice", "no Dice", dice_weight=0.0),
     _liver("constant_rate", "constant learning rate", schedule="constant"),
     _liver("relu_head", "ReLU output, as published", head="relu"),
 )

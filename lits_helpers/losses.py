@@ -89,19 +89,22 @@ def bce_dice_loss(
     region: Tensor | None = None,
     *,
     dice_weight: float = 1.0,
+    dice_per_image: bool = False,
 ) -> Tensor:
-    """Return binary cross entropy plus `dice_weight` times the soft Dice loss (over the batch).
+    """Return binary cross entropy plus `dice_weight` times the soft Dice loss.
 
     Args:
         logits: before the sigmoid.
         masks: {0, 1}.
         region: {0, 1} or bool; the cross entropy is the mean over its pixels (0 if there are none).
         dice_weight: 0 leaves the published loss alone.
+        dice_per_image: Dice of each image instead of that of the batch.
     """
     logits, masks = logits.float(), masks.float()
     loss = _mean_inside(F.binary_cross_entropy_with_logits(logits, masks, reduction="none"), region)
     if dice_weight:
-        loss = loss + dice_weight * soft_dice_loss(logits.sigmoid(), masks, region)
+        dice_loss = soft_dice_loss(logits.sigmoid(), masks, region, per_image=dice_per_image)
+        loss = loss + dice_weight * dice_loss
     return loss
 
 

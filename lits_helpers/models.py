@@ -198,7 +198,7 @@ class StridedCritic(_Critic):
         channels: channels of the input image.
     """
 
-    def __init__(self, width: int = 16, channels: int = 1):
+    def __init__(self, width: int = 8, channels: int = 1):
         super().__init__()
         widths = (channels, width, 2 * width, 4 * width)
         self.layers = nn.ModuleList(

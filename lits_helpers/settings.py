@@ -82,6 +82,7 @@ class Recipe:
     augment: bool = False  # affine and intensity, batched on the device
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
     dice_weight: float = 0.0  # soft Dice beside the published loss
+    dice_per_image: bool = False  # each slice's own Dice, so that small targets count as much
 
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives a list
@@ -137,15 +138,16 @@ LIVER_RECIPES = {
         schedule="cosine",
         augment=True,
         dice_weight=1.0,
+        dice_per_image=True,
         width=32,
         skips=True,
         residual=True,
         head="sigmoid",
         critic="strided",
-        critic_width=16,
+        critic_width=8,
         critic_goal="maximise",
         cross_entropy_weight=1.0,
-        feature_weight=0.1,
+        feature_weight=0.02,
         feature_floor=0.1,
     ),
 }
@@ -204,7 +206,7 @@ def recipe_to_dict(recipe: Recipe) -> dict:
 
 
 # A run of minutes on two CPU cores: the same recipes, narrower, smaller and shorter.
-TINY_LIVER = {"width": 16, "critic_width": 8, "epochs": 12}
+TINY_LIVER = {"width": 16, "epochs": 12}
 TINY_TUMOR = {"size": 128, "batch_size": 8, "epochs": 14, "pretrained": False}
 
 

@@ -147,7 +147,8 @@ class LiverSystem:
         recipe = self.recipe
         loss = recipe.pixel_weight * pixel
         if recipe.dice_weight:
-            loss = loss + recipe.dice_weight * soft_dice_loss(predicted, masks)
+            dice_loss = soft_dice_loss(predicted, masks, per_image=recipe.dice_per_image)
+            loss = loss + recipe.dice_weight * dice_loss
         if recipe.cross_entropy_weight:
             loss = loss + recipe.cross_entropy_weight * cross_entropy_loss(predicted, masks)
         return loss
@@ -247,6 +248,7 @@ class TumorSystem:
             self.target(labels).float(),
             self._region(labels),
             dice_weight=self.recipe.dice_weight,
+            dice_per_image=self.recipe.dice_per_image,
         )
         self.precision.backward(loss * weight, self.optimizers)
         self.precision.step(self.optimizers)
