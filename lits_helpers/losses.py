@@ -67,7 +67,8 @@ def soft_dice_loss(
         probabilities: in [0, 1].
         masks: {0, 1}.
         region: {0, 1} or bool; pixels outside count for nothing. None counts all.
-        per_image: average the loss of each image instead.
+        per_image: average the loss of each image instead, so that a small target counts as much as
+            a large one; an image without target loses nothing (its Dice would jump at one pixel).
 
     Returns:
         A scalar; 0 for an empty mask with an empty prediction.
@@ -80,7 +81,10 @@ def soft_dice_loss(
     axes = tuple(range(1, p.ndim)) if per_image else tuple(range(p.ndim))
     overlap = (p * m).sum(axes)
     total = p.sum(axes) + m.sum(axes)
-    return (1 - (2 * overlap + 1) / (total + 1)).mean()  # 1 pixel: two empties agree
+    losses = 1 - (2 * overlap + 1) / (total + 1)  # 1 pixel: two empties agree
+    if per_image:
+        losses = losses * (m.sum(axes) > 0)
+    return losses.mean()
 
 
 def bce_dice_loss(

@@ -76,12 +76,21 @@ def test_dice_loss_of_two_empty_masks_is_zero():
     assert soft_dice_loss(torch.zeros(2, 1, 4, 6), torch.zeros(2, 1, 4, 6)).item() == 0
 
 
-def test_dice_loss_is_taken_over_the_batch_unless_per_image_is_asked():
+def test_dice_loss_is_taken_over_the_batch_by_default():
     masks = torch.cat([MASK, torch.zeros_like(MASK)])
     prediction = torch.cat([MASK, plane("......", "......", "......", "....##")])
-    # batch: 1 - (12 + 1) / (6 + 2 + 6 + 1); images: 0 and 1 - 1 / 3
+    # batch: 1 - (12 + 1) / (6 + 2 + 6 + 1)
     assert soft_dice_loss(prediction, masks).item() == pytest.approx(2 / 15)
-    assert soft_dice_loss(prediction, masks, per_image=True).item() == pytest.approx(1 / 3)
+
+
+def test_dice_loss_per_image_counts_small_targets_fully_and_empty_slices_not_at_all():
+    small = plane("......", "......", "....#.", "......")
+    masks = torch.cat([MASK, small, torch.zeros_like(MASK)])
+    missed = torch.cat(
+        [MASK, torch.zeros_like(MASK), plane("......", "......", "......", "....##")]
+    )
+    # images: 0, 1 - 1 / 2 and, without target, 0
+    assert soft_dice_loss(missed, masks, per_image=True).item() == pytest.approx(1 / 6)
 
 
 def test_dice_and_cross_entropy_are_blind_outside_the_region():
