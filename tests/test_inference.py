@@ -29,7 +29,7 @@ from lits_helpers.inference import (
     segment_file,
     segment_volume,
 )
-from lits_helpers.models import Generator, RegNetSegmenter
+from lits_helpers.models import Generator, RegNetSegmenter, build_generator
 from lits_helpers.preprocess import prepare
 from lits_helpers.settings import (
     InputSpec,
@@ -399,9 +399,10 @@ def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     narrow = liver_recipe(width=4, size=64)
     tumor = tumor_recipe(pretrained=False, size=64)
-    save_model(folder / "liver.pth", checkpoint("liver", narrow, Generator(4, True, "sigmoid")))
+    save_model(folder / "liver.pth", checkpoint("liver", narrow, build_generator(narrow)))
     save_model(folder / "tumor.pth", checkpoint("tumor", tumor, RegNetSegmenter(None, True)))
-    save_model(folder / "wide.pth", checkpoint("liver", narrow, Generator(8, True, "sigmoid")))
+    wide = build_generator(liver_recipe(width=8))
+    save_model(folder / "wide.pth", checkpoint("liver", narrow, wide))
     return folder
 
 
