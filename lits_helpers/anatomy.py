@@ -185,10 +185,12 @@ def _without_holes(plane: np.ndarray) -> np.ndarray:
 
 
 def _side_of(mask: np.ndarray, body: np.ndarray) -> float | None:
-    if not mask.any() or not body.any():
+    in_mask, in_body = mask.sum(axis=(0, 1)), body.sum(axis=(0, 1))  # (X,) voxels a column
+    if not in_mask.any() or not in_body.any():
         return None
-    columns = np.nonzero(body)[2]
-    return float((np.nonzero(mask)[2].mean() - columns.mean()) / max(1, np.ptp(columns)))
+    columns = np.arange(len(in_body))
+    shift = np.average(columns, weights=in_mask) - np.average(columns, weights=in_body)
+    return float(shift / max(1, np.ptp(np.flatnonzero(in_body))))
 
 
 def _area_mean(plane: np.ndarray, step: int) -> np.ndarray:

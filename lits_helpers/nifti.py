@@ -62,21 +62,26 @@ class NiftiSource:
         """Whether stored numbers differ from values."""
         return (self.slope, self.intercept) != (1.0, 0.0)
 
-    def slabs(self) -> Iterator[np.ndarray]:
+    def slabs(self, target: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the stored numbers, one (shape[0], shape[1]) array for each index of the last axis.
 
-        The array is the same each time, filled anew.
+        The array is the same each time, filled anew; or it is the part of `target` that it belongs
+        to, read straight into place, where `target` holds numbers as the file does.
         Reads to the end of the file, so that a gzip checksum is verified.
+
+        Args:
+            target: (shape), what the numbers are wanted for.
 
         Raises:
             ValueError: the data end early or are damaged.
         """
-        count = self.shape[0] * self.shape[1] * self.dtype.itemsize
-        buffer = np.empty(count, dtype=np.uint8)
-        slab = buffer.view(self.dtype).reshape(self.shape[:2], order="F")
+        in_place = target.flags.f_contiguous and target.dtype == self.dtype
+        slab = np.empty(self.shape[:2], self.dtype, order="F")
+        count = slab.nbytes
         self._stream.seek(self.offset)
         for k in range(self.shape[2]):
-            if _read_into(self._stream, memoryview(buffer)) < count:
+            slab = target[..., k] if in_place else slab
+            if _read_into(self._stream, memoryview(slab.T.reshape(-1).view(np.uint8))) < count:
                 raise ValueError(f"it is truncated: the data end in slab {k} of {self.shape[2]}")
             yield slab
         if len(self._stream.read(max(count, 1 << 16))) >= count:  # to the end: verifies gzip's CRC
@@ -119,8 +124,8 @@ def read_hu(source: NiftiSource, geometry: Geometry) -> np.ndarray:
     """
     volume = np.empty(geometry.shape, dtype=np.int16)
     stored = geometry.as_stored(volume)
-    for k, slab in enumerate(source.slabs()):
-        stored[..., k] = to_hu(slab, source)
+    for k, slab in enumerate(source.slabs(stored)):
+        _put(to_hu(slab, source), stored[..., k])
     return volume
 
 
@@ -132,15 +137,20 @@ def read_labels(source: NiftiSource, geometry: Geometry) -> np.ndarray:
     """
     labels = np.empty(geometry.shape, dtype=np.uint8)
     stored = geometry.as_stored(labels)
-    for k, slab in enumerate(source.slabs()):
+    for k, slab in enumerate(source.slabs(stored)):
         values = slab * source.slope + source.intercept if source.scaled else slab
         if not are_labels(values):
             found = ", ".join(f"{value:g}" for value in np.setdiff1d(values, (0, 1, 2))[:5])
             raise ValueError(
                 f"labels must be 0 (background), 1 (liver) or 2 (tumor), found {found}"
             )
-        stored[..., k] = values
+        _put(values, stored[..., k])
     return labels
+
+
+def _put(values: np.ndarray, place: np.ndarray) -> None:
+    if not np.may_share_memory(values, place):  # else they were read into place
+        place[:] = values
 
 
 def are_labels(values: np.ndarray) -> bool:
