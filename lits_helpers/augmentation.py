@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from .settings import InputSpec
 
+CPU_IMAGES = 2  # at once on a CPU, so that what lies between the steps stays in its cache
 GRAIN_SHIFTS = 128  # pixels by which the drawn noise can lie, along each axis
 
 
@@ -65,14 +66,21 @@ def augment_batch(
     draws = 2 * torch.rand(len(levels), 8, generator=generator) - 1  # (N, 8) in [-1, 1)
     corners = torch.randint(GRAIN_SHIFTS, (*levels.shape[:2], 2), generator=generator)
     deviations = limits.noise * draws[:, 7].abs()
-    draws = draws.to(levels.device)
-    curves = grey_curves(draws[:, :3], limits, spec.levels)
-    grid = affine_grid(affine_matrices(draws[:, 3:7], limits), levels.shape[-1])
-    images = F.grid_sample(_looked_up(levels, curves), grid, align_corners=False)
-    planes = labels.unsqueeze(1).float()
-    planes = F.grid_sample(planes, grid, mode="nearest", align_corners=False)
-    images = _noisy(images, deviations, corners)
-    return images, planes.squeeze(1).to(labels.dtype)
+    images = torch.empty(levels.shape, device=levels.device)
+    moved = torch.empty_like(labels)
+    count = CPU_IMAGES if levels.device.type == "cpu" else len(levels)
+    for part in torch.arange(len(levels)).split(count):
+        some = slice(int(part[0]), int(part[-1]) + 1)
+        own = draws[some].to(levels.device)
+        curves = grey_curves(own[:, :3], limits, spec.levels)
+        grid = affine_grid(affine_matrices(own[:, 3:7], limits), levels.shape[-1])
+        looked_up = _looked_up(levels[some], curves)
+        images[some] = F.grid_sample(looked_up, grid, align_corners=False)
+        planes = labels[some].unsqueeze(1).float()
+        planes = F.grid_sample(planes, grid, mode="nearest", align_corners=False)
+        moved[some] = planes.squeeze(1).to(labels.dtype)
+        _add_noise(images[some], deviations[some], corners[some])
+    return images, moved
 
 
 def grey_curves(draws: Tensor, limits: Augmentation, highest: int) -> Tensor:
@@ -130,7 +138,7 @@ def affine_grid(matrices: Tensor, size: int) -> Tensor:
     return grid
 
 
-def _noisy(images: Tensor, deviations: Tensor, corners: Tensor) -> Tensor:
+def _add_noise(images: Tensor, deviations: Tensor, corners: Tensor) -> None:
     """Add normal noise in place where an image is not black.
 
     Args:
@@ -144,7 +152,7 @@ def _noisy(images: Tensor, deviations: Tensor, corners: Tensor) -> Tensor:
     for image, deviation, places in zip(images, deviations.tolist(), corners.tolist(), strict=True):
         for channel, (y, x) in zip(image, places, strict=True):
             channel.add_(plane[y : y + size, x : x + size], alpha=deviation)
-    return images.mul_(inside).clamp_(0, 1)
+    images.mul_(inside).clamp_(0, 1)
 
 
 @lru_cache(maxsize=4)
