@@ -69,8 +69,8 @@ def augment_batch(
     images = torch.empty(levels.shape, device=levels.device)
     moved = torch.empty_like(labels)
     count = CPU_IMAGES if levels.device.type == "cpu" else len(levels)
-    for part in torch.arange(len(levels)).split(count):
-        some = slice(int(part[0]), int(part[-1]) + 1)
+    for start in range(0, len(levels), count):
+        some = slice(start, start + count)
         own = draws[some].to(levels.device)
         curves = grey_curves(own[:, :3], limits, spec.levels)
         grid = affine_grid(affine_matrices(own[:, 3:7], limits), levels.shape[-1])
