@@ -177,6 +177,7 @@ TUMOR_RECIPES = {
         schedule="cosine",
         augment=True,
         dice_weight=1.0,
+        dice_per_image=True,
         skips=True,
         sampling="balanced",
         within_liver=True,
