@@ -121,9 +121,9 @@ def scaled(row: Row, width: int | None, size: int | None) -> Row:
 
 
 LIVER = liver_recipe()
-PLAIN_LIVER = _without(LIVER, dice_per_image=False)
+PLAIN_LIVER = _without(LIVER, dice_per_image=0.0)
 TUMOR = tumor_recipe(pretrained=False)
-BATCH_TUMOR = _without(TUMOR, dice_per_image=False)
+BATCH_TUMOR = _without(TUMOR, dice_per_image=0.0)
 PLAIN_TUMOR = _without(BATCH_TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
 
@@ -163,7 +163,7 @@ LIVER_ROWS = (
         critic_goal="minimise",
     ),
     _liver("no_cross_entropy", "L1 and Dice without cross entropy", cross_entropy_weight=0.0),
-    _liver("batch_dice", "Dice of the batch, not of each slice", dice_per_image=False),
+    _liver("batch_dice", "Dice of the batch, not of each slice", dice_per_image=0.0),
     _liver("no_residual", "no residual blocks, ReLU before norm", residual=False),
     _liver("no_skips", "no skip connections", skips=False),
     _liver("no_augmentation", "no augmentation", augment=False),
@@ -182,7 +182,8 @@ TUMOR_ROWS = (
     _tumor("no_context", "one slice, three times", context=0),
     _tumor("no_skips", "the published decoder", skips=False),
     _tumor("no_augmentation", "no augmentation", augment=False),
-    _tumor("batch_dice", "Dice of the batch, not of each slice", dice_per_image=False),
+    _tumor("slice_dice", "Dice of each slice alone", dice_per_image=1.0),
+    _tumor("batch_dice", "Dice of the batch, not of each slice", dice_per_image=0.0),
     _tumor("no_dice", "cross entropy without Dice", dice_weight=0.0),
     _tumor("all_slices", "every slice once an epoch", sampling="all"),
     _tumor("anywhere", "loss over the whole slice", within_liver=False),

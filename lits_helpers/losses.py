@@ -87,13 +87,30 @@ def soft_dice_loss(
     return losses.mean()
 
 
+def shared_dice_loss(
+    probabilities: Tensor, masks: Tensor, region: Tensor | None, per_image: float
+) -> Tensor:
+    """Return `per_image` of the mean loss of each image and the rest of the batch's.
+
+    Args:
+        probabilities, masks, region: as for `soft_dice_loss`.
+        per_image: in [0, 1].
+    """
+    parts = []
+    if per_image < 1:
+        parts.append((1 - per_image) * soft_dice_loss(probabilities, masks, region))
+    if per_image > 0:
+        parts.append(per_image * soft_dice_loss(probabilities, masks, region, per_image=True))
+    return sum(parts)
+
+
 def bce_dice_loss(
     logits: Tensor,
     masks: Tensor,
     region: Tensor | None = None,
     *,
     dice_weight: float = 1.0,
-    dice_per_image: bool = False,
+    dice_per_image: float = 0.0,
 ) -> Tensor:
     """Return binary cross entropy plus `dice_weight` times the soft Dice loss.
 
@@ -102,13 +119,13 @@ def bce_dice_loss(
         masks: {0, 1}.
         region: {0, 1} or bool; the cross entropy is the mean over its pixels (0 if there are none).
         dice_weight: 0 leaves the published loss alone.
-        dice_per_image: Dice of each image instead of that of the batch.
+        dice_per_image: share of each image's own Dice in that of the batch, see `shared_dice_loss`.
     """
     logits, masks = logits.float(), masks.float()
     loss = _mean_inside(F.binary_cross_entropy_with_logits(logits, masks, reduction="none"), region)
     if dice_weight:
-        dice_loss = soft_dice_loss(logits.sigmoid(), masks, region, per_image=dice_per_image)
-        loss = loss + dice_weight * dice_loss
+        probabilities = logits.sigmoid()
+        loss = loss + dice_weight * shared_dice_loss(probabilities, masks, region, dice_per_image)
     return loss
 
 

@@ -82,7 +82,7 @@ class Recipe:
     augment: bool = False  # affine and intensity, batched on the device
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
     dice_weight: float = 0.0  # soft Dice beside the published loss
-    dice_per_image: bool = False  # each slice's own Dice, so that small targets count as much
+    dice_per_image: float = 0.0  # share of it that is each slice's own: small targets count as much
 
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives a list
@@ -138,7 +138,7 @@ LIVER_RECIPES = {
         schedule="cosine",
         augment=True,
         dice_weight=1.0,
-        dice_per_image=True,
+        dice_per_image=1.0,
         width=32,
         skips=True,
         residual=True,
@@ -177,7 +177,7 @@ TUMOR_RECIPES = {
         schedule="cosine",
         augment=True,
         dice_weight=1.0,
-        dice_per_image=True,
+        dice_per_image=0.5,
         skips=True,
         sampling="balanced",
         within_liver=True,

@@ -16,7 +16,7 @@ from .losses import (
     liver_region,
     masked_image,
     pixel_loss,
-    soft_dice_loss,
+    shared_dice_loss,
 )
 from .models import build_critic, build_generator, build_segmenter
 from .settings import LiverRecipe, TumorRecipe
@@ -147,7 +147,7 @@ class LiverSystem:
         recipe = self.recipe
         loss = recipe.pixel_weight * pixel
         if recipe.dice_weight:
-            dice_loss = soft_dice_loss(predicted, masks, per_image=recipe.dice_per_image)
+            dice_loss = shared_dice_loss(predicted, masks, None, recipe.dice_per_image)
             loss = loss + recipe.dice_weight * dice_loss
         if recipe.cross_entropy_weight:
             loss = loss + recipe.cross_entropy_weight * cross_entropy_loss(predicted, masks)

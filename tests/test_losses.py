@@ -12,6 +12,7 @@ from lits_helpers.losses import (
     liver_region,
     masked_image,
     pixel_loss,
+    shared_dice_loss,
     soft_dice_loss,
 )
 
@@ -91,6 +92,15 @@ def test_dice_loss_per_image_counts_small_targets_fully_and_empty_slices_not_at_
     )
     # images: 0, 1 - 1 / 2 and, without target, 0
     assert soft_dice_loss(missed, masks, per_image=True).item() == pytest.approx(1 / 6)
+
+
+def test_shared_dice_loss_lies_between_that_of_the_batch_and_that_of_each_image():
+    masks = torch.cat([MASK, plane("......", "......", "....#.", "......")])
+    prediction = torch.cat([0.5 * MASK, torch.zeros_like(MASK)])
+    batch, image = (soft_dice_loss(prediction, masks, per_image=each) for each in (False, True))
+    assert batch < image
+    for share, expected in ((0.0, batch), (1.0, image), (0.25, 0.75 * batch + 0.25 * image)):
+        torch.testing.assert_close(shared_dice_loss(prediction, masks, None, share), expected)
 
 
 def test_dice_and_cross_entropy_are_blind_outside_the_region():
