@@ -123,8 +123,7 @@ def scaled(row: Row, width: int | None, size: int | None) -> Row:
 LIVER = liver_recipe()
 PLAIN_LIVER = _without(LIVER, dice_per_image=0.0)
 TUMOR = tumor_recipe(pretrained=False)
-BATCH_TUMOR = _without(TUMOR, dice_per_image=0.0)
-PLAIN_TUMOR = _without(BATCH_TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
+PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
 
 def _liver(name: str, about: str, **changes) -> Row:
@@ -174,7 +173,7 @@ LIVER_ROWS = (
 TUMOR_ROWS = (
     Row("default", "the recipe", TUMOR, TumorSystem),
     Row("smp_unet", "smp's Unet, whole slices", PLAIN_TUMOR, reference(smp_unet)),
-    Row("smp_unet_box", "smp's Unet with our input", BATCH_TUMOR, reference(smp_unet)),
+    Row("smp_unet_box", "smp's Unet with our input", TUMOR, reference(smp_unet)),
     Row("unet", "plain U-Net, whole slices", PLAIN_TUMOR, reference(plain_unet)),
     Row("original", "as published", tumor_recipe("original", pretrained=False), TumorSystem),
     _tumor("no_box", "whole slices, not the liver's box", liver_margin=None),
@@ -183,7 +182,7 @@ TUMOR_ROWS = (
     _tumor("no_skips", "the published decoder", skips=False),
     _tumor("no_augmentation", "no augmentation", augment=False),
     _tumor("slice_dice", "Dice of each slice alone", dice_per_image=1.0),
-    _tumor("batch_dice", "Dice of the batch, not of each slice", dice_per_image=0.0),
+    _tumor("half_dice", "half of Dice each slice's own", dice_per_image=0.5),
     _tumor("no_dice", "cross entropy without Dice", dice_weight=0.0),
     _tumor("all_slices", "every slice once an epoch", sampling="all"),
     _tumor("anywhere", "loss over the whole slice", within_liver=False),
