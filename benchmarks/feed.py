@@ -31,7 +31,13 @@ sys.path.insert(0, str(ROOT))
 from benchmarks.step import synchronize  # noqa: E402
 from lits_helpers.acceleration import Precision  # noqa: E402
 from lits_helpers.cases import find_cases  # noqa: E402
-from lits_helpers.datasets import LiverSlices, SliceCache, epoch_order  # noqa: E402
+from lits_helpers.datasets import (  # noqa: E402
+    Augmentation,
+    LiverSlices,
+    SliceCache,
+    augmentation_of,
+    epoch_order,
+)
 from lits_helpers.phantom import write_phantom_dataset  # noqa: E402
 from lits_helpers.preprocess import prepare  # noqa: E402
 from lits_helpers.settings import liver_recipe, tumor_recipe  # noqa: E402
@@ -42,7 +48,7 @@ ROUND_SECONDS = 0.5
 RECIPE = liver_recipe()
 
 
-def cache_epochs(cache: SliceCache, augment: bool) -> Callable[[int], Iterable]:
+def cache_epochs(cache: SliceCache, augment: Augmentation | None) -> Callable[[int], Iterable]:
     """Return a function that serves one epoch from the cache."""
     generator = torch.Generator().manual_seed(0)
 
@@ -158,7 +164,7 @@ def feed_and_step(cache: SliceCache, system, count: int) -> tuple[float, float]:
     indices = torch.randperm(len(cache), generator=random)[:count]
 
     def feed():
-        batch = cache.batch(indices, augment=True, generator=random)
+        batch = cache.batch(indices, augment=augmentation_of(system.recipe), generator=random)
         synchronize(cache.device)
         return batch
 
@@ -184,8 +190,8 @@ def main() -> None:
     plain = LiverSlices(choice.slices, case_ids, RECIPE.spec)
     ways = {
         "plain PNG data set, 2 workers": loader_epochs(plain, 2),
-        "SliceCache": cache_epochs(cache, augment=False),
-        "SliceCache, augmented": cache_epochs(cache, augment=True),
+        "SliceCache": cache_epochs(cache, augment=None),
+        "SliceCache, augmented": cache_epochs(cache, augment=augmentation_of(RECIPE)),
     }
     with tempfile.TemporaryDirectory() as folder:
         for name, dataset in monai_datasets(

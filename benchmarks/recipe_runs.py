@@ -14,7 +14,8 @@ import torch
 
 from benchmarks.recipe_rows import Row
 from lits_helpers.acceleration import Precision
-from lits_helpers.datasets import SliceCache, epoch_order, model_input
+from lits_helpers.cases import find_cases
+from lits_helpers.datasets import SliceCache, augmentation_of, epoch_order, model_input
 from lits_helpers.engine import learning_rate
 from lits_helpers.environment import choose_device
 from lits_helpers.inference import LiverModel, TumorModel, segment_volume
@@ -24,7 +25,7 @@ from lits_helpers.prepared import CaseFiles
 from lits_helpers.slices import find_slices
 from lits_helpers.summary import dice
 from lits_helpers.systems import System, TumorSystem
-from lits_helpers.volumes import read_volume, restore
+from lits_helpers.volumes import read_segmentation, read_volume, restore
 
 THRESHOLD = 0.5
 BATCH_SIZE = 32  # slices a forward pass in scoring
@@ -45,7 +46,7 @@ def trained(row: Row, root: Path, case_ids, seconds: float, seed: int) -> tuple[
     """
     device = choose_device()
     torch.manual_seed(seed)
-    system = row.make(row.recipe, device, Precision(device))
+    system, augment = row.make(row.recipe, device, Precision(device)), augmentation_of(row.recipe)
     cache = SliceCache(root, case_ids, row.recipe.spec, device=device)
     began, epoch, images = time.process_time(), 0, 0
     system.train()
@@ -58,7 +59,7 @@ def trained(row: Row, root: Path, case_ids, seconds: float, seed: int) -> tuple[
             for optimizer in system.optimizers:
                 optimizer.param_groups[0]["lr"] = rate
             random = torch.Generator().manual_seed((seed * 10000 + epoch) * 10000 + number)
-            system.step(*cache.batch(batch, augment=row.recipe.augment, generator=random))
+            system.step(*cache.batch(batch, augment=augment, generator=random))
             images += len(batch)
     count = sum(p.numel() for p in system.best_module().parameters())
     said = {"epochs": epoch, "images_per_second": round(images / used, 1), "parameters": count}
@@ -116,16 +117,32 @@ def volume_scores(row: Row, model: LiverModel, liver: LiverModel | None, root: P
         reference = PackedVolume(files.labels).read()
         models = (model,) if row.seeks == "liver" else (liver, model)
         result = evaluate_case(segment_volume(volume, *models), reference, None, workers=1)
-        kinds = ("intersection", "size_prediction", "size_reference")
-        rows.append(
-            {
-                "case_id": case_id,
-                "dice": result[f"{row.seeks}_dice"],
-                "counts": [result[f"{row.seeks}_{kind}"] for kind in kinds],
-                "lesions": [result["lesion_tp_50"], result["lesion_fn_50"]],
-            }
-        )
+        rows.append(_case_row(case_id, row.seeks, result))
     return rows
+
+
+def known_liver_scores(model: LiverModel, root: Path) -> list[dict]:
+    """Score a tumor model within the known livers of a folder of NIfTI pairs: a row a case."""
+    rows = []
+    for case in find_cases(root):
+        volume = read_volume(case.volume)
+        reference = read_segmentation(case.segmentation, like=volume)
+        if not (reference == 2).any():
+            continue
+        predicted = segment_volume(volume, tumor_model=model, known_liver=reference)
+        result = evaluate_case(predicted, reference, None, workers=1)
+        rows.append(_case_row(case.id, "tumor", result))
+    return rows
+
+
+def _case_row(case_id: str, seeks: str, result: dict) -> dict:
+    kinds = ("intersection", "size_prediction", "size_reference")
+    return {
+        "case_id": case_id,
+        "dice": result[f"{seeks}_dice"],
+        "counts": [result[f"{seeks}_{kind}"] for kind in kinds],
+        "lesions": [result["lesion_tp_50"], result["lesion_fn_50"]],
+    }
 
 
 def one_thread() -> None:

@@ -61,13 +61,14 @@ def lesion_recall(runs: Iterable[dict]) -> float | None:
     return float(found / (found + missed)) if found + missed else None
 
 
-def table(runs: list[dict], about: dict[str, str], judge: str = "default") -> str:
+def table(runs: list[dict], about: dict[str, str], judge: str | None = "default") -> str:
     """Return a Markdown table, a line for each row and budget of these runs of one task.
 
     Args:
         runs: of one data set and one target.
         about: what each row is; rows come in this order.
-        judge: the row that all are compared with: at the same budget, else at its longest.
+        judge: the row that all are compared with: at the same budget, else at its longest; None
+            compares with none.
     """
     groups = defaultdict(list)
     for run in runs:
@@ -75,7 +76,8 @@ def table(runs: list[dict], about: dict[str, str], judge: str = "default") -> st
     tumor = any("lesions" in case for case in runs[0]["cases"]) and runs[0]["seeks"] == "tumor"
     head = ["row", "core s", "epochs", "folds x seeds", "parameters", "Dice per case"]
     head += ["worst tenth", "global Dice", *(["lesions found"] if tumor else [])]
-    lines = [[*head, f"`{judge}` minus this (95 %)"], ["--"] * (len(head) + 1)]
+    head += [f"`{judge}` minus this (95 %)"] if judge else []
+    lines = [head, ["--"] * len(head)]
     for row in about:
         for seconds in sorted(seconds for name, seconds in groups if name == row):
             own = groups[row, seconds]
@@ -99,7 +101,7 @@ def _line(row, about, seconds, own, groups, judge, tumor) -> list[str]:
     ]
     if tumor:
         cells.append(f"{lesion_recall(own):.2f}")
-    return [*cells, _comparison(row, seconds, own, groups, judge)]
+    return [*cells, *([_comparison(row, seconds, own, groups, judge)] if judge else [])]
 
 
 def _comparison(row, seconds, own, groups, judge) -> str:

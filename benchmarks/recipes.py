@@ -29,6 +29,7 @@ import torch  # noqa: E402
 from benchmarks.recipe_rows import ROWS, Row, scaled  # noqa: E402
 from benchmarks.recipe_runs import (  # noqa: E402
     as_model,
+    known_liver_scores,
     one_thread,
     slice_scores,
     trained,
@@ -63,7 +64,7 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
         name: the row's.
         root: PNG folder or prepared folder.
         options: data, fold, folds, seed, seconds, width, size, liver (file of the liver model's
-            weights).
+            weights), also (folder of further scans for tumor models, or None).
     """
     row = scaled(rows_by_name(seeks)[name], options["width"], options["size"])
     split = split_cases(prepared_cases(root), validation=1 / options["folds"], fold=options["fold"])
@@ -74,8 +75,11 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
         cases = volume_scores(row, model, liver, root, split.validation)
     else:
         cases = slice_scores(model, root, split.validation)
-    named = {key: value for key, value in options.items() if key != "liver"}
-    return {"row": row.name, "seeks": row.seeks, **named, **said, "cases": cases}
+    named = {key: value for key, value in options.items() if key not in ("liver", "also")}
+    run = {"row": row.name, "seeks": row.seeks, **named, **said, "cases": cases}
+    if row.seeks == "tumor" and options["also"]:
+        run["also"] = known_liver_scores(model, options["also"])
+    return run
 
 
 def liver_row() -> Row:
@@ -102,7 +106,8 @@ def loaded_liver(path: Path) -> LiverModel:
 
 def key(run: dict) -> tuple:
     """What makes a run the same run."""
-    return tuple(run[name] for name in ("data", "seeks", "row", "fold", "folds", "seed", "seconds"))
+    same = ("data", "seeks", "row", "fold", "folds", "seed", "seconds", "width", "size")
+    return tuple(run[name] for name in same)
 
 
 def plan(options: argparse.Namespace, seeks: str, root: Path) -> list[tuple[Row, dict]]:
@@ -118,7 +123,7 @@ def plan(options: argparse.Namespace, seeks: str, root: Path) -> list[tuple[Row,
                 run |= {"width": options.width, "size": options.size}
                 if key({**run, "row": row.name, "seeks": seeks}) not in done:
                     liver = root / f"bench-liver-{options.folds}-{fold}.pth"
-                    runs.append((row, {**run, "liver": str(liver)}))
+                    runs.append((row, {**run, "liver": str(liver), "also": options.also}))
     return runs
 
 
@@ -164,6 +169,10 @@ def tables(path: Path, out: Path) -> None:
         own = [run for run in runs if (run["data"], run["seeks"]) == (data, seeks)]
         about = {row.name: row.about for row in ROWS[seeks]}
         sections[f"{seeks.capitalize()}, {data}"] = table(own, about)
+        also = [{**run, "cases": run["also"]} for run in own if "also" in run]
+        if also:
+            title = f"{seeks.capitalize()}, learnt on {data}, in the known livers of other scans"
+            sections[title] = table(also, about, judge=None)
     write_tables(path, sections)
 
 
@@ -182,6 +191,7 @@ def command_line(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--fold", type=int, nargs="*", help="only these; default: all")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])
     parser.add_argument("--width", type=int, help="of the generator; default: the recipes'")
+    parser.add_argument("--also", type=Path, help="NIfTI pairs, scored by tumor models too")
     parser.add_argument("--size", type=int, help="of slices for tumors; default: the recipes'")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, a core each")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "recipe_runs.jsonl")

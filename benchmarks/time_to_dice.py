@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks.step import PublishedStep
 from lits_helpers.acceleration import Precision
 from lits_helpers.cases import split_cases
-from lits_helpers.datasets import SliceCache, epoch_order
+from lits_helpers.datasets import SliceCache, augmentation_of, epoch_order
 from lits_helpers.engine import learning_rate
 from lits_helpers.environment import choose_device
 from lits_helpers.preprocess import prepared_cases
@@ -64,7 +64,7 @@ def validations(make_system, recipe, split, root, device, limit_s: float):
             for optimizer in system.optimizers:
                 optimizer.param_groups[0]["lr"] = rate
             random = torch.Generator().manual_seed(1000 * epoch + number)
-            system.step(*caches[0].batch(batch, augment=recipe.augment, generator=random))
+            system.step(*caches[0].batch(batch, augment=augmentation_of(recipe), generator=random))
         system.best_module().eval()
         with torch.inference_mode(), precision.autocast():
             score = validation_score(system.predict, system.target, caches[1])

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .augmentation import augment_batch
+from .augmentation import Augmentation, augment_batch
 from .decoding import choose_home, decoded_in_memory, decoded_on_disk
 from .settings import InputSpec
 from .slices import CaseSlices, find_slices, model_input, nearest_neighbors, normalized
@@ -98,14 +98,14 @@ class SliceCache:
         self,
         indices: Tensor | Sequence[int],
         *,
-        augment: bool = False,
+        augment: Augmentation | None = None,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Return the slices at `indices` on the device.
 
         Args:
             indices: (n,) positions in the cache.
-            augment: change them at random, see `augment_batch`.
+            augment: change them at random, this far; None leaves them as they are.
             generator: a CPU generator, needed to augment.
 
         Returns:
@@ -114,14 +114,14 @@ class SliceCache:
         Raises:
             ValueError: augment without a generator.
         """
-        if augment and generator is None:
+        if augment is not None and generator is None:
             raise ValueError("SliceCache.batch needs a torch.Generator to augment")
         indices = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         levels = self._gather(self.levels, self._rows[indices])
         labels = self._gather(self.labels, indices[:, None]).squeeze(1)
-        if not augment:
+        if augment is None:
             return model_input(levels, self.spec), labels
-        images, labels = augment_batch(levels, labels, self.spec, generator)
+        images, labels = augment_batch(levels, labels, self.spec, generator, augment)
         return normalized(images, self.spec), labels
 
     def _gather(self, planes: Tensor, rows: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .augmentation import Augmentation, augment_batch
+from .augmentation import Augmentation, augment_batch, augmentation_of
 from .cache import SliceCache
 from .sampling import epoch_order
 from .settings import InputSpec
@@ -24,6 +24,7 @@ __all__ = [
     "SliceCache",
     "TumorSlices",
     "augment_batch",
+    "augmentation_of",
     "epoch_order",
     "model_input",
 ]

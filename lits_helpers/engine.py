@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 
 from . import health
 from .acceleration import Precision
-from .datasets import SliceCache, epoch_order
+from .datasets import SliceCache, augmentation_of, epoch_order
 from .distributed import Ranks
 from .interruption import SAVE, STOP, StopRequest, Stopwatch
 from .records import RunFolder
@@ -159,8 +159,8 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = rate
         part, weight = self.ranks.share(batch)
-        generator = self._generator() if self.recipe.augment else None
-        images, labels = self.training.batch(part, augment=self.recipe.augment, generator=generator)
+        augment = augmentation_of(self.recipe)
+        images, labels = self.training.batch(part, augment=augment, generator=self._generator())
         losses = self.system.step(images, labels, weight)
         self.sums += losses * (weight * len(batch) / self.ranks.world)
         self.at.images += len(batch)

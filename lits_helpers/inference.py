@@ -59,6 +59,7 @@ def segment_volume(
     tumor_model: TumorModel | None = None,
     post: Postprocessing | None = None,
     *,
+    known_liver: np.ndarray | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
     """Segment a whole CT.
@@ -72,6 +73,7 @@ def segment_volume(
         volume: HU (Z, Y, X) with its spacing in mm.
         liver_model, tumor_model: at least one, from `load_liver_model` and `load_tumor_model`.
         post: thresholds and clean-up; None for the defaults.
+        known_liver: (Z, Y, X), above 0 in the liver and its tumors; in place of a liver model.
         batch_size: slices per forward pass.
 
     Returns:
@@ -83,14 +85,21 @@ def segment_volume(
     if liver_model is None and tumor_model is None:
         raise ValueError("segment_volume needs a liver model, a tumor model or both; got neither")
     check_hu(volume)
+    if known_liver is not None and known_liver.shape != volume.hu.shape:
+        raise ValueError(
+            f"{volume.path}: known_liver has shape {known_liver.shape}, the CT {volume.hu.shape}"
+        )
     post = post or Postprocessing()
     labels = np.zeros(volume.hu.shape, np.uint8)
-    if liver_model is not None:
+    if known_liver is not None:
+        np.greater(known_liver, 0, out=labels.view(bool))
+    elif liver_model is not None:
         sweep = _Sweep(liver_model, volume.hu, WHOLE_SLICE, post.flips, batch_size)
         sweep.mark(labels, range(len(labels)), post.liver_threshold)
         postprocess.clean_liver(labels, post)
     if tumor_model is not None:
-        _add_tumor(labels, volume, tumor_model, liver_model is not None, post, batch_size)
+        in_liver = liver_model is not None or known_liver is not None
+        _add_tumor(labels, volume, tumor_model, in_liver, post, batch_size)
     return labels
 
 

@@ -33,6 +33,8 @@ class Generator(nn.Module):
         channels: channels of the input image.
         residual: normalize before each ReLU, in the first layer too, and add residual blocks at the
             two deepest levels, where they see the whole abdomen.
+        full_size: join the decoder's features with the image at full size before the last layer,
+            instead of enlarging its answer twofold.
 
     Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16. A sigmoid
     head gives float32 under autocast too: next to 1 bfloat16 knows two digits.
@@ -45,12 +47,14 @@ class Generator(nn.Module):
         head: str = "relu",
         channels: int = 1,
         residual: bool = False,
+        full_size: bool = False,
     ):
         super().__init__()
         if head not in ("relu", "sigmoid"):
             raise ValueError(f'Generator head must be "relu" or "sigmoid", got {head!r}')
         self.skips = skips
         self.head = head
+        self.enlarging = "bilinear" if head == "sigmoid" else "nearest"
         down = (channels, width, 2 * width, 4 * width, 8 * width)
         up = (8 * width, 4 * width, 2 * width, width)
         if residual:
@@ -63,7 +67,8 @@ class Generator(nn.Module):
             )
         up_block = _residual_up_block if residual else _up_block
         self.decoder = nn.ModuleList(up_block(up[i], up[i + 1]) for i in range(3))
-        self.last = nn.Conv2d(width, 1, 3, 1, 1)
+        self.full_size = _FullSize(width, channels) if full_size else None
+        self.last = nn.Conv2d(self.full_size.width if full_size else width, 1, 3, 1, 1)
         if head == "sigmoid":
             nn.init.constant_(self.last.bias, PRIOR_LOGIT)
 
@@ -77,11 +82,14 @@ class Generator(nn.Module):
             x = block(x)
             if self.skips:
                 x = x + skipped
-        x = self.last(x)  # (N, 1, H/2, W/2)
+        if self.full_size:
+            x = self.full_size(x, image)
+        x = self.last(x)
         if self.head == "relu":
-            return F.interpolate(F.relu(x), scale_factor=2, mode="nearest")
-        x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-        return x.float().sigmoid()
+            x = F.relu(x)
+        if not self.full_size:
+            x = F.interpolate(x, scale_factor=2, mode=self.enlarging)
+        return x.float().sigmoid() if self.head == "sigmoid" else x
 
 
 def _down_block(inputs: int, outputs: int, *, normalized: bool) -> nn.Sequential:
@@ -114,6 +122,23 @@ def _residual_up_block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         *_normalized(same, channels=outputs), nn.Upsample(scale_factor=2, mode="nearest")
     )
+
+
+class _FullSize(nn.Module):
+    """The last stage: refine features at half size, then add the image's own at full size."""
+
+    def __init__(self, inputs: int, channels: int):
+        super().__init__()
+        self.width = max(inputs // 2, 4)
+        same = nn.Conv2d(inputs, inputs, 3, 1, 1, bias=False)
+        self.refine = _normalized(same, channels=inputs)
+        self.narrow = nn.Conv2d(inputs, self.width, 1)
+        self.fine = nn.Conv2d(channels, self.width, 3, 1, 1)
+        self.norm = nn.BatchNorm2d(self.width)
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        x = F.interpolate(self.narrow(self.refine(x)), scale_factor=2, mode="nearest")
+        return F.relu(self.norm(x + self.fine(image)))
 
 
 class _Residual(nn.Module):
@@ -248,7 +273,14 @@ def imagenet_weights() -> dict[str, Tensor]:
 
 def build_generator(recipe: LiverRecipe) -> Generator:
     """Return system A's generator as the recipe describes it."""
-    return Generator(recipe.width, recipe.skips, recipe.head, recipe.spec.channels, recipe.residual)
+    return Generator(
+        recipe.width,
+        recipe.skips,
+        recipe.head,
+        recipe.spec.channels,
+        residual=recipe.residual,
+        full_size=recipe.full_size,
+    )
 
 
 def build_critic(recipe: LiverRecipe) -> Discriminator | StridedCritic:

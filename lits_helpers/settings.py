@@ -80,6 +80,7 @@ class Recipe:
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: str = "constant"  # or "cosine": down to 1 % of the learning rate
     augment: bool = False  # affine and intensity, batched on the device
+    fatty_liver: float = 0.0  # with augment: largest darkening of the liver alone, see Augmentation
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
     dice_weight: float = 0.0  # soft Dice beside the published loss
     dice_per_image: float = 0.0  # share of it that is each slice's own: small targets count as much
@@ -99,6 +100,7 @@ class LiverRecipe(Recipe):
     width: int = 64  # channels of the generator's first layer
     skips: bool = False  # hand the encoder's features to the decoder
     residual: bool = False  # norm before ReLU, residual blocks at the two deepest levels
+    full_size: bool = False  # a last stage at full size, instead of one enlarged from half
     head: str = "relu"  # or "sigmoid": a ReLU output can die to all-zero
     critic: str = "published"  # or "strided": half the size, spectral norm, no batch norm
     critic_width: int = 128
@@ -137,11 +139,13 @@ LIVER_RECIPES = {
         betas=(0.9, 0.999),
         schedule="cosine",
         augment=True,
+        fatty_liver=0.75,
         dice_weight=1.0,
         dice_per_image=1.0,
         width=32,
         skips=True,
         residual=True,
+        full_size=True,
         head="sigmoid",
         critic="strided",
         critic_width=8,
@@ -206,11 +210,11 @@ def recipe_to_dict(recipe: Recipe) -> dict:
 
 
 # A run of minutes on two CPU cores: the same recipes, narrower, smaller and shorter.
-TINY_LIVER = {"width": 16, "epochs": 12}
+TINY_LIVER = {"width": 16, "epochs": 6}
 TINY_TUMOR = {
     "size": 128,
     "batch_size": 8,
-    "epochs": 14,
+    "epochs": 7,
     "pretrained": False,
     "dice_per_image": 1.0,  # few patients, small lesions: learns sooner, see docs/recipes.md
     "ema": 0.98,  # an epoch's average: with 20 patients the last weights swing

@@ -17,6 +17,7 @@ from lits_helpers.augmentation import (
     affine_grid,
     affine_matrices,
     augment_batch,
+    augmentation_of,
     grey_curves,
 )
 from lits_helpers.cases import find_cases
@@ -255,10 +256,10 @@ def test_augmentation_repeats_to_the_bit_from_the_same_generator_state(prepared)
     cache = SliceCache(prepared, ["3"], CONTEXT)
     generator = torch.Generator().manual_seed(5)
     state = generator.get_state()
-    first = cache.batch([4, 5], augment=True, generator=generator)
-    second = cache.batch([4, 5], augment=True, generator=generator)
+    first = cache.batch([4, 5], augment=Augmentation(), generator=generator)
+    second = cache.batch([4, 5], augment=Augmentation(), generator=generator)
     generator.set_state(state)
-    again = cache.batch([4, 5], augment=True, generator=generator)
+    again = cache.batch([4, 5], augment=Augmentation(), generator=generator)
     assert torch.equal(first[0], again[0])
     assert torch.equal(first[1], again[1])
     assert not torch.equal(first[0], second[0])
@@ -266,7 +267,7 @@ def test_augmentation_repeats_to_the_bit_from_the_same_generator_state(prepared)
 
 def test_augmenting_needs_a_generator(prepared):
     with pytest.raises(ValueError, match=r"needs a torch\.Generator to augment"):
-        SliceCache(prepared, ["3"], LIVER).batch([0], augment=True)
+        SliceCache(prepared, ["3"], LIVER).batch([0], augment=Augmentation())
 
 
 def drawn_batch(size=64):
@@ -329,6 +330,32 @@ def test_noise_leaves_black_alone():
     images, _ = augment_batch(levels, labels, LIVER, torch.Generator().manual_seed(1), limits)
     assert (images[:, :, :9] == 0).all()
     assert images[:, :, 40:].std() > 0.01
+
+
+def test_fatty_livers_are_darker_and_nothing_else_is():
+    levels, labels = drawn_batch()
+    limits = Augmentation(0, 1, 0, 1, 0, 0, 0, fatty_liver=0.5, fatty_share=1.0)
+    images, _ = augment_batch(levels, labels, LIVER, torch.Generator().manual_seed(1), limits)
+    inside = images[:, 0, 22:32, 14:38] / (200 / 255)
+    assert torch.allclose(inside.amin((1, 2)), inside.amax((1, 2)), atol=1e-4)
+    assert (inside > 0.49).all()
+    assert inside.min() < 0.9
+    assert len(inside[:, 0, 0].unique()) == 4  # each its own
+    torch.testing.assert_close(images[:, :, 36:], levels[:, :, 36:] / 255, atol=1e-4, rtol=0)
+
+
+def test_only_the_stated_share_of_livers_is_fatty():
+    levels, labels = (part[:1].repeat_interleave(400, 0) for part in drawn_batch(32))
+    limits = Augmentation(0, 1, 0, 1, 0, 0, 0, fatty_liver=0.5, fatty_share=0.3)
+    images, _ = augment_batch(levels, labels, LIVER, torch.Generator().manual_seed(1), limits)
+    darker = images[:, 0, 26, 20] < 199.5 / 255
+    assert 0.2 < darker.float().mean() < 0.4
+
+
+def test_recipes_say_how_far_they_augment():
+    assert augmentation_of(liver_recipe()).fatty_liver > 0
+    assert augmentation_of(tumor_recipe()) == Augmentation()
+    assert augmentation_of(liver_recipe("original")) is None
 
 
 def test_each_channel_of_each_image_gets_noise_of_its_own():

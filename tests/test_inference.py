@@ -115,6 +115,16 @@ def test_tumor_within_the_margin_joins_the_liver_and_elsewhere_there_is_none():
     assert np.array_equal(labels, expected_labels())
 
 
+def test_a_known_liver_takes_the_place_of_a_model():
+    known = expected_labels()
+    labels = segment_volume(drawn_volume(), None, tumor_by_grey(), ALL, known_liver=known)
+    assert np.array_equal(labels, known)
+    none = segment_volume(drawn_volume(), None, tumor_by_grey(), ALL, known_liver=0 * known)
+    assert not none.any()
+    with pytest.raises(ValueError, match=r"known_liver has shape \(11, 40, 64\), the CT \(12"):
+        segment_volume(drawn_volume(), None, tumor_by_grey(), ALL, known_liver=known[1:])
+
+
 def test_a_smaller_margin_leaves_less_tumor():
     post = Postprocessing(margin_mm=1.7, min_lesion_mm3=0)
     labels = segment_volume(drawn_volume(), liver_by_grey(), tumor_by_grey(), post)

@@ -94,7 +94,7 @@ def test_relu_generator_repeats_each_value_twice_along_both_axes():
 
 
 def mended_generator():
-    return Generator(4, skips=True, head="sigmoid", residual=True)
+    return Generator(4, skips=True, head="sigmoid", residual=True, full_size=True)
 
 
 def test_new_residual_blocks_change_nothing():
@@ -137,6 +137,16 @@ def test_skips_bring_detail_that_the_bottom_cannot_know():
         generator.last.bias.data.fill_(5.0)  # keeps the ReLU open
     assert torch.equal(plain(image), plain(image.flip(-1)))
     assert not torch.equal(skipping(image), skipping(image.flip(-1)))
+
+
+def test_full_size_stage_tells_neighbouring_pixels_apart():
+    torch.manual_seed(0)
+    generator = mended_generator().eval()
+    generator.full_size.refine.register_forward_hook(lambda *call: torch.zeros_like(call[2]))
+    checkers = (torch.arange(32).view(-1, 1) + torch.arange(48)).remainder(2).float()[None, None]
+    inside = generator(checkers)[..., 2:-2, 2:-2]
+    assert inside.std() > 1e-3
+    assert torch.allclose(inside[..., ::2, ::2], inside[..., 1::2, 1::2], atol=1e-6)
 
 
 def test_critic_features_are_pooled_to_8x8_and_flattened_in_order():

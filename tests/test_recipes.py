@@ -72,7 +72,15 @@ def test_tables_replace_what_stood_between_the_markers(tmp_path):
 @pytest.mark.parametrize("name", ["default", "no_critic"])
 def test_run_trains_on_the_other_folds_and_scores_one(tmp_path, name):
     root = write_slices(tmp_path / "drawn")
-    options = {"data": "drawn", "fold": 1, "folds": 2, "seed": 0, "seconds": 0.1, "liver": ""}
+    options = {
+        "data": "drawn",
+        "fold": 1,
+        "folds": 2,
+        "seed": 0,
+        "seconds": 0.1,
+        "liver": "",
+        "also": None,
+    }
     result = recipes.job("liver", name, root, {**options, "width": 4, "size": None})
     scored = {case["case_id"] for case in result["cases"]}
     assert result["epochs"] >= 1
