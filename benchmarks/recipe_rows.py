@@ -171,6 +171,12 @@ LIVER_ROWS = (
     _liver("batch_dice", "Dice of the batch, not of each slice", dice_per_image=0.0),
     _liver("no_residual", "no residual blocks, ReLU before norm", residual=False),
     _liver("half_size", "no stage at full size", full_size=False),
+    _liver(
+        "half_size_no_fatty",
+        "the same, no livers darkened",
+        full_size=False,
+        fatty_liver=0.0,
+    ),
     _liver("no_skips", "no skip connections", skips=False),
     _liver("no_augmentation", "no augmentation", augment=False),
     _liver("no_fatty_livers", "no livers darkened", fatty_liver=0.0),

@@ -62,35 +62,40 @@ def lesion_recall(runs: Iterable[dict]) -> float | None:
 
 
 def table(runs: list[dict], about: dict[str, str], judge: str | None = "default") -> str:
-    """Return a Markdown table, a line for each row and budget of these runs of one task.
+    """Return a Markdown table, a line for each row, width and budget of these runs of one task.
 
     Args:
         runs: of one data set and one target.
         about: what each row is; rows come in this order.
-        judge: the row that all are compared with: at the same budget, else at its longest; None
-            compares with none.
+        judge: the row that all are compared with, at the same budget, else at its longest of the
+            same width, else at its longest; None compares with none.
     """
     groups = defaultdict(list)
     for run in runs:
-        groups[run["row"], run["seconds"]].append(run)
+        groups[run["row"], run.get("width") or 0, run["seconds"]].append(run)
     tumor = any("lesions" in case for case in runs[0]["cases"]) and runs[0]["seeks"] == "tumor"
     head = ["row", "core s", "epochs", "folds x seeds", "parameters", "Dice per case"]
     head += ["worst tenth", "global Dice", *(["lesions found"] if tumor else [])]
     head += [f"`{judge}` minus this (95 %)"] if judge else []
     lines = [head, ["--"] * len(head)]
     for row in about:
-        for seconds in sorted(seconds for name, seconds in groups if name == row):
-            own = groups[row, seconds]
-            lines.append(_line(row, about[row], seconds, own, groups, judge, tumor))
+        keys = sorted(key for key in groups if key[0] == row)
+        several = len({width for _, width, _ in keys}) > 1
+        for key in keys:
+            name = f"`{row}`: {about[row]}" + (f", width {key[1]}" if several else "")
+            other = _opponent(key, groups, judge)
+            lines.append(_line(name, key[2], groups[key], tumor))
+            if judge:
+                lines[-1].append(_comparison(groups[key], groups[other]) if other else "")
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
-def _line(row, about, seconds, own, groups, judge, tumor) -> list[str]:
+def _line(name: str, seconds: float, own: list[dict], tumor: bool) -> list[str]:
     scores = dice_per_case(own)
     folds = sorted({run["fold"] for run in own})
     seeds = sorted({run["seed"] for run in own})
     cells = [
-        f"`{row}`: {about}",
+        name,
         f"{seconds:g}",
         f"{np.mean([run['epochs'] for run in own]):.0f}",
         f"{len(folds)} x {len(seeds)}",
@@ -101,20 +106,25 @@ def _line(row, about, seconds, own, groups, judge, tumor) -> list[str]:
     ]
     if tumor:
         cells.append(f"{lesion_recall(own):.2f}")
-    return [*cells, *([_comparison(row, seconds, own, groups, judge)] if judge else [])]
+    return cells
 
 
-def _comparison(row, seconds, own, groups, judge) -> str:
-    budgets = [budget for name, budget in groups if name == judge]
-    if row == judge or not budgets:
-        return ""
-    budget = seconds if seconds in budgets else max(budgets)
+def _opponent(key: tuple, groups: dict, judge: str | None) -> tuple | None:
+    """Return which of the judge's groups a group is compared with; None: none."""
+    row, width, seconds = key
+    keys = [other for other in groups if other[0] == judge != row]
+    return max(keys, key=lambda k: (k[2] == seconds, k[1] == width, k[2]), default=None)
+
+
+def _comparison(own: list[dict], theirs: list[dict]) -> str:
     places = {(run["fold"], run["seed"]) for run in own}
-    theirs = [run for run in groups[judge, budget] if (run["fold"], run["seed"]) in places]
-    if not theirs:
+    same = [run for run in theirs if (run["fold"], run["seed"]) in places]
+    if not same:
         return ""
-    mean, low, high = paired_interval(dice_per_case(theirs), dice_per_case(own))
-    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f})"
+    mean, low, high = paired_interval(dice_per_case(same), dice_per_case(own))
+    budget = theirs[0]["seconds"]
+    elsewhere = "" if budget == own[0]["seconds"] else f", at {budget:g} s"
+    return f"{mean:+.3f} ({low:+.3f} to {high:+.3f}){elsewhere}"
 
 
 def write_tables(page: Path, sections: dict[str, str]) -> None:

@@ -55,6 +55,19 @@ def test_rows_are_compared_on_the_folds_they_share():
     assert "| 2 x 1 |" in lines[2]
 
 
+def test_rows_are_compared_at_the_same_budget_else_the_same_width():
+    wide, narrow = {"width": 32}, {"width": 16}
+    runs = [run(dice=(0.9, 0.9), seconds=30.0) | wide, run(dice=(0.7, 0.7)) | narrow]
+    runs += [run("other", dice=(0.6, 0.6), seconds=s) | narrow for s in (10.0, 20.0, 30.0)]
+    lines = recipe_tables.table(runs, {"default": "ours", "other": "theirs"}).splitlines()
+    assert lines[2].startswith("| `default`: ours, width 16 | 10 |")
+    assert [line.split(" | ")[-1].rstrip(" |") for line in lines[4:]] == [
+        "+0.100 (+0.100 to +0.100)",
+        "+0.100 (+0.100 to +0.100), at 10 s",
+        "+0.300 (+0.300 to +0.300)",
+    ]
+
+
 def test_tables_replace_what_stood_between_the_markers(tmp_path):
     page = tmp_path / "page.md"
     page.write_text(f"before\n{recipe_tables.START}\nold\n{recipe_tables.END}\nafter\n")
