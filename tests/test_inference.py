@@ -460,7 +460,7 @@ def test_a_model_of_the_other_system_is_refused(files):
 
 
 def test_weights_of_another_shape_are_refused_with_the_layer(files):
-    with pytest.raises(ValueError, match=r"wide\.pth: the weights do not fit.*last"):
+    with pytest.raises(ValueError, match=r"wide\.pth: the weights do not fit.*full_size"):
         load_liver_model(files / "wide.pth")
 
 
