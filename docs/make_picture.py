@@ -16,15 +16,15 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lits_helpers.canvas import show_image  # noqa: E402
-from lits_helpers.cases import find_cases  # noqa: E402
-from lits_helpers.drawing import error_layers, label_layers, render_slice  # noqa: E402
-from lits_helpers.figures import Picture, color_key, save_figure  # noqa: E402
-from lits_helpers.phantom import make_phantom  # noqa: E402
-from lits_helpers.pipeline import find_predictions  # noqa: E402
-from lits_helpers.planes import EDGE_LETTERS, mask_box, plane, plane_spacing, zoom_to  # noqa: E402
-from lits_helpers.surface3d import render_turns  # noqa: E402
-from lits_helpers.volumes import read_segmentation, read_volume  # noqa: E402
+from lits_helpers.canvas import show_image
+from lits_helpers.cases import find_cases
+from lits_helpers.drawing import error_layers, label_layers, render_slice
+from lits_helpers.figures import Picture, color_key, save_figure
+from lits_helpers.phantom import make_phantom
+from lits_helpers.pipeline import find_predictions
+from lits_helpers.planes import EDGE_LETTERS, mask_box, plane, plane_spacing, zoom_to
+from lits_helpers.surface3d import render_turns
+from lits_helpers.volumes import read_segmentation, read_volume
 
 PICTURE = Path(__file__).with_name("picture.png")
 SEED, SHAPE = 1, (48, 256, 256)
