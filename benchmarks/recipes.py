@@ -169,7 +169,9 @@ def tables(path: Path, out: Path) -> None:
         own = [run for run in runs if (run["data"], run["seeks"]) == (data, seeks)]
         about = {row.name: row.about for row in ROWS[seeks]}
         sections[f"{seeks.capitalize()}, {data}"] = table(own, about)
-        also = [{**run, "cases": run["also"]} for run in own if "also" in run]
+        also = [
+            {**run, "cases": run["also"]} for run in own if "also" in run and run["row"] in about
+        ]
         if also:
             title = f"{seeks.capitalize()}, learnt on {data}, in the known livers of other scans"
             sections[title] = table(also, about, judge=None)
