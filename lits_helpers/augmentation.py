@@ -73,10 +73,13 @@ def augment_batch(
         images (N, C, S, S) float32 in [0, 1], labels of the same shape and dtype.
     """
     limits = limits or Augmentation()
-    draws = 2 * torch.rand(len(levels), 10, generator=generator) - 1  # (N, 10) in [-1, 1)
+    draws = 2 * torch.rand(len(levels), 8, generator=generator) - 1  # (N, 8) in [-1, 1)
     corners = torch.randint(GRAIN_SHIFTS, (*levels.shape[:2], 2), generator=generator)
     deviations = limits.noise * draws[:, 7].abs()
-    darkening = limits.fatty_liver * draws[:, 8].abs() * (draws[:, 9].abs() < limits.fatty_share)
+    darkening = torch.zeros(len(levels))
+    if limits.fatty_liver:
+        share, chosen = torch.rand(2, len(levels), generator=generator)
+        darkening = limits.fatty_liver * share * (chosen < limits.fatty_share)
     images = torch.empty(levels.shape, device=levels.device)
     moved = torch.empty_like(labels)
     count = CPU_IMAGES if levels.device.type == "cpu" else len(levels)
