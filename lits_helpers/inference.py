@@ -80,7 +80,7 @@ def segment_volume(
         Labels (Z, Y, X) uint8: 0 background, 1 liver, 2 tumor.
 
     Raises:
-        ValueError: no model, or `volume` is no CT in HU.
+        ValueError: no model, `volume` is no CT in HU, or `known_liver` has another shape.
     """
     if liver_model is None and tumor_model is None:
         raise ValueError("segment_volume needs a liver model, a tumor model or both; got neither")

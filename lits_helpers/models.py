@@ -125,7 +125,10 @@ def _residual_up_block(inputs: int, outputs: int) -> nn.Sequential:
 
 
 class _FullSize(nn.Module):
-    """The last stage: refine features at half size, then add the image's own at full size."""
+    """The last stage: refine features at half size, then add the image's own at full size.
+
+    Shapes: (N, inputs, H/2, W/2), image (N, channels, H, W) -> (N, max(inputs // 2, 4), H, W).
+    """
 
     def __init__(self, inputs: int, channels: int):
         super().__init__()
