@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from lits_helpers.acceleration import Precision, adam, on_device
 from lits_helpers.losses import pixel_loss
+from lits_helpers.models import TUMOR_LOGIT
 from lits_helpers.settings import LiverRecipe, Recipe, liver_recipe, tumor_recipe
 from lits_helpers.systems import Average, LiverSystem, System, TumorSystem
 
@@ -85,10 +86,15 @@ def plain_unet(recipe: Recipe) -> nn.Module:
 
 
 def smp_unet(recipe: Recipe) -> nn.Module:
-    """segmentation-models-pytorch's Unet on the same RegNetY-400MF, from random weights."""
+    """segmentation-models-pytorch's Unet on the same RegNetY-400MF, from random weights.
+
+    It starts at the same share of tumor as ours, without which a run may never begin to learn.
+    """
     from segmentation_models_pytorch import Unet
 
-    return Unet("tu-regnety_004", encoder_weights=None, in_channels=recipe.spec.channels)
+    unet = Unet("tu-regnety_004", encoder_weights=None, in_channels=recipe.spec.channels)
+    nn.init.constant_(unet.segmentation_head[0].bias, TUMOR_LOGIT)
+    return unet
 
 
 def reference(build: Callable[[Recipe], nn.Module]) -> Callable:
@@ -121,7 +127,8 @@ def scaled(row: Row, width: int | None, size: int | None) -> Row:
 
 
 LIVER = liver_recipe()
-PLAIN_LIVER = _without(LIVER, dice_per_image=0.0)
+ONE_SLICE = {"channels": 1, "context": 0}
+PLAIN_LIVER = _without(LIVER, dice_per_image=0.0, **ONE_SLICE)
 TUMOR = tumor_recipe(pretrained=False)
 PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
@@ -144,7 +151,13 @@ LIVER_ROWS = (
         _without(PLAIN_LIVER, fatty_liver=0.0),
         reference(plain_unet),
     ),
-    Row("unet_same_loss", "the same, Dice of each slice", LIVER, reference(plain_unet)),
+    Row(
+        "unet_same_loss",
+        "the same, Dice of each slice",
+        _without(LIVER, **ONE_SLICE),
+        reference(plain_unet),
+    ),
+    Row("unet_same_input", "the same, and three slices", LIVER, reference(plain_unet)),
     Row("pixel_only", "published generator, L1 alone", liver_recipe("original"), GeneratorAlone),
     Row("original", "as published", liver_recipe("original"), LiverSystem),
     Row(
@@ -177,6 +190,7 @@ LIVER_ROWS = (
         full_size=False,
         fatty_liver=0.0,
     ),
+    _liver("no_context", "one slice", **ONE_SLICE),
     _liver("no_skips", "no skip connections", skips=False),
     _liver("no_augmentation", "no augmentation", augment=False),
     _liver("no_fatty_livers", "no livers darkened", fatty_liver=0.0),
@@ -197,6 +211,7 @@ TUMOR_ROWS = (
     _tumor("no_augmentation", "no augmentation", augment=False),
     _tumor("slice_dice", "Dice of each slice alone", dice_per_image=1.0),
     _tumor("half_dice", "half of Dice each slice's own", dice_per_image=0.5),
+    _tumor("no_warm_up", "full learning rate from the first step", warm_up=0.0),
     _tumor("no_dice", "cross entropy without Dice", dice_weight=0.0),
     _tumor("all_slices", "every slice once an epoch", sampling="all"),
     _tumor("anywhere", "loss over the whole slice", within_liver=False),

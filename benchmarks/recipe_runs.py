@@ -18,17 +18,24 @@ from lits_helpers.cases import find_cases
 from lits_helpers.datasets import SliceCache, augmentation_of, epoch_order, model_input
 from lits_helpers.engine import learning_rate
 from lits_helpers.environment import choose_device
-from lits_helpers.inference import LiverModel, TumorModel, segment_volume
+from lits_helpers.inference import (
+    LiverModel,
+    Postprocessing,
+    TumorModel,
+    mean_over_rotations,
+    segment_volume,
+)
 from lits_helpers.metrics import evaluate_case
 from lits_helpers.packed import PackedVolume
 from lits_helpers.prepared import CaseFiles
-from lits_helpers.slices import find_slices
+from lits_helpers.slices import find_slices, nearest_neighbors
 from lits_helpers.summary import dice
 from lits_helpers.systems import System, TumorSystem
 from lits_helpers.volumes import read_segmentation, read_volume, restore
 
 THRESHOLD = 0.5
 BATCH_SIZE = 32  # slices a forward pass in scoring
+TURNED = 8.0  # degrees, of the views in the second scoring
 
 
 def trained(row: Row, root: Path, case_ids, seconds: float, seed: int) -> tuple[System, dict]:
@@ -74,17 +81,28 @@ def as_model(row: Row, system) -> LiverModel:
 
 
 @torch.inference_mode()
-def slice_scores(model: LiverModel, root: Path, case_ids) -> list[dict]:
-    """Score the liver on a PNG folder: a row a case, as `summary.evaluate_dataset` counts."""
+def slice_scores(model: LiverModel, root: Path, case_ids, degrees: float = 0.0) -> list[dict]:
+    """Score the liver on a PNG folder: a row a case, as `summary.evaluate_dataset` counts.
+
+    Args:
+        model: the row's model.
+        root: PNG folder.
+        case_ids: cases to score.
+        degrees: of turned views, see `Postprocessing`.
+    """
     rows = []
     precision = Precision(next(model.parameters()).device)
     for case in find_slices(root, case_ids, model.spec):
         counts = np.zeros(3, np.int64)  # intersection, prediction, reference
-        for part in np.array_split(case.slice_indices, -(-len(case.slice_indices) // BATCH_SIZE)):
-            levels = np.stack([case.levels(k, model.spec) for k in part.tolist()])[:, None]
-            images = model_input(torch.from_numpy(levels), model.spec)
+        all_levels = np.stack([case.levels(k, model.spec) for k in case.slice_indices.tolist()])
+        near = nearest_neighbors(case.slice_indices, model.spec.context)
+        order = np.arange(len(near))
+        for positions in np.array_split(order, -(-len(order) // BATCH_SIZE)):
+            part = case.slice_indices[positions]
+            images = model_input(torch.from_numpy(all_levels[near[positions]]), model.spec)
             with precision.autocast():
-                planes = model.probabilities(images.to(precision.device)).cpu().numpy()[:, 0]
+                planes = mean_over_rotations(model, images.to(precision.device), degrees)
+            planes = planes.cpu().numpy()[:, 0]
             for k, plane in zip(part.tolist(), planes, strict=True):
                 liver = case.labels(k) > 0
                 predicted = restore(plane, liver.shape) >= THRESHOLD
@@ -100,7 +118,14 @@ def slice_scores(model: LiverModel, root: Path, case_ids) -> list[dict]:
     return rows
 
 
-def volume_scores(row: Row, model: LiverModel, liver: LiverModel | None, root: Path, case_ids):
+def volume_scores(
+    row: Row,
+    model: LiverModel,
+    liver: LiverModel | None,
+    root: Path,
+    case_ids,
+    degrees: float = 0.0,
+) -> list[dict]:
     """Score whole prepared cases through `segment_volume`: a row a case.
 
     Args:
@@ -109,14 +134,16 @@ def volume_scores(row: Row, model: LiverModel, liver: LiverModel | None, root: P
         liver: finds the liver before a tumor model; unused by a liver row.
         root: prepared/ folder.
         case_ids: cases to score.
+        degrees: of turned views, see `Postprocessing`.
     """
-    rows = []
+    rows, post = [], Postprocessing(rotation_degrees=degrees)
     for case_id in case_ids:
         files = CaseFiles(root, case_id)
         volume = read_volume(files.volume)
         reference = PackedVolume(files.labels).read()
         models = (model,) if row.seeks == "liver" else (liver, model)
-        result = evaluate_case(segment_volume(volume, *models), reference, None, workers=1)
+        predicted = segment_volume(volume, *models, post=post)
+        result = evaluate_case(predicted, reference, None, workers=1)
         rows.append(_case_row(case_id, row.seeks, result))
     return rows
 

@@ -16,6 +16,7 @@ import json
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,6 +29,7 @@ import torch  # noqa: E402
 
 from benchmarks.recipe_rows import ROWS, Row, scaled  # noqa: E402
 from benchmarks.recipe_runs import (  # noqa: E402
+    TURNED,
     as_model,
     known_liver_scores,
     one_thread,
@@ -72,11 +74,12 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
     model = as_model(row, system)
     if (root / "cases").is_dir():
         liver = None if row.seeks == "liver" else loaded_liver(Path(options["liver"]))
-        cases = volume_scores(row, model, liver, root, split.validation)
+        score = partial(volume_scores, row, model, liver, root, split.validation)
     else:
-        cases = slice_scores(model, root, split.validation)
+        score = partial(slice_scores, model, root, split.validation)
     named = {key: value for key, value in options.items() if key not in ("liver", "also")}
-    run = {"row": row.name, "seeks": row.seeks, **named, **said, "cases": cases}
+    run = {"row": row.name, "seeks": row.seeks, **named, **said, "cases": score()}
+    run["turned"] = score(degrees=TURNED)
     if row.seeks == "tumor" and options["also"]:
         run["also"] = known_liver_scores(model, options["also"])
     return run
@@ -169,12 +172,19 @@ def tables(path: Path, out: Path) -> None:
         own = [run for run in runs if (run["data"], run["seeks"]) == (data, seeks)]
         about = {row.name: row.about for row in ROWS[seeks]}
         sections[f"{seeks.capitalize()}, {data}"] = table(own, about)
-        also = [
-            {**run, "cases": run["also"]} for run in own if "also" in run and run["row"] in about
-        ]
-        if also:
-            title = f"{seeks.capitalize()}, learnt on {data}, in the known livers of other scans"
-            sections[title] = table(also, about, judge=None)
+        further = {
+            f"{seeks.capitalize()}, {data}, mean of views turned by {TURNED:g} degrees": "turned",
+            f"{seeks.capitalize()}, learnt on {data}, in the known livers of other scans": "also",
+        }
+        for title, scored in further.items():
+            scored_so = [
+                {**run, "cases": run[scored]}
+                for run in own
+                if scored in run and run["row"] in about
+            ]
+            if scored_so:
+                judge = "default" if scored == "turned" else None
+                sections[title] = table(scored_so, about, judge)
     write_tables(path, sections)
 
 

@@ -168,7 +168,8 @@ def main(seconds: float, compiled: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     rows, rates = [], {}
     for name, (form, count, precision) in forms(device, compiled).items():
-        images = torch.rand(count, 1, 160, 160, generator=generator).to(device)
+        channels = form.recipe.spec.channels
+        images = torch.rand(count, channels, 160, 160, generator=generator).to(device)
         labels = (images[:, 0] > 0.8).to(torch.uint8)
         rates.setdefault(precision.dtype, matmul_rate(device, precision.dtype))
         taken = milliseconds(form.step, (images, labels), device, seconds)

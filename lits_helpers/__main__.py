@@ -93,7 +93,7 @@ def train_tumor(settings: Settings, options: argparse.Namespace) -> None:
 def predict(settings: Settings, options: argparse.Namespace) -> None:
     """Segment CT files or folders of them, or the validation patients; write labels as NIfTI."""
     out = options.out or settings.runs / "results" / "predictions"
-    post = Postprocessing(flips=options.flips)
+    post = Postprocessing(rotation_degrees=options.rotation)
     step = _predict_files if options.volumes else _predict_validation
     step(settings, options, out, post)
 
@@ -227,7 +227,13 @@ def _parser() -> argparse.ArgumentParser:
         "--fold", type=int, metavar="N", help="the fold that the models were trained with"
     )
     step.add_argument("--out", type=Path, metavar="DIR", help="default RUNS/results/predictions")
-    step.add_argument("--flips", action="store_true", help="average with mirrored slices")
+    step.add_argument(
+        "--rotation",
+        type=float,
+        default=0.0,
+        metavar="DEGREES",
+        help="average with slices turned by so much to either side, at thrice the time",
+    )
     step.add_argument(
         "--submission", action="store_true", help="test-segmentation-N.nii in one zip, as for LiTS"
     )

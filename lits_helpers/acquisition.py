@@ -26,8 +26,8 @@ from .settings import Settings
 logger = logging.getLogger(__name__)
 
 PHANTOM_SEED = 0
-# by tiny: number of cases and nominal shape; share of patients that validate (tiny: 8 of the 28)
-PHANTOMS = {True: (28, (30, 160, 160)), False: (60, (48, 256, 256))}
+# by tiny: number of cases and nominal shape; share of patients that validate (tiny: 12 of the 40)
+PHANTOMS = {True: (40, (30, 160, 160)), False: (60, (48, 256, 256))}
 VALIDATION_SHARE = {True: 0.4, False: 0.15}
 
 

@@ -166,6 +166,13 @@ def affine_grid(matrices: Tensor, size: int) -> Tensor:
     return grid
 
 
+def rotated(images: Tensor, degrees: float) -> Tensor:
+    """Return images (N, C, S, S) turned about their centre, edges repeated beyond the border."""
+    turn = affine_matrices(torch.tensor([[1.0, 0, 0, 0]]), Augmentation(rotation_degrees=degrees))
+    grid = affine_grid(turn.to(images.device), images.shape[-1]).expand(len(images), -1, -1, -1)
+    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+
+
 def _add_noise(images: Tensor, deviations: Tensor, corners: Tensor) -> None:
     """Add normal noise in place where an image is not black.
 

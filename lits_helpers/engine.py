@@ -37,10 +37,13 @@ FINAL_LEARNING_RATE = 0.01  # of the initial one, at the end of a cosine schedul
 
 def learning_rate(recipe: Recipe, epochs_done: float) -> float:
     """Return the learning rate after so many epochs (and parts of one)."""
-    if recipe.schedule == "constant":
-        return recipe.learning_rate
-    cosine = 0.5 * (1 + math.cos(math.pi * min(epochs_done / recipe.epochs, 1.0)))
-    return recipe.learning_rate * (FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine)
+    rate = recipe.learning_rate
+    if recipe.schedule == "cosine":
+        cosine = 0.5 * (1 + math.cos(math.pi * min(epochs_done / recipe.epochs, 1.0)))
+        rate *= FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine
+    if epochs_done < recipe.warm_up:
+        rate *= max(epochs_done / recipe.warm_up, FINAL_LEARNING_RATE)
+    return rate
 
 
 @dataclass

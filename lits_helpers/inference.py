@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from . import postprocess
+from .augmentation import rotated
 from .datasets import model_input
 from .environment import amp_dtype, available_cores
 from .frames import WHOLE_SLICE, LiverFrame, liver_frame
@@ -41,6 +42,7 @@ __all__ = [
     "check_hu",
     "load_liver_model",
     "load_tumor_model",
+    "mean_over_rotations",
     "read_origin",
     "segment_file",
     "segment_volume",
@@ -94,7 +96,7 @@ def segment_volume(
     if known_liver is not None:
         np.greater(known_liver, 0, out=labels.view(bool))
     elif liver_model is not None:
-        sweep = _Sweep(liver_model, volume.hu, WHOLE_SLICE, post.flips, batch_size)
+        sweep = _Sweep(liver_model, volume.hu, WHOLE_SLICE, post.rotation_degrees, batch_size)
         sweep.mark(labels, range(len(labels)), post.liver_threshold)
         postprocess.clean_liver(labels, post)
     if tumor_model is not None:
@@ -114,7 +116,7 @@ def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
             "this tumor model was trained on known livers; without a liver model it errs"
         )
     tumor = np.zeros_like(labels)
-    sweep = _Sweep(model, volume.hu, frame, post.flips, batch_size)
+    sweep = _Sweep(model, volume.hu, frame, post.rotation_degrees, batch_size)
     sweep.mark(tumor, reach, post.tumor_threshold)
     if cascade:
         postprocess.keep_near_liver(tumor, labels, volume.spacing_mm, post)
@@ -130,14 +132,14 @@ class _Sweep:
         model: a `LiverModel` or `TumorModel`.
         hu: (Z, Y, X) int16.
         frame: what of each slice the model sees.
-        flips: average with the mirror image.
+        rotation_degrees: see `Postprocessing`.
         batch_size: slices a forward pass.
     """
 
     model: LiverModel
     hu: np.ndarray
     frame: LiverFrame
-    flips: bool
+    rotation_degrees: float
     batch_size: int
 
     def mark(self, mask: np.ndarray, slices: Iterable[int], threshold: float) -> None:
@@ -167,11 +169,7 @@ class _Sweep:
         images = model_input(levels.to(device), self.model.spec)
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            probabilities = self.model.probabilities(images)
-            if self.flips:
-                mirrored = self.model.probabilities(images.flip(-1)).flip(-1)
-                probabilities = (probabilities + mirrored) / 2
-        return probabilities[:, 0]
+            return mean_over_rotations(self.model, images, self.rotation_degrees)[:, 0]
 
     def _levels(self, slices: list[int], pool) -> dict[int, np.ndarray]:
         """Bring every slice that is needed, neighbours included, to model size once."""
@@ -182,6 +180,25 @@ class _Sweep:
     def _neighbors(self, k: int) -> list[int]:
         context, last = self.model.spec.context, len(self.hu) - 1
         return [min(max(k + step, 0), last) for step in range(-context, context + 1)]
+
+
+def mean_over_rotations(model: LiverModel, images: torch.Tensor, degrees: float) -> torch.Tensor:
+    """Return a model's probabilities, averaged over turned views of the images, each turned back.
+
+    Args:
+        model: a `LiverModel` or `TumorModel`.
+        images: (N, C, S, S) as the model takes them.
+        degrees: to either side; 0 takes the images as they are.
+
+    Returns:
+        (N, 1, S, S) float32.
+    """
+    probabilities = model.probabilities(images)
+    if not degrees:
+        return probabilities
+    for angle in (degrees, -degrees):
+        probabilities = probabilities + rotated(model.probabilities(rotated(images, angle)), -angle)
+    return probabilities / 3
 
 
 @contextmanager

@@ -19,7 +19,8 @@ from .settings import LiverRecipe, TumorRecipe
 
 REGNET_CHANNELS = (32, 48, 104, 208, 440)  # stem and four stages, at strides 2, 4, 8, 16, 32
 RESIDUALS = (0, 0, 1, 2)  # blocks at each level of a residual generator: where they are cheap
-PRIOR_LOGIT = -2.0  # a new sigmoid head says 12 %, about the share of liver in a slice
+LIVER_LOGIT = -2.0  # a new head says 12 %, about the share of liver in a slice
+TUMOR_LOGIT = -3.5  # 3 %: at 12 % the first steps teach "less of it" so hard that features die
 
 
 class Generator(nn.Module):
@@ -70,7 +71,7 @@ class Generator(nn.Module):
         self.full_size = _FullSize(width, channels) if full_size else None
         self.last = nn.Conv2d(self.full_size.width if full_size else width, 1, 3, 1, 1)
         if head == "sigmoid":
-            nn.init.constant_(self.last.bias, PRIOR_LOGIT)
+            nn.init.constant_(self.last.bias, LIVER_LOGIT)
 
     def forward(self, image: Tensor) -> Tensor:
         features = []
@@ -192,7 +193,7 @@ class RegNetSegmenter(nn.Module):
         features = [self.stem(image)]
         for stage in self.trunk_output:
             features.append(stage(features[-1]))
-        return self.decoder(features if self.skips else features[-1])
+        return self.decoder(features, image) if self.skips else self.decoder(features[-1])
 
 
 def _published_decoder() -> nn.Sequential:
@@ -209,7 +210,7 @@ def _published_decoder() -> nn.Sequential:
 
 
 class _SkipDecoder(nn.Module):
-    """Merge the stages from deep to shallow; the last step to full size is a pixel shuffle.
+    """Merge the stages from deep to shallow, and join the image itself at full size.
 
     Cheaper than the published decoder: channels are cut by 1x1 before anything is enlarged.
     """
@@ -223,14 +224,15 @@ class _SkipDecoder(nn.Module):
         self.merges = nn.ModuleList(
             _Merge(*channels) for channels in zip(deeper, skipped, self.widths, strict=True)
         )
-        self.last = nn.Conv2d(self.widths[-1], 4, 3, 1, 1)
-        nn.init.constant_(self.last.bias, PRIOR_LOGIT)
+        self.full_size = _FullSize(self.widths[-1], 3)
+        self.last = nn.Conv2d(self.full_size.width, 1, 3, 1, 1)
+        nn.init.constant_(self.last.bias, TUMOR_LOGIT)
 
-    def forward(self, features: list[Tensor]) -> Tensor:
+    def forward(self, features: list[Tensor], image: Tensor) -> Tensor:
         x = features[-1]
         for merge, skipped in zip(self.merges, features[-2::-1], strict=True):
             x = merge(x, skipped)
-        return F.pixel_shuffle(self.last(x), 2)
+        return self.last(self.full_size(x, image))
 
 
 class _Merge(nn.Module):

@@ -79,6 +79,7 @@ class Recipe:
     learning_rate: float
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: str = "constant"  # or "cosine": down to 1 % of the learning rate
+    warm_up: float = 0.0  # epochs in which the learning rate rises from nothing
     augment: bool = False  # affine and intensity, batched on the device
     fatty_liver: float = 0.0  # with augment: largest darkening of the liver alone, see Augmentation
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
@@ -91,6 +92,8 @@ class Recipe:
             raise ValueError(
                 f'Recipe.schedule must be "constant" or "cosine", got {self.schedule!r}'
             )
+        if self.warm_up < 0:
+            raise ValueError(f"Recipe.warm_up must be 0 or more epochs, got {self.warm_up}")
 
 
 @dataclass(frozen=True)
@@ -132,7 +135,7 @@ LIVER_RECIPES = {
     ),
     "default": LiverRecipe(
         name="default",
-        spec=InputSpec(size=160, window=(-200, 300)),
+        spec=InputSpec(size=160, window=(-200, 300), channels=3, context=1),
         epochs=60,
         batch_size=16,
         learning_rate=1e-3,
@@ -179,6 +182,7 @@ TUMOR_RECIPES = {
         batch_size=16,
         learning_rate=1e-3,
         schedule="cosine",
+        warm_up=1.0,
         augment=True,
         dice_weight=1.0,
         skips=True,
@@ -210,11 +214,11 @@ def recipe_to_dict(recipe: Recipe) -> dict:
 
 
 # A run of minutes on two CPU cores: the same recipes, narrower, smaller and shorter.
-TINY_LIVER = {"width": 16, "epochs": 12}
+TINY_LIVER = {"width": 16, "epochs": 10}
 TINY_TUMOR = {
     "size": 128,
     "batch_size": 8,
-    "epochs": 14,
+    "epochs": 12,
     "pretrained": False,
     "dice_per_image": 1.0,  # few patients, small lesions: learns sooner, see docs/recipes.md
     "ema": 0.98,  # an epoch's average: with 20 patients the last weights swing

@@ -85,7 +85,7 @@ def test_the_next_call_segments_only_what_is_missing(tmp_path):
     ("changed", "post", "words"),
     [
         (model(0.55), None, "liver differ"),
-        (model(), Postprocessing(flips=True), "postprocessing differ"),
+        (model(), Postprocessing(rotation_degrees=8), "postprocessing differ"),
     ],
 )
 def test_results_of_other_models_or_settings_are_never_mixed(tmp_path, changed, post, words):

@@ -65,15 +65,16 @@ class Band(nn.Module):
 
 
 class LeftHalf(nn.Module):
-    """Answers 1 on the left half of every slice."""
+    """Answers `value` on the left half of every slice, 0 on the right."""
 
-    def __init__(self):
+    def __init__(self, value=1.0):
         super().__init__()
+        self.value = value
         self.anchor = nn.Parameter(torch.zeros(1))
 
     def forward(self, images):
         answer = torch.zeros_like(images[:, :1])
-        answer[..., : images.shape[-1] // 2] = 1
+        answer[..., : images.shape[-1] // 2] = self.value
         return answer
 
 
@@ -207,14 +208,31 @@ def test_neighbours_beyond_the_ends_are_the_end_slices():
 
 
 def test_thresholds_decide_from_which_probability_a_voxel_counts():
-    volume, half = drawn_volume(np.full(SHAPE, FAT, np.int16)), LiverModel(LeftHalf(), SPEC, ORIGIN)
-    plain = segment_volume(volume, half)
+    volume = drawn_volume(np.full(SHAPE, FAT, np.int16))
+    half = LiverModel(LeftHalf(0.5), SPEC, ORIGIN)
+    plain = segment_volume(volume, half, post=Postprocessing(liver_threshold=0.4))
     assert plain[..., :32].all()
     assert not plain[..., 32:].any()
-    averaged = Postprocessing(flips=True, liver_threshold=0.4)
-    assert segment_volume(volume, half, post=averaged).all()  # 0.5 on both halves
-    strict = Postprocessing(flips=True, liver_threshold=0.6)
-    assert not segment_volume(volume, half, post=strict).any()
+    assert not segment_volume(volume, half, post=Postprocessing(liver_threshold=0.6)).any()
+
+
+def test_turned_views_are_turned_back_before_they_are_averaged():
+    volume = drawn_volume(np.full((2, 64, 64), FAT, np.int16))
+    half = LiverModel(LeftHalf(), SPEC, ORIGIN)
+    agreed, any_of_three = (
+        segment_volume(volume, half, post=Postprocessing(threshold, rotation_degrees=30))[0] > 0
+        for threshold in (0.9, 0.1)
+    )
+    assert agreed[32, :31].all()  # all views share their centre
+    assert not any_of_three[32, 33:].any()
+    lean = round(30 * np.tan(np.radians(30)))  # of the turned borders, 30 pixels above and below
+    for row in (2, 61):
+        assert agreed[row, : 31 - lean].all()
+        assert not agreed[row, 34 - lean :].any()
+        assert any_of_three[row, : 31 + lean].all()
+        assert not any_of_three[row, 34 + lean :].any()
+    with pytest.raises(ValueError, match=r"rotation_degrees must not be negative, got -8"):
+        Postprocessing(rotation_degrees=-8)
 
 
 def test_cropping_to_the_liver_puts_tumor_back_in_its_place():
@@ -435,7 +453,7 @@ def test_liver_models_return_probabilities_and_tumor_models_logits(files):
     liver = load_liver_model(files / "liver.pth", "cpu")
     tumor = load_tumor_model(files / "tumor.pth", "cpu")
     with torch.inference_mode():
-        answer = liver(torch.rand(2, 1, 64, 64))
+        answer = liver(torch.rand(2, 3, 64, 64))
         logits = tumor(torch.randn(2, 3, 64, 64))
         probabilities = tumor.probabilities(torch.zeros(2, 3, 64, 64))
     assert answer.shape == logits.shape == (2, 1, 64, 64)

@@ -82,8 +82,8 @@ def test_builders_follow_the_original_recipes():
 
 @pytest.mark.parametrize("name", ["original", "default"])
 def test_generator_returns_a_mask_of_the_images_size(name):
-    image = torch.rand(2, 1, 48, 80)
-    mask = build_generator(liver_recipe(name, width=4))(image)
+    recipe = liver_recipe(name, width=4)
+    mask = build_generator(recipe)(torch.rand(2, recipe.spec.channels, 48, 80))
     assert mask.shape == (2, 1, 48, 80)
     assert mask.min() >= 0
 
