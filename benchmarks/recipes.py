@@ -27,15 +27,15 @@ sys.path.insert(0, str(ROOT))
 
 import torch  # noqa: E402
 
-from benchmarks.recipe_rows import ROWS, Row, scaled  # noqa: E402
+from benchmarks.recipe_rows import ROWS, Row, for_slices, scaled  # noqa: E402
 from benchmarks.recipe_runs import (  # noqa: E402
     TURNED,
     as_model,
     known_liver_scores,
-    one_thread,
     slice_scores,
     trained,
     volume_scores,
+    work_alone,
 )
 from benchmarks.recipe_tables import (  # noqa: E402
     dice_per_case,
@@ -68,11 +68,12 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
         options: data, fold, folds, seed, seconds, width, size, liver (file of the liver model's
             weights), also (folder of further scans for tumor models, or None).
     """
-    row = scaled(rows_by_name(seeks)[name], options["width"], options["size"])
+    row, prepared = rows_by_name(seeks)[name], (root / "cases").is_dir()
+    row = scaled(row if prepared else for_slices(row), options["width"], options["size"])
     split = split_cases(prepared_cases(root), validation=1 / options["folds"], fold=options["fold"])
     system, said = trained(row, root, split.training, options["seconds"], options["seed"])
     model = as_model(row, system)
-    if (root / "cases").is_dir():
+    if prepared:
         liver = None if row.seeks == "liver" else loaded_liver(Path(options["liver"]))
         score = partial(volume_scores, row, model, liver, root, split.validation)
     else:
@@ -134,7 +135,7 @@ def bench(options: argparse.Namespace) -> None:
     """Run what is missing, several runs at once, each written down as it ends."""
     root = (options.slices or options.cases).absolute()
     context = get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=one_thread) as pool:
+    with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=work_alone) as pool:
         for seeks in options.seek or (["liver"] if options.slices else ["liver", "tumor"]):
             runs = plan(options, seeks, root)
             if seeks == "tumor":
