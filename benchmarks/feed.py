@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -186,8 +187,9 @@ def main() -> None:
     torch.set_num_threads(1)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     case_ids = sorted(path.name for path in (choice.slices / "images").iterdir())
-    cache = SliceCache(choice.slices, case_ids, RECIPE.spec, device=choice.device)
-    plain = LiverSlices(choice.slices, case_ids, RECIPE.spec)
+    spec = replace(RECIPE.spec, channels=1, context=0)  # a slice alone, as MONAI serves it
+    cache = SliceCache(choice.slices, case_ids, spec, device=choice.device)
+    plain = LiverSlices(choice.slices, case_ids, spec)
     ways = {
         "plain PNG data set, 2 workers": loader_epochs(plain, 2),
         "SliceCache": cache_epochs(cache, augment=None),

@@ -55,6 +55,9 @@ class Reference(TumorSystem):
         return super().target(labels)
 
 
+FATTY_IN_SLICES = 0.75  # of the grey levels; in the recipe's window as many HU are 0.4
+
+
 @dataclass(frozen=True)
 class Row:
     """A row of the bench: a setting, and how its system is made.
@@ -128,11 +131,10 @@ def scaled(row: Row, width: int | None, size: int | None) -> Row:
 
 def for_slices(row: Row) -> Row:
     """Return a row for 8-bit slices: in their narrow window fat darkens a liver by more."""
-    darker = row.seeks == "liver" and row.recipe.fatty_liver > 0
-    return replace(row, recipe=_without(row.recipe, fatty_liver=NARROW_WINDOW)) if darker else row
+    darker = row.recipe.fatty_liver > 0
+    return replace(row, recipe=_without(row.recipe, fatty_liver=FATTY_IN_SLICES)) if darker else row
 
 
-NARROW_WINDOW = 0.75  # share of the grey levels that a severely fatty liver lacks there
 LIVER = liver_recipe()
 ONE_SLICE = {"channels": 1, "context": 0}
 PLAIN_LIVER = _without(LIVER, dice_per_image=0.0, **ONE_SLICE)
@@ -197,7 +199,7 @@ LIVER_ROWS = (
         full_size=False,
         fatty_liver=0.0,
     ),
-    _liver("darker_livers", "livers darkened by up to 0.75", fatty_liver=NARROW_WINDOW),
+    _liver("darker_livers", "livers darkened by up to 0.75", fatty_liver=FATTY_IN_SLICES),
     _liver("no_context", "one slice", **ONE_SLICE),
     _liver("no_skips", "no skip connections", skips=False),
     _liver("no_augmentation", "no augmentation", augment=False),
@@ -210,12 +212,11 @@ TUMOR_ROWS = (
     Row("default", "the recipe", TUMOR, TumorSystem),
     Row("smp_unet", "smp's Unet, whole slices", PLAIN_TUMOR, reference(smp_unet)),
     Row("smp_unet_box", "smp's Unet with our input", TUMOR, reference(smp_unet)),
-    Row("unet", "plain U-Net, whole slices", PLAIN_TUMOR, reference(plain_unet)),
     Row("original", "as published", tumor_recipe("original", pretrained=False), TumorSystem),
     _tumor("no_box", "whole slices, not the liver's box", liver_margin=None),
     _tumor("no_liver_window", "absolute window", liver_window=False, window=(-100.0, 200.0)),
     _tumor("no_context", "one slice, three times", context=0),
-    _tumor("no_skips", "the published decoder", skips=False),
+    _tumor("no_skips", "the published decoder: no skips, no image at full size", skips=False),
     _tumor("no_augmentation", "no augmentation", augment=False),
     _tumor("slice_dice", "Dice of each slice alone", dice_per_image=1.0),
     _tumor("half_dice", "half of Dice each slice's own", dice_per_image=0.5),

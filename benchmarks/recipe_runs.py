@@ -173,10 +173,14 @@ def _case_row(case_id: str, seeks: str, result: dict) -> dict:
     }
 
 
-def work_alone() -> None:
-    """Compute on one thread, a run's seconds are those of one core; end with the parent process."""
+def one_thread() -> None:
+    """Compute alone: a run's seconds are those of one core."""
     os.environ["OMP_NUM_THREADS"] = "1"
     torch.set_num_threads(1)
+
+
+def end_with_parent() -> None:
+    """End this process when its parent has ended, instead of training on for nobody."""
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
 
 

@@ -12,6 +12,7 @@ reference networks want monai, segmentation-models-pytorch and timm (requirement
 """
 
 import argparse
+import hashlib
 import json
 import os
 import sys
@@ -31,11 +32,12 @@ from benchmarks.recipe_rows import ROWS, Row, for_slices, scaled  # noqa: E402
 from benchmarks.recipe_runs import (  # noqa: E402
     TURNED,
     as_model,
+    end_with_parent,
     known_liver_scores,
+    one_thread,
     slice_scores,
     trained,
     volume_scores,
-    work_alone,
 )
 from benchmarks.recipe_tables import (  # noqa: E402
     dice_per_case,
@@ -49,6 +51,7 @@ from lits_helpers.files import written_whole  # noqa: E402
 from lits_helpers.inference import LiverModel  # noqa: E402
 from lits_helpers.models import build_generator  # noqa: E402
 from lits_helpers.prepared import prepared_cases  # noqa: E402
+from lits_helpers.settings import Recipe, recipe_to_dict  # noqa: E402
 
 LIVER_SECONDS = 240.0  # for the liver model that goes before all tumor rows of a fold
 
@@ -58,6 +61,22 @@ def rows_by_name(seeks: str) -> dict[str, Row]:
     return {row.name: row for row in ROWS[seeks]}
 
 
+def holds_volumes(root: Path) -> bool:
+    """Say whether a folder is a prepared one rather than a PNG folder."""
+    return (root / "cases").is_dir()
+
+
+def row_for(root: Path, row: Row, options: dict) -> Row:
+    """Return a row as it runs on a folder, at the width and size of the options."""
+    row = row if holds_volumes(root) else for_slices(row)
+    return scaled(row, options["width"], options["size"])
+
+
+def fingerprint(recipe: Recipe) -> str:
+    """Return eight digits that differ when anything in a recipe does."""
+    return hashlib.sha256(json.dumps(recipe_to_dict(recipe)).encode()).hexdigest()[:8]
+
+
 def job(seeks: str, name: str, root: Path, options: dict) -> dict:
     """Train and score one run; what a process does.
 
@@ -65,15 +84,14 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
         seeks: "liver" or "tumor".
         name: the row's.
         root: PNG folder or prepared folder.
-        options: data, fold, folds, seed, seconds, width, size, liver (file of the liver model's
-            weights), also (folder of further scans for tumor models, or None).
+        options: data, fold, folds, seed, seconds, width, size, recipe (fingerprint), liver (file of
+            the liver model's weights), also (folder of further scans for tumor models, or None).
     """
-    row, prepared = rows_by_name(seeks)[name], (root / "cases").is_dir()
-    row = scaled(row if prepared else for_slices(row), options["width"], options["size"])
+    row = row_for(root, rows_by_name(seeks)[name], options)
     split = split_cases(prepared_cases(root), validation=1 / options["folds"], fold=options["fold"])
     system, said = trained(row, root, split.training, options["seconds"], options["seed"])
     model = as_model(row, system)
-    if prepared:
+    if holds_volumes(root):
         liver = None if row.seeks == "liver" else loaded_liver(Path(options["liver"]))
         score = partial(volume_scores, row, model, liver, root, split.validation)
     else:
@@ -110,32 +128,43 @@ def loaded_liver(path: Path) -> LiverModel:
 
 def key(run: dict) -> tuple:
     """What makes a run the same run."""
-    same = ("data", "seeks", "row", "fold", "folds", "seed", "seconds", "width", "size")
-    return tuple(run[name] for name in same)
+    same = ("data", "seeks", "row", "fold", "folds", "seed", "seconds", "width", "size", "recipe")
+    return tuple(run.get(name) for name in same)
 
 
 def plan(options: argparse.Namespace, seeks: str, root: Path) -> list[tuple[Row, dict]]:
     """Return the runs asked for that are not there yet, fold by fold."""
     done = {key(run) for run in read_runs(options.out)}
-    rows = [row for row in ROWS[seeks] if not options.rows or row.name in options.rows]
+    size = {"width": options.width, "size": options.size}
+    rows = {}  # the first of those that are the same on this folder
+    for row in ROWS[seeks]:
+        rows.setdefault((row.make, fingerprint(row_for(root, row, size).recipe)), row)
     runs = []
     for fold in options.fold if options.fold is not None else range(options.folds):
-        for row in rows:
+        for (_, recipe), row in rows.items():
             for seed in options.seeds:
+                if options.rows and row.name not in options.rows:
+                    continue
                 run = {"data": options.data or root.name, "fold": fold, "folds": options.folds}
-                run |= {"seed": seed, "seconds": options.seconds}
-                run |= {"width": options.width, "size": options.size}
+                run |= {"seed": seed, "seconds": options.seconds, **size, "recipe": recipe}
                 if key({**run, "row": row.name, "seeks": seeks}) not in done:
-                    liver = root / f"bench-liver-{options.folds}-{fold}.pth"
+                    before = fingerprint(liver_row().recipe)
+                    liver = root / f"bench-liver-{before}-{options.folds}-{fold}.pth"
                     runs.append((row, {**run, "liver": str(liver), "also": options.also}))
     return runs
+
+
+def start_worker() -> None:
+    """What each process does first."""
+    one_thread()
+    end_with_parent()
 
 
 def bench(options: argparse.Namespace) -> None:
     """Run what is missing, several runs at once, each written down as it ends."""
     root = (options.slices or options.cases).absolute()
     context = get_context("spawn")
-    with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=work_alone) as pool:
+    with ProcessPoolExecutor(options.jobs, mp_context=context, initializer=start_worker) as pool:
         for seeks in options.seek or (["liver"] if options.slices else ["liver", "tumor"]):
             runs = plan(options, seeks, root)
             if seeks == "tumor":
@@ -166,7 +195,7 @@ def write_down(run: dict, path: Path) -> None:
 
 
 def tables(path: Path, out: Path) -> None:
-    """Write all runs into the page, a table for each data set and target."""
+    """Write all runs into the page: tables for each data set, target and way of scoring."""
     runs = read_runs(out)
     sections = {}
     for data, seeks in dict.fromkeys((run["data"], run["seeks"]) for run in runs):
@@ -178,14 +207,14 @@ def tables(path: Path, out: Path) -> None:
             f"{seeks.capitalize()}, learnt on {data}, in the known livers of other scans": "also",
         }
         for title, scored in further.items():
-            scored_so = [
+            rescored = [
                 {**run, "cases": run[scored]}
                 for run in own
                 if scored in run and run["row"] in about
             ]
-            if scored_so:
+            if rescored:
                 judge = "default" if scored == "turned" else None
-                sections[title] = table(scored_so, about, judge)
+                sections[title] = table(rescored, about, judge)
     write_tables(path, sections)
 
 

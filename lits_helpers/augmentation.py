@@ -1,4 +1,4 @@
-"""Random changes to a batch, on its device, from an explicit generator."""
+"""Changes to a batch, on its device: random ones from an explicit generator, and rotation."""
 
 import math
 from dataclasses import dataclass
@@ -63,14 +63,15 @@ def augment_batch(
     same kind of device.
 
     Args:
-        levels: (N, C, S, S) uint8 or uint16 as the cache holds them.
-        labels: (N, S, S) uint8; resampled to the nearest.
+        levels: (N, C, S, S) uint8 or uint16 as the cache holds them: slices with their neighbours.
+        labels: (N, C, S, S) uint8, of every one of them.
         spec: says what level is 1.
         generator: a CPU generator, whichever device the batch is on.
         limits: how far; None for `Augmentation()`.
 
     Returns:
-        images (N, C, S, S) float32 in [0, 1], labels of the same shape and dtype.
+        images (N, C, S, S) float32 in [0, 1], and the middle slices' labels (N, S, S) uint8,
+        resampled to the nearest.
     """
     limits = limits or Augmentation()
     draws = 2 * torch.rand(len(levels), 8, generator=generator) - 1  # (N, 8) in [-1, 1)
@@ -81,7 +82,8 @@ def augment_batch(
         share, chosen = torch.rand(2, len(levels), generator=generator)
         darkening = limits.fatty_liver * share * (chosen < limits.fatty_share)
     images = torch.empty(levels.shape, device=levels.device)
-    moved = torch.empty_like(labels)
+    middle = labels[:, labels.shape[1] // 2]
+    moved = torch.empty_like(middle)
     count = CPU_IMAGES if levels.device.type == "cpu" else len(levels)
     for start in range(0, len(levels), count):
         some = slice(start, start + count)
@@ -89,25 +91,25 @@ def augment_batch(
         curves = grey_curves(own[:, :3], limits, spec.levels)
         grid = affine_grid(affine_matrices(own[:, 3:7], limits), levels.shape[-1])
         looked_up = _looked_up(levels[some], curves)
+        _darken_livers(looked_up, labels[some], darkening[some])
         images[some] = F.grid_sample(looked_up, grid, align_corners=False)
-        planes = labels[some].unsqueeze(1).float()
+        planes = middle[some].unsqueeze(1).float()
         planes = F.grid_sample(planes, grid, mode="nearest", align_corners=False)
         moved[some] = planes.squeeze(1).to(labels.dtype)
-        _darken_livers(images[some], planes, darkening[some])
         _add_noise(images[some], deviations[some], corners[some])
     return images, moved
 
 
 def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
-    """Darken each image's liver, its tumors included, in place; towards its edge less.
+    """Darken the liver in each channel, its tumors included, in place; towards its edge less.
 
     Args:
         images: (N, C, S, S).
-        labels: (N, 1, S, S) float.
+        labels: (N, C, S, S) uint8.
         shares: (N,) on the CPU, how much of the grey levels goes; 0 leaves an image alone.
     """
     for k in shares.nonzero().flatten().tolist():
-        liver = F.avg_pool2d(labels[k].clamp(max=1), 3, stride=1, padding=1)
+        liver = F.avg_pool2d(labels[k].clamp(max=1).float(), 3, stride=1, padding=1)
         images[k] *= 1 - shares[k].item() * liver
 
 
@@ -169,8 +171,10 @@ def affine_grid(matrices: Tensor, size: int) -> Tensor:
 def rotated(images: Tensor, degrees: float) -> Tensor:
     """Return images (N, C, S, S) turned about their centre, edges repeated beyond the border."""
     turn = affine_matrices(torch.tensor([[1.0, 0, 0, 0]]), Augmentation(rotation_degrees=degrees))
-    grid = affine_grid(turn.to(images.device), images.shape[-1]).expand(len(images), -1, -1, -1)
-    return F.grid_sample(images, grid, padding_mode="border", align_corners=False)
+    side = images.shape[-1]
+    grid = affine_grid(turn.to(images.device), side).expand(len(images), -1, -1, -1)
+    edge = 1 - 1 / side  # the outermost pixels' centres
+    return F.grid_sample(images, grid.clamp(-edge, edge), align_corners=False)
 
 
 def _add_noise(images: Tensor, deviations: Tensor, corners: Tensor) -> None:

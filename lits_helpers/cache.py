@@ -118,9 +118,10 @@ class SliceCache:
             raise ValueError("SliceCache.batch needs a torch.Generator to augment")
         indices = torch.as_tensor(indices, dtype=torch.int64, device="cpu")
         levels = self._gather(self.levels, self._rows[indices])
-        labels = self._gather(self.labels, indices[:, None]).squeeze(1)
         if augment is None:
+            labels = self._gather(self.labels, indices[:, None]).squeeze(1)
             return model_input(levels, self.spec), labels
+        labels = self._gather(self.labels, self._rows[indices])
         images, labels = augment_batch(levels, labels, self.spec, generator, augment)
         return normalized(images, self.spec), labels
 

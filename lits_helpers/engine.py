@@ -41,8 +41,9 @@ def learning_rate(recipe: Recipe, epochs_done: float) -> float:
     if recipe.schedule == "cosine":
         cosine = 0.5 * (1 + math.cos(math.pi * min(epochs_done / recipe.epochs, 1.0)))
         rate *= FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine
-    if epochs_done < recipe.warm_up:
-        rate *= max(epochs_done / recipe.warm_up, FINAL_LEARNING_RATE)
+    rising = min(recipe.warm_up, recipe.epochs / 10)
+    if epochs_done < rising:
+        rate *= max(epochs_done / rising, FINAL_LEARNING_RATE)
     return rate
 
 

@@ -168,7 +168,7 @@ class RegNetSegmenter(nn.Module):
         weights: "imagenet" for torchvision's weights of the encoder (found in torch's cache folder
             or downloaded), None for random ones.
         skips: False is the published decoder of ten layers; True a cheaper one that takes in the
-            stem and the stages at strides 2 to 16.
+            stages at strides 16 to 2, and the image at full size.
 
     Shapes: (N, 3, H, W) normalized as ImageNet -> logits (N, 1, H, W); H and W are multiples of 32.
 

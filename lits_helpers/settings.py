@@ -79,7 +79,7 @@ class Recipe:
     learning_rate: float
     betas: tuple[float, float] = (0.9, 0.999)
     schedule: str = "constant"  # or "cosine": down to 1 % of the learning rate
-    warm_up: float = 0.0  # epochs in which the learning rate rises from nothing
+    warm_up: float = 0.0  # epochs (a tenth of all at most) in which the learning rate rises
     augment: bool = False  # affine and intensity, batched on the device
     fatty_liver: float = 0.0  # with augment: largest darkening of the liver alone, see Augmentation
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
@@ -119,7 +119,7 @@ class TumorRecipe(Recipe):
     """System B: a RegNetY-400MF encoder with an upsampling decoder."""
 
     pretrained: bool = True  # ImageNet weights for the encoder
-    skips: bool = False  # hand the encoder's stages to the decoder
+    skips: bool = False  # hand the encoder's stages and the image to the decoder
     sampling: str = "all"  # or "balanced": every tumor slice, as many others, patients equal
     within_liver: bool = False  # loss and prediction count only in the liver and a margin around it
 
@@ -221,7 +221,7 @@ TINY_TUMOR = {
     "epochs": 12,
     "pretrained": False,
     "dice_per_image": 1.0,  # few patients, small lesions: learns sooner, see docs/recipes.md
-    "ema": 0.98,  # an epoch's average: with 20 patients the last weights swing
+    "ema": 0.98,  # an epoch's average: with few patients the last weights swing
 }
 
 

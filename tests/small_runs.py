@@ -17,7 +17,7 @@ TUMOR_SPLIT = SimpleNamespace(training=("0", "1"), validation=("2",), test=())
 
 def small_liver(**changes):
     small = {
-        "spec": InputSpec(size=32, window=(-200, 300)),
+        "spec": InputSpec(size=32, window=(-200, 300), channels=3, context=1),
         "width": 4,
         "critic_width": 4,
         "epochs": 2,

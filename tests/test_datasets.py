@@ -19,6 +19,7 @@ from lits_helpers.augmentation import (
     augment_batch,
     augmentation_of,
     grey_curves,
+    rotated,
 )
 from lits_helpers.cases import find_cases
 from lits_helpers.datasets import LiverSlices, SliceCache, TumorSlices, epoch_order, model_input
@@ -274,8 +275,8 @@ def drawn_batch(size=64):
     """(levels, labels): a bright off-centre rectangle whose labels are the same rectangle."""
     levels = torch.full((4, 1, size, size), 60, dtype=torch.uint8)
     levels[:, :, 20:34, 12:40] = 200
-    labels = torch.zeros(4, size, size, dtype=torch.uint8)
-    labels[:, 20:34, 12:40] = 2
+    labels = torch.zeros(4, 1, size, size, dtype=torch.uint8)
+    labels[:, :, 20:34, 12:40] = 2
     return levels, labels
 
 
@@ -287,7 +288,7 @@ def test_labels_move_with_the_image():
     overlap = (bright & (moved == 2)).sum((1, 2))
     dice = 2 * overlap / (bright.sum((1, 2)) + (moved == 2).sum((1, 2)))
     assert (dice > 0.97).all()
-    assert not torch.equal(moved, labels)
+    assert not torch.equal(moved, labels[:, 0])
     assert moved.unique().tolist() == [0, 2]
 
 
@@ -296,7 +297,7 @@ def test_no_limits_change_nothing():
     limits = Augmentation(0, 1, 0, 1, 0, 0, 0)
     images, moved = augment_batch(levels, labels, LIVER, torch.Generator(), limits)
     torch.testing.assert_close(images, levels.float() / 255, atol=1e-4, rtol=0)
-    assert torch.equal(moved, labels)
+    assert torch.equal(moved, labels[:, 0])
 
 
 def test_shift_moves_by_the_stated_share_of_the_side():
@@ -344,6 +345,34 @@ def test_fatty_livers_are_darker_and_nothing_else_is():
     torch.testing.assert_close(images[:, :, 36:], levels[:, :, 36:] / 255, atol=1e-4, rtol=0)
 
 
+def test_a_fatty_liver_is_darker_where_it_lies_in_each_neighbour():
+    levels = torch.full((2, 3, 64, 64), 200, dtype=torch.uint8)
+    labels = torch.zeros_like(levels)
+    labels[:, 1, 20:34, 12:40] = 1
+    labels[:, 2, 40:50, 12:40] = 1
+    limits = Augmentation(0, 1, 0, 1, 0, 0, 0, fatty_liver=0.5, fatty_share=1.0)
+    spec = replace(LIVER, channels=3, context=1)
+    images, moved = augment_batch(levels, labels, spec, torch.Generator().manual_seed(1), limits)
+    darker = images < 199 / 255
+    assert not darker[:, 0].any()
+    assert darker[:, 1, 22:32, 14:38].all()
+    assert not darker[:, 1, 36:].any()
+    assert darker[:, 2, 42:48, 14:38].all()
+    assert not darker[:, 2, :38].any()
+    assert torch.equal(moved, labels[:, 1])
+
+
+def test_turning_moves_a_picture_about_its_centre_and_back():
+    image = torch.zeros(1, 1, 65, 65)
+    image[..., 30:35, 50:55] = 1  # right of the centre
+    turned = rotated(image, 90)
+    assert turned[..., 10:15, 30:35].min() > 0.99 or turned[..., 50:55, 30:35].min() > 0.99
+    torch.testing.assert_close(rotated(turned, -90), image, atol=1e-4, rtol=0)
+    assert not torch.allclose(rotated(turned, 90), image, atol=0.5)
+    torch.testing.assert_close(rotated(image - 2, 30).amin(), torch.tensor(-2.0))  # edges repeated
+    assert rotated(image - 2, 30).amax() <= -1
+
+
 def test_only_the_stated_share_of_livers_is_fatty():
     levels, labels = (part[:1].repeat_interleave(400, 0) for part in drawn_batch(32))
     limits = Augmentation(0, 1, 0, 1, 0, 0, 0, fatty_liver=0.5, fatty_share=0.3)
@@ -362,7 +391,7 @@ def test_each_channel_of_each_image_gets_noise_of_its_own():
     levels = torch.full((2, 3, 64, 64), 128, dtype=torch.uint8)
     limits = Augmentation(0, 1, 0, 1, 0, 0, noise=0.05)
     spec = replace(LIVER, channels=3, context=1)
-    labels = torch.zeros(2, 64, 64, dtype=torch.uint8)
+    labels = torch.zeros_like(levels)
     images, _ = augment_batch(levels, labels, spec, torch.Generator().manual_seed(0), limits)
     planes = images.flatten(0, 1).flatten(1)  # (6, 64 * 64)
     assert (planes.std(1) > 0).all()

@@ -217,20 +217,21 @@ def test_thresholds_decide_from_which_probability_a_voxel_counts():
 
 
 def test_turned_views_are_turned_back_before_they_are_averaged():
-    volume = drawn_volume(np.full((2, 64, 64), FAT, np.int16))
-    half = LiverModel(LeftHalf(), SPEC, ORIGIN)
-    agreed, any_of_three = (
-        segment_volume(volume, half, post=Postprocessing(threshold, rotation_degrees=30))[0] > 0
-        for threshold in (0.9, 0.1)
-    )
-    assert agreed[32, :31].all()  # all views share their centre
-    assert not any_of_three[32, 33:].any()
-    lean = round(30 * np.tan(np.radians(30)))  # of the turned borders, 30 pixels above and below
-    for row in (2, 61):
-        assert agreed[row, : 31 - lean].all()
-        assert not agreed[row, 34 - lean :].any()
-        assert any_of_three[row, : 31 + lean].all()
-        assert not any_of_three[row, 34 + lean :].any()
+    hu = np.full((2, 64, 64), AIR, np.int16)
+    hu[:, 10:24, 36:58] = LIVER  # off the centre
+    liver, turned = liver_by_grey(), Postprocessing(rotation_degrees=30)
+    plain = segment_volume(drawn_volume(hu), liver) > 0
+    once = len(liver.network.batches)
+    averaged = segment_volume(drawn_volume(hu), liver, post=turned) > 0
+    assert len(liver.network.batches) - once == 3 * once
+    assert (averaged != plain)[:, 13:21, 39:55].sum() == 0
+    assert not averaged[:, :8].any()
+    assert not averaged[:, 26:].any()
+    assert not averaged[..., :34].any()
+    unanimous = Postprocessing(liver_threshold=0.9, rotation_degrees=30)
+    agreed = segment_volume(drawn_volume(hu), liver, post=unanimous)
+    assert agreed[:, 13:21, 39:55].all()
+    assert agreed.sum() < plain.sum()  # at the rim, where turned pixels are mixed
     with pytest.raises(ValueError, match=r"rotation_degrees must not be negative, got -8"):
         Postprocessing(rotation_degrees=-8)
 

@@ -133,10 +133,11 @@ def test_training_cases_among_the_predictions_are_marked(way, monkeypatch):
 
 def test_one_model_alone_segments_what_it_knows(way, monkeypatch):
     monkeypatch.chdir(way.folder)
-    call = shell_call("predict", "--only", "liver", "--out", "livers", "--tiny")
+    call = shell_call("predict", "--only", "liver", "--out", "livers", "--tiny", "--rotation", "8")
     assert call.code == 0
     names = {Path(line).name for line in call.out.splitlines()}
     assert names == {Path(line).name for line in way.predict.out.splitlines()}
+    assert '"rotation_degrees": 8.0' in (way.folder / "livers" / "segmented_by.json").read_text()
 
 
 def test_a_finished_step_is_not_done_again(way, monkeypatch):

@@ -213,8 +213,21 @@ def test_segmenter_returns_logits_of_the_images_size(skips):
 def test_every_part_of_the_skip_segmenter_learns():
     network = RegNetSegmenter(weights=None, skips=True)
     network(torch.randn(2, 3, 64, 96)).square().mean().backward()
-    idle = [name for name, p in network.named_parameters() if p.grad is None]
+    idle = [name for name, p in network.named_parameters() if p.grad is None or not p.grad.any()]
     assert idle == []
+
+
+def test_a_new_skip_segmenter_guesses_that_tumors_are_rare():
+    with torch.inference_mode():
+        share = RegNetSegmenter(weights=None, skips=True)(torch.randn(2, 3, 64, 64)).sigmoid()
+    assert 0.01 < share.mean() < 0.1
+
+
+def test_the_skip_segmenter_tells_neighbouring_pixels_apart():
+    with torch.inference_mode():
+        logits = RegNetSegmenter(weights=None, skips=True)(torch.randn(1, 3, 64, 64))
+    assert not torch.equal(logits[..., ::2, ::2], logits[..., 1::2, ::2])
+    assert not torch.equal(logits[..., ::2, ::2], logits[..., ::2, 1::2])
 
 
 @pytest.mark.parametrize("network", [Generator(4), mended_generator(), StridedCritic(4)])

@@ -100,21 +100,62 @@ def test_run_trains_on_the_other_folds_and_scores_one(tmp_path, name):
     assert scored
     assert scored < {"0", "1", "2", "3", "4"}
     assert all(0 <= case["dice"] <= 1 for case in result["cases"])
+    assert {case["case_id"] for case in result["turned"]} == scored
     json.dumps(result)
+
+
+def test_turned_scores_ask_the_model_thrice(tmp_path):
+    root, calls = write_slices(tmp_path / "drawn"), []
+    row = scaled(ROWS["liver"][0], width=4, size=None)
+    model = recipes.as_model(row, row.make(row.recipe, CPU, Precision(CPU, "fp32")))
+    model.network.register_forward_hook(lambda *_: calls.append(1))
+    recipes.slice_scores(model, root, ["0", "1"])
+    plain = len(calls)
+    recipes.slice_scores(model, root, ["0", "1"], degrees=8.0)
+    assert len(calls) == 4 * plain > 0
+
+
+def test_turned_scores_have_a_table_of_their_own(tmp_path):
+    out, page = tmp_path / "runs.jsonl", tmp_path / "page.md"
+    page.write_text(f"{recipe_tables.START}\n{recipe_tables.END}\n")
+    out.write_text(json.dumps({**run(), "turned": run(dice=(0.7, 0.5))["cases"]}) + "\n")
+    recipes.tables(page, out)
+    plain, turned = page.read_text().split("### Liver, drawn, mean of views turned by 8 degrees")
+    assert "| 0.850 |" in plain
+    assert "| 0.600 |" in turned
 
 
 def test_finished_runs_are_not_planned_again(tmp_path):
     out = tmp_path / "runs.jsonl"
     command = ["--slices", str(tmp_path), "--data", "drawn", "--rows", "default", "no_critic"]
     options = recipes.command_line([*command, "--seconds", "10", "--folds", "2", "--out", str(out)])
-    assert len(recipes.plan(options, "liver", tmp_path)) == 4
-    out.write_text(json.dumps({**run(), "width": None, "size": None}) + "\n")
+    first, *others = recipes.plan(options, "liver", tmp_path)
+    assert len(others) == 3
+    out.write_text(json.dumps({**run(), **first[1]}) + "\n")
     planned = recipes.plan(options, "liver", tmp_path)
     assert [(row.name, one["fold"]) for row, one in planned] == [
         ("no_critic", 0),
         ("default", 1),
         ("no_critic", 1),
     ]
+
+
+def test_a_run_of_another_recipe_is_planned_again(tmp_path):
+    out = tmp_path / "runs.jsonl"
+    command = ["--slices", str(tmp_path), "--rows", "default", "--fold", "0", "--out", str(out)]
+    [(_, planned)] = recipes.plan(recipes.command_line(command), "liver", tmp_path)
+    out.write_text(json.dumps({**run(), **planned, "recipe": "00000000"}) + "\n")
+    assert len(recipes.plan(recipes.command_line(command), "liver", tmp_path)) == 1
+
+
+def test_no_row_runs_twice_under_two_names(tmp_path):
+    (tmp_path / "cases").mkdir()
+    for command, expected in (("--cases", True), ("--slices", False)):
+        root = tmp_path if command == "--cases" else tmp_path / "slices"
+        options = recipes.command_line([command, str(root), "--fold", "0"])
+        names = [row.name for row, _ in recipes.plan(options, "liver", root)]
+        assert ("darker_livers" in names) is expected  # on slices `default` darkens as far
+        assert len(names) == len(ROWS["liver"]) - (not expected)
 
 
 @pytest.mark.parametrize("seeks", ["liver", "tumor"])

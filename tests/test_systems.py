@@ -25,7 +25,7 @@ def a_batch(count=2, size=32):
     labels = torch.zeros(count, size, size, dtype=torch.uint8)
     labels[0, 4:20, 6:28] = 1
     labels[1, 10:26, 3:12] = 2
-    noise = torch.rand(count, 1, size, size, generator=torch.Generator().manual_seed(0))
+    noise = torch.rand(count, 3, size, size, generator=torch.Generator().manual_seed(0))
     return 0.3 * noise + 0.6 * (labels > 0)[:, None], labels
 
 
@@ -98,7 +98,6 @@ def test_tumor_loss_falls_on_a_fixed_batch():
     torch.manual_seed(0)
     system = TumorSystem(small_tumor(learning_rate=2e-3), CPU, Precision(CPU, "fp32"))
     images, labels = a_batch(size=64)
-    images = images.expand(-1, 3, -1, -1)
     first, *_, last = (float(system.step(images, labels)[0]) for _ in range(8))
     assert last < 0.8 * first
 
@@ -123,11 +122,14 @@ def test_cosine_schedule_ends_at_a_hundredth():
 
 
 def test_the_learning_rate_rises_in_the_warm_up():
-    recipe = small_liver(name="original", warm_up=2.0)  # constant
+    recipe = small_liver(name="original", warm_up=2.0, epochs=40)  # constant
     assert learning_rate(recipe, 0) == pytest.approx(1e-4)
     assert learning_rate(recipe, 0.5) == pytest.approx(0.0025)
     assert learning_rate(recipe, 1) == pytest.approx(0.005)
     assert learning_rate(recipe, 2) == learning_rate(recipe, 3) == 0.01
+    short = small_liver(name="original", warm_up=2.0, epochs=5)
+    assert learning_rate(short, 0.25) == pytest.approx(0.005)
+    assert learning_rate(short, 0.5) == 0.01
     with pytest.raises(ValueError, match=r"warm_up .* got -1"):
         small_liver(warm_up=-1)
 
