@@ -67,12 +67,14 @@ class Row:
         recipe: the setting; its epochs mean nothing here.
         make: (recipe, device, precision) -> system; a class or a function of a module, so that runs
             can go to other processes.
+        base: the row of which this one changes one thing.
     """
 
     name: str
     about: str
     recipe: Recipe
     make: Callable[..., System]
+    base: str = "default"
 
     @property
     def seeks(self) -> str:
@@ -142,8 +144,8 @@ TUMOR = tumor_recipe(pretrained=False)
 PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
 
-def _liver(name: str, about: str, **changes) -> Row:
-    return Row(name, about, _without(LIVER, **changes), LiverSystem)
+def _liver(name: str, about: str, base: str = "default", **changes) -> Row:
+    return Row(name, about, _without(LIVER, **changes), LiverSystem, base)
 
 
 def _tumor(name: str, about: str, **changes) -> Row:
@@ -153,6 +155,13 @@ def _tumor(name: str, about: str, **changes) -> Row:
 LIVER_ROWS = (
     Row("default", "the recipe", LIVER, LiverSystem),
     Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
+    Row(
+        "no_critic_one_slice",
+        "the same on one slice",
+        _without(LIVER, **ONE_SLICE),
+        GeneratorAlone,
+        base="no_context",
+    ),
     Row("unet", "plain U-Net, cross entropy + Dice", PLAIN_LIVER, reference(plain_unet)),
     Row(
         "unet_no_fatty_livers",
@@ -192,12 +201,20 @@ LIVER_ROWS = (
     _liver("no_cross_entropy", "L1 and Dice without cross entropy", cross_entropy_weight=0.0),
     _liver("batch_dice", "Dice of the batch, not of each slice", dice_per_image=0.0),
     _liver("no_residual", "no residual blocks, ReLU before norm", residual=False),
-    _liver("half_size", "no stage at full size", full_size=False),
+    _liver(
+        "half_size",
+        "one slice, no stage at full size",
+        base="no_context",
+        full_size=False,
+        **ONE_SLICE,
+    ),
     _liver(
         "half_size_no_fatty",
         "the same, no livers darkened",
+        base="no_context",
         full_size=False,
         fatty_liver=0.0,
+        **ONE_SLICE,
     ),
     _liver("darker_livers", "livers darkened by up to 0.75", fatty_liver=FATTY_IN_SLICES),
     _liver("no_context", "one slice", **ONE_SLICE),

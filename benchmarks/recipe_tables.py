@@ -61,7 +61,12 @@ def lesion_recall(runs: Iterable[dict]) -> float | None:
     return float(found / (found + missed)) if found + missed else None
 
 
-def table(runs: list[dict], about: dict[str, str], judge: str | None = "default") -> str:
+def table(
+    runs: list[dict],
+    about: dict[str, str],
+    judge: str | None = "default",
+    judges: dict[str, str] | None = None,
+) -> str:
     """Return a Markdown table, a line for each row, width and budget of these runs of one task.
 
     Args:
@@ -69,6 +74,7 @@ def table(runs: list[dict], about: dict[str, str], judge: str | None = "default"
         about: what each row is; rows come in this order.
         judge: the row that all are compared with, at the same budget, else at its longest of the
             same width, else at its longest; None compares with none.
+        judges: rows that are compared with another one, and with which.
     """
     groups = defaultdict(list)
     for run in runs:
@@ -83,10 +89,13 @@ def table(runs: list[dict], about: dict[str, str], judge: str | None = "default"
         several = len({width for _, width, _ in keys}) > 1
         for key in keys:
             name = f"`{row}`: {about[row]}" + (f", width {key[1]}" if several else "")
-            other = _opponent(key, groups, judge)
             lines.append(_line(name, key[2], groups[key], tumor))
             if judge:
-                lines[-1].append(_comparison(groups[key], groups[other]) if other else "")
+                own_judge = (judges or {}).get(row, judge)
+                other = _opponent(key, groups, own_judge)
+                said = _comparison(groups[key], groups[other]) if other else ""
+                named = f", against `{own_judge}`" if said and own_judge != judge else ""
+                lines[-1].append(said + named)
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

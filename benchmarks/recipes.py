@@ -201,7 +201,8 @@ def tables(path: Path, out: Path) -> None:
     for data, seeks in dict.fromkeys((run["data"], run["seeks"]) for run in runs):
         own = [run for run in runs if (run["data"], run["seeks"]) == (data, seeks)]
         about = {row.name: row.about for row in ROWS[seeks]}
-        sections[f"{seeks.capitalize()}, {data}"] = table(own, about)
+        bases = {row.name: row.base for row in ROWS[seeks]}
+        sections[f"{seeks.capitalize()}, {data}"] = table(own, about, judges=bases)
         further = {
             f"{seeks.capitalize()}, {data}, mean of views turned by {TURNED:g} degrees": "turned",
             f"{seeks.capitalize()}, learnt on {data}, in the known livers of other scans": "also",
@@ -214,7 +215,7 @@ def tables(path: Path, out: Path) -> None:
             ]
             if rescored:
                 judge = "default" if scored == "turned" else None
-                sections[title] = table(rescored, about, judge)
+                sections[title] = table(rescored, about, judge, bases)
     write_tables(path, sections)
 
 
