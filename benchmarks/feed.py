@@ -41,7 +41,7 @@ from lits_helpers.datasets import (  # noqa: E402
 )
 from lits_helpers.phantom import write_phantom_dataset  # noqa: E402
 from lits_helpers.preprocess import prepare  # noqa: E402
-from lits_helpers.settings import liver_recipe, tumor_recipe  # noqa: E402
+from lits_helpers.recipes import liver_recipe, tumor_recipe  # noqa: E402
 from lits_helpers.systems import LiverSystem, TumorSystem  # noqa: E402
 
 BATCH = 16

@@ -53,7 +53,8 @@ from lits_helpers.inference import (  # noqa: E402
 from lits_helpers.models import build_generator, build_segmenter  # noqa: E402
 from lits_helpers.phantom import write_phantom_dataset  # noqa: E402
 from lits_helpers.postprocess import liver_reach  # noqa: E402
-from lits_helpers.settings import liver_recipe, real_data, tumor_recipe  # noqa: E402
+from lits_helpers.recipes import liver_recipe, tumor_recipe  # noqa: E402
+from lits_helpers.settings import real_data  # noqa: E402
 from lits_helpers.volumes import read_volume, write_segmentation  # noqa: E402
 
 MARK = (slice(0, 16), slice(0, 16))  # this corner is bright in the slices that hold liver

@@ -26,8 +26,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lits_helpers import interruption
 from lits_helpers.engine import Trainer
+from lits_helpers.recipes import InputSpec, liver_recipe
 from lits_helpers.records import CLOCK_COLUMNS, read_history
-from lits_helpers.settings import InputSpec, liver_recipe
 from lits_helpers.training import train_liver_gan
 
 CASES, SLICES = 6, 4

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from lits_helpers.acceleration import Precision, adam, on_device
 from lits_helpers.losses import pixel_loss
-from lits_helpers.models import TUMOR_LOGIT
-from lits_helpers.settings import LiverRecipe, Recipe, liver_recipe, tumor_recipe
+from lits_helpers.recipes import LiverRecipe, Recipe, liver_recipe, tumor_recipe
+from lits_helpers.regnet import TUMOR_LOGIT
 from lits_helpers.systems import Average, LiverSystem, System, TumorSystem
 
 

@@ -17,7 +17,6 @@ from benchmarks.recipe_rows import Row
 from lits_helpers.acceleration import Precision
 from lits_helpers.cases import find_cases
 from lits_helpers.datasets import SliceCache, augmentation_of, epoch_order, model_input
-from lits_helpers.engine import learning_rate
 from lits_helpers.environment import choose_device
 from lits_helpers.inference import (
     LiverModel,
@@ -29,6 +28,7 @@ from lits_helpers.inference import (
 from lits_helpers.metrics import evaluate_case
 from lits_helpers.packed import PackedVolume
 from lits_helpers.prepared import CaseFiles
+from lits_helpers.schedule import learning_rate
 from lits_helpers.slices import find_slices, nearest_neighbors
 from lits_helpers.summary import dice
 from lits_helpers.systems import System, TumorSystem

@@ -30,7 +30,7 @@ from lits_helpers.acceleration import Precision
 from lits_helpers.environment import choose_device
 from lits_helpers.losses import feature_loss, masked_image, pixel_loss
 from lits_helpers.models import build_critic, build_generator
-from lits_helpers.settings import liver_recipe
+from lits_helpers.recipes import liver_recipe
 from lits_helpers.systems import LiverSystem
 
 

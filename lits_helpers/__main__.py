@@ -13,15 +13,9 @@ from .makers import read_records
 from .metrics import format_summary
 from .postprocess import Postprocessing
 from .preprocess import prepare
+from .recipes import LIVER_RECIPES, liver_recipe, tumor_recipe
 from .results import save_score_figures
-from .settings import (
-    LIVER_RECIPES,
-    SOURCES,
-    Settings,
-    liver_recipe,
-    load_settings,
-    tumor_recipe,
-)
+from .settings import SOURCES, Settings, load_settings
 
 logger = logging.getLogger("lits_helpers.shell")
 

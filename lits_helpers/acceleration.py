@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from .environment import amp_dtype
-from .settings import Recipe
+from .recipes import Recipe
 
 logger = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from .settings import InputSpec, Recipe
+from .recipes import InputSpec, Recipe
 
 CPU_IMAGES = 2  # at once on a CPU, so that what lies between the steps stays in its cache
 GRAIN_SHIFTS = 128  # pixels by which the drawn noise can lie, along each axis

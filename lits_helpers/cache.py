@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .augmentation import Augmentation, augment_batch
 from .decoding import choose_home, decoded_in_memory, decoded_on_disk
-from .settings import InputSpec
+from .recipes import InputSpec
 from .slices import CaseSlices, find_slices, model_input, nearest_neighbors, normalized
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from .pixels import resize_image, resize_mask, restore
-from .settings import InputSpec
+from .recipes import InputSpec
 from .summary import dice
 
 

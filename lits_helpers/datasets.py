@@ -14,8 +14,8 @@ from torch.utils.data import Dataset
 
 from .augmentation import Augmentation, augment_batch, augmentation_of
 from .cache import SliceCache
+from .recipes import InputSpec
 from .sampling import epoch_order
-from .settings import InputSpec
 from .slices import UNREADABLE, find_slices, model_input, nearest_neighbors
 
 __all__ = [

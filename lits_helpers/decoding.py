@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from .environment import available_cores
 from .files import written_whole
-from .settings import InputSpec
+from .recipes import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
 
 log = logging.getLogger(__name__)

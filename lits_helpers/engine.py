@@ -22,8 +22,9 @@ from .acceleration import Precision
 from .datasets import SliceCache, augmentation_of, epoch_order
 from .distributed import Ranks
 from .interruption import SAVE, STOP, StopRequest, Stopwatch
+from .recipes import Recipe
 from .records import RunFolder
-from .settings import Recipe
+from .schedule import learning_rate
 from .systems import System
 from .validation import ValidationScore, picture_indices, validation_score
 
@@ -32,19 +33,6 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5  # how often losses are fetched from the device, for the bar and to notice NaN
 ESTIMATE_SECONDS = 60.0  # after which the training's length can be told
 AGREE_STEPS = 10  # how often ranks exchange losses and agree on stopping
-FINAL_LEARNING_RATE = 0.01  # of the initial one, at the end of a cosine schedule
-
-
-def learning_rate(recipe: Recipe, epochs_done: float) -> float:
-    """Return the learning rate after so many epochs (and parts of one)."""
-    rate = recipe.learning_rate
-    if recipe.schedule == "cosine":
-        cosine = 0.5 * (1 + math.cos(math.pi * min(epochs_done / recipe.epochs, 1.0)))
-        rate *= FINAL_LEARNING_RATE + (1 - FINAL_LEARNING_RATE) * cosine
-    rising = min(recipe.warm_up, recipe.epochs / 10)
-    if epochs_done < rising:
-        rate *= max(epochs_done / rising, FINAL_LEARNING_RATE)
-    return rate
 
 
 @dataclass

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .settings import InputSpec
+from .recipes import InputSpec
 
 MIN_BOX_SHARE = 0.25  # of the slice's longer side: a speck of liver is not blown up without end
 MEDIAN_SLICES = 16  # as many slices tell the liver's median as well as all of them

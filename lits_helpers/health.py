@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from .settings import Recipe
+from .recipes import Recipe
 from .validation import ValidationScore
 
 logger = logging.getLogger(__name__)

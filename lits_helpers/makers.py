@@ -12,7 +12,7 @@ import torch
 from .checkpoints import load_checkpoint
 from .files import file_hash, read_json, write_json
 from .postprocess import Postprocessing
-from .settings import InputSpec, recipe_from_dict
+from .recipes import InputSpec, recipe_from_dict
 from .trained import LiverModel, Origin
 
 RECORD_NAME = "segmented_by.json"

@@ -4,23 +4,16 @@
 layers, to the parameter. The options are the mended variants of the `default` recipes.
 """
 
-import pickle
-from itertools import pairwise
-from pathlib import Path
-from urllib.error import URLError
-
-import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models import RegNet_Y_400MF_Weights, regnet_y_400mf
 
+from .blocks import FullSize, Residual, normalized
 from .critics import Discriminator, StridedCritic
-from .settings import LiverRecipe, TumorRecipe
+from .recipes import LiverRecipe, TumorRecipe
+from .regnet import RegNetSegmenter
 
-REGNET_CHANNELS = (32, 48, 104, 208, 440)  # stem and four stages, at strides 2, 4, 8, 16, 32
 RESIDUALS = (0, 0, 1, 2)  # blocks at each level of a residual generator: where they are cheap
 LIVER_LOGIT = -2.0  # a new head says 12 %, about the share of liver in a slice
-TUMOR_LOGIT = -3.5  # 3 %: at 12 % the first steps teach "less of it" so hard that features die
 
 
 class Generator(nn.Module):
@@ -68,7 +61,7 @@ class Generator(nn.Module):
             )
         up_block = _residual_up_block if residual else _up_block
         self.decoder = nn.ModuleList(up_block(up[i], up[i + 1]) for i in range(3))
-        self.full_size = _FullSize(width, channels) if full_size else None
+        self.full_size = FullSize(width, channels) if full_size else None
         self.last = nn.Conv2d(self.full_size.width if full_size else width, 1, 3, 1, 1)
         if head == "sigmoid":
             nn.init.constant_(self.last.bias, LIVER_LOGIT)
@@ -107,173 +100,18 @@ def _up_block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _normalized(*layers: nn.Module, channels: int) -> nn.Sequential:
-    return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
-
-
 def _residual_down_block(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
     strided = nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
     return nn.Sequential(
-        *_normalized(strided, channels=outputs), *(_Residual(outputs) for _ in range(blocks))
+        *normalized(strided, channels=outputs), *(Residual(outputs) for _ in range(blocks))
     )
 
 
 def _residual_up_block(inputs: int, outputs: int) -> nn.Sequential:
     same = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
     return nn.Sequential(
-        *_normalized(same, channels=outputs), nn.Upsample(scale_factor=2, mode="nearest")
+        *normalized(same, channels=outputs), nn.Upsample(scale_factor=2, mode="nearest")
     )
-
-
-class _FullSize(nn.Module):
-    """The last stage: refine features at half size, then add the image's own at full size.
-
-    Shapes: (N, inputs, H/2, W/2), image (N, channels, H, W) -> (N, max(inputs // 2, 4), H, W).
-    """
-
-    def __init__(self, inputs: int, channels: int):
-        super().__init__()
-        self.width = max(inputs // 2, 4)
-        same = nn.Conv2d(inputs, inputs, 3, 1, 1, bias=False)
-        self.refine = _normalized(same, channels=inputs)
-        self.narrow = nn.Conv2d(inputs, self.width, 1)
-        self.fine = nn.Conv2d(channels, self.width, 3, 1, 1)
-        self.norm = nn.BatchNorm2d(self.width)
-
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        x = F.interpolate(self.narrow(self.refine(x)), scale_factor=2, mode="nearest")
-        return F.relu(self.norm(x + self.fine(image)))
-
-
-class _Residual(nn.Module):
-    """Two convolutions added to their input; a new one changes nothing."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.change = nn.Sequential(
-            *_normalized(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), channels=channels),
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
-        )
-        nn.init.zeros_(self.change[-1].weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.change(x))
-
-
-class RegNetSegmenter(nn.Module):
-    """Segment tumors: torchvision's RegNetY-400MF as encoder, an upsampling decoder to logits.
-
-    Args:
-        weights: "imagenet" for torchvision's weights of the encoder (found in torch's cache folder
-            or downloaded), None for random ones.
-        skips: False is the published decoder of ten layers; True a cheaper one that takes in the
-            stages at strides 16 to 2, and the image at full size.
-
-    Shapes: (N, 3, H, W) normalized as ImageNet -> logits (N, 1, H, W); H and W are multiples of 32.
-
-    Raises:
-        ValueError: weights is neither "imagenet" nor None.
-        OSError: the weights are neither cached nor to be had; the message says what to do.
-    """
-
-    def __init__(self, weights: str | None = "imagenet", skips: bool = False):
-        super().__init__()
-        if weights not in ("imagenet", None):
-            raise ValueError(f'RegNetSegmenter weights must be "imagenet" or None, got {weights!r}')
-        network = regnet_y_400mf(weights=None)
-        if weights == "imagenet":
-            network.load_state_dict(imagenet_weights())
-        self.stem = network.stem
-        self.trunk_output = network.trunk_output
-        self.decoder = _SkipDecoder() if skips else _published_decoder()
-        self.skips = skips
-
-    def forward(self, image: Tensor) -> Tensor:
-        features = [self.stem(image)]
-        for stage in self.trunk_output:
-            features.append(stage(features[-1]))
-        return self.decoder(features, image) if self.skips else self.decoder(features[-1])
-
-
-def _published_decoder() -> nn.Sequential:
-    widths = (REGNET_CHANNELS[-1], 256, 128, 64, 32, 16)
-    layers = []
-    for inputs, outputs in pairwise(widths):
-        layers += [
-            nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(outputs, outputs, 3, 1, 1),
-            nn.ReLU(inplace=True),
-        ]
-    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
-
-
-class _SkipDecoder(nn.Module):
-    """Merge the stages from deep to shallow, and join the image itself at full size.
-
-    Cheaper than the published decoder: channels are cut by 1x1 before anything is enlarged.
-    """
-
-    widths = (128, 64, 32, 16)  # at strides 16, 8, 4, 2
-
-    def __init__(self):
-        super().__init__()
-        deeper = (REGNET_CHANNELS[-1], *self.widths[:-1])
-        skipped = REGNET_CHANNELS[-2::-1]
-        self.merges = nn.ModuleList(
-            _Merge(*channels) for channels in zip(deeper, skipped, self.widths, strict=True)
-        )
-        self.full_size = _FullSize(self.widths[-1], 3)
-        self.last = nn.Conv2d(self.full_size.width, 1, 3, 1, 1)
-        nn.init.constant_(self.last.bias, TUMOR_LOGIT)
-
-    def forward(self, features: list[Tensor], image: Tensor) -> Tensor:
-        x = features[-1]
-        for merge, skipped in zip(self.merges, features[-2::-1], strict=True):
-            x = merge(x, skipped)
-        return self.last(self.full_size(x, image))
-
-
-class _Merge(nn.Module):
-    def __init__(self, deep: int, skipped: int, width: int):
-        super().__init__()
-        self.deep = nn.Conv2d(deep, width, 1)
-        self.skipped = nn.Conv2d(skipped, width, 1)
-        self.join = nn.Sequential(
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        )
-
-    def forward(self, deep: Tensor, skipped: Tensor) -> Tensor:
-        enlarged = F.interpolate(self.deep(deep), scale_factor=2, mode="nearest")
-        return self.join(enlarged + self.skipped(skipped))
-
-
-def imagenet_weights() -> dict[str, Tensor]:
-    """Return torchvision's ImageNet weights of RegNetY-400MF, from the cache folder or the network.
-
-    Raises:
-        OSError: no network, or a damaged file; the message names the address, the file that torch
-            looks for, and how to train without.
-    """
-    weights = RegNet_Y_400MF_Weights.IMAGENET1K_V2
-    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
-    without = "or train without them: tumor_recipe(pretrained=False)"
-    existed = cached.exists()
-    try:
-        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
-    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
-        if existed and not isinstance(error, URLError):
-            raise OSError(
-                f"damaged ImageNet weights in {cached} ({error}); delete that file, {without}"
-            ) from error
-        raise OSError(
-            f"no ImageNet weights: {weights.url} cannot be fetched ({error}). "
-            f"Put that file at {cached}, {without}"
-        ) from error
 
 
 def build_generator(recipe: LiverRecipe) -> Generator:

@@ -20,8 +20,9 @@ from .acquisition import (
     parse_numbers,
 )
 from .drive import drive_folder, keep_run, restore_model, restore_run
+from .recipes import liver_recipe, tumor_recipe
 from .results import evaluate, find_predictions, open_result, segment_cases
-from .settings import Settings, liver_recipe, tumor_recipe
+from .settings import Settings
 from .training import train_liver_gan, train_tumor_regnet
 
 __all__ = [

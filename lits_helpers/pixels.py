@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 
 from .frames import WHOLE_SLICE, LiverFrame
-from .settings import InputSpec
+from .recipes import InputSpec
 
 OPENCV_LOOKS_UP = int(cv2.__version__.partition(".")[0]) >= 5  # 16-bit values, twice as fast
 

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from .settings import Recipe, TumorRecipe
+from .recipes import Recipe, TumorRecipe
 
 
 def epoch_order(

@@ -16,7 +16,7 @@ from .cases import Case, find_cases
 from .frames import LiverFrame, liver_frame
 from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume
 from .preprocess import PreparedCase, prepared_cases
-from .settings import InputSpec
+from .recipes import InputSpec
 from .volumes import (
     open_volume,
     packed_copy,

@@ -19,7 +19,7 @@ from .losses import (
     shared_dice_loss,
 )
 from .models import build_critic, build_generator, build_segmenter
-from .settings import LiverRecipe, TumorRecipe
+from .recipes import LiverRecipe, TumorRecipe
 
 THRESHOLD = 0.5
 

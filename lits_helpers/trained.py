@@ -9,7 +9,7 @@ from torch import nn
 from .checkpoints import load_checkpoint
 from .environment import choose_device
 from .models import build_generator, build_segmenter
-from .settings import InputSpec, recipe_from_dict
+from .recipes import InputSpec, recipe_from_dict
 
 
 @dataclass(frozen=True)

@@ -13,8 +13,8 @@ from .distributed import Ranks, joined_ranks
 from .engine import Trainer
 from .environment import choose_device
 from .interruption import Stopwatch
+from .recipes import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
 from .records import RunFolder, data_hashes
-from .settings import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
 from .states import newest_state, read_state, require_same
 from .systems import LiverSystem, System, TumorSystem
 

@@ -16,7 +16,7 @@ from lits_helpers.cache import SliceCache
 from lits_helpers.distributed import Ranks, joined_ranks
 from lits_helpers.engine import Trainer
 from lits_helpers.interruption import Stopwatch
-from lits_helpers.settings import InputSpec, liver_recipe
+from lits_helpers.recipes import InputSpec, liver_recipe
 from lits_helpers.systems import LiverSystem
 from lits_helpers.training import train_liver_gan
 from lits_helpers.validation import validation_score

@@ -9,7 +9,7 @@ from lits_helpers.cases import find_cases
 from lits_helpers.checkpoints import save_model
 from lits_helpers.models import build_generator, build_segmenter
 from lits_helpers.preprocess import prepare
-from lits_helpers.settings import recipe_to_dict
+from lits_helpers.recipes import recipe_to_dict
 
 VARIABLES = [f"LITS_{name}" for name in ("TINY", "SOURCE", "RAW", "PREPARED", "RUNS", "DEVICE")]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lits_helpers.ceiling import resize_ceiling
-from lits_helpers.settings import InputSpec
+from lits_helpers.recipes import InputSpec
 
 
 def disc(diameter: float, shape: tuple[int, int] = (200, 256)) -> np.ndarray:

@@ -25,8 +25,9 @@ from lits_helpers.cases import find_cases
 from lits_helpers.datasets import LiverSlices, SliceCache, TumorSlices, epoch_order, model_input
 from lits_helpers.files import write_json
 from lits_helpers.geometry import plain_geometry
+from lits_helpers.recipes import InputSpec, liver_recipe, tumor_recipe
 from lits_helpers.sampling import balanced_indices
-from lits_helpers.settings import InputSpec, liver_recipe, real_data, tumor_recipe
+from lits_helpers.settings import real_data
 from lits_helpers.slices import IMAGENET_DEVIATION, IMAGENET_MEAN, nearest_neighbors
 from lits_helpers.volumes import resize_mask, slice_levels, write_packed
 

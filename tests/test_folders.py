@@ -18,7 +18,7 @@ from lits_helpers import folders
 from lits_helpers.files import read_json
 from lits_helpers.folders import find_volumes, own_device, segment_files, segment_folder
 from lits_helpers.inference import LiverModel, Origin, Postprocessing
-from lits_helpers.settings import InputSpec
+from lits_helpers.recipes import InputSpec
 
 SHAPE = (3, 20, 32)
 SPEC = InputSpec(size=32, window=(-200, 300))

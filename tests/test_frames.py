@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from lits_helpers.frames import WHOLE_SLICE, Box, liver_box, liver_frame
-from lits_helpers.settings import InputSpec
+from lits_helpers.recipes import InputSpec
 from lits_helpers.volumes import slice_levels
 
 SHAPE = (6, 40, 48)

@@ -31,13 +31,8 @@ from lits_helpers.inference import (
 )
 from lits_helpers.models import Generator, RegNetSegmenter, build_generator
 from lits_helpers.preprocess import prepare
-from lits_helpers.settings import (
-    InputSpec,
-    liver_recipe,
-    real_data,
-    recipe_to_dict,
-    tumor_recipe,
-)
+from lits_helpers.recipes import InputSpec, liver_recipe, recipe_to_dict, tumor_recipe
+from lits_helpers.settings import real_data
 from lits_helpers.volumes import read_volume, volume_from_array
 
 SHAPE = (12, 40, 64)

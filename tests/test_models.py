@@ -17,7 +17,7 @@ from lits_helpers.models import (
     build_generator,
     build_segmenter,
 )
-from lits_helpers.settings import liver_recipe, tumor_recipe
+from lits_helpers.recipes import liver_recipe, tumor_recipe
 
 
 def layer_table(network: nn.Module) -> list:

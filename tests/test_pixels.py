@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from drawn import ramp
 
-from lits_helpers.settings import InputSpec
+from lits_helpers.recipes import InputSpec
 from lits_helpers.volumes import (
     content_box,
     resize_image,

@@ -1,170 +1,97 @@
-"""The recipe bench: what it says of runs, and that a run trains, scores and is not repeated."""
+"""Recipes and InputSpec: the published ones, changes to them, and what is refused."""
 
 import json
+from dataclasses import replace
 
 import pytest
-import torch
-from small_runs import CPU, write_slices
 
-from benchmarks import recipe_tables, recipes
-from benchmarks.recipe_rows import ROWS, scaled
-from lits_helpers.acceleration import Precision
+from lits_helpers.recipes import (
+    LIVER_RECIPES,
+    TUMOR_RECIPES,
+    InputSpec,
+    liver_recipe,
+    recipe_from_dict,
+    recipe_to_dict,
+    tumor_recipe,
+)
 
-
-def run(row="default", dice=(0.9, 0.8), fold=0, seed=0, seconds=10.0):
-    cases = [
-        {"case_id": f"{fold}-{n}", "dice": value, "counts": [round(100 * value), 100, 100]}
-        for n, value in enumerate(dice)
-    ]
-    settings = {"folds": 2, "fold": fold, "seed": seed, "seconds": seconds, "data": "drawn"}
-    counts = {"epochs": 3, "parameters": 1000, "images_per_second": 5.0}
-    return {"row": row, "seeks": "liver", **settings, **counts, "cases": cases}
+ALL_RECIPES = [*LIVER_RECIPES.values(), *TUMOR_RECIPES.values()]
 
 
-def test_worst_tenth_is_the_mean_of_the_lowest_tenth():
-    assert recipe_tables.worst_tenth([0.9] * 18 + [0.1, 0.3]) == pytest.approx(0.2)
-    assert recipe_tables.worst_tenth([0.9, 0.5]) == 0.5
+@pytest.mark.parametrize("recipe", ALL_RECIPES, ids=lambda r: f"{type(r).__name__}-{r.name}")
+def test_recipe_survives_json(recipe):
+    assert recipe_from_dict(json.loads(json.dumps(recipe_to_dict(recipe)))) == recipe
 
 
-def test_seeds_of_a_case_count_once():
-    scores = recipe_tables.dice_per_case([run(dice=(0.9, 0.8)), run(dice=(0.7, 0.8), seed=1)])
-    assert scores == pytest.approx({"0-0": 0.8, "0-1": 0.8})
+def test_original_liver_recipe_is_the_published_one():
+    recipe = liver_recipe("original")
+    assert recipe.spec == InputSpec(size=160, window=(-200, 300))
+    assert (recipe.batch_size, recipe.learning_rate, recipe.betas) == (10, 2e-4, (0.5, 0.999))
+    assert (recipe.width, recipe.critic_width, recipe.skips) == (64, 128, False)
+    assert (recipe.head, recipe.critic, recipe.critic_goal) == ("relu", "published", "minimise")
+    assert (recipe.pixel_weight, recipe.feature_weight, recipe.dice_weight) == (1.0, 0.01, 0.0)
 
 
-def test_cases_without_the_target_do_not_count():
-    empty = run()
-    empty["cases"][0]["counts"] = [0, 0, 0]
-    assert list(recipe_tables.dice_per_case([empty])) == ["0-1"]
+def test_original_tumor_recipe_is_the_published_one():
+    recipe = tumor_recipe("original")
+    assert recipe.spec == InputSpec(size=128, window=None, channels=3, normalization="imagenet")
+    assert (recipe.batch_size, recipe.learning_rate) == (8, 1e-4)
+    assert (recipe.pretrained, recipe.skips, recipe.dice_weight) == (True, False, 0.0)
+    assert (recipe.sampling, recipe.within_liver) == ("all", False)
 
 
-def test_paired_interval_sees_a_small_difference_that_all_cases_share():
-    theirs = {str(n): 0.1 * n for n in range(10)}  # spread far wider than the difference
-    ours = {case_id: value + 0.01 for case_id, value in theirs.items()}
-    assert recipe_tables.paired_interval(ours, theirs) == pytest.approx((0.01, 0.01, 0.01))
-    mean, low, high = recipe_tables.paired_interval(
-        dict(zip("abcd", (0.1, 0.9, 0.2, 0.8), strict=True)), dict.fromkeys("abcd", 0.5)
-    )
-    assert mean == pytest.approx(0)
-    assert low < 0 < high
+def test_tiny_changes_the_size_and_not_the_idea():
+    full, tiny = liver_recipe(), liver_recipe(tiny=True)
+    assert tiny.width < full.width
+    assert (tiny.head, tiny.critic, tiny.skips) == (full.head, full.critic, full.skips)
+    assert tumor_recipe(tiny=True).spec.size < tumor_recipe().spec.size
 
 
-def test_rows_are_compared_on_the_folds_they_share():
-    runs = [run(dice=(0.9, 0.8)), run(dice=(0.2, 0.2), fold=1), run("other", dice=(0.8, 0.7))]
-    lines = recipe_tables.table(runs, {"default": "ours", "other": "theirs"}).splitlines()
-    assert lines[-1].endswith("| +0.100 (+0.100 to +0.100) |")
-    assert "| 2 x 1 |" in lines[2]
+def test_a_change_wins_over_tiny_and_leaves_the_recipe_itself():
+    before = LIVER_RECIPES["default"]
+    assert liver_recipe(tiny=True, epochs=2, size=64).epochs == 2
+    assert liver_recipe(tiny=True, epochs=2, size=64).spec.size == 64
+    assert LIVER_RECIPES["default"] == before
 
 
-def test_rows_are_compared_at_the_same_budget_else_the_same_width():
-    wide, narrow = {"width": 32}, {"width": 16}
-    runs = [run(dice=(0.9, 0.9), seconds=30.0) | wide, run(dice=(0.7, 0.7)) | narrow]
-    runs += [run("other", dice=(0.6, 0.6), seconds=s) | narrow for s in (10.0, 20.0, 30.0)]
-    lines = recipe_tables.table(runs, {"default": "ours", "other": "theirs"}).splitlines()
-    assert lines[2].startswith("| `default`: ours, width 16 | 10 |")
-    assert [line.split(" | ")[-1].rstrip(" |") for line in lines[4:]] == [
-        "+0.100 (+0.100 to +0.100)",
-        "+0.100 (+0.100 to +0.100), at 10 s",
-        "+0.300 (+0.300 to +0.300)",
-    ]
+def test_unknown_recipe_is_named_with_those_there_are():
+    with pytest.raises(ValueError, match=r"no recipe 'best'; there are: .*original.*default"):
+        liver_recipe("best")
 
 
-def test_tables_replace_what_stood_between_the_markers(tmp_path):
-    page = tmp_path / "page.md"
-    page.write_text(f"before\n{recipe_tables.START}\nold\n{recipe_tables.END}\nafter\n")
-    recipe_tables.write_tables(page, {"Liver": "| a |"})
-    text = page.read_text()
-    assert "old" not in text
-    assert text.startswith("before\n")
-    assert text.endswith("after\n")
-    assert "### Liver\n\n| a |" in text
-    page.write_text("no markers")
-    with pytest.raises(ValueError, match="lacks the lines"):
-        recipe_tables.write_tables(page, {})
+@pytest.mark.parametrize("change", ["missing", "unknown"])
+def test_recipe_of_another_version_is_refused_by_the_differing_key(change):
+    content = recipe_to_dict(tumor_recipe())
+    if change == "missing":
+        del content["sampling"]
+    else:
+        content["momentum"] = 0.9
+    with pytest.raises(ValueError, match=r"sampling differ|momentum differ"):
+        recipe_from_dict(content)
 
 
-@pytest.mark.parametrize("name", ["default", "no_critic"])
-def test_run_trains_on_the_other_folds_and_scores_one(tmp_path, name):
-    root = write_slices(tmp_path / "drawn")
-    options = {
-        "data": "drawn",
-        "fold": 1,
-        "folds": 2,
-        "seed": 0,
-        "seconds": 0.1,
-        "liver": "",
-        "also": None,
-    }
-    result = recipes.job("liver", name, root, {**options, "width": 4, "size": None})
-    scored = {case["case_id"] for case in result["cases"]}
-    assert result["epochs"] >= 1
-    assert scored
-    assert scored < {"0", "1", "2", "3", "4"}
-    assert all(0 <= case["dice"] <= 1 for case in result["cases"])
-    assert {case["case_id"] for case in result["turned"]} == scored
-    json.dumps(result)
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"size": 100}, "multiple of 32.*got 100"),
+        ({"size": 0}, "multiple of 32.*got 0"),
+        ({"window": (300, -200)}, r"low < high, got \(300, -200\)"),
+        ({"context": 1}, "2 \\* context \\+ 1 = 3, got 1"),
+        ({"normalization": "z-score"}, "got 'z-score'"),
+        ({"liver_margin": 2.0}, r"in \[0, 1\], got 2.0"),
+        ({"window": None, "liver_window": True}, "liver_window needs a window"),
+    ],
+)
+def test_impossible_input_is_refused_with_its_value(change, words):
+    with pytest.raises(ValueError, match=words):
+        InputSpec(**{"size": 160, "window": (-200, 300)} | change)
 
 
-def test_turned_scores_ask_the_model_thrice(tmp_path):
-    root, calls = write_slices(tmp_path / "drawn"), []
-    row = scaled(ROWS["liver"][0], width=4, size=None)
-    model = recipes.as_model(row, row.make(row.recipe, CPU, Precision(CPU, "fp32")))
-    model.network.register_forward_hook(lambda *_: calls.append(1))
-    recipes.slice_scores(model, root, ["0", "1"])
-    plain = len(calls)
-    recipes.slice_scores(model, root, ["0", "1"], degrees=8.0)
-    assert len(calls) == 4 * plain > 0
+def test_impossible_schedule_is_refused():
+    with pytest.raises(ValueError, match='"constant" or "cosine", got \'step\''):
+        replace(liver_recipe(), schedule="step")
 
 
-def test_turned_scores_have_a_table_of_their_own(tmp_path):
-    out, page = tmp_path / "runs.jsonl", tmp_path / "page.md"
-    page.write_text(f"{recipe_tables.START}\n{recipe_tables.END}\n")
-    out.write_text(json.dumps({**run(), "turned": run(dice=(0.7, 0.5))["cases"]}) + "\n")
-    recipes.tables(page, out)
-    plain, turned = page.read_text().split("### Liver, drawn, mean of views turned by 8 degrees")
-    assert "| 0.850 |" in plain
-    assert "| 0.600 |" in turned
-
-
-def test_finished_runs_are_not_planned_again(tmp_path):
-    out = tmp_path / "runs.jsonl"
-    command = ["--slices", str(tmp_path), "--data", "drawn", "--rows", "default", "no_critic"]
-    options = recipes.command_line([*command, "--seconds", "10", "--folds", "2", "--out", str(out)])
-    first, *others = recipes.plan(options, "liver", tmp_path)
-    assert len(others) == 3
-    out.write_text(json.dumps({**run(), **first[1]}) + "\n")
-    planned = recipes.plan(options, "liver", tmp_path)
-    assert [(row.name, one["fold"]) for row, one in planned] == [
-        ("no_critic", 0),
-        ("default", 1),
-        ("no_critic", 1),
-    ]
-
-
-def test_a_run_of_another_recipe_is_planned_again(tmp_path):
-    out = tmp_path / "runs.jsonl"
-    command = ["--slices", str(tmp_path), "--rows", "default", "--fold", "0", "--out", str(out)]
-    [(_, planned)] = recipes.plan(recipes.command_line(command), "liver", tmp_path)
-    out.write_text(json.dumps({**run(), **planned, "recipe": "00000000"}) + "\n")
-    assert len(recipes.plan(recipes.command_line(command), "liver", tmp_path)) == 1
-
-
-def test_no_row_runs_twice_under_two_names(tmp_path):
-    (tmp_path / "cases").mkdir()
-    for command, expected in (("--cases", True), ("--slices", False)):
-        root = tmp_path if command == "--cases" else tmp_path / "slices"
-        options = recipes.command_line([command, str(root), "--fold", "0"])
-        names = [row.name for row, _ in recipes.plan(options, "liver", root)]
-        assert ("darker_livers" in names) is expected  # on slices `default` darkens as far
-        assert len(names) == len(ROWS["liver"]) - (not expected)
-
-
-@pytest.mark.parametrize("seeks", ["liver", "tumor"])
-def test_every_row_takes_a_step_at_small_size(seeks):
-    for row in ROWS[seeks]:
-        row = scaled(row, width=4, size=32)
-        torch.manual_seed(0)
-        system = row.make(row.recipe, CPU, Precision(CPU, "fp32"))
-        channels = row.recipe.spec.channels
-        labels = torch.randint(0, 3, (2, 32, 32)).to(torch.uint8)
-        system.train()
-        assert torch.isfinite(system.step(torch.rand(2, channels, 32, 32), labels)).all(), row.name
+def test_windowed_slices_have_256_levels_and_others_65536():
+    assert InputSpec(size=64, window=(0, 1)).levels == 255
+    assert InputSpec(size=64, window=None).levels == 65535

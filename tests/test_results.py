@@ -17,6 +17,7 @@ from lits_helpers.files import read_json
 from lits_helpers.folders import segment_files
 from lits_helpers.inference import load_liver_model
 from lits_helpers.metrics import read_metrics_csv
+from lits_helpers.recipes import InputSpec
 from lits_helpers.results import (
     evaluate,
     find_predictions,
@@ -24,7 +25,6 @@ from lits_helpers.results import (
     save_score_figures,
     segment_cases,
 )
-from lits_helpers.settings import InputSpec
 from lits_helpers.volumes import open_volume, read_volume, write_segmentation
 
 LABELS = body()[1]

@@ -1,0 +1,45 @@
+"""Layers that both systems' mended networks are built of."""
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def normalized(*layers: nn.Module, channels: int) -> nn.Sequential:
+    """Return the layers with batch norm and ReLU behind them."""
+    return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+
+class FullSize(nn.Module):
+    """The last stage: refine features at half size, then add the image's own at full size.
+
+    Shapes: (N, inputs, H/2, W/2), image (N, channels, H, W) -> (N, max(inputs // 2, 4), H, W).
+    """
+
+    def __init__(self, inputs: int, channels: int):
+        super().__init__()
+        self.width = max(inputs // 2, 4)
+        same = nn.Conv2d(inputs, inputs, 3, 1, 1, bias=False)
+        self.refine = normalized(same, channels=inputs)
+        self.narrow = nn.Conv2d(inputs, self.width, 1)
+        self.fine = nn.Conv2d(channels, self.width, 3, 1, 1)
+        self.norm = nn.BatchNorm2d(self.width)
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        x = F.interpolate(self.narrow(self.refine(x)), scale_factor=2, mode="nearest")
+        return F.relu(self.norm(x + self.fine(image)))
+
+
+class Residual(nn.Module):
+    """Two convolutions added to their input; a new one changes nothing."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.change = nn.Sequential(
+            *normalized(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), channels=channels),
+            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(channels),
+        )
+        nn.init.zeros_(self.change[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.change(x))
