@@ -82,12 +82,17 @@ class Row:
         return "liver" if isinstance(self.recipe, LiverRecipe) else "tumor"
 
 
-def plain_unet(recipe: Recipe) -> nn.Module:
-    """MONAI's basic 2D U-Net with batch norm, 16 to 256 channels."""
+def plain_unet(recipe: Recipe, norm: str | tuple = "batch") -> nn.Module:
+    """MONAI's basic 2D U-Net, 16 to 256 channels."""
     from monai.networks.nets import BasicUNet
 
     widths = (16, 32, 64, 128, 256, 16)
-    return BasicUNet(2, recipe.spec.channels, 1, features=widths, norm="batch")
+    return BasicUNet(2, recipe.spec.channels, 1, features=widths, norm=norm)
+
+
+def instance_unet(recipe: Recipe) -> nn.Module:
+    """The same with MONAI's instance norm."""
+    return plain_unet(recipe, ("instance", {"affine": True}))
 
 
 def smp_unet(recipe: Recipe) -> nn.Module:
@@ -140,6 +145,7 @@ def for_slices(row: Row) -> Row:
 LIVER = liver_recipe()
 ONE_SLICE = {"channels": 1, "context": 0}
 PLAIN_LIVER = _without(LIVER, dice_per_image=0.0, **ONE_SLICE)
+FORMER_LIVER = _without(LIVER, shallow_norm="batch", **ONE_SLICE)
 TUMOR = tumor_recipe(pretrained=False)
 PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
@@ -157,12 +163,13 @@ LIVER_ROWS = (
     Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
     Row(
         "no_critic_one_slice",
-        "the same on one slice",
-        _without(LIVER, **ONE_SLICE),
+        "the former one alone, no feature loss",
+        FORMER_LIVER,
         GeneratorAlone,
-        base="no_context",
+        base="former",
     ),
     Row("unet", "plain U-Net, cross entropy + Dice", PLAIN_LIVER, reference(plain_unet)),
+    Row("unet_instance", "the same with instance norm", PLAIN_LIVER, reference(instance_unet)),
     Row(
         "unet_no_fatty_livers",
         "the same, no livers darkened",
@@ -201,22 +208,30 @@ LIVER_ROWS = (
     _liver("no_cross_entropy", "L1 and Dice without cross entropy", cross_entropy_weight=0.0),
     _liver("batch_dice", "Dice of the batch, not of each slice", dice_per_image=0.0),
     _liver("no_residual", "no residual blocks, ReLU before norm", residual=False),
-    _liver(
+    Row("former", "one slice, batch norm", FORMER_LIVER, LiverSystem),
+    Row(
         "half_size",
-        "one slice, no stage at full size",
-        base="no_context",
-        full_size=False,
-        **ONE_SLICE,
+        "the same, no stage at full size",
+        _without(FORMER_LIVER, full_size=False),
+        LiverSystem,
+        base="former",
     ),
-    _liver(
+    Row(
         "half_size_no_fatty",
-        "the same, no livers darkened",
-        base="no_context",
-        full_size=False,
-        fatty_liver=0.0,
-        **ONE_SLICE,
+        "and no livers darkened",
+        _without(FORMER_LIVER, full_size=False, fatty_liver=0.0),
+        LiverSystem,
+        base="former",
     ),
-    _liver("darker_livers", "livers darkened by up to 0.75", fatty_liver=FATTY_IN_SLICES),
+    _liver("batch_norm", "batch norm everywhere", shallow_norm="batch"),
+    _liver(
+        "darker_livers",
+        "the same, livers darkened by up to 0.75",
+        base="batch_norm",
+        shallow_norm="batch",
+        fatty_liver=FATTY_IN_SLICES,
+    ),
+    _liver("no_full_size", "no stage at full size", full_size=False),
     _liver("no_context", "one slice", **ONE_SLICE),
     _liver("no_skips", "no skip connections", skips=False),
     _liver("no_augmentation", "no augmentation", augment=False),

@@ -1,12 +1,18 @@
 """Layers that both systems' mended networks are built of."""
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+# "batch" by the statistics of a batch, then of all training; "instance" of each image alone, so
+# that contrast and brightness of a patient matter less.
+NORMS = {"batch": nn.BatchNorm2d, "instance": partial(nn.InstanceNorm2d, affine=True)}
 
-def normalized(*layers: nn.Module, channels: int) -> nn.Sequential:
-    """Return the layers with batch norm and ReLU behind them."""
-    return nn.Sequential(*layers, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))
+
+def normalized(*layers: nn.Module, channels: int, norm: str = "batch") -> nn.Sequential:
+    """Return the layers with a norm of `NORMS` and ReLU behind them."""
+    return nn.Sequential(*layers, NORMS[norm](channels), nn.ReLU(inplace=True))
 
 
 class FullSize(nn.Module):
@@ -32,12 +38,11 @@ class FullSize(nn.Module):
 class Residual(nn.Module):
     """Two convolutions added to their input; a new one changes nothing."""
 
-    def __init__(self, channels: int):
+    def __init__(self, channels: int, norm: str = "batch"):
         super().__init__()
+        first, second = (nn.Conv2d(channels, channels, 3, 1, 1, bias=False) for _ in range(2))
         self.change = nn.Sequential(
-            *normalized(nn.Conv2d(channels, channels, 3, 1, 1, bias=False), channels=channels),
-            nn.Conv2d(channels, channels, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(channels),
+            *normalized(first, channels=channels, norm=norm), second, NORMS[norm](channels)
         )
         nn.init.zeros_(self.change[-1].weight)
 

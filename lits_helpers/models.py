@@ -7,7 +7,7 @@ layers, to the parameter. The options are the mended variants of the `default` r
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import FullSize, Residual, normalized
+from .blocks import NORMS, FullSize, Residual, normalized
 from .critics import Discriminator, StridedCritic
 from .recipes import LiverRecipe, TumorRecipe
 from .regnet import RegNetSegmenter
@@ -29,6 +29,8 @@ class Generator(nn.Module):
             two deepest levels, where they see the whole abdomen.
         full_size: join the decoder's features with the image at full size before the last layer,
             instead of enlarging its answer twofold.
+        shallow_norm: of the encoder's first two levels; "batch" as published, or "instance", see
+            `blocks.NORMS`. Deeper levels keep batch norm.
 
     Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16. A sigmoid
     head gives float32 under autocast too: next to 1 bfloat16 knows two digits.
@@ -42,23 +44,26 @@ class Generator(nn.Module):
         channels: int = 1,
         residual: bool = False,
         full_size: bool = False,
+        shallow_norm: str = "batch",
     ):
         super().__init__()
         if head not in ("relu", "sigmoid"):
             raise ValueError(f'Generator head must be "relu" or "sigmoid", got {head!r}')
+        if shallow_norm not in NORMS:
+            raise ValueError(
+                f"Generator shallow_norm must be one of {', '.join(NORMS)}, got {shallow_norm!r}"
+            )
         self.skips = skips
         self.head = head
         self.enlarging = "bilinear" if head == "sigmoid" else "nearest"
         down = (channels, width, 2 * width, 4 * width, 8 * width)
         up = (8 * width, 4 * width, 2 * width, width)
+        norms = [shallow_norm, shallow_norm, "batch", "batch"]
         if residual:
-            self.encoder = nn.ModuleList(
-                _residual_down_block(down[i], down[i + 1], RESIDUALS[i]) for i in range(4)
-            )
+            levels = map(_residual_down_block, down[:-1], down[1:], norms, RESIDUALS)
         else:
-            self.encoder = nn.ModuleList(
-                _down_block(down[i], down[i + 1], normalized=i > 0) for i in range(4)
-            )
+            levels = map(_down_block, down[:-1], down[1:], [None, *norms[1:]])
+        self.encoder = nn.ModuleList(levels)
         up_block = _residual_up_block if residual else _up_block
         self.decoder = nn.ModuleList(up_block(up[i], up[i + 1]) for i in range(3))
         self.full_size = FullSize(width, channels) if full_size else None
@@ -86,9 +91,9 @@ class Generator(nn.Module):
         return x.float().sigmoid() if self.head == "sigmoid" else x
 
 
-def _down_block(inputs: int, outputs: int, *, normalized: bool) -> nn.Sequential:
+def _down_block(inputs: int, outputs: int, norm: str | None) -> nn.Sequential:
     layers = [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, nn.BatchNorm2d(outputs)) if normalized else nn.Sequential(*layers)
+    return nn.Sequential(*layers, NORMS[norm](outputs)) if norm else nn.Sequential(*layers)
 
 
 def _up_block(inputs: int, outputs: int) -> nn.Sequential:
@@ -100,10 +105,11 @@ def _up_block(inputs: int, outputs: int) -> nn.Sequential:
     )
 
 
-def _residual_down_block(inputs: int, outputs: int, blocks: int) -> nn.Sequential:
+def _residual_down_block(inputs: int, outputs: int, norm: str, blocks: int) -> nn.Sequential:
     strided = nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
     return nn.Sequential(
-        *normalized(strided, channels=outputs), *(Residual(outputs) for _ in range(blocks))
+        *normalized(strided, channels=outputs, norm=norm),
+        *(Residual(outputs, norm) for _ in range(blocks)),
     )
 
 
@@ -123,6 +129,7 @@ def build_generator(recipe: LiverRecipe) -> Generator:
         recipe.spec.channels,
         residual=recipe.residual,
         full_size=recipe.full_size,
+        shallow_norm=recipe.shallow_norm,
     )
 
 

@@ -98,6 +98,7 @@ class LiverRecipe(Recipe):
 
     width: int = 64  # channels of the generator's first layer
     skips: bool = False  # hand the encoder's features to the decoder
+    shallow_norm: str = "batch"  # near the image; or "instance": each image by its own statistics
     residual: bool = False  # norm before ReLU, residual blocks at the two deepest levels
     full_size: bool = False  # a last stage at full size, instead of one enlarged from half
     head: str = "relu"  # or "sigmoid": a ReLU output can die to all-zero
@@ -143,6 +144,7 @@ LIVER_RECIPES = {
         dice_per_image=1.0,
         width=32,
         skips=True,
+        shallow_norm="instance",
         residual=True,
         full_size=True,
         head="sigmoid",

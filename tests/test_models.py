@@ -93,8 +93,10 @@ def test_relu_generator_repeats_each_value_twice_along_both_axes():
     assert torch.equal(mask[..., ::2, ::2], mask[..., 1::2, 1::2])
 
 
-def mended_generator():
-    return Generator(4, skips=True, head="sigmoid", residual=True, full_size=True)
+def mended_generator(norm="batch"):
+    return Generator(
+        4, skips=True, head="sigmoid", residual=True, full_size=True, shallow_norm=norm
+    )
 
 
 def test_new_residual_blocks_change_nothing():
@@ -171,6 +173,14 @@ def test_a_batch_gives_what_its_images_give_alone(network):
     torch.testing.assert_close(network(image), alone)
 
 
+def test_instance_norm_encodes_each_image_of_a_training_batch_alone():
+    torch.manual_seed(0)
+    image = torch.rand(3, 1, 32, 48)
+    whole, mixed = (mended_generator(norm).encoder[0] for norm in ("instance", "batch"))
+    torch.testing.assert_close(whole(image)[:1], whole(image[:1]))
+    assert not torch.allclose(mixed(image)[:1], mixed(image[:1]))
+
+
 def test_strided_critic_in_training_scores_an_image_by_itself():
     torch.manual_seed(0)
     critic = StridedCritic(4)  # batch norm would mix the images of a batch while it trains
@@ -200,6 +210,8 @@ def test_critic_recipes_that_cannot_work_are_refused():
         build_critic(liver_recipe("original", critic_goal="maximise"))
     with pytest.raises(ValueError, match=r'head must be "relu" or "sigmoid", got \'tanh\''):
         Generator(4, head="tanh")
+    with pytest.raises(ValueError, match="must be one of batch, instance, got 'layer'"):
+        Generator(4, shallow_norm="layer")
 
 
 @pytest.mark.parametrize("skips", [False, True])
@@ -230,7 +242,9 @@ def test_the_skip_segmenter_tells_neighbouring_pixels_apart():
     assert not torch.equal(logits[..., ::2, ::2], logits[..., ::2, 1::2])
 
 
-@pytest.mark.parametrize("network", [Generator(4), mended_generator(), StridedCritic(4)])
+@pytest.mark.parametrize(
+    "network", [Generator(4), mended_generator(), mended_generator("instance"), StridedCritic(4)]
+)
 def test_training_in_bfloat16_gives_float32_gradients(network):
     network.train().to(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16):
