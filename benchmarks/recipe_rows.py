@@ -67,7 +67,7 @@ class Row:
         recipe: the setting; its epochs mean nothing here.
         make: (recipe, device, precision) -> system; a class or a function of a module, so that runs
             can go to other processes.
-        base: the row of which this one changes one thing.
+        base: the row that this one is compared with.
     """
 
     name: str
@@ -163,7 +163,7 @@ LIVER_ROWS = (
     Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
     Row(
         "no_critic_one_slice",
-        "the former one alone, no feature loss",
+        "`former` alone, no feature loss",
         FORMER_LIVER,
         GeneratorAlone,
         base="former",
@@ -172,17 +172,17 @@ LIVER_ROWS = (
     Row("unet_instance", "the same with instance norm", PLAIN_LIVER, reference(instance_unet)),
     Row(
         "unet_no_fatty_livers",
-        "the same, no livers darkened",
+        "plain U-Net, no livers darkened",
         _without(PLAIN_LIVER, fatty_liver=0.0),
         reference(plain_unet),
     ),
     Row(
         "unet_same_loss",
-        "the same, Dice of each slice",
+        "plain U-Net, Dice of each slice",
         _without(LIVER, **ONE_SLICE),
         reference(plain_unet),
     ),
-    Row("unet_same_input", "the same, and three slices", LIVER, reference(plain_unet)),
+    Row("unet_same_input", "that, and three slices", LIVER, reference(plain_unet)),
     Row("pixel_only", "published generator, L1 alone", liver_recipe("original"), GeneratorAlone),
     Row("original", "as published", liver_recipe("original"), LiverSystem),
     Row(
@@ -207,7 +207,9 @@ LIVER_ROWS = (
     ),
     _liver("no_cross_entropy", "L1 and Dice without cross entropy", cross_entropy_weight=0.0),
     _liver("batch_dice", "Dice of the batch, not of each slice", dice_per_image=0.0),
-    _liver("no_residual", "no residual blocks, ReLU before norm", residual=False),
+    _liver(
+        "no_residual", "no residual blocks, ReLU before norm, the first without", residual=False
+    ),
     Row("former", "one slice, batch norm", FORMER_LIVER, LiverSystem),
     Row(
         "half_size",

@@ -86,7 +86,7 @@ def table(
     lines = [head, ["--"] * len(head)]
     for row in about:
         keys = sorted(key for key in groups if key[0] == row)
-        several = len({width for _, width, _ in keys}) > 1
+        several = len({run["parameters"] for key in keys for run in groups[key]}) > 1
         for key in keys:
             name = f"`{row}`: {about[row]}" + (f", width {key[1]}" if several else "")
             lines.append(_line(name, key[2], groups[key], tumor))

@@ -9,7 +9,7 @@ Conventions, the same in every room:
 * A **segmentation** holds labels: 0 background, 1 liver, 2 tumor. A **mask** is boolean; the liver
   mask is ``labels >= 1`` (a tumor is liver too), the tumor mask ``labels == 2``.
 * ``spacing_mm = (dz, dy, dx)``. Names carry their units.
-* How HU become model input is one ``settings.InputSpec``, stored in every checkpoint.
+* How HU become model input is one ``recipes.InputSpec``, stored in every checkpoint.
 * Files appear under their final name only when they are whole (``files.written_whole``).
 
 Not a medical device: for research and teaching only.

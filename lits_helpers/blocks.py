@@ -1,4 +1,4 @@
-"""Layers that both systems' mended networks are built of."""
+"""Layers that the mended networks of both systems share."""
 
 from functools import partial
 
@@ -33,18 +33,3 @@ class FullSize(nn.Module):
     def forward(self, x: Tensor, image: Tensor) -> Tensor:
         x = F.interpolate(self.narrow(self.refine(x)), scale_factor=2, mode="nearest")
         return F.relu(self.norm(x + self.fine(image)))
-
-
-class Residual(nn.Module):
-    """Two convolutions added to their input; a new one changes nothing."""
-
-    def __init__(self, channels: int, norm: str = "batch"):
-        super().__init__()
-        first, second = (nn.Conv2d(channels, channels, 3, 1, 1, bias=False) for _ in range(2))
-        self.change = nn.Sequential(
-            *normalized(first, channels=channels, norm=norm), second, NORMS[norm](channels)
-        )
-        nn.init.zeros_(self.change[-1].weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.change(x))

@@ -1,4 +1,4 @@
-"""The three networks: system A's generator and critic, system B's RegNet encoder-decoder.
+"""System A's generator, and both systems' networks as a recipe describes them.
 
 `Generator()`, `Discriminator()` and `RegNetSegmenter()` with their defaults are the published
 layers, to the parameter. The options are the mended variants of the `default` recipes.
@@ -7,7 +7,7 @@ layers, to the parameter. The options are the mended variants of the `default` r
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from .blocks import NORMS, FullSize, Residual, normalized
+from .blocks import NORMS, FullSize, normalized
 from .critics import Discriminator, StridedCritic
 from .recipes import LiverRecipe, TumorRecipe
 from .regnet import RegNetSegmenter
@@ -29,8 +29,8 @@ class Generator(nn.Module):
             two deepest levels, where they see the whole abdomen.
         full_size: join the decoder's features with the image at full size before the last layer,
             instead of enlarging its answer twofold.
-        shallow_norm: of the encoder's first two levels; "batch" as published, or "instance", see
-            `blocks.NORMS`. Deeper levels keep batch norm.
+        shallow_norm: of the encoder's first two levels (without `residual` the first has none);
+            "batch" as published, or "instance", see `blocks.NORMS`. Deeper ones keep batch norm.
 
     Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16. A sigmoid
     head gives float32 under autocast too: next to 1 bfloat16 knows two digits.
@@ -109,7 +109,7 @@ def _residual_down_block(inputs: int, outputs: int, norm: str, blocks: int) -> n
     strided = nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
     return nn.Sequential(
         *normalized(strided, channels=outputs, norm=norm),
-        *(Residual(outputs, norm) for _ in range(blocks)),
+        *(_Residual(outputs) for _ in range(blocks)),
     )
 
 
@@ -118,6 +118,21 @@ def _residual_up_block(inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(
         *normalized(same, channels=outputs), nn.Upsample(scale_factor=2, mode="nearest")
     )
+
+
+class _Residual(nn.Module):
+    """Two convolutions added to their input; a new one changes nothing."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        first, second = (nn.Conv2d(channels, channels, 3, 1, 1, bias=False) for _ in range(2))
+        self.change = nn.Sequential(
+            *normalized(first, channels=channels), second, nn.BatchNorm2d(channels)
+        )
+        nn.init.zeros_(self.change[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.change(x))
 
 
 def build_generator(recipe: LiverRecipe) -> Generator:

@@ -17,7 +17,7 @@ from prepared_runs import VARIABLES, write_checkpoint, write_prepared
 from small_runs import small_liver, small_tumor
 
 from lits_helpers import __main__ as shell
-from lits_helpers import __version__, acquisition, pipeline, settings
+from lits_helpers import __version__, acquisition, pipeline, recipes, settings
 from lits_helpers.__main__ import main
 from lits_helpers.files import read_json
 from lits_helpers.metrics import read_metrics_csv
@@ -38,10 +38,10 @@ def make_small(folder, monkeypatch):
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
     monkeypatch.setitem(acquisition.PHANTOMS, True, (4, (12, 40, 48)))
-    monkeypatch.setitem(settings.LIVER_RECIPES, "default", small_liver())
-    monkeypatch.setitem(settings.TUMOR_RECIPES, "default", small_tumor())
-    monkeypatch.setattr(settings, "TINY_LIVER", {})
-    monkeypatch.setattr(settings, "TINY_TUMOR", {"pretrained": False})
+    monkeypatch.setitem(recipes.LIVER_RECIPES, "default", small_liver())
+    monkeypatch.setitem(recipes.TUMOR_RECIPES, "default", small_tumor())
+    monkeypatch.setattr(recipes, "TINY_LIVER", {})
+    monkeypatch.setattr(recipes, "TINY_TUMOR", {"pretrained": False})
 
 
 def shell_call(*arguments):

@@ -80,6 +80,20 @@ def test_builders_follow_the_original_recipes():
     assert parameters(build_segmenter(tumor_recipe("original"), pretrained=False)) == 6_095_257
 
 
+@pytest.mark.parametrize(
+    ("recipe", "shallow"), [("original", nn.BatchNorm2d), ("default", nn.InstanceNorm2d)]
+)
+def test_only_the_first_levels_norm_each_image_alone(recipe, shallow):
+    generator = build_generator(liver_recipe(recipe, width=4))
+    norms = nn.BatchNorm2d | nn.InstanceNorm2d
+    kinds = [
+        {type(m) for m in level.modules() if isinstance(m, norms)} for level in generator.encoder
+    ]
+    assert kinds[0] == (set() if recipe == "original" else {shallow})
+    assert kinds[1:] == [{shallow}, {nn.BatchNorm2d}, {nn.BatchNorm2d}]
+    assert not any(isinstance(m, nn.InstanceNorm2d) for m in generator.decoder.modules())
+
+
 @pytest.mark.parametrize("name", ["original", "default"])
 def test_generator_returns_a_mask_of_the_images_size(name):
     recipe = liver_recipe(name, width=4)

@@ -6,7 +6,7 @@ import pytest
 from prepared_runs import VARIABLES, write_checkpoint, write_prepared, write_raw
 from small_runs import small_liver
 
-from lits_helpers import acquisition, pipeline, settings
+from lits_helpers import acquisition, pipeline, recipes
 from lits_helpers.inference import read_origin
 from lits_helpers.pipeline import (
     checkpoint_path,
@@ -175,14 +175,14 @@ def test_on_phantoms_a_small_model_is_trained_beside_a_full_run(
     chosen = replace(small, tiny=tiny)
     runs = small.runs if tiny else small.runs / "small"
     assert ENSURE[system](chosen, data) == runs / system / "checkpoints" / "best_model.pth"
-    recipe = getattr(settings, f"{system}_recipe")(tiny=True)
+    recipe = getattr(recipes, f"{system}_recipe")(tiny=True)
     given = (data.root, runs / system, data.split, recipe)
     assert trainings == [(system, given, {"device": "cpu", "mirror": None})]
 
 
 def test_the_small_model_is_trained_once(small, tmp_path, monkeypatch):
-    monkeypatch.setitem(settings.LIVER_RECIPES, "default", small_liver())
-    monkeypatch.setattr(settings, "TINY_LIVER", {})
+    monkeypatch.setitem(recipes.LIVER_RECIPES, "default", small_liver())
+    monkeypatch.setattr(recipes, "TINY_LIVER", {})
     data = write_prepared(tmp_path / "drawn")
     path = ensure_liver_model(small, data)
     assert read_origin(path).training_ids == data.split.training
@@ -194,7 +194,7 @@ def test_the_small_model_is_trained_once(small, tmp_path, monkeypatch):
 @pytest.mark.parametrize("system", ENSURE)
 def test_options_go_to_the_training_and_win_over_the_settings(small, trainings, tmp_path, system):
     data = write_prepared(tmp_path / "drawn")
-    recipe = getattr(settings, f"{system}_recipe")("original")
+    recipe = getattr(recipes, f"{system}_recipe")("original")
     getattr(pipeline, f"train_{system}")(small, data, recipe, seed=3, device="cuda")
     given = (data.root, small.runs / system, data.split, recipe)
     assert trainings == [(system, given, {"device": "cuda", "mirror": None, "seed": 3})]

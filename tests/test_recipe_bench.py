@@ -56,7 +56,7 @@ def test_rows_are_compared_on_the_folds_they_share():
 
 
 def test_rows_are_compared_at_the_same_budget_else_the_same_width():
-    wide, narrow = {"width": 32}, {"width": 16}
+    wide, narrow = {"width": 32, "parameters": 2000}, {"width": 16}
     runs = [run(dice=(0.9, 0.9), seconds=30.0) | wide, run(dice=(0.7, 0.7)) | narrow]
     runs += [run("other", dice=(0.6, 0.6), seconds=s) | narrow for s in (10.0, 20.0, 30.0)]
     lines = recipe_tables.table(runs, {"default": "ours", "other": "theirs"}).splitlines()
@@ -154,7 +154,7 @@ def test_no_row_runs_twice_under_two_names(tmp_path):
         root = tmp_path if command == "--cases" else tmp_path / "slices"
         options = recipes.command_line([command, str(root), "--fold", "0"])
         names = [row.name for row, _ in recipes.plan(options, "liver", root)]
-        assert ("darker_livers" in names) is expected  # on slices `default` darkens as far
+        assert ("darker_livers" in names) is expected  # on slices `batch_norm` darkens as far
         assert len(names) == len(ROWS["liver"]) - (not expected)
 
 

@@ -28,6 +28,7 @@ def test_original_liver_recipe_is_the_published_one():
     assert recipe.spec == InputSpec(size=160, window=(-200, 300))
     assert (recipe.batch_size, recipe.learning_rate, recipe.betas) == (10, 2e-4, (0.5, 0.999))
     assert (recipe.width, recipe.critic_width, recipe.skips) == (64, 128, False)
+    assert (recipe.residual, recipe.shallow_norm) == (False, "batch")
     assert (recipe.head, recipe.critic, recipe.critic_goal) == ("relu", "published", "minimise")
     assert (recipe.pixel_weight, recipe.feature_weight, recipe.dice_weight) == (1.0, 0.01, 0.0)
 

@@ -8,7 +8,6 @@ from small_runs import CPU, small_liver, small_tumor
 
 from lits_helpers.acceleration import Compiled, Precision
 from lits_helpers.losses import feature_loss, masked_image, pixel_loss
-from lits_helpers.schedule import learning_rate
 from lits_helpers.systems import Average, LiverSystem, TumorSystem
 from lits_helpers.validation import validation_score
 
@@ -111,27 +110,6 @@ def test_averaged_weights_follow_slowly_and_forget_the_start():
     assert average.model.weight.item() == pytest.approx(1 - 2 / 11)
     average.update(network)  # then 3/12
     assert average.model.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12)
-
-
-def test_cosine_schedule_ends_at_a_hundredth():
-    recipe = small_liver(learning_rate=0.1, epochs=10)
-    assert learning_rate(recipe, 0) == pytest.approx(0.1)
-    assert learning_rate(recipe, 5) == pytest.approx(0.1 * 0.505)
-    assert learning_rate(recipe, 10) == pytest.approx(0.001)
-    assert learning_rate(small_liver(name="original"), 1.5) == 0.01
-
-
-def test_the_learning_rate_rises_in_the_warm_up():
-    recipe = small_liver(name="original", warm_up=2.0, epochs=40)  # constant
-    assert learning_rate(recipe, 0) == pytest.approx(1e-4)
-    assert learning_rate(recipe, 0.5) == pytest.approx(0.0025)
-    assert learning_rate(recipe, 1) == pytest.approx(0.005)
-    assert learning_rate(recipe, 2) == learning_rate(recipe, 3) == 0.01
-    short = small_liver(name="original", warm_up=2.0, epochs=5)
-    assert learning_rate(short, 0.25) == pytest.approx(0.005)
-    assert learning_rate(short, 0.5) == 0.01
-    with pytest.raises(ValueError, match=r"warm_up .* got -1"):
-        small_liver(warm_up=-1)
 
 
 # -- validation ----------------------------------------------------------------------------------
