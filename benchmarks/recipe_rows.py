@@ -81,6 +81,11 @@ class Row:
         """What the row segments, "liver" or "tumor"."""
         return "liver" if isinstance(self.recipe, LiverRecipe) else "tumor"
 
+    @property
+    def has_width(self) -> bool:
+        """Whether the row trains a generator, which can be narrower; no reference is one."""
+        return self.seeks == "liver" and isinstance(self.make, type)
+
 
 def plain_unet(recipe: Recipe, norm: str | tuple = "batch") -> nn.Module:
     """MONAI's basic 2D U-Net, 16 to 256 channels."""
@@ -127,9 +132,9 @@ def scaled(row: Row, width: int | None, size: int | None) -> Row:
         size: of the box of the liver; rows that see whole slices get a quarter more, so that the
             liver is not seen at half the scale. None leaves the recipes'.
     """
-    if row.seeks == "liver":
-        return replace(row, recipe=_without(row.recipe, width=width)) if width else row
-    if size is None:
+    if row.has_width and width:
+        return replace(row, recipe=_without(row.recipe, width=width))
+    if row.seeks == "liver" or size is None:
         return row
     whole = row.recipe.spec.liver_margin is None and row.name != "original"
     wanted = round(1.25 * size / 32) * 32 if whole else size

@@ -147,6 +147,7 @@ def plan(options: argparse.Namespace, seeks: str, root: Path) -> list[tuple[Row,
                     continue
                 run = {"data": options.data or root.name, "fold": fold, "folds": options.folds}
                 run |= {"seed": seed, "seconds": options.seconds, **size, "recipe": recipe}
+                run["width"] = options.width if row.has_width else None
                 if key({**run, "row": row.name, "seeks": seeks}) not in done:
                     before = fingerprint(liver_row().recipe)
                     liver = root / f"bench-liver-{before}-{options.folds}-{fold}.pth"
