@@ -16,13 +16,13 @@ import torch
 from benchmarks.recipe_rows import Row
 from lits_helpers.acceleration import Precision
 from lits_helpers.cases import find_cases
-from lits_helpers.datasets import SliceCache, augmentation_of, epoch_order, model_input
+from lits_helpers.datasets import SliceCache, augmentation_of, epoch_order
 from lits_helpers.environment import choose_device
 from lits_helpers.inference import (
     LiverModel,
     Postprocessing,
     TumorModel,
-    mean_over_rotations,
+    probabilities,
     segment_volume,
 )
 from lits_helpers.metrics import evaluate_case
@@ -81,7 +81,6 @@ def as_model(row: Row, system) -> LiverModel:
     return (TumorModel if outputs_logits else LiverModel)(network, row.recipe.spec, None)
 
 
-@torch.inference_mode()
 def slice_scores(model: LiverModel, root: Path, case_ids, degrees: float = 0.0) -> list[dict]:
     """Score the liver on a PNG folder: a row a case, as `summary.evaluate_dataset` counts.
 
@@ -92,7 +91,6 @@ def slice_scores(model: LiverModel, root: Path, case_ids, degrees: float = 0.0) 
         degrees: of turned views, see `Postprocessing`.
     """
     rows = []
-    precision = Precision(next(model.parameters()).device)
     for case in find_slices(root, case_ids, model.spec):
         counts = np.zeros(3, np.int64)  # intersection, prediction, reference
         all_levels = np.stack([case.levels(k, model.spec) for k in case.slice_indices.tolist()])
@@ -100,10 +98,7 @@ def slice_scores(model: LiverModel, root: Path, case_ids, degrees: float = 0.0) 
         order = np.arange(len(near))
         for positions in np.array_split(order, -(-len(order) // BATCH_SIZE)):
             part = case.slice_indices[positions]
-            images = model_input(torch.from_numpy(all_levels[near[positions]]), model.spec)
-            with precision.autocast():
-                planes = mean_over_rotations(model, images.to(precision.device), degrees)
-            planes = planes.cpu().numpy()[:, 0]
+            planes = probabilities(model, all_levels[near[positions]], degrees)
             for k, plane in zip(part.tolist(), planes, strict=True):
                 liver = case.labels(k) > 0
                 predicted = restore(plane, liver.shape) >= THRESHOLD

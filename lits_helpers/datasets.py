@@ -4,6 +4,7 @@ Everything that feeds a model can be imported from here: `model_input` (slices.p
 (cache.py), `epoch_order` (sampling.py), `Augmentation` (augmentation.py).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 
-class _Slices(Dataset):
+class _Slices(Dataset, ABC):
     """Every slice of the named cases; subclasses say which mask is wanted.
 
     Args:
@@ -77,8 +78,9 @@ class _Slices(Dataset):
         position = index - int(self._ends[number]) + len(case.slice_indices)
         return case, position, self._near[number][position]
 
+    @abstractmethod
     def _mask(self, labels: np.ndarray) -> np.ndarray:
-        raise NotImplementedError
+        """Return labels (S, S) as a mask, bool."""
 
 
 class LiverSlices(_Slices):

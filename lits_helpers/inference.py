@@ -42,7 +42,7 @@ __all__ = [
     "check_hu",
     "load_liver_model",
     "load_tumor_model",
-    "mean_over_rotations",
+    "probabilities",
     "read_origin",
     "segment_file",
     "segment_volume",
@@ -151,7 +151,7 @@ class _Sweep:
 
             def mark_batch(indices: list[int]) -> None:
                 stack = np.stack([[levels[n] for n in self._neighbors(k)] for k in indices])
-                planes = self._probabilities(torch.from_numpy(stack)).cpu().numpy()
+                planes = probabilities(self.model, stack, self.rotation_degrees)
                 for k, plane in zip(indices, planes, strict=True):
                     _mark_slice(inside[k], plane, threshold)
 
@@ -161,15 +161,6 @@ class _Sweep:
         """Return even batches, at least one for each core."""
         count = max(-(-len(slices) // self.batch_size), min(_own_cores(), len(slices)))
         return [part.tolist() for part in np.array_split(slices, count)] if slices else []
-
-    @torch.inference_mode()
-    def _probabilities(self, levels: torch.Tensor) -> torch.Tensor:
-        device = next(self.model.parameters()).device
-        dtype = amp_dtype(device)
-        images = model_input(levels.to(device), self.model.spec)
-        images = images.contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
-            return mean_over_rotations(self.model, images, self.rotation_degrees)[:, 0]
 
     def _levels(self, slices: list[int], pool) -> dict[int, np.ndarray]:
         """Bring every slice that is needed, neighbours included, to model size once."""
@@ -182,23 +173,31 @@ class _Sweep:
         return [min(max(k + step, 0), last) for step in range(-context, context + 1)]
 
 
-def mean_over_rotations(model: LiverModel, images: torch.Tensor, degrees: float) -> torch.Tensor:
-    """Return a model's probabilities, averaged over turned views of the images, each turned back.
+@torch.inference_mode()
+def probabilities(
+    model: LiverModel | TumorModel, levels: np.ndarray, rotation_degrees: float = 0.0
+) -> np.ndarray:
+    """Return a model's probabilities for a batch of slices, computed on the model's device.
 
     Args:
-        model: a `LiverModel` or `TumorModel`.
-        images: (N, C, S, S) as the model takes them.
-        degrees: to either side; 0 takes the images as they are.
+        model: from `load_liver_model` or `load_tumor_model`.
+        levels: (N, 1 + 2 * context, S, S) grey levels, each slice among its neighbours.
+        rotation_degrees: see `Postprocessing`: averages views turned to either side, each turned
+            back; 0 takes the slices as they are.
 
     Returns:
-        (N, 1, S, S) float32.
+        (N, S, S) float32 in [0, 1].
     """
-    probabilities = model.probabilities(images)
-    if not degrees:
-        return probabilities
-    for angle in (degrees, -degrees):
-        probabilities = probabilities + rotated(model.probabilities(rotated(images, angle)), -angle)
-    return probabilities / 3
+    device = next(model.parameters()).device
+    dtype = amp_dtype(device)
+    images = model_input(torch.from_numpy(levels).to(device), model.spec)
+    images = images.contiguous(memory_format=torch.channels_last)
+    angles = (rotation_degrees, -rotation_degrees) if rotation_degrees else ()
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype != torch.float32):
+        total = model.probabilities(images)
+        for angle in angles:
+            total = total + rotated(model.probabilities(rotated(images, angle)), -angle)
+    return (total / (1 + len(angles)))[:, 0].cpu().numpy()
 
 
 @contextmanager

@@ -18,10 +18,11 @@ from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
 from lits_helpers.files import read_json, remove_leftovers, write_json, written_whole
-from lits_helpers.phantom_body import Patient, draw_patient, paint_frame, paint_spine, start_scene
+from lits_helpers.phantom_body import Patient, draw_patient, paint_frame, start_scene
 from lits_helpers.phantom_liver import draw_lesions, paint_lesions, paint_liver, shape_liver
 from lits_helpers.phantom_organs import paint_organs, shape_organs
 from lits_helpers.phantom_shapes import Grid, make_grid, smooth_noise
+from lits_helpers.phantom_spine import paint_spine
 
 VERSION = 1  # of the phantoms: raise it when a change alters a voxel
 LITTLE_WORK = 3e6  # voxels that are drawn before fresh processes have started

@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
@@ -68,7 +69,7 @@ def normalized(images: Tensor, spec: InputSpec) -> Tensor:
     return torch.addcmul(-mean / deviation, images, 1 / deviation)
 
 
-class CaseSlices:
+class CaseSlices(ABC):
     """The slices of one case, read one at a time. Made by `find_slices`.
 
     Attributes:
@@ -83,13 +84,13 @@ class CaseSlices:
         self.files = tuple(files)
         self._frame: tuple[InputSpec, LiverFrame] | None = None
 
+    @abstractmethod
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
         """Return one slice as (size, size) uint8 or uint16, see `InputSpec`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def labels(self, slice_index: int) -> np.ndarray:
         """Return one slice's labels as (H, W) uint8 at native size."""
-        raise NotImplementedError
 
     def working_labels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
         """Return one slice's labels as (size, size) uint8, cut and resized as its levels are."""

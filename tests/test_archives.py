@@ -39,7 +39,7 @@ CLAIMED_HUGE = hostile(entry("big.nii"), b"y" * 1000).replace(
 @pytest.mark.parametrize(
     ("archive", "words"),
     [
-        (hostile(entry("/tmp/evil.nii")), "outside its folder"),
+        (hostile(entry("/outside/evil.nii")), "outside its folder"),
         (hostile(entry("../../evil.nii")), "outside its folder"),
         (hostile(entry("a/../../evil.nii")), "outside its folder"),
         (hostile(entry("C:\\evil.nii")), "outside its folder"),
