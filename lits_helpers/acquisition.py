@@ -28,6 +28,7 @@ logger = logging.getLogger(__name__)
 PHANTOM_SEED = 0
 # by tiny: number of cases and nominal shape; share of patients that validate (tiny: 12 of the 40)
 PHANTOMS = {True: (40, (30, 160, 160)), False: (60, (48, 256, 256))}
+TINY_LITS = "0-5"  # the cases that a tiny run downloads, unless others are named
 VALIDATION_SHARE = {True: 0.4, False: 0.15}
 
 
@@ -150,7 +151,7 @@ def download(
 
     Args:
         settings: raw files pass through `settings.raw` into `settings.prepared`.
-        case_numbers: see `parse_numbers`.
+        case_numbers: see `parse_numbers`; empty means all, in a tiny run `TINY_LITS`.
         keep_raw: leave the raw files in `settings.raw`.
         png, workers: as for `ensure_prepared`.
 
@@ -160,7 +161,8 @@ def download(
     Raises:
         KaggleError: nothing (more) can be fetched; one sentence with what to do.
     """
-    asked, out = [str(number) for number in parse_numbers(case_numbers)], settings.prepared
+    numbers = parse_numbers(case_numbers or (TINY_LITS if settings.tiny else ""))
+    asked, out = [str(number) for number in numbers], settings.prepared
     out.mkdir(parents=True, exist_ok=True)
     kept = KeptCases(drive_folder(settings, "prepared"))
     kept.remove_leftovers()
@@ -195,9 +197,10 @@ def _fetch(
     mounted = kaggle_data.find_mounted() if numbers else None
     if mounted:
         logger.info("reading LiTS in place from %s", mounted)
-        here = [case for case in find_cases(mounted) if case.segmentation]
-        prepare_some([case for case in here if int(case.id) in numbers])
-        numbers = [n for n in numbers if str(n) not in {case.id for case in here}]
+        found = kaggle_data.present_cases(mounted, numbers=numbers)  # the whole files
+        here = {n: case for n, case in found.items() if len(case) == 2}
+        prepare_some([_case_of(**case) for case in here.values()])
+        numbers = [n for n in numbers if n not in here]
     client = kaggle_data.KaggleClient()
     where = {"keep_raw": keep_raw, "mounted": mounted, "client": client}
     plan = kaggle_data.plan_download(numbers, raw, **where)

@@ -20,30 +20,24 @@ LOSSES = {  # column of the history -> its name and color
 STRUCTURE_COLORS = {"liver": BLUE, "tumor": VERMILION}
 
 
-def plot_history(
-    history: Sequence[Mapping],
-    *,
-    dice_key: str = "validation_dice",
-    title: str = "",
-) -> Picture:
+def plot_history(history: Sequence[Mapping], *, title: str = "") -> Picture:
     """Draw the losses and the validation Dice of a training over its epochs, the best epoch marked.
 
     Args:
-        history: a row an epoch: "epoch", `dice_key` and any of LOSSES.
-        dice_key: the column whose highest value is the best epoch.
+        history: a row an epoch: "epoch", "validation_dice" and any of LOSSES.
 
     Raises:
-        ValueError: the history is empty or has no column `dice_key`.
+        ValueError: the history is empty or has no validation Dice.
     """
     if not history:
         raise ValueError("the history is empty: train for an epoch first")
-    if dice_key not in history[0]:
-        raise ValueError(f"the history has no {dice_key!r}; it has {', '.join(history[0])}")
+    if "validation_dice" not in history[0]:
+        raise ValueError(f"the history has no validation_dice; it has {', '.join(history[0])}")
     epochs = np.array([row["epoch"] for row in history], float)
     figure = Picture(11, 4)
     losses, scores = figure.subplots(1, 2)
     _draw_losses(losses, epochs, history)
-    _draw_dice(scores, epochs, column(history, dice_key))
+    _draw_dice(scores, epochs, column(history, "validation_dice"))
     figure.suptitle(title)
     return figure
 

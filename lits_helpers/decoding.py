@@ -1,6 +1,7 @@
 """Decode the slices of many cases in parallel into compact arrays, in memory or on disk."""
 
 import logging
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,13 +11,14 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .environment import available_cores
 from .files import written_whole
+from .pool import available_cores
 from .recipes import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
 
 log = logging.getLogger(__name__)
 
+CONTAINER = Path("/sys/fs/cgroup")  # where Linux states a container's memory
 DEVICE_SHARE = 0.4  # of the accelerator's free memory; the rest is for weights and activations
 MEMORY_SHARE = 0.5  # of the free memory; the page cache and other processes want some too
 
@@ -29,9 +31,10 @@ def choose_home(cases: Sequence[CaseSlices], spec: InputSpec, device: torch.devi
     A CPU is no device of its own: there it is "memory" or "disk".
     """
     size_bytes = sum(np.prod(shape) * dtype.itemsize for shape, dtype in _shapes(cases, spec))
+    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes of this machine: torchrun's
     if device.type != "cpu" and size_bytes <= DEVICE_SHARE * free_device_bytes(device):
         return "device"
-    return "memory" if size_bytes <= MEMORY_SHARE * free_memory_bytes() else "disk"
+    return "memory" if size_bytes <= MEMORY_SHARE * free_memory_bytes() / beside else "disk"
 
 
 def free_device_bytes(device: torch.device) -> int:
@@ -57,11 +60,13 @@ def _meminfo_bytes() -> int | None:
 
 
 def _container_bytes() -> int | None:
-    group = Path("/sys/fs/cgroup")
     try:
-        limit = int((group / "memory.max").read_text())
-        return limit - int((group / "memory.current").read_text())
-    except (OSError, ValueError):  # no such file, or "max"
+        limit = int((CONTAINER / "memory.max").read_text())
+        used = int((CONTAINER / "memory.current").read_text())
+        rows = (line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
+        cached = next(int(value) for name, value in rows if name == "inactive_file")
+        return limit - used + cached  # what files are cached in is given back when it is needed
+    except (OSError, ValueError, StopIteration):  # no such file, or "max"
         return None
 
 

@@ -6,7 +6,7 @@ batch, so the batch size of a recipe is the global one whatever the number of pr
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -63,6 +63,20 @@ class Ranks:
         tensor = torch.tensor(number, device=device)
         dist.all_reduce(tensor, dist.ReduceOp.MAX)
         return int(tensor)
+
+    def require_same_slices(self, counts: Sequence[int], device: torch.device) -> None:
+        """Make sure that every rank read as many slices, before one waits for another in vain.
+
+        Raises:
+            ValueError: they did not.
+        """
+        for count in counts:
+            highest, lowest = self.highest(count, device), -self.highest(-count, device)
+            if highest != lowest:
+                raise ValueError(
+                    f"the processes read different numbers of slices, {lowest} to {highest}: one "
+                    "could not read a case, see its warnings; start the same training again"
+                )
 
     def from_first(self, value):
         """Return rank 0's plain value on every rank."""

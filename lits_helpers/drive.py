@@ -12,15 +12,23 @@ from pathlib import Path
 
 from .environment import mount_drive
 from .files import TEMPORARY_PREFIX
-from .records import RunFolder
+from .records import TUMOR_WEIGHTS, RunFolder
 from .settings import Settings
 from .states import newest_state
 
 logger = logging.getLogger(__name__)
 
 PICTURES = Path("checkpoints") / "val_predictions"
+BARE = Path(TUMOR_WEIGHTS)
+MODEL_FILES = (Path("checkpoints") / "best_model.pth", BARE, BARE.with_suffix(".json"))
 RUN_FILES = ("recipe.json", "history.csv", "checkpoints/loss_curve.png")
-RESULT_FILES = ("*.csv", "*.json", "figures/*.png", "predictions/*.nii.gz")
+RESULT_FILES = (
+    "*.csv",
+    "*.json",
+    "figures/*.png",
+    "predictions/*.nii.gz",
+    "predictions/segmented_by*.json",
+)
 
 
 def drive_folder(settings: Settings, part: str) -> Path | None:
@@ -34,7 +42,10 @@ def drive_folder(settings: Settings, part: str) -> Path | None:
 
 
 def keep_run(run: Path, kept: Path | None) -> None:
-    """Copy a training's small files to its folder on Drive; the pictures of the last epoch only."""
+    """Copy a training's files to its folder on Drive; of the pictures the last epoch's only.
+
+    The models are copies for others; a later machine takes its own from the newer of the two slots.
+    """
     if kept is None:
         return
     epochs = sorted((run / PICTURES).glob("epoch_*"))
@@ -42,7 +53,7 @@ def keep_run(run: Path, kept: Path | None) -> None:
         if not epochs or old.name != epochs[-1].name:
             shutil.rmtree(old, ignore_errors=True)
     pictures = [path.relative_to(run) for path in (epochs[-1].iterdir() if epochs else ())]
-    _copy([*map(Path, RUN_FILES), *pictures], run, kept)
+    _copy([*map(Path, (*RUN_FILES, *MODEL_FILES)), *pictures], run, kept)
 
 
 def restore_run(kept: Path | None, run: Path) -> None:

@@ -109,6 +109,7 @@ def _restore_case(there: CaseFiles, here: CaseFiles) -> None:
     if any(file_hash(path) != hashes.get(path.name) for path in _arrays(here, record)):
         logger.warning("case %s did not arrive whole on Drive: made again", here.case_id)
         here.remove()
+        there.record.unlink()  # else the whole one would never be copied there
         return
     write_json(here.record, record)
 

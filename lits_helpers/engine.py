@@ -19,6 +19,7 @@ from tqdm.auto import tqdm
 
 from . import health
 from .acceleration import Precision
+from .checkpoints import CheckpointError
 from .datasets import SliceCache, augmentation_of, epoch_order
 from .distributed import Ranks
 from .interruption import SAVE, STOP, StopRequest, Stopwatch
@@ -26,7 +27,7 @@ from .recipes import Recipe
 from .records import RunFolder
 from .schedule import learning_rate
 from .systems import System
-from .validation import ValidationScore, picture_indices, validation_score
+from .validation import ValidationScore, picture_indices, pictures_of, validation_score
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,7 @@ class Trainer:
             MemoryError: with the setting to lower.
         """
         with StopRequest() as request, self._bar() as bar, health.memory_advice(self.recipe):
+            self.ranks.require_same_slices(self._slices(), self.sums.device)
             self.began = (time.monotonic(), self.at.steps)
             while self.at.epoch <= self.recipe.epochs and not self._stopping(request):
                 if self._steps(request, bar):
@@ -104,6 +106,9 @@ class Trainer:
             self._leave()
         request.obey()
         return self.history
+
+    def _slices(self) -> list[int]:
+        return [len(self.training), len(self.validation)]
 
     def _bar(self) -> tqdm:
         steps = len(self._batches())
@@ -244,21 +249,8 @@ class Trainer:
         if improved:
             self.folder.write_best(self.best_model())
         with torch.inference_mode(), self.precision.autocast():
-            images, labels = self.validation.batch(self.pictures)
-            predicted = self.system.predict(images, labels)
-        masks = {
-            "names": self._picture_names(),
-            "reference": self.system.target(labels)[:, 0].cpu().numpy(),
-            "prediction": predicted[:, 0].cpu().numpy(),
-        }
+            images, masks = pictures_of(self.system, self.validation, self.pictures)
         self.folder.write_epoch(self.history, images, masks)
-
-    def _picture_names(self) -> list[str]:
-        cache, shown = self.validation, self.pictures
-        cases = [cache.case_ids[case] for case in cache.case_of[shown].tolist()]
-        return [
-            f"{case}_{k}" for case, k in zip(cases, cache.slice_index[shown].tolist(), strict=True)
-        ]
 
     def best_model(self) -> dict:
         """Return what inference needs, as `best_model.pth` holds it."""
@@ -271,17 +263,35 @@ class Trainer:
         }
 
     def save(self, *, mirror: bool) -> None:
-        """Write the state: locally, and to the mirror if there is one and `mirror` says so."""
+        """Write the state: locally, and to the mirror if there is one and `mirror` says so.
+
+        Raises:
+            TrainingDivergedError: a loss became NaN; nothing is written.
+        """
+        if self.at.images:
+            self._means()
         sums = self.ranks.sum(self.sums.clone())
         self.watch.saved_now(mirror=mirror)
         if not self.ranks.writes:
             return
         parts = {name: part.state_dict() for name, part in self.system.parts.items()}
         state = {**self.identity, **vars(self.at), "history": self.history, "sums": sums.cpu()}
+        state["slices"] = self._slices()
         self.folder.write_state({**state, "parts": parts, "world": self.ranks.world}, mirror=mirror)
 
     def restore(self, state: Mapping) -> None:
-        """Continue from a state that `save` wrote."""
+        """Continue from a state that `save` wrote.
+
+        Raises:
+            CheckpointError: the cases have other slices now, as one could not be read.
+        """
+        before, now = state.get("slices"), self._slices()
+        if before not in (None, now):
+            raise CheckpointError(
+                f"this training has {before[0]} slices to train on and {before[1]} to validate, "
+                f"but {now[0]} and {now[1]} could be read now: see the warnings above for the "
+                "case that is missing, prepare it again, and start the same training again"
+            )
         for name, part in self.system.parts.items():
             if name != "scaler" or state["precision"] == self.precision.name:
                 part.load_state_dict(state["parts"][name])

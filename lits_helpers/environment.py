@@ -11,6 +11,8 @@ from pathlib import Path
 
 import torch
 
+from .pool import available_cores
+
 logger = logging.getLogger(__name__)
 
 DRIVE_ROOT = Path("/content/drive")
@@ -130,11 +132,6 @@ def _device_words(device: torch.device) -> str:
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB"
     return f"{device.type}, {available_cores()} cores"
-
-
-def available_cores() -> int:
-    """Return the number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _memory_words() -> str:

@@ -42,7 +42,6 @@ __all__ = [
     "montage",
     "montage_image",
     "picture_grid",
-    "picture_of",
     "plot_dice_per_case",
     "plot_history",
     "plot_recall_by_size",
@@ -55,14 +54,6 @@ __all__ = [
 PANEL_PIXELS = 480  # longer side of a panel's picture: sharp at the size it is printed
 TILE_PIXELS = 280
 TILE_GAP = 4
-
-
-def picture_of(rgb: np.ndarray, title: str = "") -> Picture:
-    """Return a picture (H, W, 3) uint8 as a figure of its own aspect, an inch a hundred pixels."""
-    height, width = rgb.shape[:2]
-    figure = Picture(width / 100, height / 100 + (0.35 if title else 0))
-    show_image(figure.subplots(), rgb, title)
-    return figure
 
 
 def picture_grid(paths: Sequence[Path], *, columns: int = 2) -> Picture:

@@ -23,7 +23,8 @@ class Geometry:
         header: the file's NIfTI header, base64; all that is needed to write its twin.
         axes: stored axis of each internal axis (Z, Y, X).
         flips: whether that axis is reversed.
-        spacing_trusted: False where the header states no plausible millimetres (identity affine).
+        spacing_trusted: False where the header states no plausible millimetres (identity affine, or
+            voxels of 1 mm without a qform or sform).
     """
 
     stored_shape: tuple[int, ...]
@@ -45,6 +46,11 @@ class Geometry:
         return tuple(float(round(lengths[axis], 6)) for axis in self.axes)
 
     @property
+    def trusted_spacing_mm(self) -> tuple[float, float, float] | None:
+        """The voxel size, or None where it cannot be trusted: then nothing is to be said in mm."""
+        return self.spacing_mm if self.spacing_trusted else None
+
+    @property
     def orientation(self) -> str:
         """Axis codes of the stored axes as they were used, for example "RAS"."""
         codes = [""] * 3
@@ -56,8 +62,11 @@ class Geometry:
 
     @property
     def orientation_trusted(self) -> bool:
-        """Whether the header says anything about orientation (an identity affine does not)."""
-        return not _is_identity(np.array(self.affine))
+        """Whether the header says anything about orientation.
+
+        An identity affine does not, nor does one that nibabel makes up for want of both forms.
+        """
+        return _states_a_form(self.nifti_header()) and not _is_identity(np.array(self.affine))
 
     @property
     def mirrored(self) -> bool:
@@ -127,7 +136,7 @@ def geometry_of_header(header: nib.Nifti1Header, orientation: str | None = None)
         header=base64.b64encode(header.binaryblock).decode("ascii"),
         axes=axes,
         flips=flips,
-        spacing_trusted=_is_trusted(affine),
+        spacing_trusted=_is_trusted(affine, _states_a_form(header)),
     )
 
 
@@ -222,10 +231,17 @@ def _affine_of(header: nib.Nifti1Header) -> np.ndarray:
     return affine
 
 
-def _is_trusted(affine: np.ndarray) -> bool:
+def _states_a_form(header: nib.Nifti1Header) -> bool:
+    """Tell whether the header has a qform or an sform."""
+    return bool(header["qform_code"] > 0 or header["sform_code"] > 0)
+
+
+def _is_trusted(affine: np.ndarray, stated: bool) -> bool:
     low, high = PLAUSIBLE_SPACING_MM
     lengths = nib.affines.voxel_sizes(affine)
-    return not _is_identity(affine) and bool(np.all((lengths >= low) & (lengths <= high)))
+    if _is_identity(affine) or not (stated or (lengths != 1).any()):
+        return False
+    return bool(np.all((lengths >= low) & (lengths <= high)))
 
 
 def _is_identity(affine: np.ndarray) -> bool:

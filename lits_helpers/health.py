@@ -30,12 +30,14 @@ def require_finite(losses: Mapping[str, float], epoch: int, recipe: Recipe, prec
     broken = [name for name, value in losses.items() if not math.isfinite(value)]
     if broken:
         cures = [f"a lower learning_rate than {recipe.learning_rate:g}"]
-        cures += ['precision="fp32"'] if precision != "fp32" else []
         if getattr(recipe, "critic_goal", "") == "maximise" and recipe.critic == "published":
             cures += ['critic="strided", which is bounded, as only a bounded critic may maximise']
+        advice = f'{", or ".join(cures)}, with resume="never"'
+        if precision != "fp32":
+            advice = f'precision="fp32", which resumes before that; or {advice}'
         raise TrainingDivergedError(
             f"{', '.join(broken)} became NaN or infinite in epoch {epoch}; "
-            f'the best checkpoint is kept. Try {", or ".join(cures)}, with resume="never"'
+            f"the checkpoints before it are kept. Try {advice}"
         )
 
 

@@ -14,8 +14,9 @@ import torch
 from . import postprocess
 from .augmentation import rotated
 from .datasets import model_input
-from .environment import amp_dtype, available_cores
+from .environment import amp_dtype
 from .frames import WHOLE_SLICE, LiverFrame, liver_frame
+from .pool import available_cores
 from .postprocess import Postprocessing
 from .trained import (
     LiverModel,
@@ -108,9 +109,10 @@ def segment_volume(
 def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
     """Write label 2 into `labels`, which hold the liver if this is a cascade."""
     spec, reach = model.spec, range(len(labels))
+    spacing_mm = volume.geometry.trusted_spacing_mm or (1.0, 1.0, 1.0)
     frame = liver_frame(volume.hu.__getitem__, labels.__getitem__, reach, spec)
     if cascade:
-        reach = postprocess.liver_reach(labels, volume.spacing_mm, post)
+        reach = postprocess.liver_reach(labels, spacing_mm, post)
     elif spec.liver_margin is not None or spec.liver_window:
         logger.warning(
             "this tumor model was trained on known livers; without a liver model it errs"
@@ -119,8 +121,8 @@ def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
     sweep = _Sweep(model, volume.hu, frame, post.rotation_degrees, batch_size)
     sweep.mark(tumor, reach, post.tumor_threshold)
     if cascade:
-        postprocess.keep_near_liver(tumor, labels, volume.spacing_mm, post)
-    postprocess.drop_small_lesions(tumor, volume.spacing_mm, post)
+        postprocess.keep_near_liver(tumor, labels, spacing_mm, post)
+    postprocess.drop_small_lesions(tumor, spacing_mm, post)
     np.copyto(labels, 2, where=tumor.view(bool))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from .archives import BrokenFile, is_whole
+from .archives import BrokenFile
 from .kaggle_client import KaggleClient
 from .kaggle_errors import FileUnavailable, KaggleError, PassingFailure
 from .kaggle_files import (
@@ -36,7 +36,6 @@ __all__ = [
     "download_all",
     "fetch_case",
     "fetch_cases",
-    "fetch_file",
     "find_mounted",
     "parse_name",
     "plan_download",
@@ -47,31 +46,6 @@ logger = logging.getLogger(__name__)
 
 ARCHIVE_SHARE = 0.3  # zips against what is in them
 IN_TRANSIT = "in-transit"  # below the raw folder: everything in it is ours and goes away
-
-
-def fetch_file(
-    file: RemoteFile,
-    folder: Path | str,
-    *,
-    client: KaggleClient | None = None,
-    meter: Meter | None = None,
-) -> Path:
-    """Fetch one file unless it is there whole; resume, check, unpack and rename it.
-
-    Returns:
-        Its path, ``folder / file.name``.
-
-    Raises:
-        KaggleError: one sentence with what to do.
-    """
-    target = Path(folder) / file.name
-    transfer = Transfer(
-        client or KaggleClient(), file.dataset, file.name, target, file.bytes, meter
-    )
-    if is_whole(target):
-        transfer.discard()
-        return target
-    return transfer.fetch()
 
 
 def fetch_case(

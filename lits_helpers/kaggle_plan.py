@@ -20,7 +20,6 @@ class DownloadPlan:
     Attributes:
         files: what is missing.
         present: case numbers that need no request.
-        unlisted: case numbers that Kaggle does not list (volume or segmentation).
         folder: where the raw files go.
         disk_bytes: what the disk must hold at the worst moment, prepared cases included.
         free_bytes: what it can hold now.
@@ -28,7 +27,6 @@ class DownloadPlan:
 
     files: tuple[RemoteFile, ...]
     present: tuple[int, ...]
-    unlisted: tuple[int, ...]
     folder: Path
     disk_bytes: int
     free_bytes: int
@@ -90,11 +88,9 @@ def plan_download(
     missing = [number for number in numbers if number not in present]
     remote = remote_files(missing, client or KaggleClient()) if missing else {}
     files = [f for n in missing for kind, f in remote[n].items() if kind not in here.get(n, {})]
-    unlisted = [n for n in missing if len(remote[n].keys() | here.get(n, {}).keys()) < 2]
     return DownloadPlan(
         tuple(files),
         tuple(present),
-        tuple(unlisted),
         folder,
         _disk_bytes(files, keep_raw),
         _free_bytes(folder),

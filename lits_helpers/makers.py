@@ -119,6 +119,7 @@ def recorded_origins(folder: Path | str) -> list[Origin]:
             tuple(record[system]["training_ids"]),
             (),
             math.nan,
+            frozenset(record[system]["training_cts"]),
         )
         for record in read_records(folder)[:1]  # those of one folder name the same models
         for system in SYSTEMS
@@ -168,6 +169,7 @@ def _described(model: LiverModel) -> dict:
     return {
         "weights": weights_hash(model.spec, model.network.state_dict()),
         "training_ids": list(model.origin.training_ids),
+        "training_cts": sorted(model.origin.training_cts),
         "spec": {**spec, "window": spec["window"] and list(spec["window"])},  # as JSON gives it
     }
 

@@ -23,6 +23,7 @@ from lits_helpers.phantom_liver import draw_lesions, paint_lesions, paint_liver,
 from lits_helpers.phantom_organs import paint_organs, shape_organs
 from lits_helpers.phantom_shapes import Grid, make_grid, smooth_noise
 from lits_helpers.phantom_spine import paint_spine
+from lits_helpers.pool import available_cores
 
 VERSION = 1  # of the phantoms: raise it when a change alters a voxel
 LITTLE_WORK = 3e6  # voxels that are drawn before fresh processes have started
@@ -80,7 +81,7 @@ def write_phantom_dataset(
     numbers = range(first, first + cases)
     tasks = [(root, seed, n, shape) for n in numbers if not _volume_path(root, seed, n).exists()]
     if workers is None:
-        workers = os.cpu_count() if len(tasks) * np.prod(shape) > LITTLE_WORK else 1
+        workers = available_cores() if len(tasks) * np.prod(shape) > LITTLE_WORK else 1
     for _ in tqdm(_run(tasks, workers), total=len(tasks), desc="phantoms", leave=False):
         pass
     write_json(root / "phantom.json", settings)
@@ -237,6 +238,9 @@ def _is_finished(root: Path, settings: dict) -> bool:
                     "choose another folder or delete this one"
                 )
             return name == "phantom.json"
-    if any(root.rglob("volume-*.nii*")):
-        raise ValueError(f"{root} holds volumes that are no phantoms; choose another folder")
+    if root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
+        raise ValueError(
+            f"{root} holds files that are no phantoms; choose an empty folder, or, to use the "
+            "scans there, set SOURCE (in a shell LITS_SOURCE) to folder"
+        )
     return False

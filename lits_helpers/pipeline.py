@@ -101,9 +101,10 @@ def _train(train, system: str, settings: Settings, data: Prepared, recipe, optio
     run, kept = settings.runs / system, drive_folder(settings, system)
     restore_run(kept, run)
     options = {"device": settings.device, "mirror": kept, **options}
-    history = train(data.root, run, data.split, recipe, **options)
-    keep_run(run, kept)
-    return history
+    try:
+        return train(data.root, run, data.split, recipe, **options)
+    finally:  # also after a stop
+        keep_run(run, kept)
 
 
 def best_epoch(history: list[dict]) -> dict | None:

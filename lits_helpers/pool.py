@@ -24,6 +24,11 @@ WORKER_DIED = (
 )
 
 
+def available_cores() -> int:
+    """Return the number of CPU cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def run_jobs(
     work: Callable,
     jobs: Sequence[tuple],
@@ -38,7 +43,7 @@ def run_jobs(
         work: a function of a module; must return exceptions it can explain and raise OSError only
             for a target that cannot be written.
         jobs: arguments of each call.
-        workers: spawned processes, by default one per core; 0 works in this process.
+        workers: spawned processes, by default one per core it may use; 0 works in this process.
         executor: used instead of own processes.
         label: of the progress bar.
 
@@ -55,7 +60,7 @@ def run_jobs(
         if workers == 0 or not jobs or not _can_spawn():
             calls = (partial(work, *job) for job in jobs)
             return [_settled(call) for call in _bar(calls, len(jobs), label)]
-        return _spawned(work, jobs, min(workers or os.cpu_count() or 1, len(jobs)), label)
+        return _spawned(work, jobs, min(workers or available_cores(), len(jobs)), label)
     except OSError as error:
         raise _explained(error) from error
 

@@ -39,6 +39,11 @@ class PreparedCase:
     record: dict = field(default_factory=dict, repr=False, compare=False)
 
 
+def hash_of_ct(source_hash: str) -> str:
+    """Return the part of a record's `source_hash` that tells the CT's content."""
+    return source_hash.split("-")[0]
+
+
 @dataclass(frozen=True)
 class CaseFiles:
     """Where the files of one prepared case lie; see DESIGN's "On disk"."""

@@ -22,6 +22,7 @@ from .pixels import window_to_uint8
 from .pool import run_jobs
 from .prepared import RECORD_VERSION, CaseFiles, PreparedCase, prepared_cases
 from .report import (
+    FAILED,
     Outcome,
     PreparationReport,
     outcome_of,
@@ -112,13 +113,20 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
         files.remove()
         volume, labels, findings = load_case(case)
     except (OSError, ValueError, MemoryError) as error:
-        return Outcome(case.id, "skipped", (Finding("unreadable", True, str(error)),))
+        code = FAILED if _is_passing(error) else "unreadable"
+        return Outcome(case.id, "skipped", (Finding(code, True, str(error)),))
     if any(finding.harmful for finding in findings):
         return Outcome(case.id, "skipped", tuple(findings))
     _write_case(files, volume, labels, window)
     record = _record(case, source, volume, labels, findings, window)
     write_json(files.record, record)
     return Outcome(case.id, "prepared", tuple(findings))
+
+
+def _is_passing(error: Exception) -> bool:
+    """Say whether a file may well be readable another time: the disk or the memory was at fault."""
+    cause = error.__cause__ or error
+    return isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None
 
 
 def export_png(root: str | os.PathLike, case_id: str, window: Window = PNG_WINDOW) -> None:

@@ -110,6 +110,14 @@ class LiverRecipe(Recipe):
     cross_entropy_weight: float = 0.0  # cross entropy beside L1, which says little where it errs
     feature_floor: float = 0.0  # added to the image before it is masked, so that black pixels count
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.critic_goal not in ("minimise", "maximise"):
+            raise ValueError(
+                'LiverRecipe.critic_goal must be "minimise" or "maximise", '
+                f"got {self.critic_goal!r}"
+            )
+
 
 @dataclass(frozen=True)
 class TumorRecipe(Recipe):
@@ -197,12 +205,12 @@ def recipe_from_dict(content: Mapping) -> LiverRecipe | TumorRecipe:
         ValueError: a key is missing or unknown (a file of another version of this module).
     """
     kind = LiverRecipe if "critic" in content else TumorRecipe
-    known = {field.name for field in fields(kind)}
-    if set(content) != known:
-        odd = sorted(set(content) ^ known)
-        raise ValueError(
-            f"not a {kind.__name__} of this version of lits_helpers: {', '.join(odd)} differ"
-        )
+    for given, wanted in ((content, kind), (content.get("spec", {}), InputSpec)):
+        odd = sorted(set(given) ^ {field.name for field in fields(wanted)})
+        if odd:
+            raise ValueError(
+                f"not a {wanted.__name__} of this version of lits_helpers: {', '.join(odd)} differ"
+            )
     return kind(**{**content, "spec": InputSpec(**content["spec"])})
 
 

@@ -86,7 +86,8 @@ class RunFolder:
         save_state(self.checkpoints, state)
         if mirror and self.mirror:
             best = self.checkpoints / "best_model.pth"
-            model = read_checkpoint(best) if best.exists() else None
+            own = state["history"] and best.exists()  # else of the training before this one
+            model = read_checkpoint(best) if own else None
             self.mirror.write({**state, "best_model": model})
 
     def restore_finished(self, state: Mapping) -> None:

@@ -10,7 +10,7 @@ from .cases import Case, Finding
 from .checks import check_lits_set
 from .prepared import CaseFiles, prepared_cases
 
-FAILED = "failed"  # code of a case whose process died or failed unforeseen
+FAILED = "failed"  # code of a case that may succeed another time: its process died, a disk failed
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,8 @@ from .inference import Origin, load_liver_model, load_tumor_model, read_origin, 
 from .makers import MakerRecord, check_makers, is_recorded, recorded_origins
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
 from .postprocess import Postprocessing
+from .prepared import hash_of_ct
+from .records import data_hashes
 from .volumes import Volume, open_volume, read_segmentation, read_volume
 
 logger = logging.getLogger(__name__)
@@ -41,6 +43,8 @@ def segment_cases(
     device: str | None = None,
 ) -> dict[str, Path]:
     """Segment prepared cases and write each as NIfTI in its source file's geometry.
+
+    What these models and settings have made there already is not made again.
 
     ``segmented_by.json`` beside them says by which models; `evaluate` reads it.
 
@@ -69,8 +73,10 @@ def segment_cases(
         target = out / PREDICTION_NAME.format(case_id)
         try:
             source = data.volume_path(case_id)
-            files[case_id] = segment_file(source, target, post=post, **models)
-            record.add(target, file_hash(source))
+            if not record.holds(target, source):  # made before, maybe by a run that was cut off
+                segment_file(source, target, post=post, **models)
+                record.add(target, file_hash(source))
+            files[case_id] = target
         except (OSError, ValueError) as error:  # one bad case must not end the others
             failed[case_id] = str(error)
             logger.warning("case %s was not segmented: %s", case_id, error)
@@ -121,8 +127,9 @@ def evaluate(
         predictions: {case id: predicted NIfTI}.
         results: folder for both files.
         models: checkpoints that made the predictions; none for those that the record beside the
-            predictions names. Cases they were trained on are marked and left out of the means;
-            their working size gives each case's resize ceiling.
+            predictions names. Cases they were trained on (of the same number, or with the same
+            CT) are marked and left out of the means; their working size gives each case's resize
+            ceiling.
 
     Returns:
         The rows (a dict a case, see `metrics.evaluate_case`) and the summary of
@@ -143,11 +150,11 @@ def evaluate(
             f"{_few(known)} in {data.root}; prepare these cases with their segmentations"
         )
     origins = _origins(pairs.values(), list(models))
-    trained_on = set().union(*(origin.training_ids for origin in origins))
+    seen = _training_cases(data, list(pairs), origins)
     rows, failed = [], {}
     for case_id, path in tqdm(pairs.items(), desc="evaluate", unit="case"):
         row = {"case_id": case_id, "patient": known[case_id].patient}
-        row["training_case"] = case_id in trained_on
+        row["training_case"] = case_id in seen
         try:
             rows.append(row | _evaluate_file(data, case_id, path, origins))
         except (OSError, ValueError) as error:  # one bad file must not end the others
@@ -209,16 +216,36 @@ def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin
     return origins or [read_origin(path) for path in models]
 
 
+def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[Origin]) -> set[str]:
+    """Return which cases a model was trained on: by their number, or by their CT's content.
+
+    Another file of the same number may be another patient, or the same one packed differently: it
+    counts as seen, and the log says so.
+    """
+    ids = set().union(*(origin.training_ids for origin in origins))
+    cts = set().union(*(origin.training_cts for origin in origins))
+    hashes = data_hashes(data.root, case_ids)
+    own = {case_id: source and hash_of_ct(source) for case_id, source in hashes.items()}
+    others = [case_id for case_id, ct in own.items() if case_id in ids and ct and ct not in cts]
+    if cts and others:
+        logger.warning(
+            "counted as training cases by their number, though their CTs are other files: %s; if "
+            "they are other patients, give their files numbers from 1000 on and prepare them again",
+            _few(others),
+        )
+    return {case_id for case_id, ct in own.items() if case_id in ids or ct in cts}
+
+
 def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:
     volume = open_volume(data.volume_path(case_id))
     prediction = read_segmentation(path, like=volume)
     reference = open_volume(data.labels_path(case_id)).read()
-    trusted = volume.geometry.spacing_trusted
+    spacing_mm = volume.geometry.trusted_spacing_mm
     row = {
-        "note": None if trusted else "no figures in mm: the file's voxel size cannot be trusted",
-        "voxel_mm3": math.prod(volume.spacing_mm) if trusted else None,
+        "note": None if spacing_mm else "no figures in mm: the file's voxel size cannot be trusted",
+        "voxel_mm3": math.prod(spacing_mm) if spacing_mm else None,
     }
-    row |= evaluate_case(prediction, reference, volume.spacing_mm if trusted else None)
+    row |= evaluate_case(prediction, reference, spacing_mm)
     for origin in origins:
         row[f"{origin.system}_dice_ceiling"] = _ceiling(volume, reference, origin)
     return row

@@ -57,12 +57,27 @@ def newest_state(folder: Path, mirror: Path | None = None) -> tuple[dict, str] |
 
     Returns:
         The state and where it came from, or None where there is none.
+
+    Raises:
+        OSError: nothing is here, and the mirror cannot be read now: a training that began anew
+            would in time write over what it holds.
     """
-    found = []
+    found, failing = [], []
     for path in (folder / "last.pth", folder / "previous.pth"):
         found += _try_state(path, _read_state)
     for slot in [Path(mirror) / name for name in SLOTS] if mirror else []:
-        found += _try_state(slot, read_slot) if _filled(slot) else []
+        try:
+            found += [(read_slot(slot), str(slot))] if _filled(slot) else []
+        except CheckpointError as error:
+            _tell(error)
+        except OSError as error:
+            _tell(error)
+            failing.append(error)
+    if failing and not found:
+        raise OSError(
+            f"the training state in {mirror} cannot be read now ({failing[0]}): run again in a "
+            'minute, or with resume="never" to replace it'
+        ) from failing[0]
     return max(found, key=lambda pair: _position(pair[0]), default=None)
 
 
@@ -78,8 +93,12 @@ def _try_state(path: Path, reader) -> list[tuple[dict, str]]:
     try:
         return [(reader(path), str(path))]
     except (CheckpointError, OSError) as error:
-        logger.warning("%s; falling back to the checkpoint before it", error)
+        _tell(error)
         return []
+
+
+def _tell(error: Exception) -> None:
+    logger.warning("%s; falling back to the checkpoint before it", error)
 
 
 def _filled(slot: Path) -> bool:

@@ -81,6 +81,7 @@ class LiverSystem:
         compiled: bool = False,
     ):
         self.recipe, self.precision = recipe, precision
+        self._critic_sign = 1.0 if recipe.critic_goal == "minimise" else -1.0
         ranks = ranks or Ranks()
         self.generator = on_device(build_generator(recipe), device)
         self.critic = on_device(build_critic(recipe), device)
@@ -134,8 +135,7 @@ class LiverSystem:
         self.precision.step(self.optimizers)
         if self.average:
             self.average.update(self.generator)
-        sign = 1.0 if recipe.critic_goal == "minimise" else -1.0
-        return torch.stack([loss, pixel, feature, sign * feature]).detach()
+        return torch.stack([loss, pixel, feature, self._critic_sign * feature]).detach()
 
     def mask_loss(self, predicted: Tensor, masks: Tensor, pixel: Tensor) -> Tensor:
         """Return what the generator's mask costs without the critic.
@@ -155,10 +155,9 @@ class LiverSystem:
 
     def _turn_critic_gradient(self) -> None:
         """Make the gradient of feature_weight * feature_loss that of the critic's own loss."""
-        sign = 1.0 if self.recipe.critic_goal == "minimise" else -1.0
         gradients = [p.grad for p in self.critic.parameters() if p.grad is not None]
         if gradients and self.recipe.feature_weight:
-            torch._foreach_mul_(gradients, sign / self.recipe.feature_weight)
+            torch._foreach_mul_(gradients, self._critic_sign / self.recipe.feature_weight)
 
     def best_module(self) -> nn.Module:
         """Return the generator that is validated and kept."""

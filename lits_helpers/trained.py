@@ -9,12 +9,17 @@ from torch import nn
 from .checkpoints import load_checkpoint
 from .environment import choose_device
 from .models import build_generator, build_segmenter
+from .prepared import hash_of_ct
 from .recipes import InputSpec, recipe_from_dict
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What a checkpoint says of its training: enough to mark the cases a model has seen."""
+    """What a checkpoint says of its training: enough to mark the cases a model has seen.
+
+    Attributes:
+        training_cts: `prepared.hash_of_ct` of the cases trained on, where they are known.
+    """
 
     path: Path
     system: str  # "liver" or "tumor"
@@ -22,6 +27,7 @@ class Origin:
     training_ids: tuple[str, ...]
     validation_ids: tuple[str, ...]
     validation_dice: float
+    training_cts: frozenset[str] = frozenset()
 
 
 class LiverModel(nn.Module):
@@ -108,4 +114,11 @@ def _origin(path, checkpoint) -> Origin:
         tuple(checkpoint["training_ids"]),
         tuple(checkpoint["validation_ids"]),
         float(checkpoint["validation_dice"]),
+        _cts_of(checkpoint),
     )
+
+
+def _cts_of(checkpoint) -> frozenset[str]:
+    """Return which CTs a checkpoint was trained on; none of PNG folders, which have no hashes."""
+    hashes = (checkpoint.get("data", {}).get(name) for name in checkpoint["training_ids"])
+    return frozenset(hash_of_ct(each) for each in hashes if each)

@@ -91,3 +91,23 @@ def picture_indices(cache, target: Callable[[Tensor], Tensor], count: int = PICT
         if len(indices):
             chosen.append(indices[sizes[indices].argmax()])
     return torch.stack(chosen)
+
+
+def pictures_of(system, cache, shown: Tensor) -> tuple[Tensor, dict]:
+    """Return slices of a cache with what a system makes of them, as `records.write_epoch` takes it.
+
+    Args:
+        system: a `systems.System`.
+        cache: a `SliceCache`.
+        shown: (n,) int64 indices into it.
+
+    Returns:
+        images (n, C, S, S); "names" (case_slice), "reference" and "prediction", (n, S, S) bool.
+    """
+    images, labels = cache.batch(shown)
+    cases, slices = cache.case_of[shown].tolist(), cache.slice_index[shown].tolist()
+    return images, {
+        "names": [f"{cache.case_ids[case]}_{k}" for case, k in zip(cases, slices, strict=True)],
+        "reference": system.target(labels)[:, 0].cpu().numpy(),
+        "prediction": system.predict(images, labels)[:, 0].cpu().numpy(),
+    }

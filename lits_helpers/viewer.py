@@ -94,7 +94,8 @@ class SliceViewer:
 
     def _montage(self) -> bytes:
         case = self.case
-        return encode(montage_image(case.hu, case.layers, spacing_mm=case.spacing_mm, count=6))
+        spacing_mm = case.spacing_mm if case.trusted else None
+        return encode(montage_image(case.hu, case.layers, spacing_mm=spacing_mm, count=6))
 
     def _listen(self) -> None:
         controls = self.controls

@@ -32,7 +32,7 @@ def write_prepared(root, cases=3, without_tumor=()):
     return open_prepared(root / "prepared", validation=0.4)
 
 
-def write_checkpoint(path, system, training_ids=(), recipe=None, network=True):
+def write_checkpoint(path, system, training_ids=(), recipe=None, network=True, data=None):
     """Write an untrained model as a training leaves it; without network it only says its origin."""
     recipe = recipe or (small_liver() if system == "liver" else small_tumor())
     model = {}
@@ -41,6 +41,6 @@ def write_checkpoint(path, system, training_ids=(), recipe=None, network=True):
         model = build(recipe).state_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"system": system, "recipe": recipe_to_dict(recipe), "model": model}
-    content |= {"training_ids": list(training_ids), "validation_ids": []}
+    content |= {"training_ids": list(training_ids), "validation_ids": [], "data": data or {}}
     save_model(path, content | {"epoch": 1, "validation_dice": 0.5})
     return path

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 from drawn import body, write_case
@@ -226,6 +227,26 @@ def test_report_joins_what_many_cases_share(kaggle, machine, caplog):
     ]
 
 
+def test_tiny_run_downloads_a_few_cases_unless_others_are_named(kaggle, machine):
+    here = machine()
+    report = fetch(here, "")
+    assert report.prepared == ["3"]
+    assert sorted(report.skipped) == ["0", "1", "2", "4", "5"]
+
+
+def test_mounted_case_that_is_cut_short_comes_from_kaggle(
+    kaggle, machine, phantoms, tmp_path, monkeypatch
+):
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    for name, content in phantoms.items():
+        cut = name.endswith("volume-60.nii")
+        (mounted / Path(name).name).write_bytes(content[:-9] if cut else content)
+    monkeypatch.setattr(kaggle_data, "find_mounted", lambda: mounted)
+    assert fetch(machine()).prepared == ["3", "60"]
+    assert {entry[1].rpartition("/")[2] for entry in kaggle.gets()} == {"volume-60.nii"}
+
+
 # --- what Drive keeps ----------------------------------------------------------------------------
 
 
@@ -274,6 +295,7 @@ def test_case_that_did_not_reach_drive_whole_is_fetched(kaggle, machine, tmp_pat
         "segmentation-3.nii",
     }
     assert contents(second.prepared) == contents(first.prepared)
+    assert labels.read_bytes() == whole  # mended for the machine after this one
 
 
 def test_what_drive_missed_is_copied_by_the_next_call_and_nothing_twice(kaggle, machine, tmp_path):

@@ -7,6 +7,7 @@ import pickle
 import pytest
 import torch
 
+from lits_helpers import states
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint, save_model
 from lits_helpers.states import (
     MirrorSlots,
@@ -185,6 +186,18 @@ def test_torn_slot_is_passed_over_for_the_whole_one(tmp_path, caplog):
     state, _ = newest_state(tmp_path, tmp_path / "mirror")
     assert state["epoch"] == 1
     assert "checksum does not fit" in caplog.text
+
+
+def test_mirror_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    def failing(path):
+        raise OSError(5, "Input/output error", str(path))
+
+    MirrorSlots(tmp_path / "mirror").write(a_state(3))
+    monkeypatch.setattr(states, "read_slot", failing)
+    with pytest.raises(OSError, match=r"cannot be read now .*run again in a minute"):
+        newest_state(tmp_path, tmp_path / "mirror")
+    save_state(tmp_path, a_state(2))
+    assert newest_state(tmp_path, tmp_path / "mirror")[0]["epoch"] == 2
 
 
 def test_shorter_state_leaves_no_tail_of_the_longer(tmp_path):

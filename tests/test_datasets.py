@@ -466,6 +466,19 @@ def test_other_slices_change_from_epoch_to_epoch():
     assert len(seen[0] | seen[1] | seen[2]) > 30
 
 
+def test_files_that_are_only_cached_leave_a_container_its_memory(tmp_path, monkeypatch):
+    for name, text in {
+        "memory.max": "1000",
+        "memory.current": "900",
+        "memory.stat": "anon 300\ninactive_file 500\nactive_file 100\n",
+    }.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(decoding, "CONTAINER", tmp_path)
+    assert decoding.free_memory_bytes() == 600
+    (tmp_path / "memory.max").write_text("max")
+    assert decoding.free_memory_bytes() > 600
+
+
 def test_unknown_sampling_is_refused():
     cache = counted([0], [True])
     with pytest.raises(ValueError, match='must be "all" or "balanced", got \'some\''):

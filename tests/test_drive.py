@@ -147,8 +147,10 @@ def test_without_a_model_on_drive_nothing_comes_back(colab, tmp_path):
 
 def test_results_go_to_drive_without_the_notebooks(colab, tmp_path):
     settings = load_settings(tmp_path, drive=True)
-    for name in ("metrics.csv", "figures/dice.png", "predictions/p.nii.gz", "notebooks/04.ipynb"):
+    wanted = {"metrics.csv", "figures/dice.png", "predictions/p.nii.gz"}
+    wanted.add("predictions/segmented_by.json")
+    for name in (*wanted, "notebooks/04.ipynb"):
         (settings.runs / "results" / name).parent.mkdir(parents=True, exist_ok=True)
         (settings.runs / "results" / name).touch()
     kept = drive.keep_results(settings)
-    assert files_below(kept) == {"metrics.csv", "figures/dice.png", "predictions/p.nii.gz"}
+    assert files_below(kept) == wanted

@@ -18,6 +18,7 @@ from torch import nn
 from lits_helpers.__main__ import main
 from lits_helpers.cases import find_cases
 from lits_helpers.checkpoints import save_model
+from lits_helpers.geometry import plain_geometry
 from lits_helpers.inference import (
     LiverModel,
     Origin,
@@ -119,6 +120,18 @@ def test_a_known_liver_takes_the_place_of_a_model():
     assert not none.any()
     with pytest.raises(ValueError, match=r"known_liver has shape \(11, 40, 64\), the CT \(12"):
         segment_volume(drawn_volume(), None, tumor_by_grey(), ALL, known_liver=known[1:])
+
+
+def test_a_voxel_size_that_cannot_be_trusted_counts_as_1_mm():
+    metres = Postprocessing(min_lesion_mm3=2)
+    header = plain_geometry(SHAPE, tuple(step / 1000 for step in SPACING_MM))
+    one_mm = segment_volume(
+        volume_from_array(drawn_ct(), (1.0, 1.0, 1.0)), liver_by_grey(), tumor_by_grey(), metres
+    )
+    odd = replace(drawn_volume(), spacing_mm=header.spacing_mm, geometry=header)
+    labels = segment_volume(odd, liver_by_grey(), tumor_by_grey(), metres)
+    np.testing.assert_array_equal(labels, one_mm)
+    assert (labels == 2).any()
 
 
 def test_a_smaller_margin_leaves_less_tumor():

@@ -184,11 +184,12 @@ def test_other_settings_in_the_same_folder_are_refused(dataset):
     assert json.loads((dataset / "phantom.json").read_text())["seed"] == 3
 
 
-def test_a_folder_with_other_volumes_is_refused(tmp_path):
-    (tmp_path / "volume-0.nii").write_bytes(b"a patient's")
-    with pytest.raises(ValueError, match="holds volumes that are no phantoms"):
+@pytest.mark.parametrize("name", ["volume-0.nii", "patient1.nii.gz"])
+def test_a_folder_with_other_files_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"a patient's")
+    with pytest.raises(ValueError, match=r"no phantoms.*LITS_SOURCE\) to folder"):
         write_phantom_dataset(tmp_path, cases=1, shape=SHAPE)
-    assert (tmp_path / "volume-0.nii").read_bytes() == b"a patient's"
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"a patient's"]
 
 
 def test_sizes_that_cannot_be_are_named(tmp_path):

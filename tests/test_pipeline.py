@@ -191,6 +191,19 @@ def test_the_small_model_is_trained_once(small, tmp_path, monkeypatch):
     assert (path.read_bytes(), path.stat().st_mtime_ns) == before
 
 
+def test_what_a_stopped_training_left_goes_to_drive_too(small, tmp_path, monkeypatch):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    kept = []
+    monkeypatch.setattr(pipeline, "train_liver_gan", stopped)
+    monkeypatch.setattr(pipeline, "keep_run", lambda *given: kept.append(given))
+    data = write_prepared(tmp_path / "drawn")
+    with pytest.raises(KeyboardInterrupt):
+        pipeline.train_liver(small, data)
+    assert kept == [(small.runs / "liver", None)]
+
+
 @pytest.mark.parametrize("system", ENSURE)
 def test_options_go_to_the_training_and_win_over_the_settings(small, trainings, tmp_path, system):
     data = write_prepared(tmp_path / "drawn")

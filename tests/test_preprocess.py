@@ -256,6 +256,22 @@ def test_case_whose_worker_died_is_named(raw, tmp_path, monkeypatch):
     assert report.skipped == {"0": "its worker process died"}
 
 
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [(OSError(5, "Input/output error"), True), (MemoryError(), True), (ValueError("cut"), False)],
+)
+def test_case_that_a_disk_failed_to_give_may_be_asked_for_again(
+    raw, tmp_path, monkeypatch, error, passing
+):
+    def failing(case):
+        raise error
+
+    monkeypatch.setattr(preprocess, "load_case", failing)
+    report = prepare(find_cases(raw)[:1], tmp_path / "out", workers=0)
+    assert list(report.skipped) == ["0"]
+    assert report.failed == (["0"] if passing else [])
+
+
 def test_mended_case_is_stored_mended_and_recorded(tmp_path):
     hu, labels = body()
     for name, array in (("volume-28.nii", hu), ("segmentation-28.nii", labels)):

@@ -55,6 +55,19 @@ def test_a_change_wins_over_tiny_and_leaves_the_recipe_itself():
     assert LIVER_RECIPES["default"] == before
 
 
+def test_a_critic_goal_that_is_none_is_refused():
+    with pytest.raises(ValueError, match=r'"minimise" or "maximise", got \'minimize\''):
+        liver_recipe("original", critic_goal="minimize")
+
+
+def test_a_spec_of_another_version_is_refused_by_name():
+    content = recipe_to_dict(liver_recipe())
+    del content["spec"]["window"]
+    content["spec"]["zoom"] = 2
+    with pytest.raises(ValueError, match=r"InputSpec of this version.*: window, zoom differ"):
+        recipe_from_dict(content)
+
+
 def test_unknown_recipe_is_named_with_those_there_are():
     with pytest.raises(ValueError, match=r"no recipe 'best'; there are: .*original.*default"):
         liver_recipe("best")

@@ -107,6 +107,28 @@ def test_cases_that_either_model_was_trained_on_are_marked_and_left_out(data, tm
     assert [case for case, _ in summary["worst_liver"]] == ["0", "3"]
 
 
+def hashes_of(data, *case_ids):
+    """What a training writes down of its cases' files."""
+    return {i: read_json(data.root / "cases" / f"{i}.json")["source_hash"] for i in case_ids}
+
+
+def test_a_training_case_is_known_by_its_ct_under_another_number(data, tmp_path, caplog):
+    seen = {"70": hashes_of(data, "2")["2"], "1": "another-file-header"}
+    path = write_checkpoint(tmp_path / "l.pth", "liver", list(seen), network=False, data=seen)
+    rows, _ = evaluate(data, predict(data, tmp_path / "p"), tmp_path / "r", models=[path])
+    assert [row["training_case"] for row in rows] == [False, True, True, False]
+    assert "by their number, though their CTs are other files: 1; if they" in caplog.text
+
+
+def test_a_training_case_whose_ct_is_the_same_needs_no_word(data, tmp_path, caplog):
+    seen = hashes_of(data, "1")
+    path = write_checkpoint(tmp_path / "l.pth", "liver", list(seen), data=seen)
+    made = segment_cases(data, ["0", "1"], tmp_path / "p", liver=path, device="cpu")
+    rows, _ = evaluate(data, made, tmp_path / "r")
+    assert [row["training_case"] for row in rows] == [False, True]
+    assert "by their number" not in caplog.text
+
+
 def test_the_record_beside_the_predictions_says_who_made_them(data, tmp_path, caplog):
     liver = write_checkpoint(tmp_path / "liver.pth", "liver", ["1"])
     made = segment_cases(data, ["0", "1"], tmp_path / "p", liver=liver, device="cpu")
@@ -127,6 +149,23 @@ def test_models_that_did_not_make_the_predictions_are_refused(data, models, tmp_
         with pytest.raises(ValueError, match=r"did not make the predictions in .*segmented_by"):
             evaluate(data, made, tmp_path / "r", models=[model])
     assert not (tmp_path / "r" / "metrics.csv").exists()
+
+
+def test_what_was_segmented_before_is_not_segmented_again(data, models, tmp_path, monkeypatch):
+    def cut_off(source, *arguments, **options):
+        if source.stem == "1":
+            raise KeyboardInterrupt
+        return plain(source, *arguments, **options)
+
+    plain, out = results.segment_file, tmp_path / "p"
+    with monkeypatch.context() as patch:
+        patch.setattr(results, "segment_file", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            segment_cases(data, ["0", "1"], out, liver=models["liver"], device="cpu")
+    kept = (out / "prediction-volume-0.nii.gz").stat().st_mtime_ns
+    made = segment_cases(data, ["0", "1"], out, liver=models["liver"], device="cpu")
+    assert sorted(made) == ["0", "1"]
+    assert made["0"].stat().st_mtime_ns == kept
 
 
 def test_the_ceiling_is_that_of_the_models_working_size(data, tmp_path):

@@ -25,8 +25,10 @@ from small_runs import (
 from lits_helpers import interruption
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
 from lits_helpers.engine import Trainer
+from lits_helpers.health import TrainingDivergedError
 from lits_helpers.interruption import StopRequest, Stopwatch
 from lits_helpers.records import TUMOR_WEIGHTS, read_history
+from lits_helpers.states import newest_state
 from lits_helpers.training import train_liver_gan, train_tumor_regnet
 
 
@@ -193,6 +195,37 @@ def test_finished_run_is_brought_back_from_the_mirror(slices, tmp_path):
     assert after == before == read_history(tmp_path / "new" / "history.csv")
     best = [weights(tmp_path / name, "best_model.pth") for name in ("lost", "new")]
     assert same(*best)
+
+
+def test_a_broken_state_is_not_saved_at_a_stop(slices, tmp_path, monkeypatch):
+    def broken(trainer, *arguments):
+        plain(trainer, *arguments)
+        trainer.sums += float("nan")
+
+    plain = Trainer._step
+    monkeypatch.setattr(Trainer, "_step", broken)
+    stopping_after(monkeypatch, 2)
+    with pytest.raises(TrainingDivergedError, match='Try precision="fp32", which resumes'):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", precision="bf16")
+    assert not (tmp_path / "checkpoints" / "last.pth").exists()
+
+
+def test_resuming_without_a_case_that_was_there_is_refused(slices, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 2)
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+    monkeypatch.setattr(Trainer, "_slices", lambda self: [1, 2])
+    with pytest.raises(CheckpointError, match="but 1 and 2 could be read now"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+
+
+def test_a_new_training_puts_no_model_of_the_former_on_the_mirror(slices, tmp_path, monkeypatch):
+    options = {"device": "cpu", "mirror": tmp_path / "drive"}
+    train_liver_gan(slices, tmp_path / "run", SPLIT, small_liver(epochs=1), **options)
+    stopping_after(monkeypatch, 2)
+    train_liver_gan(slices, tmp_path / "run", SPLIT, small_liver(), resume="never", **options)
+    state, _ = newest_state(tmp_path / "nowhere", tmp_path / "drive")
+    assert (state["history"], state["best_model"]) == ([], None)
 
 
 @pytest.mark.gpu

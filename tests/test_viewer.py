@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from lits_helpers import viewer as viewer_module
 from lits_helpers.browsing import BrowsedCase, find_lesions
 from lits_helpers.drawing import WINDOWS
 from lits_helpers.viewer import SliceViewer
@@ -168,6 +169,18 @@ def test_scores_lesions_and_diameters_are_told():
     assert "Dice of this slice: liver 0.950, tumor 0.833" in viewer.controls.readout.value
     viewer.controls.slider.value = 0
     assert "Dice of this slice: liver -, tumor -" in viewer.controls.readout.value
+
+
+def test_untrusted_spacing_gives_the_montage_no_scale_bar(monkeypatch):
+    given = []
+    monkeypatch.setattr(viewer_module, "display", lambda *_: None)
+    monkeypatch.setattr(
+        viewer_module, "montage_image", lambda *_, spacing_mm, **__: given.append(spacing_mm)
+    )
+    monkeypatch.setattr(viewer_module, "encode", lambda *_: b"")
+    for trusted in (True, False):
+        SliceViewer(make_volume(trusted=trusted), None)._montage()
+    assert given == [SPACING_MM, None]
 
 
 def test_untrusted_spacing_gives_no_mm():

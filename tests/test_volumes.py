@@ -181,6 +181,17 @@ def test_spacing_of_an_identity_affine_is_not_trusted(tmp_path):
     assert not read_volume(tiny).geometry.spacing_trusted
 
 
+@pytest.mark.parametrize(("step", "trusted"), [(1.0, False), (0.8, True)])
+def test_a_header_without_forms_says_nothing_of_sides(tmp_path, step, trusted):
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    image.header.set_zooms((step, step, step))
+    nib.save(image, tmp_path / "a.nii")
+    geometry = read_volume(tmp_path / "a.nii").geometry
+    assert not geometry.orientation_trusted
+    assert geometry.spacing_trusted == trusted
+    assert geometry.trusted_spacing_mm == ((step, step, step) if trusted else None)
+
+
 def test_every_reader_gives_the_same_slices(tmp_path):
     plain = write_nifti(ramp(), tmp_path / "volume-0.nii", "ASR")
     packed_once = write_nifti(ramp(), tmp_path / "volume-1.nii.gz", "ASR")
