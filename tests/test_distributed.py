@@ -50,6 +50,20 @@ def test_one_process_needs_no_process_group():
     assert ranks.wrap(network, torch.device("cpu")) is network
 
 
+def test_ranks_that_read_different_slices_stop_before_one_waits_for_another(monkeypatch):
+    other = {"training": 9, "validation": 4}  # what the other rank read
+
+    def highest(_ranks, number, _device):
+        theirs = other["training" if abs(number) > 5 else "validation"]
+        return max(number, theirs if number > 0 else -theirs)
+
+    monkeypatch.setattr(Ranks, "highest", highest)
+    ranks, device = Ranks(0, 2), torch.device("cpu")
+    ranks.require_same_slices([9, 4], device)
+    with pytest.raises(ValueError, match="numbers of slices, 8 to 9"):
+        ranks.require_same_slices([8, 4], device)
+
+
 def start(job, folder, processes=2):
     """Start `job` of distributed_worker.py on so many gloo processes."""
     here = Path(__file__).resolve()

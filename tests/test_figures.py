@@ -329,7 +329,7 @@ def test_a_turntable_is_a_gif_that_turns():
         (lambda: planes.plane(np.zeros(SHAPE), "oblique", 0), "axial, coronal, sagittal"),
         (lambda: figures.label_mask(np.zeros((4, 4)), "spleen"), '"liver" or "tumor"'),
         (lambda: curves.plot_history([]), "train for an epoch first"),
-        (lambda: curves.plot_history([{"epoch": 1}]), "no 'validation_dice'"),
+        (lambda: curves.plot_history([{"epoch": 1}]), "no validation_dice"),
         (lambda: curves.plot_dice_per_case([]), "evaluate at least one case"),
         (lambda: surface3d.turntable(np.zeros(SHAPE, np.uint8), SPACING_MM), "no surface"),
         (lambda: save_figure(Figure(), "a.pdf"), "saved as .png"),
