@@ -150,13 +150,14 @@ def for_slices(row: Row) -> Row:
 LIVER = liver_recipe()
 ONE_SLICE = {"channels": 1, "context": 0}
 PLAIN_LIVER = _without(LIVER, dice_per_image=0.0, **ONE_SLICE)
-FORMER_LIVER = _without(LIVER, shallow_norm="batch", **ONE_SLICE)
+THIN_LIVER = _without(LIVER, full_size=1)
+FORMER_LIVER = _without(THIN_LIVER, shallow_norm="batch", **ONE_SLICE)
 TUMOR = tumor_recipe(pretrained=False)
 PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
 
-def _liver(name: str, about: str, base: str = "default", **changes) -> Row:
-    return Row(name, about, _without(LIVER, **changes), LiverSystem, base)
+def _liver(name: str, about: str, base: str = "thin", **changes) -> Row:
+    return Row(name, about, _without(THIN_LIVER, **changes), LiverSystem, base)
 
 
 def _tumor(name: str, about: str, **changes) -> Row:
@@ -165,7 +166,15 @@ def _tumor(name: str, about: str, **changes) -> Row:
 
 LIVER_ROWS = (
     Row("default", "the recipe", LIVER, LiverSystem),
-    Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
+    Row(
+        "thin",
+        "a thinner stage at full size; the rows below that name it change one thing more",
+        THIN_LIVER,
+        LiverSystem,
+    ),
+    Row(
+        "no_critic", "its generator alone, no feature loss", THIN_LIVER, GeneratorAlone, base="thin"
+    ),
     Row(
         "no_critic_one_slice",
         "`former` alone, no feature loss",
@@ -215,18 +224,18 @@ LIVER_ROWS = (
     _liver(
         "no_residual", "no residual blocks, ReLU before norm, the first without", residual=False
     ),
-    Row("former", "one slice, batch norm", FORMER_LIVER, LiverSystem),
+    Row("former", "one slice, batch norm", FORMER_LIVER, LiverSystem, base="thin"),
     Row(
         "half_size",
         "the same, no stage at full size",
-        _without(FORMER_LIVER, full_size=False),
+        _without(FORMER_LIVER, full_size=0),
         LiverSystem,
         base="former",
     ),
     Row(
         "half_size_no_fatty",
         "and no livers darkened",
-        _without(FORMER_LIVER, full_size=False, fatty_liver=0.0),
+        _without(FORMER_LIVER, full_size=0, fatty_liver=0.0),
         LiverSystem,
         base="former",
     ),
@@ -238,7 +247,7 @@ LIVER_ROWS = (
         shallow_norm="batch",
         fatty_liver=FATTY_IN_SLICES,
     ),
-    _liver("no_full_size", "no stage at full size", full_size=False),
+    _liver("no_full_size", "no stage at full size", full_size=0),
     _liver("no_context", "one slice", **ONE_SLICE),
     _liver("no_skips", "no skip connections", skips=False),
     _liver("no_augmentation", "no augmentation", augment=False),

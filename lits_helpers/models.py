@@ -27,8 +27,9 @@ class Generator(nn.Module):
         channels: channels of the input image.
         residual: normalize before each ReLU, in the first layer too, and add residual blocks at the
             two deepest levels, where they see the whole abdomen.
-        full_size: join the decoder's features with the image at full size before the last layer,
-            instead of enlarging its answer twofold.
+        full_size: join the decoder's features with the image at full size, with so many
+            convolutions on the image before and, the last layer included, on both together after;
+            0 enlarges the last layer's answer twofold instead.
         shallow_norm: of the encoder's first two levels (without `residual` the first has none);
             "batch" as published, or "instance", see `blocks.NORMS`. Deeper ones keep batch norm.
 
@@ -43,7 +44,7 @@ class Generator(nn.Module):
         head: str = "relu",
         channels: int = 1,
         residual: bool = False,
-        full_size: bool = False,
+        full_size: int = 0,
         shallow_norm: str = "batch",
     ):
         super().__init__()
@@ -66,7 +67,7 @@ class Generator(nn.Module):
         self.encoder = nn.ModuleList(levels)
         up_block = _residual_up_block if residual else _up_block
         self.decoder = nn.ModuleList(up_block(up[i], up[i + 1]) for i in range(3))
-        self.full_size = FullSize(width, channels) if full_size else None
+        self.full_size = FullSize(width, channels, full_size) if full_size else None
         self.last = nn.Conv2d(self.full_size.width if full_size else width, 1, 3, 1, 1)
         if head == "sigmoid":
             nn.init.constant_(self.last.bias, LIVER_LOGIT)

@@ -100,7 +100,7 @@ class LiverRecipe(Recipe):
     skips: bool = False  # hand the encoder's features to the decoder
     shallow_norm: str = "batch"  # near the image; or "instance": each image by its own statistics
     residual: bool = False  # norm before ReLU, residual blocks at the two deepest levels
-    full_size: bool = False  # a last stage at full size, instead of one enlarged from half
+    full_size: int = 0  # depth of a last stage at full size; 0: the mask is enlarged from half
     head: str = "relu"  # or "sigmoid": a ReLU output can die to all-zero
     critic: str = "published"  # or "strided": half the size, spectral norm, no batch norm
     critic_width: int = 128
@@ -154,7 +154,7 @@ LIVER_RECIPES = {
         skips=True,
         shallow_norm="instance",
         residual=True,
-        full_size=True,
+        full_size=2,
         head="sigmoid",
         critic="strided",
         critic_width=8,

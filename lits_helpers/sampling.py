@@ -1,4 +1,4 @@
-"""Which slices an epoch sees, in which order, on which process."""
+"""Which slices an epoch sees, and in which order."""
 
 import numpy as np
 import torch
@@ -7,10 +7,8 @@ from torch import Tensor
 from .recipes import Recipe, TumorRecipe
 
 
-def epoch_order(
-    cache, recipe: Recipe, *, seed: int, epoch: int, rank: int = 0, world: int = 1
-) -> Tensor:
-    """Return the slices of one epoch in random order, those of one process.
+def epoch_order(cache, recipe: Recipe, *, seed: int, epoch: int) -> Tensor:
+    """Return the slices of one epoch in random order.
 
     System A sees every slice once. System B does so with `sampling="all"`; "balanced" sees every
     slice with tumor once and as many others, see `balanced_indices` (all slices if none has tumor).
@@ -19,9 +17,6 @@ def epoch_order(
         cache: a `SliceCache`, or anything with `patient_of`, `has_liver`, `has_tumor`.
         recipe: its `sampling` and `within_liver`, if it has them.
         seed, epoch: the order depends on nothing else.
-        rank, world: this process and how many there are. Together they see what one process would,
-            and batch b of all processes is the b-th batch of one process with `world` times the
-            batch size. Their shares differ by at most one slice.
 
     Returns:
         (n,) int64 indices into the cache.
@@ -37,7 +32,7 @@ def epoch_order(
         raise ValueError(
             f'TumorRecipe.sampling must be "all" or "balanced", got {recipe.sampling!r}'
         )
-    return torch.from_numpy(generator.permutation(indices)[rank::world].copy())
+    return torch.from_numpy(generator.permutation(indices))
 
 
 def _balanced(cache, recipe: TumorRecipe, generator: np.random.Generator) -> np.ndarray:

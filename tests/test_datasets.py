@@ -1,6 +1,5 @@
 """Slices from packed cases, PNG folders and NIfTI; the cache; augmentation; sampling."""
 
-import itertools
 import logging
 from dataclasses import replace
 from types import SimpleNamespace
@@ -417,18 +416,6 @@ def test_liver_epoch_sees_every_slice_once_in_a_new_order_each_epoch():
     assert one.tolist() != other.tolist()
     assert torch.equal(one, epoch_order(cache, liver_recipe(), seed=1, epoch=1))
     assert not torch.equal(one, epoch_order(cache, liver_recipe(), seed=2, epoch=1))
-
-
-def test_ranks_share_an_epoch_batch_by_batch():
-    cache = counted(np.zeros(23, int), np.zeros(23, bool))
-    whole = epoch_order(cache, liver_recipe(), seed=1, epoch=3).tolist()
-    shares = [
-        epoch_order(cache, liver_recipe(), seed=1, epoch=3, rank=r, world=3).tolist()
-        for r in range(3)
-    ]
-    assert sorted(itertools.chain(*shares)) == sorted(whole)
-    assert {len(share) for share in shares} == {7, 8}
-    assert set(itertools.chain(*(share[:4] for share in shares))) == set(whole[:12])
 
 
 def test_balanced_epoch_fills_up_the_patients_with_few_tumor_slices():
