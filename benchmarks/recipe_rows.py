@@ -1,4 +1,4 @@
-"""The rows of the recipe bench: our recipes, references, and `default` with one thing changed."""
+"""The rows of the recipe bench: our recipes, references, and ours with one thing changed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace

@@ -199,7 +199,9 @@ def _parser() -> argparse.ArgumentParser:
     steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
     _step(steps, "phantom", phantom)
     step = _step(steps, "download", download)
-    step.add_argument("--cases", default="", metavar="LIST", help="e.g. 0-9,27; default all 131")
+    step.add_argument(
+        "--cases", default="", metavar="LIST", help="e.g. 0-9,27; default all 131, --tiny 0-5"
+    )
     step.add_argument("--keep-raw", action="store_true", help="keep the raw files (54 GB in all)")
     step.add_argument("--png", action="store_true", help="also export 8-bit slices")
     step = _step(steps, "prepare", prepare_cases)

@@ -11,6 +11,7 @@ from .cases import Case, Split, find_cases, split_cases
 from .drive import drive_folder
 from .drive_cases import REFUSED, KeptCases
 from .files import read_json, write_json
+from .kaggle_errors import KaggleError
 from .phantom import write_phantom_dataset
 from .prepared import CaseFiles
 from .preprocess import (
@@ -194,16 +195,25 @@ def _fetch(
     numbers: list[int], raw: Path, prepare_some: Callable[[list[Case]], None], keep_raw: bool
 ) -> dict[str, str]:
     """Prepare what is mounted in place, the rest as it arrives; return what cannot be had."""
-    mounted = kaggle_data.find_mounted() if numbers else None
+    mounted, cut = kaggle_data.find_mounted() if numbers else None, set()
     if mounted:
         logger.info("reading LiTS in place from %s", mounted)
         found = kaggle_data.present_cases(mounted, numbers=numbers)  # the whole files
         here = {n: case for n, case in found.items() if len(case) == 2}
         prepare_some([_case_of(**case) for case in here.values()])
         numbers = [n for n in numbers if n not in here]
+        cut = {kaggle_data.parse_name(path.name)[1] for path in kaggle_data.named_files(mounted)}
+        cut &= set(numbers)
+        for number in sorted(cut):
+            logger.warning("case %d is not whole in %s: asking Kaggle for it", number, mounted)
     client = kaggle_data.KaggleClient()
     where = {"keep_raw": keep_raw, "mounted": mounted, "client": client}
-    plan = kaggle_data.plan_download(numbers, raw, **where)
+    try:
+        plan = kaggle_data.plan_download(numbers, raw, **where)
+    except KaggleError as error:
+        if set(numbers) - cut:
+            raise
+        return {str(n): f"not whole in {mounted}, and not fetched: {error}" for n in numbers}
     if numbers:
         logger.info("%s", plan)
     plan.check()

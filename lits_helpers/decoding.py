@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .files import written_whole
+from .files import locked, written_whole
 from .pool import available_cores
 from .recipes import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
@@ -100,24 +100,30 @@ def decoded_on_disk(
     """Decode as `decoded_in_memory`, into memory-mapped files that a second call finds.
 
     They lie below `folder`, under a hash of the slices' file names, sizes and times and the spec.
+    Of several processes one decodes while the others wait.
     """
     place = folder / fingerprint(cases, spec)
-    if not place.exists():
-        with written_whole(place) as temporary:
-            temporary.mkdir()
-            names = ("levels.npy", "labels.npy")
-            levels, labels = (
-                np.lib.format.open_memmap(temporary / name, "w+", dtype, shape)
-                for name, (shape, dtype) in zip(names, _shapes(cases, spec), strict=True)
-            )
-            np.save(temporary / "table.npy", _fill(levels, labels, cases, spec, workers))
-            levels.flush()
-            labels.flush()
+    with locked(place.with_suffix(".lock")):
+        if not place.exists():
+            with written_whole(place) as temporary:
+                temporary.mkdir()
+                _decode_into(temporary, cases, spec, workers)
     table = np.load(place / "table.npy")
     # copy on write: nothing writes, and torch warns about read-only arrays
     levels = np.load(place / "levels.npy", mmap_mode="c")
     labels = np.load(place / "labels.npy", mmap_mode="c")
     return levels[: len(table)], labels[: len(table)], table
+
+
+def _decode_into(folder: Path, cases, spec: InputSpec, workers: int | None) -> None:
+    names = ("levels.npy", "labels.npy")
+    levels, labels = (
+        np.lib.format.open_memmap(folder / name, "w+", dtype, shape)
+        for name, (shape, dtype) in zip(names, _shapes(cases, spec), strict=True)
+    )
+    np.save(folder / "table.npy", _fill(levels, labels, cases, spec, workers))
+    levels.flush()
+    labels.flush()
 
 
 def _shapes(cases: Sequence[CaseSlices], spec: InputSpec) -> list[tuple[tuple, np.dtype]]:

@@ -1,8 +1,9 @@
 """What Google Drive keeps of a run, so that the next machine finds it.
 
-Training states live in the two slots of `states.MirrorSlots`. Beside them lie the small files:
-recipe, history, curve and pictures of the last epoch, and the results; prepared cases are the
-subject of `drive_cases`. Raw volumes and slices never go to Drive: many small files time out there.
+Training states live in the two slots of `states.MirrorSlots`. Beside them lie recipe, history,
+curve and pictures of the last epoch, the models for others to use, and the results; prepared cases
+are the subject of `drive_cases`. Raw volumes and slices never go to Drive: many small files time
+out there.
 """
 
 import filecmp
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from .environment import mount_drive
 from .files import TEMPORARY_PREFIX
+from .makers import RECORDS
 from .records import TUMOR_WEIGHTS, RunFolder
 from .settings import Settings
 from .states import newest_state
@@ -27,7 +29,7 @@ RESULT_FILES = (
     "*.json",
     "figures/*.png",
     "predictions/*.nii.gz",
-    "predictions/segmented_by*.json",
+    f"predictions/{RECORDS}",
 )
 
 
@@ -49,15 +51,19 @@ def keep_run(run: Path, kept: Path | None) -> None:
     if kept is None:
         return
     epochs = sorted((run / PICTURES).glob("epoch_*"))
-    for old in (kept / PICTURES).glob("epoch_*"):
-        if not epochs or old.name != epochs[-1].name:
-            shutil.rmtree(old, ignore_errors=True)
     pictures = [path.relative_to(run) for path in (epochs[-1].iterdir() if epochs else ())]
     _copy([*map(Path, (*RUN_FILES, *MODEL_FILES)), *pictures], run, kept)
+    try:
+        before = list((kept / PICTURES).glob("epoch_*")) if epochs else []
+    except OSError:  # Drive is gone, as `_copy` has said
+        return
+    for old in before:
+        if old.name != epochs[-1].name:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 def restore_run(kept: Path | None, run: Path) -> None:
-    """Copy back what `keep_run` kept and this machine lacks."""
+    """Copy back what `keep_run` kept of a run, but for the models, if this machine lacks it."""
     if kept is not None and not (run / "history.csv").exists():
         pictures = [path.relative_to(kept) for path in (kept / PICTURES).glob("epoch_*/*.png")]
         _copy([*map(Path, RUN_FILES), *pictures], kept, run)

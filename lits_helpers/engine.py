@@ -283,14 +283,15 @@ class Trainer:
         """Continue from a state that `save` wrote.
 
         Raises:
-            CheckpointError: the cases have other slices now, as one could not be read.
+            CheckpointError: the cases have other slices now.
         """
         before, now = state.get("slices"), self._slices()
         if before not in (None, now):
             raise CheckpointError(
-                f"this training has {before[0]} slices to train on and {before[1]} to validate, "
-                f"but {now[0]} and {now[1]} could be read now: see the warnings above for the "
-                "case that is missing, prepare it again, and start the same training again"
+                f"this training began with {before[0]} slices to train on and {before[1]} to "
+                f"validate, now there are {now[0]} and {now[1]}. If the warnings above name a case "
+                "that could not be read, delete its record (prepared/cases/<case>.json), prepare "
+                'it again and start the same training again; or begin anew with resume="never"'
             )
         for name, part in self.system.parts.items():
             if name != "scaler" or state["precision"] == self.precision.name:

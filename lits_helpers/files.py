@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".part-"
@@ -35,6 +35,18 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         else:
             temporary.unlink(missing_ok=True)
         raise
+
+
+@contextmanager
+def locked(path: str | os.PathLike) -> Iterator[None]:
+    """Keep other processes of this machine that ask for the same lock out, where locks exist."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as stream:
+        with suppress(ImportError, OSError):  # Windows; a network disk without locks
+            import fcntl
+
+            fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def remove_leftovers(folder: str | os.PathLike) -> int:

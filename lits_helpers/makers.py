@@ -89,7 +89,8 @@ class MakerRecord:
 
     def _differing(self) -> list[str]:
         records = read_records(self.folder)
-        return [name for name in self.maker if any(r[name] != self.maker[name] for r in records)]
+        own = self.maker
+        return [name for name in own if any(not _same(r[name], own[name]) for r in records)]
 
     def _write(self) -> None:
         try:
@@ -119,7 +120,7 @@ def recorded_origins(folder: Path | str) -> list[Origin]:
             tuple(record[system]["training_ids"]),
             (),
             math.nan,
-            frozenset(record[system]["training_cts"]),
+            frozenset(record[system].get("training_cts", ())),
         )
         for record in read_records(folder)[:1]  # those of one folder name the same models
         for system in SYSTEMS
@@ -172,6 +173,13 @@ def _described(model: LiverModel) -> dict:
         "training_cts": sorted(model.origin.training_cts),
         "spec": {**spec, "window": spec["window"] and list(spec["window"])},  # as JSON gives it
     }
+
+
+def _same(recorded, own) -> bool:
+    """Compare two entries of a record; records of 0.1.0 name no CTs."""
+    if isinstance(recorded, dict) and "training_cts" not in recorded:
+        own = own and {name: value for name, value in own.items() if name != "training_cts"}
+    return recorded == own
 
 
 def _pair(target: Path, source_hash: str) -> dict[str, str]:

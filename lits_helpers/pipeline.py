@@ -20,6 +20,7 @@ from .acquisition import (
     parse_numbers,
 )
 from .drive import drive_folder, keep_run, restore_model, restore_run
+from .health import TrainingDivergedError
 from .recipes import liver_recipe, tumor_recipe
 from .results import evaluate, find_predictions, open_result, segment_cases
 from .settings import Settings
@@ -102,9 +103,12 @@ def _train(train, system: str, settings: Settings, data: Prepared, recipe, optio
     restore_run(kept, run)
     options = {"device": settings.device, "mirror": kept, **options}
     try:
-        return train(data.root, run, data.split, recipe, **options)
-    finally:  # also after a stop
+        history = train(data.root, run, data.split, recipe, **options)
+    except (KeyboardInterrupt, SystemExit, TrainingDivergedError):  # stopped, with all before saved
         keep_run(run, kept)
+        raise
+    keep_run(run, kept)
+    return history
 
 
 def best_epoch(history: list[dict]) -> dict | None:

@@ -222,18 +222,23 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
     Another file of the same number may be another patient, or the same one packed differently: it
     counts as seen, and the log says so.
     """
-    ids = set().union(*(origin.training_ids for origin in origins))
-    cts = set().union(*(origin.training_cts for origin in origins))
     hashes = data_hashes(data.root, case_ids)
     own = {case_id: source and hash_of_ct(source) for case_id, source in hashes.items()}
-    others = [case_id for case_id, ct in own.items() if case_id in ids and ct and ct not in cts]
-    if cts and others:
+    seen, others = set(), set()
+    for origin in origins:
+        same_ct = {case_id for case_id, ct in own.items() if ct in origin.training_cts}
+        same_number = {case_id for case_id in own if case_id in origin.training_ids}
+        seen |= same_ct | same_number
+        if origin.training_cts:
+            others |= {case_id for case_id in same_number - same_ct if own[case_id]}
+    if others:
         logger.warning(
             "counted as training cases by their number, though their CTs are other files: %s; if "
-            "they are other patients, give their files numbers from 1000 on and prepare them again",
-            _few(others),
+            "they are other patients, rename their files to numbers that were not trained on, "
+            "prepare them again, and they count",
+            _few(sorted(others)),
         )
-    return {case_id for case_id, ct in own.items() if case_id in ids or ct in cts}
+    return seen
 
 
 def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:

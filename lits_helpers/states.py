@@ -76,7 +76,7 @@ def newest_state(folder: Path, mirror: Path | None = None) -> tuple[dict, str] |
     if failing and not found:
         raise OSError(
             f"the training state in {mirror} cannot be read now ({failing[0]}): run again in a "
-            'minute, or with resume="never" to replace it'
+            "minute; if it stays so, restart the machine or move that folder away"
         ) from failing[0]
     return max(found, key=lambda pair: _position(pair[0]), default=None)
 

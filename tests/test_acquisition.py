@@ -247,6 +247,22 @@ def test_mounted_case_that_is_cut_short_comes_from_kaggle(
     assert {entry[1].rpartition("/")[2] for entry in kaggle.gets()} == {"volume-60.nii"}
 
 
+def test_mounted_case_that_is_cut_short_ends_nothing_without_an_account(
+    kaggle, machine, phantoms, tmp_path, monkeypatch, caplog
+):
+    for name, content in phantoms.items():
+        cut = name.endswith("volume-60.nii")
+        (tmp_path / Path(name).name).write_bytes(content[:-9] if cut else content)
+    monkeypatch.setattr(kaggle_data, "find_mounted", lambda: tmp_path)
+    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    report = fetch(machine())
+    assert report.prepared == ["3"]
+    assert f"not whole in {tmp_path}, and not fetched: no Kaggle" in report.skipped["60"]
+    assert "case 60 is not whole" in caplog.text
+    with pytest.raises(KaggleError, match="no Kaggle credentials"):
+        fetch(machine("second"), "3, 61")
+
+
 # --- what Drive keeps ----------------------------------------------------------------------------
 
 

@@ -1,6 +1,8 @@
 """Slices from packed cases, PNG folders and NIfTI; the cache; augmentation; sampling."""
 
 import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -27,7 +29,12 @@ from lits_helpers.geometry import plain_geometry
 from lits_helpers.recipes import InputSpec, liver_recipe, tumor_recipe
 from lits_helpers.sampling import balanced_indices
 from lits_helpers.settings import real_data
-from lits_helpers.slices import IMAGENET_DEVIATION, IMAGENET_MEAN, nearest_neighbors
+from lits_helpers.slices import (
+    IMAGENET_DEVIATION,
+    IMAGENET_MEAN,
+    find_slices,
+    nearest_neighbors,
+)
 from lits_helpers.volumes import resize_mask, slice_levels, write_packed
 
 LIVER = InputSpec(size=32, window=(-200, 300))
@@ -244,6 +251,34 @@ def test_cache_too_large_for_memory_is_mapped_from_disk_and_found_again(
         assert torch.equal(cache.has_tumor, in_memory.has_tumor)
     assert "21 slices of 2 cases cached in memory" in caplog.text
     assert "21 slices of 2 cases cached in a memory-mapped file" in caplog.text
+
+
+def test_processes_of_one_machine_share_its_memory(prepared, monkeypatch):
+    cases = find_slices(prepared, ["3"], LIVER)
+    size_bytes = SliceCache(prepared, ["3"], LIVER).levels.numel() * 2
+    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 3 * size_bytes)
+    homes = []
+    for processes in ("1", "2"):
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
+        homes.append(decoding.choose_home(cases, LIVER, torch.device("cpu")))
+    assert homes == ["memory", "disk"]
+
+
+def test_of_two_processes_one_decodes_to_disk(prepared, tmp_path, monkeypatch):
+    decoded, plain = [], decoding._decode_into
+
+    def slow(folder, *arguments):
+        decoded.append(folder)
+        time.sleep(0.2)
+        plain(folder, *arguments)
+
+    monkeypatch.setattr(decoding, "_decode_into", slow)
+    cases = find_slices(prepared, ["3"], LIVER)
+    with ThreadPoolExecutor(2) as pool:  # each opens the lock's file, as a process does
+        both = [pool.submit(decoding.decoded_on_disk, tmp_path, cases, LIVER) for _ in range(2)]
+        (one, *_), (other, *_) = (future.result() for future in both)
+    assert len(decoded) == 1
+    assert np.array_equal(one, other)
 
 
 def test_mapped_cache_is_made_anew_when_a_case_changes(prepared, monkeypatch):

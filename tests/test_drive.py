@@ -64,7 +64,7 @@ def test_no_two_runs_share_a_folder_on_drive(colab, tmp_path):
 
 def a_run(folder: Path, epochs: int) -> Path:
     """Make a run's small files, with pictures of each epoch, and a large one."""
-    for name in (*drive.RUN_FILES, "checkpoints/last.pth"):
+    for name in (*drive.RUN_FILES, *drive.MODEL_FILES, "checkpoints/last.pth"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(f"{name} after {epochs} epochs")
     for epoch in range(1, epochs + 1):
@@ -80,6 +80,7 @@ def files_below(folder: Path) -> set[str]:
 def test_small_files_of_a_run_come_back_on_the_next_machine(tmp_path):
     run, kept = a_run(tmp_path / "runs" / "liver", 2), tmp_path / "drive"
     drive.keep_run(run, kept)
+    assert {str(name) for name in drive.MODEL_FILES} < files_below(kept)
     drive.restore_run(kept, tmp_path / "new")
     pictures = "checkpoints/val_predictions/epoch_0002/0_12.png"
     assert files_below(tmp_path / "new") == {*drive.RUN_FILES, pictures}

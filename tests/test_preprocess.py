@@ -256,9 +256,21 @@ def test_case_whose_worker_died_is_named(raw, tmp_path, monkeypatch):
     assert report.skipped == {"0": "its worker process died"}
 
 
+def caused_by(cause):
+    error = ValueError("cannot read the file")
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "passing"),
-    [(OSError(5, "Input/output error"), True), (MemoryError(), True), (ValueError("cut"), False)],
+    [
+        (OSError(5, "Input/output error"), True),
+        (MemoryError(), True),
+        (caused_by(MemoryError()), True),  # as `nifti.open_nifti` says it
+        (caused_by(EOFError()), False),
+        (ValueError("cut"), False),
+    ],
 )
 def test_case_that_a_disk_failed_to_give_may_be_asked_for_again(
     raw, tmp_path, monkeypatch, error, passing

@@ -120,6 +120,15 @@ def test_a_training_case_is_known_by_its_ct_under_another_number(data, tmp_path,
     assert "by their number, though their CTs are other files: 1; if they" in caplog.text
 
 
+def test_of_a_model_without_hashes_nothing_is_said_of_its_cts(data, tmp_path, caplog):
+    bare = write_checkpoint(tmp_path / "l.pth", "liver", ["1"], network=False)
+    seen = hashes_of(data, "2")
+    other = write_checkpoint(tmp_path / "t.pth", "tumor", ["2"], network=False, data=seen)
+    rows, _ = evaluate(data, predict(data, tmp_path / "p"), tmp_path / "r", models=[bare, other])
+    assert [row["training_case"] for row in rows] == [False, True, True, False]
+    assert "by their number" not in caplog.text
+
+
 def test_a_training_case_whose_ct_is_the_same_needs_no_word(data, tmp_path, caplog):
     seen = hashes_of(data, "1")
     path = write_checkpoint(tmp_path / "l.pth", "liver", list(seen), data=seen)
@@ -140,6 +149,18 @@ def test_the_record_beside_the_predictions_says_who_made_them(data, tmp_path, ca
     assert "not recorded" not in caplog.text
     evaluate(data, predict(data, tmp_path / "p", {"2": LABELS}), tmp_path / "r")
     assert "unknown models: prediction-volume-2.nii.gz; their training cases" in caplog.text
+
+
+def test_a_record_of_0_1_0_which_names_no_cts_is_gone_on_with(data, models, tmp_path):
+    made = segment_cases(data, ["0"], tmp_path / "p", liver=models["liver"], device="cpu")
+    path = tmp_path / "p" / "segmented_by.json"
+    record = read_json(path)
+    del record["liver"]["training_cts"]
+    results.write_json(path, record)
+    assert evaluate(data, made, tmp_path / "r")[0][0]["training_case"] is False
+    before = made["0"].stat().st_mtime_ns
+    again = segment_cases(data, ["0"], tmp_path / "p", liver=models["liver"], device="cpu")
+    assert again["0"].stat().st_mtime_ns == before
 
 
 def test_models_that_did_not_make_the_predictions_are_refused(data, models, tmp_path):

@@ -215,7 +215,7 @@ def test_resuming_without_a_case_that_was_there_is_refused(slices, tmp_path, mon
         stopping_after(patch, 2)
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     monkeypatch.setattr(Trainer, "_slices", lambda self: [1, 2])
-    with pytest.raises(CheckpointError, match="but 1 and 2 could be read now"):
+    with pytest.raises(CheckpointError, match="now there are 1 and 2"):
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
 
 
