@@ -312,7 +312,7 @@ def test_a_wrong_variable_is_told_in_one_sentence(monkeypatch):
 def test_phantoms_never_mix_with_other_volumes(tmp_path):
     write_nifti(body()[0], tmp_path / "scans" / "volume-0.nii")
     call = shell_call("phantom", "--tiny", "--raw", "scans")
-    assert "holds volumes that are no phantoms" in sentence(call)
+    assert "holds files that are no phantoms" in sentence(call)
 
 
 def test_a_folder_without_a_usable_case_fails(tmp_path):
