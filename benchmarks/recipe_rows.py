@@ -168,7 +168,7 @@ LIVER_ROWS = (
     Row("default", "the recipe", LIVER, LiverSystem),
     Row(
         "thin",
-        "a thinner stage at full size; the rows below that name it change one thing more",
+        "a thinner stage at full size",
         THIN_LIVER,
         LiverSystem,
     ),
