@@ -235,7 +235,8 @@ def test_run_over_all_broken_files_prepares_the_sound_one_and_names_the_others(t
     assert set(report.skipped) == {case.id for case in cases} - {"0"}
     for case_id, reason in report.skipped.items():
         assert f"volume-{case_id}.nii" in reason
-        assert f"SKIPPED  unreadable  case {case_id} " in report.table()
+        code = "failed    " if case_id == "900" else "unreadable"  # it may come back
+        assert f"SKIPPED  {code}  case {case_id} " in report.table()
     assert [case.id for case in prepared_cases(tmp_path / "prepared")] == ["0"]
 
 
