@@ -103,11 +103,9 @@ def decoded_on_disk(
     Of several processes one decodes while the others wait.
     """
     place = folder / fingerprint(cases, spec)
-    with locked(place.with_suffix(".lock")):
-        if not place.exists():
-            with written_whole(place) as temporary:
-                temporary.mkdir()
-                _decode_into(temporary, cases, spec, workers)
+    if not place.exists():  # nothing is written below a folder that has it
+        with locked(place.with_suffix(".lock")):
+            _decode_into(place, cases, spec, workers)
     table = np.load(place / "table.npy")
     # copy on write: nothing writes, and torch warns about read-only arrays
     levels = np.load(place / "levels.npy", mmap_mode="c")
@@ -115,15 +113,20 @@ def decoded_on_disk(
     return levels[: len(table)], labels[: len(table)], table
 
 
-def _decode_into(folder: Path, cases, spec: InputSpec, workers: int | None) -> None:
-    names = ("levels.npy", "labels.npy")
-    levels, labels = (
-        np.lib.format.open_memmap(folder / name, "w+", dtype, shape)
-        for name, (shape, dtype) in zip(names, _shapes(cases, spec), strict=True)
-    )
-    np.save(folder / "table.npy", _fill(levels, labels, cases, spec, workers))
-    levels.flush()
-    labels.flush()
+def _decode_into(place: Path, cases, spec: InputSpec, workers: int | None) -> None:
+    """Decode into the folder `place`, unless another process has done so by now."""
+    if place.exists():
+        return
+    with written_whole(place) as folder:
+        folder.mkdir()
+        names = ("levels.npy", "labels.npy")
+        levels, labels = (
+            np.lib.format.open_memmap(folder / name, "w+", dtype, shape)
+            for name, (shape, dtype) in zip(names, _shapes(cases, spec), strict=True)
+        )
+        np.save(folder / "table.npy", _fill(levels, labels, cases, spec, workers))
+        levels.flush()
+        labels.flush()
 
 
 def _shapes(cases: Sequence[CaseSlices], spec: InputSpec) -> list[tuple[tuple, np.dtype]]:

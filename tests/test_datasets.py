@@ -265,14 +265,14 @@ def test_processes_of_one_machine_share_its_memory(prepared, monkeypatch):
 
 
 def test_of_two_processes_one_decodes_to_disk(prepared, tmp_path, monkeypatch):
-    decoded, plain = [], decoding._decode_into
+    decoded, plain = [], decoding._fill
 
-    def slow(folder, *arguments):
-        decoded.append(folder)
+    def slow(*arguments):
+        decoded.append(arguments)
         time.sleep(0.2)
-        plain(folder, *arguments)
+        return plain(*arguments)
 
-    monkeypatch.setattr(decoding, "_decode_into", slow)
+    monkeypatch.setattr(decoding, "_fill", slow)
     cases = find_slices(prepared, ["3"], LIVER)
     with ThreadPoolExecutor(2) as pool:  # each opens the lock's file, as a process does
         both = [pool.submit(decoding.decoded_on_disk, tmp_path, cases, LIVER) for _ in range(2)]
