@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from lits_helpers.acceleration import Precision, adam, on_device
+from lits_helpers.averaging import Average
 from lits_helpers.losses import pixel_loss
 from lits_helpers.recipes import LiverRecipe, Recipe, liver_recipe, tumor_recipe
 from lits_helpers.regnet import TUMOR_LOGIT
-from lits_helpers.systems import Average, LiverSystem, System, TumorSystem
+from lits_helpers.systems import LiverSystem, System, TumorSystem
 
 
 class GeneratorAlone(LiverSystem):

@@ -10,16 +10,15 @@ import logging
 import math
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from . import health
+from . import continuation, health
 from .acceleration import Precision
-from .checkpoints import CheckpointError
+from .continuation import Position
 from .datasets import SliceCache, augmentation_of, epoch_order
 from .distributed import Ranks
 from .interruption import SAVE, STOP, StopRequest, Stopwatch
@@ -34,18 +33,6 @@ logger = logging.getLogger(__name__)
 LOOK_SECONDS = 0.5  # how often losses are fetched from the device, for the bar and to notice NaN
 ESTIMATE_SECONDS = 60.0  # after which the training's length can be told
 AGREE_STEPS = 10  # how often ranks exchange losses and agree on stopping
-
-
-@dataclass
-class Position:
-    """How far a training has come."""
-
-    epoch: int = 1  # the epoch under way, counted from 1
-    step: int = 0  # its steps done
-    images: int = 0  # its images seen, by all ranks
-    seconds: float = 0.0  # its time so far
-    steps: int = 0  # of all epochs
-    best: float | None = None  # validation Dice of the best epoch
 
 
 class Trainer:
@@ -274,10 +261,16 @@ class Trainer:
         self.watch.saved_now(mirror=mirror)
         if not self.ranks.writes:
             return
-        parts = {name: part.state_dict() for name, part in self.system.parts.items()}
-        state = {**self.identity, **vars(self.at), "history": self.history, "sums": sums.cpu()}
-        state["slices"] = self._slices()
-        self.folder.write_state({**state, "parts": parts, "world": self.ranks.world}, mirror=mirror)
+        state = {
+            **self.identity,
+            **vars(self.at),
+            "history": self.history,
+            "sums": sums.cpu(),
+            "slices": self._slices(),
+            "parts": continuation.weights_of(self.system),
+            "world": self.ranks.world,
+        }
+        self.folder.write_state(state, mirror=mirror)
 
     def restore(self, state: Mapping) -> None:
         """Continue from a state that `save` wrote.
@@ -285,34 +278,14 @@ class Trainer:
         Raises:
             CheckpointError: the cases have other slices now.
         """
-        before, now = state.get("slices"), self._slices()
-        if before not in (None, now):
-            raise CheckpointError(
-                f"this training began with {before[0]} slices to train on and {before[1]} to "
-                f"validate, now there are {now[0]} and {now[1]}. If the warnings above name a case "
-                "that could not be read, delete its record (prepared/cases/<case>.json), prepare "
-                'it again and start the same training again; or begin anew with resume="never"'
-            )
-        for name, part in self.system.parts.items():
-            if name != "scaler" or state["precision"] == self.precision.name:
-                part.load_state_dict(state["parts"][name])
-        self.at = Position(**{name: state[name] for name in vars(self.at)})
+        continuation.require_slices(state, self._slices())
+        continuation.load_weights(self.system, state, self.precision)
+        self.at = Position.of(state)
         self.history = list(state["history"])
         self.folder.restore_best(state)
         if self.ranks.writes:  # the sums were added up over the ranks
             self.sums.copy_(state["sums"])
-        changes = {
-            "processes": (state["world"], self.ranks.world),
-            "precision": (state["precision"], self.precision.name),
-        }
-        for what, (before, now) in changes.items():
-            if before != now and self.ranks.writes:
-                logger.warning(
-                    "resuming with %s %s instead of %s: the same batches, but not the same bits",
-                    what,
-                    now,
-                    before,
-                )
+        continuation.warn_of_changes(state, self.ranks, self.precision)
 
     def _leave(self) -> None:
         """Save what a stop left unsaved, or draw the last curve."""

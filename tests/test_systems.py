@@ -7,8 +7,9 @@ import torch
 from small_runs import CPU, small_liver, small_tumor
 
 from lits_helpers.acceleration import Compiled, Precision
+from lits_helpers.averaging import Average
 from lits_helpers.losses import feature_loss, masked_image, pixel_loss
-from lits_helpers.systems import Average, LiverSystem, TumorSystem
+from lits_helpers.systems import LiverSystem, TumorSystem
 from lits_helpers.validation import validation_score
 
 
