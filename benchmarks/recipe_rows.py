@@ -152,13 +152,14 @@ LIVER = liver_recipe()
 ONE_SLICE = {"channels": 1, "context": 0}
 PLAIN_LIVER = _without(LIVER, dice_per_image=0.0, **ONE_SLICE)
 THIN_LIVER = _without(LIVER, full_size=1)
-FORMER_LIVER = _without(THIN_LIVER, shallow_norm="batch", **ONE_SLICE)
+BATCH_LIVER = _without(THIN_LIVER, shallow_norm="batch")
+FORMER_LIVER = _without(BATCH_LIVER, **ONE_SLICE)
 TUMOR = tumor_recipe(pretrained=False)
 PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
 
-def _liver(name: str, about: str, base: str = "thin", **changes) -> Row:
-    return Row(name, about, _without(THIN_LIVER, **changes), LiverSystem, base)
+def _liver(name: str, about: str, **changes) -> Row:
+    return Row(name, about, _without(LIVER, **changes), LiverSystem)
 
 
 def _tumor(name: str, about: str, **changes) -> Row:
@@ -167,15 +168,8 @@ def _tumor(name: str, about: str, **changes) -> Row:
 
 LIVER_ROWS = (
     Row("default", "the recipe", LIVER, LiverSystem),
-    Row(
-        "thin",
-        "a thinner stage at full size",
-        THIN_LIVER,
-        LiverSystem,
-    ),
-    Row(
-        "no_critic", "its generator alone, no feature loss", THIN_LIVER, GeneratorAlone, base="thin"
-    ),
+    Row("thin", "a thinner stage at full size", THIN_LIVER, LiverSystem),
+    Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
     Row(
         "no_critic_one_slice",
         "`former` alone, no feature loss",
@@ -240,14 +234,15 @@ LIVER_ROWS = (
         LiverSystem,
         base="former",
     ),
-    _liver("batch_norm", "batch norm everywhere", shallow_norm="batch"),
-    _liver(
+    Row("batch_norm", "`thin`, batch norm everywhere", BATCH_LIVER, LiverSystem, base="thin"),
+    Row(
         "darker_livers",
         "the same, livers darkened by up to 0.75",
+        _without(BATCH_LIVER, fatty_liver=FATTY_IN_SLICES),
+        LiverSystem,
         base="batch_norm",
-        shallow_norm="batch",
-        fatty_liver=FATTY_IN_SLICES,
     ),
+    _liver("no_instance_norm", "batch norm everywhere", shallow_norm="batch"),
     _liver("no_full_size", "no stage at full size", full_size=0),
     _liver("no_context", "one slice", **ONE_SLICE),
     _liver("no_skips", "no skip connections", skips=False),
