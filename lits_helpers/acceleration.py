@@ -1,6 +1,7 @@
 """What makes a step fast on a device: mixed precision, memory layout, fused Adam, compilation."""
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 
 import torch
@@ -75,25 +76,40 @@ def compile_pays(device: torch.device, steps: int) -> bool:
 
 
 class Compiled(nn.Module):
-    """A network called through `torch.compile`, or plainly, said once, where compiling fails."""
+    """A network called through `torch.compile`, until `give_up`."""
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
         self._call = torch.compile(network.forward, dynamic=False)
-        self._proven = False
 
     def forward(self, *inputs: Tensor):
-        if self._proven:
-            return self._call(*inputs)
-        try:
-            outputs = self._call(*inputs)
-        except torch.OutOfMemoryError:
+        return self._call(*inputs)
+
+    def give_up(self) -> None:
+        """Call the network plainly from now on."""
+        self._call = self.network.forward
+
+
+def step_or_give_up(step: Callable, compiled: list[Compiled], *inputs) -> Tensor:
+    """Run a training step; where it fails compiled, run it again plainly, and all that follow.
+
+    Compilers fail late: in the first backward pass, or at the first batch of another size.
+
+    Args:
+        step: (*inputs) -> losses; where it raises, at most batch norm has seen the batch.
+        compiled: its networks that are compiled; emptied where they are given up.
+        inputs: of the step.
+    """
+    try:
+        return step(*inputs)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # compilers fail with errors of many modules
+        if not compiled:
             raise
-        except Exception as error:  # compilers fail with errors of many modules
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            logger.warning("torch.compile fails here (%s): training goes on without it", reason)
-            self._call = self.network.forward
-            outputs = self.network(*inputs)
-        self._proven = True
-        return outputs
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        logger.warning("a compiled step fails (%s): training goes on without torch.compile", reason)
+        while compiled:
+            compiled.pop().give_up()
+        return step(*inputs)

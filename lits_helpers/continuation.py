@@ -22,11 +22,16 @@ class Position:
     seconds: float = 0.0  # its time so far
     steps: int = 0  # of all epochs
     best: float | None = None  # validation Dice of the best epoch
+    branch: int = 0  # how often it went back to an earlier state that was named
 
     @classmethod
     def of(cls, state: Mapping) -> "Position":
         """Return where a state was saved."""
-        return cls(**{name: state[name] for name in vars(cls())})
+        return cls(**{name: state[name] for name in vars(cls()) if name in state})
+
+    def next_epoch(self, best: float | None) -> "Position":
+        """Return the start of the next epoch, where `best` is the best Dice so far."""
+        return Position(self.epoch + 1, steps=self.steps, best=best, branch=self.branch)
 
 
 def weights_of(system: System) -> dict[str, dict]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import continuation, health
-from .acceleration import Precision
+from .acceleration import Precision, step_or_give_up
 from .continuation import Position
 from .datasets import SliceCache, augmentation_of, epoch_order
 from .distributed import Ranks
@@ -145,7 +145,7 @@ class Trainer:
         part, weight = self.ranks.share(batch)
         augment = augmentation_of(self.recipe)
         images, labels = self.training.batch(part, augment=augment, generator=self._generator())
-        losses = self.system.step(images, labels, weight)
+        losses = step_or_give_up(self.system.step, self.system.compiled, images, labels, weight)
         self.sums += losses * (weight * len(batch) / self.ranks.world)
         self.at.images += len(batch)
         self.at.step += 1
@@ -213,7 +213,7 @@ class Trainer:
         improved = self.at.best is None or math.isnan(score.dice) or score.dice > self.at.best
         self._record(improved)
         best = score.dice if improved else self.at.best
-        self.at = Position(self.at.epoch + 1, steps=self.at.steps, best=best)
+        self.at = self.at.next_epoch(best)
         self.sums.zero_()
         self.save(mirror=self.watch.mirror_due() or self.at.epoch > self.recipe.epochs)
         bar.set_postfix({"Dice": f"{score.dice:.3f}", "best": f"{best:.3f}"})

@@ -53,7 +53,8 @@ def save_state(folder: Path, state: Mapping) -> None:
 def newest_state(folder: Path, mirror: Path | None = None) -> tuple[dict, str] | None:
     """Find the training state that got furthest among last, previous and the mirror's slots.
 
-    A damaged or foreign file is named in the log and passed over.
+    States of a later branch (see `named_state`) come before those of an earlier one. A damaged or
+    foreign file is named in the log and passed over.
 
     Returns:
         The state and where it came from, or None where there is none.
@@ -105,8 +106,27 @@ def _filled(slot: Path) -> bool:
     return slot.exists() and slot.stat().st_size > 0  # `MirrorSlots.clear` empties in place
 
 
-def _position(state: Mapping) -> tuple[int, int]:
-    return int(state["epoch"]), int(state["step"])
+def _position(state: Mapping) -> tuple[int, int, int]:
+    return int(state.get("branch", 0)), int(state["epoch"]), int(state["step"])
+
+
+def named_state(path: Path | str, folder: Path, mirror: Path | None = None) -> dict:
+    """Read the state of one named file, to go on from it even where others got further.
+
+    What is saved from there on is of a new branch, which `newest_state` puts before theirs.
+
+    Args:
+        path: the named file.
+        folder, mirror: as for `newest_state`.
+
+    Raises:
+        FileNotFoundError, CheckpointError: as `read_state`.
+        OSError: as `newest_state`.
+    """
+    state, furthest = read_state(path), newest_state(folder, mirror)
+    if furthest and _position(furthest[0]) > _position(state):
+        state["branch"] = furthest[0].get("branch", 0) + 1
+    return state
 
 
 def read_state(path: Path | str) -> dict:
@@ -150,7 +170,7 @@ class MirrorSlots:
         positions = []
         for slot in self.slots:
             found = _try_state(slot, read_slot) if _filled(slot) else []
-            positions.append(_position(found[0][0]) if found else (0, 0))
+            positions.append(_position(found[0][0]) if found else (0, 0, 0))
         return self.slots[positions.index(min(positions))]
 
     def clear(self) -> None:

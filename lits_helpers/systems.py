@@ -31,6 +31,7 @@ class System(Protocol):
     losses: tuple[str, ...]
     parts: Mapping[str, object]  # everything with a state_dict that a resume needs
     optimizers: list[torch.optim.Optimizer]
+    compiled: list[Compiled]  # networks that go through torch.compile
 
     def train(self) -> None:
         """Put the networks into training mode."""
@@ -89,9 +90,11 @@ class LiverSystem:
         self._run_generator = ranks.wrap(self.generator, device)
         features = CriticFeatures(self.critic)
         self._run_critic = ranks.wrap(features, device)
+        self.compiled = []
         if compiled:
             self._run_generator = Compiled(self._run_generator)
             self._run_critic = Compiled(self._run_critic)
+            self.compiled = [self._run_generator, self._run_critic]
         self.optimizers = [adam(self.generator, recipe), adam(self.critic, recipe)]
         self.parts = {
             "model": self.generator,
@@ -222,8 +225,10 @@ class TumorSystem:
         self.segmenter = on_device(build_segmenter(recipe, pretrained), device)
         self.average = Average(self.segmenter, recipe.ema) if recipe.ema else None
         self._run = ranks.wrap(self.segmenter, device)
+        self.compiled = []
         if compiled:
             self._run = Compiled(self._run)
+            self.compiled = [self._run]
         self.optimizers = [adam(self.segmenter, recipe)]
         self.parts = {
             "model": self.segmenter,

@@ -15,7 +15,7 @@ from .environment import choose_device
 from .interruption import Stopwatch
 from .recipes import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
 from .records import RunFolder, data_hashes
-from .states import newest_state, read_state, require_same
+from .states import named_state, newest_state, require_same
 from .systems import LiverSystem, System, TumorSystem
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,7 @@ def train_liver_gan(
         recipe: the setting.
         device: torch device, or None to choose.
         resume: "auto" continues the newest whole checkpoint in `run` or `mirror`, "never" starts
-            anew, a path continues that very file.
+            anew, a path continues that very file, and later calls go on from there.
         seed: random seed of weights, order and augmentation.
         max_minutes: stop cleanly after this long; the next call resumes.
         mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
@@ -176,13 +176,14 @@ class _Request:
         """Return the state to continue from, if any."""
         if self.resume == "never":
             return None
+        places = self.run / "checkpoints", self.mirror
         if self.resume == "auto":
-            found = newest_state(self.run / "checkpoints", self.mirror)
+            found = newest_state(*places)
             if found is None:
                 return None
             state, where = found
         else:
-            state, where = read_state(self.resume), str(self.resume)
+            state, where = named_state(self.resume, *places), str(self.resume)
         require_same(state, identity, where)
         logger.info("resuming from %s: epoch %d, step %d", where, state["epoch"], state["step"])
         return state

@@ -6,7 +6,7 @@ import pytest
 import torch
 from small_runs import CPU, small_liver, small_tumor
 
-from lits_helpers.acceleration import Compiled, Precision
+from lits_helpers.acceleration import Precision, step_or_give_up
 from lits_helpers.averaging import Average
 from lits_helpers.losses import feature_loss, masked_image, pixel_loss
 from lits_helpers.systems import LiverSystem, TumorSystem
@@ -156,19 +156,59 @@ def test_validation_without_any_target_has_no_dice():
 # -- acceleration --------------------------------------------------------------------------------
 
 
-def test_failing_compiler_is_said_once_and_left_out(monkeypatch, caplog):
-    def no_compiler(*_, **__):
-        def call(*_):
-            raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+class FailsInBackward(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
 
-        return call
+    @staticmethod
+    def backward(context, gradient):
+        raise RuntimeError("InductorError: no kernel for the backward pass")
 
-    monkeypatch.setattr(torch, "compile", no_compiler)
-    network = torch.nn.Linear(2, 2)
-    compiled, x = Compiled(network), torch.ones(1, 2)
-    assert torch.equal(compiled(x), network(x))
-    compiled(x)
-    assert caplog.text.count("No working C++ compiler") == 1
+
+def failing_compiler(fails):
+    """A stand-in for torch.compile: "forward", "backward", or at another "size" than the first."""
+
+    def compiler(call, **_):
+        sizes = set()
+
+        def compiled(*inputs):
+            sizes.add(len(inputs[0]))
+            if fails == "forward" or (fails == "size" and len(sizes) > 1):
+                raise RuntimeError("InvalidCxxCompiler: No working C++ compiler found")
+            outputs = call(*inputs)
+            return FailsInBackward.apply(outputs) if fails == "backward" else outputs
+
+        return compiled
+
+    return compiler
+
+
+@pytest.mark.parametrize("fails", ["forward", "backward", "size"])
+def test_failing_compiler_is_said_once_and_left_out(monkeypatch, caplog, fails):
+    recipe = small_tumor()
+    images = torch.rand(3, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    labels = torch.randint(0, 3, (3, 64, 64), generator=torch.Generator().manual_seed(2))
+
+    def losses(compiled):
+        torch.manual_seed(0)
+        system = TumorSystem(recipe, CPU, Precision(CPU), compiled=compiled)
+        system.train()
+        batches = [(images, labels, 1.0), (images[:2], labels[:2], 1.0)]
+        return [step_or_give_up(system.step, system.compiled, *batch) for batch in batches]
+
+    plain = losses(compiled=False)
+    monkeypatch.setattr(torch, "compile", failing_compiler(fails))
+    assert torch.equal(torch.cat(losses(compiled=True)), torch.cat(plain))
+    assert caplog.text.count("goes on without torch.compile") == 1
+
+
+def test_error_of_a_step_that_is_not_compiled_is_raised():
+    def step():
+        raise ValueError("labels of another size")
+
+    with pytest.raises(ValueError, match="labels of another size"):
+        step_or_give_up(step, [])
 
 
 def test_half_precision_scales_its_losses_and_saves_the_scale():

@@ -254,6 +254,23 @@ def test_named_checkpoint_is_continued(calm, slices, tmp_path):
     assert without_clocks(history) == without_clocks(calm[1])
 
 
+def test_training_that_went_back_to_a_named_checkpoint_goes_on_from_there(
+    calm, slices, tmp_path, monkeypatch
+):
+    early, arguments = calm[0] / "checkpoints" / "previous.pth", (slices, tmp_path / "run", SPLIT)
+    options = {"device": "cpu", "mirror": tmp_path / "drive"}
+    for resume, steps in (("auto", 5), (early, 1)):  # the end of the first epoch is its third step
+        with monkeypatch.context() as patch:
+            stopping_after(patch, steps)
+            train_liver_gan(*arguments, small_liver(), resume=resume, **options)
+    for folder in (tmp_path / "run" / "checkpoints", tmp_path / "nowhere"):
+        state, _ = newest_state(folder, tmp_path / "drive")
+        assert (state["branch"], state["epoch"], state["step"]) == (1, 2, 1)
+    history = train_liver_gan(*arguments, small_liver(), **options)
+    assert without_clocks(history) == without_clocks(calm[1])
+    assert newest_state(tmp_path / "run" / "checkpoints")[0]["branch"] == 1
+
+
 def test_other_recipe_or_split_is_refused_with_the_difference(calm, slices):
     with pytest.raises(CheckpointError, match=r"recipe.batch_size was 4, now 3"):
         train_liver_gan(slices, calm[0], SPLIT, small_liver(batch_size=3), device="cpu")
