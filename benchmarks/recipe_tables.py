@@ -107,7 +107,7 @@ def _line(name: str, seconds: float, own: list[dict], tumor: bool) -> list[str]:
         name,
         f"{seconds:g}",
         f"{np.mean([run['epochs'] for run in own]):.0f}",
-        f"{len(folds)} x {len(seeds)}",
+        f"{len(folds)} x {len(seeds)}" if len(own) == len(folds) * len(seeds) else _ragged(own),
         f"{own[0]['parameters']:,}",
         f"{np.mean(list(scores.values())):.3f}",
         f"{worst_tenth(scores.values()):.3f}",
@@ -116,6 +116,10 @@ def _line(name: str, seconds: float, own: list[dict], tumor: bool) -> list[str]:
     if tumor:
         cells.append(f"{lesion_recall(own):.2f}")
     return cells
+
+
+def _ragged(runs: list[dict]) -> str:
+    return f"{len(runs)} runs of {len({run['fold'] for run in runs})} folds"
 
 
 def _opponent(key: tuple, groups: dict, judge: str | None) -> tuple | None:

@@ -1,5 +1,6 @@
 """Find, check and split cases: a case is one CT volume with, mostly, its segmentation."""
 
+import csv
 import hashlib
 import os
 import re
@@ -13,6 +14,7 @@ from .files import file_hash
 __all__ = ["Case", "Finding", "Split", "check_case", "find_cases", "split_cases"]
 
 NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
+PATIENTS = "patients.csv"  # columns case (its number) and patient, where some have several scans
 
 
 @dataclass(frozen=True)
@@ -21,7 +23,8 @@ class Case:
 
     Attributes:
         id: the number in the file name, as text: "17" for volume-17.nii.
-        patient: cases of one patient are never split; in LiTS every case is a patient of its own.
+        patient: cases of one patient are never split; each is a patient of its own, as in LiTS,
+            unless a patients.csv says otherwise.
         volume: the CT's file.
         segmentation: the labels' file, or None.
         orientation: axis codes that override a wrong header, for example "LAS"; None believes the
@@ -47,7 +50,8 @@ class Split:
 def find_cases(root: str | os.PathLike) -> list[Case]:
     """Find cases by their files' names, anywhere below `root`.
 
-    Whole names count: volume-N.nii[.gz] and segmentation-N.nii[.gz], and nothing around them.
+    Whole names count: volume-N.nii[.gz] and segmentation-N.nii[.gz], and nothing around them. A
+    patients.csv in `root` (columns case and patient) says which cases are of one patient.
 
     Returns:
         cases by number; `segmentation` is None where there is none. A segmentation without a
@@ -55,7 +59,7 @@ def find_cases(root: str | os.PathLike) -> list[Case]:
 
     Raises:
         FileNotFoundError: no volume below `root`.
-        ValueError: two different files claim the same place.
+        ValueError: two different files claim the same place, or patients.csv cannot be understood.
     """
     found: dict[tuple[str, int], Path] = {}
     for path in _files_below(Path(root)):
@@ -69,9 +73,30 @@ def find_cases(root: str | os.PathLike) -> list[Case]:
             f"no case under {root}: expected volume-N.nii[.gz] with segmentation-N.nii[.gz]; "
             "run notebook 01"
         )
+    patients = _patients(Path(root) / PATIENTS)
     return [
-        Case(str(n), str(n), found["volume", n], found.get(("segmentation", n))) for n in numbers
+        Case(str(n), patients.get(n, str(n)), found["volume", n], found.get(("segmentation", n)))
+        for n in numbers
     ]
+
+
+def _patients(path: Path) -> dict[int, str]:
+    """Return {case number: patient} of a patients.csv; {} where there is none."""
+    if not path.is_file():
+        return {}
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as stream:
+        rows = list(csv.DictReader(stream))
+    patients = {}
+    for row in rows:
+        case, patient = [(row.get(name) or "").strip() for name in ("case", "patient")]
+        if not (
+            case.isdecimal() and patient and patients.setdefault(int(case), patient) == patient
+        ):
+            raise ValueError(
+                f"{path}: {row} is wrong: wanted are the columns case (the N of volume-N.nii) and "
+                "patient (any text), with commas between, and no case under two patients"
+            )
+    return patients
 
 
 def split_cases(

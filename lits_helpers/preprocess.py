@@ -109,6 +109,9 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
         source = _source_hash(case)
         known = files.known()
         if known and known["source_hash"] == source:
+            if known["patient"] != case.patient:  # patients.csv came later
+                known["patient"] = case.patient
+                write_json(files.record, known)
             return _refreshed(files, known, window)
         files.remove()
         volume, labels, findings = load_case(case)

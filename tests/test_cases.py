@@ -51,6 +51,40 @@ def test_cases_are_found_by_whole_names_anywhere_and_sorted_by_number(tmp_path):
     assert second.segmentation == tmp_path / "segmentations/segmentation-10.nii.gz"
 
 
+def with_patients(root, text, cases=4):
+    for n in range(cases):
+        (root / f"volume-{n}.nii").write_bytes(b"x")
+    (root / "patients.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
+    return root
+
+
+@pytest.mark.parametrize("start", [b"", b"\xef\xbb\xbf"])  # Excel's mark
+def test_several_scans_of_a_patient_are_named_in_a_table(tmp_path, start):
+    text = start + "case,patient\r\n1,M\u00fcller\r\n02, M\u00fcller\r\n99,other\r\n".encode()
+    cases = find_cases(with_patients(tmp_path, text))
+    assert [case.patient for case in cases] == ["0", "M\u00fcller", "M\u00fcller", "3"]
+    for fold in range(6):
+        split = split_cases(cases, fold=fold)
+        assert len({"1", "2"} & set(split.validation)) != 1
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("case;patient\n1;a\n", "1;a"),
+        ("case,patient\n1,\n", "'patient': ''"),
+        ("case,patient\nvolume-1,a\n", "volume-1"),
+        ("case,patient\n1,a\n1,b\n", "'patient': 'b'"),
+        ("case,patient\n1,a\n".encode("utf-16"), "patients.csv"),
+    ],
+)
+def test_table_of_patients_that_cannot_be_understood_is_refused(tmp_path, text, shown):
+    with pytest.raises(ValueError, match=re.escape(shown)) as error:
+        find_cases(with_patients(tmp_path, text))
+    assert "patients.csv" in str(error.value)
+    assert "columns case" in str(error.value)
+
+
 def test_no_case_says_what_was_expected(tmp_path):
     with pytest.raises(
         FileNotFoundError, match=r"no case under .*volume-N.nii\[.gz\].*notebook 01"

@@ -117,6 +117,14 @@ def test_second_run_leaves_everything_alone(raw, tmp_path):
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*")} == before
 
 
+def test_patients_that_are_told_later_are_taken_over(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_cases(raw), out, workers=0)
+    (raw / "patients.csv").write_text("case,patient\n0,a\n1,a\n")
+    assert prepare(find_cases(raw), out, workers=0).unchanged == ["0", "1", "2"]
+    assert [case.patient for case in prepared_cases(out)] == ["a", "a", "2"]
+
+
 def test_touched_file_is_unchanged_and_changed_content_is_made_again(raw, tmp_path):
     out = tmp_path / "out"
     prepare(find_cases(raw), out, workers=0)
