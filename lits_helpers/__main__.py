@@ -21,7 +21,10 @@ logger = logging.getLogger("lits_helpers.shell")
 
 SYSTEMS = ("liver", "tumor")
 
-EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError)
+EXPECTED = (
+    *(ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError),
+    ImportError,  # a package that only an option wants
+)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -205,7 +208,7 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument("--keep-raw", action="store_true", help="keep the raw files (54 GB in all)")
     step.add_argument("--png", action="store_true", help="also export 8-bit slices")
     step = _step(steps, "prepare", prepare_cases)
-    step.add_argument("--workers", type=int, metavar="N", help="default one a core")
+    step.add_argument("--workers", type=_from_zero, metavar="N", help="default one a core")
     step.add_argument("--png", action="store_true", help="also export 8-bit slices")
     _training_step(steps, "train-liver", train_liver).add_argument(
         "--width", type=_count, metavar="N", help="channels of the generator's first layer"
@@ -248,11 +251,15 @@ def _model_options(step: argparse.ArgumentParser) -> None:
         step.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{name} model; {where}")
 
 
-def _count(text: str) -> int:
+def _count(text: str, lowest: int = 1) -> int:
     number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"must be 1 or more, got {text}")
+    if number < lowest:
+        raise argparse.ArgumentTypeError(f"must be {lowest} or more, got {text}")
     return number
+
+
+def _from_zero(text: str) -> int:
+    return _count(text, lowest=0)
 
 
 def _step(steps, name: str, run) -> argparse.ArgumentParser:
@@ -281,7 +288,7 @@ def _training_step(steps, name: str, run) -> argparse.ArgumentParser:
     )
     step.add_argument("--epochs", type=_count, metavar="N", help="default: the recipe's")
     step.add_argument("--fold", type=int, metavar="N", help="validate on this fold of patients")
-    step.add_argument("--seed", type=int, default=0, metavar="N", help="random seed")
+    step.add_argument("--seed", type=_from_zero, default=0, metavar="N", help="random seed")
     step.add_argument("--resume", default="auto", metavar="HOW", help="auto, never or a checkpoint")
     step.add_argument("--max-minutes", type=float, metavar="M", help="stop cleanly before then")
     step.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")

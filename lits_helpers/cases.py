@@ -152,6 +152,8 @@ def _assign(place: dict[str, float], parts: dict[str, tuple[float, float]]) -> d
         if end > start and part not in part_of.values() and len(free) > 1:
             middle = (start + end) / 2
             part_of[min(free, key=lambda patient: abs(place[patient] - middle))] = part
+    if "training" not in part_of.values() and len(place) > 1:  # all hashed into the other parts
+        part_of[max(place, key=lambda patient: place[patient])] = "training"
     return part_of
 
 

@@ -52,6 +52,10 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
         hint = MADE_BY.get(system, " or ".join(MADE_BY.values()))
         raise FileNotFoundError(f"no {system or 'model'} checkpoint at {path}: {hint}")
     content = read_checkpoint(path)
+    if "parts" in content:
+        raise CheckpointError(
+            f"{path} is the state of a training, not its model: take best_model.pth beside it"
+        )
     if path.with_suffix(".json").is_file() and MODEL_KEYS - set(content):
         content = {**read_json(path.with_suffix(".json")), "model": content}
     require_keys(content, MODEL_KEYS, path)

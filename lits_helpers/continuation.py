@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .acceleration import Precision
 from .checkpoints import CheckpointError
@@ -23,6 +23,7 @@ class Position:
     steps: int = 0  # of all epochs
     best: float | None = None  # validation Dice of the best epoch
     branch: int = 0  # how often it went back to an earlier state that was named
+    began_at: list | None = None  # (branch, epoch, step) of the state this branch went back to
 
     @classmethod
     def of(cls, state: Mapping) -> "Position":
@@ -31,7 +32,7 @@ class Position:
 
     def next_epoch(self, best: float | None) -> "Position":
         """Return the start of the next epoch, where `best` is the best Dice so far."""
-        return Position(self.epoch + 1, steps=self.steps, best=best, branch=self.branch)
+        return replace(self, epoch=self.epoch + 1, step=0, images=0, seconds=0.0, best=best)
 
 
 def weights_of(system: System) -> dict[str, dict]:

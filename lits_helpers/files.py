@@ -49,6 +49,27 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def held(path: str | os.PathLike, cure: str) -> Iterator[None]:
+    """Hold a lock that only one process of this machine can have, where locks exist.
+
+    Raises:
+        OSError: another process has it; `cure` says what to do.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "a") as stream:
+        with suppress(ImportError):  # Windows
+            import fcntl
+
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise OSError(f"another process works in {Path(path).parent}: {cure}") from error
+            except OSError:  # a network disk without locks
+                pass
+        yield
+
+
 def remove_leftovers(folder: str | os.PathLike) -> int:
     """Remove what killed runs left under temporary names anywhere below `folder`; return how many.
 

@@ -89,6 +89,8 @@ def find_volumes(root: Path | str, out: Path | str | None = None) -> list[Path]:
     if root.is_file():
         return [root]
     own = None if out is None else Path(out).resolve()
+    if own and root.resolve() not in own.parents:  # results beside the CTs go by their names
+        own = None
     found = [
         path
         for path in sorted(root.rglob("*"))

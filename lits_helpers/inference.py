@@ -199,7 +199,13 @@ def probabilities(
         total = model.probabilities(images)
         for angle in angles:
             total = total + rotated(model.probabilities(rotated(images, angle)), -angle)
-    return (total / (1 + len(angles)))[:, 0].cpu().numpy()
+    planes = (total / (1 + len(angles)))[:, 0].cpu().numpy()
+    if not np.isfinite(planes).all():
+        raise ValueError(
+            "the model's output is NaN: its weights are broken, or too large for this device's "
+            'half precision; try device="cpu", or train it again'
+        )
+    return planes
 
 
 @contextmanager

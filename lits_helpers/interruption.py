@@ -20,7 +20,7 @@ class Stopwatch:
     """
 
     def __init__(self, max_minutes: float | None = None):
-        if max_minutes is not None and max_minutes <= 0:
+        if max_minutes is not None and not max_minutes > 0:
             raise ValueError(f"max_minutes must be above 0 or None, got {max_minutes}")
         self.max_minutes = max_minutes
         self.began = self.saved = self.mirrored = time.monotonic()

@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from .checkpoints import load_checkpoint
-from .files import file_hash, read_json, write_json
+from .files import file_hash, locked, read_json, write_json
 from .postprocess import Postprocessing
 from .recipes import InputSpec, recipe_from_dict
 from .trained import LiverModel, Origin
@@ -94,7 +94,11 @@ class MakerRecord:
 
     def _write(self) -> None:
         try:
-            write_json(self._path, {**self.maker, "finished": self._finished})
+            with locked(self.folder / ".lock"):  # another process may work for the same folder
+                others = read_json(self._path) if self._path.is_file() else {}
+                if others.get("finished") and not self._differing():
+                    self._finished = others["finished"] | self._finished
+                write_json(self._path, {**self.maker, "finished": self._finished})
         except OSError as error:
             raise OSError(
                 f"cannot write to {self.folder} ({error}); choose another folder"

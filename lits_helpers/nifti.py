@@ -140,7 +140,8 @@ def read_labels(source: NiftiSource, geometry: Geometry) -> np.ndarray:
     for k, slab in enumerate(source.slabs(stored)):
         values = slab * source.slope + source.intercept if source.scaled else slab
         if not are_labels(values):
-            found = ", ".join(f"{value:g}" for value in np.setdiff1d(values, (0, 1, 2))[:5])
+            odd = np.setdiff1d(values, (0, 1, 2))[:5].tolist()
+            found = ", ".join(f"{value:.9g}" for value in odd)  # 1.00000012 is not 1
             raise ValueError(
                 f"labels must be 0 (background), 1 (liver) or 2 (tumor), found {found}"
             )

@@ -41,14 +41,22 @@ class PackedVolume:
         """Return axial slice `k` as (H, W): int16 HU, or uint8 labels."""
         if not 0 <= k < self.shape[0]:
             raise IndexError(f"{self.path.name} has slices 0 to {self.shape[0] - 1}, got {k}")
-        return self._array[k]
+        return self._values(k, k + 1)[0]
 
     def __iter__(self) -> Iterator[np.ndarray]:
         return (self.slice(k) for k in range(len(self)))
 
     def read(self) -> np.ndarray:
         """Return the whole (Z, Y, X) array."""
-        return self._array[:]
+        return self._values(0, len(self))
+
+    def _values(self, start: int, stop: int) -> np.ndarray:
+        try:
+            return self._array[start:stop]
+        except RuntimeError as error:
+            raise ValueError(
+                f"{self.path} is damaged ({error}); delete it and prepare the case again"
+            ) from error
 
     def __getstate__(self) -> dict:
         return {"path": self.path, "geometry": self.geometry}
@@ -82,6 +90,14 @@ def record_path(path: Path) -> Path:
     name = path.name
     stem = name.removesuffix(LABELS_SUFFIX) if name.endswith(LABELS_SUFFIX) else path.stem
     return path.with_name(f"{stem}.json")
+
+
+def is_whole(path: Path) -> bool:
+    """Tell whether a packed array is there and opens; damage inside shows when it is read."""
+    try:
+        return bool(_open(path).shape)
+    except (OSError, ValueError):
+        return False
 
 
 def _open(path: Path) -> blosc2.NDArray:

@@ -1,5 +1,6 @@
 """Rules that turn thresholded slices into a plausible liver with lesions, each optional."""
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -39,9 +40,10 @@ class Postprocessing:
                     f"Postprocessing.{name} must lie in (0, 1), got {getattr(self, name)}"
                 )
         for name in ("margin_mm", "min_lesion_mm3", "rotation_degrees"):
-            if getattr(self, name) < 0:
+            if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(
-                    f"Postprocessing.{name} must not be negative, got {getattr(self, name)}"
+                    f"Postprocessing.{name} must be finite and not negative, "
+                    f"got {getattr(self, name)}"
                 )
 
 

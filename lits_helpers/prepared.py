@@ -1,15 +1,16 @@
 """What a prepared/ folder holds: the record of each case, and the files that belong to it."""
 
+import logging
 import os
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from .files import read_json
-from .packed import LABELS_SUFFIX, SUFFIX
+from .packed import LABELS_SUFFIX, SUFFIX, is_whole
+from .pngs import numbered_pngs, png_size, read_png
+
+log = logging.getLogger(__name__)
 
 RECORD_VERSION = 1
 
@@ -77,9 +78,9 @@ class CaseFiles:
             record = read_json(self.record)
         except (FileNotFoundError, ValueError):
             return None
-        if record.get("version") != RECORD_VERSION or not self.volume.is_file():
+        if record.get("version") != RECORD_VERSION or not is_whole(self.volume):
             return None
-        return record if self.labels.is_file() or not record["has_segmentation"] else None
+        return record if is_whole(self.labels) or not record["has_segmentation"] else None
 
     def has_png(self, record: dict, window: tuple[float, float]) -> bool:
         """Tell whether the PNG slices are there with this window."""
@@ -99,30 +100,41 @@ def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
     """List the cases below a prepared/ folder, or below a bare PNG folder (images/, masks/).
 
     In a bare PNG folder each folder of slices is a case and a patient, and masks show the liver
-    only.
+    only. A case that cannot be understood is left out with a warning that names it.
 
     Raises:
-        FileNotFoundError: neither is there.
+        FileNotFoundError: no case is there.
     """
     root = Path(root)
     records = [path for path in (root / "cases").glob("*.json") if not path.name.startswith(".")]
-    if records:
-        found = [_from_record(read_json(path)) for path in records]
-    else:
-        found = [
-            _from_png(folder, root / "masks" / folder.name)
-            for folder in (root / "images").glob("*")
-            if folder.is_dir() and not folder.name.startswith(".")
-        ]
+    folders = [
+        path
+        for path in (root / "images").glob("*")
+        if path.is_dir() and not path.name.startswith(".")
+    ]
+    found, faults = [], []
+    for path in records or folders:
+        try:
+            found.append(_from_record(path) if records else _from_png(path, root / "masks"))
+        except (ValueError, OSError) as error:  # one bad case must not end the others
+            faults.append(error)
+            log.warning("%s is left out: %s", path, error)
     if not found:
+        reason = f" ({faults[0]})" if faults else ""
         raise FileNotFoundError(
-            f"no prepared case under {root}: expected cases/<case>.json or images/<case>/<k>.png; "
-            "run notebook 01"
+            f"no prepared case under {root}: expected cases/<case>.json or images/<case>/<k>.png"
+            f"{reason}; run notebook 01"
         )
     return sorted(found, key=lambda case: _by_number(case.id))
 
 
-def _from_record(record: dict) -> PreparedCase:
+def _from_record(path: Path) -> PreparedCase:
+    record = read_json(path)
+    wanted = {"case_id", "patient", "shape", "spacing_mm", "has_segmentation", "liver_slices"}
+    if not isinstance(record, dict) or wanted - set(record):
+        raise ValueError("it is no record of a prepared case")
+    if record.get("version", RECORD_VERSION) != RECORD_VERSION:
+        raise ValueError(f"of version {record['version']}; prepare the case again (notebook 01)")
     shape = tuple(record["shape"])
     return PreparedCase(
         id=record["case_id"],
@@ -137,29 +149,28 @@ def _from_record(record: dict) -> PreparedCase:
     )
 
 
-def _from_png(images: Path, masks: Path) -> PreparedCase:
-    slices = sorted(int(path.stem) for path in images.glob("*.png") if path.stem.isdecimal())
-    if not slices:
-        raise ValueError(f"no slice <k>.png in {images}")
-    first = images / f"{slices[0]}.png"
-    image = _read_grey(first)
-    if image is None:
-        raise ValueError(f"{first} is no readable image")
-    planes = {k: _read_grey(masks / f"{k}.png") for k in slices}
+def _from_png(folder: Path, masks: Path) -> PreparedCase:
+    images, masks = numbered_pngs(folder), numbered_pngs(masks / folder.name)
+    if not images:
+        raise ValueError("it holds no slice <k>.png")
+    height, width = png_size(images[min(images)])
     return PreparedCase(
-        id=images.name,
-        patient=images.name,
-        shape=(len(slices), *image.shape),
+        id=folder.name,
+        patient=folder.name,
+        shape=(len(images), height, width),
         spacing_mm=None,
-        slices=tuple(slices),
-        liver_slices=tuple(k for k, plane in planes.items() if plane is not None and plane.any()),
+        slices=tuple(images),
+        liver_slices=tuple(k for k in images if k in masks and _holds_liver(masks[k])),
         tumor_slices=(),
-        has_segmentation=masks.is_dir(),
+        has_segmentation=bool(masks),
     )
 
 
-def _read_grey(path: Path) -> np.ndarray | None:
-    return cv2.imread(str(path), cv2.IMREAD_GRAYSCALE) if path.is_file() else None
+def _holds_liver(mask: Path) -> bool:
+    try:
+        return bool(read_png(mask).any())
+    except OSError:  # the training says so, and leaves the case out
+        return False
 
 
 def _by_number(name: str) -> tuple[int, int, str]:

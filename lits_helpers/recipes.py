@@ -1,7 +1,9 @@
 """Complete training settings: how pixels become input, and every knob of the two trainings."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
+from numbers import Integral
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,25 @@ class InputSpec:
         return 65535 if self.window is None else 255
 
 
+RANGES = {  # lowest and highest value of a recipe's numbers
+    "epochs": (1, math.inf),
+    "batch_size": (1, math.inf),
+    "learning_rate": (1e-12, 1.0),
+    "warm_up": (0, math.inf),
+    "fatty_liver": (0, 1),
+    "ema": (0, 0.99999),
+    "dice_weight": (0, math.inf),
+    "dice_per_image": (0, 1),
+    "width": (1, math.inf),
+    "full_size": (0, math.inf),
+    "critic_width": (1, math.inf),
+    "pixel_weight": (0, math.inf),
+    "feature_weight": (1e-12, math.inf),
+    "cross_entropy_weight": (0, math.inf),
+    "feature_floor": (0, math.inf),
+}
+
+
 @dataclass(frozen=True)
 class Recipe:
     """What both trainings share. `original` is as published, `default` the best we know."""
@@ -84,12 +105,20 @@ class Recipe:
 
     def __post_init__(self):
         object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives a list
+        for field in fields(self):
+            self._check_number(field.name, field.type)
         if self.schedule not in ("constant", "cosine"):
             raise ValueError(
                 f'Recipe.schedule must be "constant" or "cosine", got {self.schedule!r}'
             )
-        if self.warm_up < 0:
-            raise ValueError(f"Recipe.warm_up must be 0 or more epochs, got {self.warm_up}")
+
+    def _check_number(self, name: str, kind: type) -> None:
+        value, (low, high) = getattr(self, name), RANGES.get(name, (-math.inf, math.inf))
+        if kind is int and not isinstance(value, Integral):
+            raise ValueError(f"{type(self).__name__}.{name} must be a whole number, got {value!r}")
+        if kind in (int, float) and not low <= value <= high:
+            limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
+            raise ValueError(f"{type(self).__name__}.{name} must be {limits}, got {value!r}")
 
 
 @dataclass(frozen=True)

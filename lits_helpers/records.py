@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .checkpoints import explained, read_checkpoint, save_model
+from .checkpoints import CheckpointError, explained, load_checkpoint, read_checkpoint, save_model
 from .curves import plot_history
 from .figures import render_slice, save_figure
 from .files import read_json, remove_leftovers, write_json, written_whole
@@ -48,8 +48,8 @@ class RunFolder:
         self._drawn = time.monotonic()
         self._events = None
 
-    def begin(self, record: Mapping, tensorboard: bool) -> None:
-        """Write recipe.json and open what the run writes to.
+    def begin(self, record: Mapping, tensorboard: bool, anew: bool = False) -> None:
+        """Write recipe.json and open what the run writes to; `anew` forgets an earlier training.
 
         Raises:
             OSError: the folder cannot be written.
@@ -60,11 +60,13 @@ class RunFolder:
         with explained(self.root):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.root)
+            if tensorboard:
+                self._events = _event_writer(self.root / "tensorboard")
+            if anew:
+                self._clear()
             write_recipe(self.root / "recipe.json", record)
-        if tensorboard:
-            self._events = _event_writer(self.root / "tensorboard")
 
-    def clear(self) -> None:
+    def _clear(self) -> None:
         """Forget an earlier training's states and pictures: no later call resumes from them."""
         for name in ("last.pth", "previous.pth"):
             (self.checkpoints / name).unlink(missing_ok=True)
@@ -91,13 +93,29 @@ class RunFolder:
             self.mirror.write({**state, "best_model": model})
 
     def restore_finished(self, state: Mapping) -> None:
-        """Bring back what a finished run leaves, where only the mirror still holds it."""
-        if not self.writes or (self.checkpoints / "best_model.pth").exists():
+        """Bring back what a finished run leaves, where only the mirror still holds it.
+
+        Raises:
+            CheckpointError: nothing holds its model any more.
+        """
+        if not self.writes or self._has_best():
             return
+        if not state.get("best_model"):
+            raise CheckpointError(
+                f"this training is finished, but its model {self.checkpoints / 'best_model.pth'} "
+                'is gone or damaged: train it anew with resume="never" (--resume never, or '
+                "START_ANEW in the notebook)"
+            )
         with explained(self.root):
             self.restore_best(state)
             write_history(self.root / "history.csv", state["history"])
             self.draw_curve(state["history"])
+
+    def _has_best(self) -> bool:
+        try:
+            return bool(load_checkpoint(self.checkpoints / "best_model.pth"))
+        except (OSError, CheckpointError):
+            return False
 
     def restore_best(self, state: Mapping) -> None:
         """Bring back the best model that a mirror's state carries."""

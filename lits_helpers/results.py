@@ -15,13 +15,14 @@ from .curves import plot_dice_per_case, plot_recall_by_size, plot_volume_agreeme
 from .files import file_hash, write_json
 from .folders import PREDICTION_NAME
 from .frames import liver_frame
+from .geometry import same_grid
 from .inference import Origin, load_liver_model, load_tumor_model, read_origin, segment_file
 from .makers import MakerRecord, check_makers, is_recorded, recorded_origins
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
 from .postprocess import Postprocessing
 from .prepared import hash_of_ct
 from .records import data_hashes
-from .volumes import Volume, open_volume, read_segmentation, read_volume
+from .volumes import Volume, open_volume, read_geometry, read_segmentation, read_volume
 
 logger = logging.getLogger(__name__)
 
@@ -217,7 +218,7 @@ def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin
 
 
 def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[Origin]) -> set[str]:
-    """Return which cases a model was trained on: by their number, or by their CT's content.
+    """Return which cases a model was trained on: by number, by the CT's content, or by patient.
 
     Another file of the same number may be another patient, or the same one packed differently: it
     counts as seen, and the log says so.
@@ -228,7 +229,9 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
     for origin in origins:
         same_ct = {case_id for case_id, ct in own.items() if ct in origin.training_cts}
         same_number = {case_id for case_id in own if case_id in origin.training_ids}
-        seen |= same_ct | same_number
+        patients = {case.patient for case in data.cases if case.id in origin.training_ids}
+        same_patient = {case_id for case_id in own if data.case(case_id).patient in patients}
+        seen |= same_ct | same_number | same_patient
         if origin.training_cts:
             others |= {case_id for case_id in same_number - same_ct if own[case_id]}
     if others:
@@ -244,6 +247,11 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
 def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:
     volume = open_volume(data.volume_path(case_id))
     prediction = read_segmentation(path, like=volume)
+    if not same_grid(read_geometry(path), volume.geometry):
+        raise ValueError(
+            f"{path}: its header puts the voxels elsewhere than the CT's does; write it with the "
+            "affine and axis order of the CT's file"
+        )
     reference = open_volume(data.labels_path(case_id)).read()
     spacing_mm = volume.geometry.trusted_spacing_mm
     row = {

@@ -58,9 +58,9 @@ def load_settings(root: Path | str = ".", *, variables_win: bool = True, **form)
     return Settings(
         tiny=tiny,
         source=source,
-        raw=Path(given.get("raw", root / "data" / place / "raw")),
-        prepared=Path(given.get("prepared", root / "data" / place / "prepared")),
-        runs=Path(given.get("runs", root / "runs" / place)),
+        raw=Path(given.get("raw", root / "data" / place / "raw")).expanduser(),
+        prepared=Path(given.get("prepared", root / "data" / place / "prepared")).expanduser(),
+        runs=Path(given.get("runs", root / "runs" / place)).expanduser(),
         device=given.get("device"),
         drive=bool(given.get("drive", False)),
     )
@@ -70,7 +70,7 @@ def anchor_folders() -> None:
     """Make the folders of LITS_* variables absolute, for kernels that start in another folder."""
     for name in ("LITS_RAW", "LITS_PREPARED", "LITS_RUNS"):
         if os.environ.get(name):
-            os.environ[name] = os.path.abspath(os.environ[name])
+            os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
 
 
 def real_data() -> Path | None:

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 
-import cv2
 import numpy as np
 import torch
 from nibabel.filebasedimages import ImageFileError
@@ -16,7 +15,8 @@ from torch import Tensor
 from .cases import Case, find_cases
 from .frames import LiverFrame, liver_frame
 from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume
-from .preprocess import PreparedCase, prepared_cases
+from .pngs import numbered_pngs, png_size, read_png
+from .prepared import PreparedCase, prepared_cases
 from .recipes import InputSpec
 from .volumes import (
     open_volume,
@@ -149,41 +149,28 @@ class _PngSlices(CaseSlices):
     """`images/<case>/<k>.png`, windowed already, with the liver in `masks/<case>/<k>.png`."""
 
     def __init__(self, root: Path, case_id: str):
-        self._images = root / "images" / case_id
-        self._masks = root / "masks" / case_id
-        found = sorted(int(path.stem) for path in self._images.glob("*.png") if path.stem.isdigit())
-        kept = [k for k in found if (self._masks / f"{k}.png").exists()]
-        if len(kept) < len(found):
-            log.warning(
-                "case %s: %d slices without a mask left out", case_id, len(found) - len(kept)
-            )
+        self._images = numbered_pngs(root / "images" / case_id)
+        self._masks = numbered_pngs(root / "masks" / case_id)
+        kept = [k for k in self._images if k in self._masks]
+        if len(kept) < len(self._images):
+            lacking = len(self._images) - len(kept)
+            log.warning("case %s: %d slices without a mask left out", case_id, lacking)
         if not kept:
-            raise ValueError(f"no <k>.png with a mask in {self._masks}")
-        folders = (self._images, self._masks)
-        super().__init__(
-            case_id, case_id, [folder / f"{k}.png" for k in kept for folder in folders]
-        )
+            raise ValueError(f"no <k>.png with a mask in {root / 'masks' / case_id}")
+        files = [folder[k] for k in kept for folder in (self._images, self._masks)]
+        super().__init__(case_id, case_id, files)
         self.slice_indices = np.array(kept)
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
-        image, box = read_png(self._images / f"{slice_index}.png"), self.frame(spec).box
+        image, box = read_png(self._images[slice_index]), self.frame(spec).box
         levels = to_levels(image, spec) if spec.window is None else image
         return resize_image(levels if box is None else levels[box.area], spec.size)
 
     def labels(self, slice_index: int) -> np.ndarray:
-        return (read_png(self._masks / f"{slice_index}.png") > 0).astype(np.uint8)
-
-
-def read_png(path: Path) -> np.ndarray:
-    """Return an 8-bit grey PNG as (H, W) uint8.
-
-    Raises:
-        OSError: the file is missing or damaged (OpenCV itself returns None without a word).
-    """
-    image = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise OSError(f"cannot read {path}: missing or no image; run the preparation again")
-    return image
+        mask, size = read_png(self._masks[slice_index]), png_size(self._images[slice_index])
+        if mask.shape != size:
+            raise OSError(f"{self._masks[slice_index]} is {mask.shape}, its image {size}")
+        return (mask > 0).astype(np.uint8)
 
 
 def find_slices(

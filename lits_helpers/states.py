@@ -113,7 +113,8 @@ def _position(state: Mapping) -> tuple[int, int, int]:
 def named_state(path: Path | str, folder: Path, mirror: Path | None = None) -> dict:
     """Read the state of one named file, to go on from it even where others got further.
 
-    What is saved from there on is of a new branch, which `newest_state` puts before theirs.
+    What is saved from there on is of a new branch, which `newest_state` puts before theirs. Named
+    again, the file stands for the branch that began there: a command that names it can be repeated.
 
     Args:
         path: the named file.
@@ -123,9 +124,17 @@ def named_state(path: Path | str, folder: Path, mirror: Path | None = None) -> d
         FileNotFoundError, CheckpointError: as `read_state`.
         OSError: as `newest_state`.
     """
-    state, furthest = read_state(path), newest_state(folder, mirror)
-    if furthest and _position(furthest[0]) > _position(state):
-        state["branch"] = furthest[0].get("branch", 0) + 1
+    state, found = read_state(path), newest_state(folder, mirror)
+    if found is None or _position(found[0]) <= _position(state):
+        return state
+    furthest, named = found[0], list(_position(state))
+    if furthest.get("began_at") == named:
+        return furthest
+    logger.warning('going back to %s; resume="auto" continues from there from now on', path)
+    last = folder / "last.pth"
+    if last.is_file() and last != Path(path):  # else it would become previous.pth, maybe the named
+        os.replace(last, folder / "abandoned.pth")
+    state["branch"], state["began_at"] = furthest.get("branch", 0) + 1, named
     return state
 
 

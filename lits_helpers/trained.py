@@ -10,7 +10,7 @@ from .checkpoints import load_checkpoint
 from .environment import choose_device
 from .models import build_generator, build_segmenter
 from .prepared import hash_of_ct
-from .recipes import InputSpec, recipe_from_dict
+from .recipes import InputSpec, Recipe, recipe_from_dict
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ def load_tumor_model(path: Path | str, device: torch.device | str | None = None)
 
 def _load(path, system, build, wrapper, device):
     checkpoint = load_checkpoint(path, system=system)
-    recipe = recipe_from_dict(checkpoint["recipe"])
+    recipe = _recipe(path, checkpoint)
     network = build(recipe)
     try:
         network.load_state_dict(checkpoint["model"])
@@ -110,12 +110,22 @@ def _origin(path, checkpoint) -> Origin:
     return Origin(
         Path(path),
         checkpoint["system"],
-        recipe_from_dict(checkpoint["recipe"]).spec,
+        _recipe(path, checkpoint).spec,
         tuple(checkpoint["training_ids"]),
         tuple(checkpoint["validation_ids"]),
         float(checkpoint["validation_dice"]),
         _cts_of(checkpoint),
     )
+
+
+def _recipe(path, checkpoint) -> Recipe:
+    try:
+        return recipe_from_dict(checkpoint["recipe"])
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path}: {error}; train the {checkpoint['system']} model again, or use the version "
+            f"{checkpoint.get('version', 'that made it')} of lits_helpers"
+        ) from error
 
 
 def _cts_of(checkpoint) -> frozenset[str]:

@@ -2,16 +2,19 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import torch
 
 from . import __version__, health
 from .acceleration import Precision, compile_pays
+from .checkpoints import explained
 from .datasets import SliceCache, epoch_order
 from .distributed import Ranks, joined_ranks
 from .engine import Trainer
 from .environment import choose_device
+from .files import held
 from .interruption import Stopwatch
 from .recipes import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
 from .records import RunFolder, data_hashes
@@ -115,13 +118,15 @@ class _Request:
         self.run, self.mirror = Path(run), Path(mirror) if mirror else None
         if compile not in COMPILE:
             raise ValueError(f"compile must be one of {', '.join(COMPILE)}, got {compile!r}")
+        if not 0 <= seed < 2**63:
+            raise ValueError(f"seed must be 0 or more and below 2**63, got {seed}")
         _check_split(split)
 
     def train(self, make_system: Callable, device, max_minutes, tensorboard) -> list[dict]:
         """Run the training to its end or to a stop."""
         watch = Stopwatch(max_minutes)
         device = choose_device(None if device is None else str(device))
-        with joined_ranks(device) as (ranks, device):
+        with joined_ranks(device) as (ranks, device), self._alone(ranks):
             precision = Precision(device, self.precision)
             identity = self._identity(precision)
             state = ranks.from_first(self._state(identity) if ranks.writes else None)
@@ -129,18 +134,27 @@ class _Request:
             if state is not None and state["epoch"] > self.recipe.epochs:
                 folder.restore_finished(state)
                 return list(state["history"])
-            if self.resume == "never" and ranks.writes:
-                folder.clear()
             with health.memory_advice(self.recipe):
                 caches = [self._cache(ids, device) for ids in self._parts()]
                 system = self._system(make_system, device, precision, ranks, caches[0], state)
             trainer = Trainer(
                 system, *caches, self.recipe, folder, identity, precision, ranks, watch
             )
-            folder.begin(self._record(identity, ranks, device), tensorboard)
+            folder.begin(
+                self._record(identity, ranks, device), tensorboard, anew=self.resume == "never"
+            )
             if state is not None:
                 trainer.restore(state)
             return trainer.run()
+
+    def _alone(self, ranks: Ranks) -> AbstractContextManager:
+        """Keep a second training out of the run folder; both would write the same files."""
+        if not ranks.writes:
+            return nullcontext()
+        cure = "wait for it, end it, or choose another folder for this training"
+        with explained(self.run):
+            self.run.mkdir(parents=True, exist_ok=True)
+        return held(self.run / ".lock", cure)
 
     def _parts(self) -> tuple:
         return self.split.training, self.split.validation

@@ -25,6 +25,10 @@ def codes(findings):
     return [finding.code for finding in findings]
 
 
+def numbered_as(*names):
+    return [Case(name, name, None) for name in names]
+
+
 def numbered(count):
     return [Case(str(n), str(n), None) for n in range(count)]
 
@@ -335,3 +339,10 @@ def test_real_scans_are_sound_and_mended_from_every_turn(tmp_path):
 
 def test_there_are_48_orientations():
     assert len(set(ORIENTATIONS)) == 48
+
+
+def test_split_leaves_somebody_to_train_on_where_all_hash_elsewhere():
+    names = [f"p{n}" for n in range(300)]
+    pair = [name for name in names if split_cases(numbered_as(name), 0.9).validation][:2]
+    split = split_cases(numbered_as(*pair), validation=0.9)
+    assert (len(split.training), len(split.validation)) == (1, 1)

@@ -11,6 +11,7 @@ from lits_helpers import states
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint, save_model
 from lits_helpers.states import (
     MirrorSlots,
+    named_state,
     newest_state,
     read_slot,
     read_state,
@@ -253,3 +254,22 @@ def test_fallback_is_logged_as_a_warning(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         assert newest_state(tmp_path) is None
     assert caplog.records[0].levelname == "WARNING"
+
+
+def test_state_of_a_training_is_not_taken_for_its_model(tmp_path):
+    save_state(tmp_path, a_state(parts={}))
+    with pytest.raises(CheckpointError, match=r"last.pth is the state.*take best_model.pth"):
+        load_checkpoint(tmp_path / "last.pth")
+
+
+def test_file_named_again_stands_for_the_branch_that_began_there(tmp_path):
+    save_state(tmp_path, a_state(2))
+    save_state(tmp_path, a_state(3))
+    early = read_state(tmp_path / "previous.pth")
+    first = named_state(tmp_path / "previous.pth", tmp_path)
+    assert (first["branch"], first["began_at"], first["epoch"]) == (1, [0, 2, 0], 2)
+    save_state(tmp_path, {**first, "step": 5})
+    assert read_state(tmp_path / "previous.pth") == early
+    again = named_state(tmp_path / "previous.pth", tmp_path)
+    assert (again["branch"], again["step"]) == (1, 5)
+    assert read_state(tmp_path / "abandoned.pth")["epoch"] == 3

@@ -26,6 +26,7 @@ from lits_helpers.cases import find_cases
 from lits_helpers.datasets import LiverSlices, SliceCache, TumorSlices, epoch_order, model_input
 from lits_helpers.files import write_json
 from lits_helpers.geometry import plain_geometry
+from lits_helpers.prepared import prepared_cases
 from lits_helpers.recipes import InputSpec, liver_recipe, tumor_recipe
 from lits_helpers.sampling import balanced_indices
 from lits_helpers.settings import real_data
@@ -521,3 +522,45 @@ def test_real_slices_are_cached_as_the_data_set_reads_them():
     for index in range(0, len(slices), 7):
         assert torch.equal(images[index], slices[index][0])
         assert torch.equal((labels[index] >= 1).float(), slices[index][1][0])
+
+
+def png_case(root, write_image=None, write_mask=None, name="{}"):
+    """Three slices of one case; the second may be written otherwise."""
+    image, mask = np.full((40, 48), 90, np.uint8), np.full((40, 48), 255, np.uint8)
+    for k in range(3):
+        for kind, plane, other in (("images", image, write_image), ("masks", mask, write_mask)):
+            path = root / kind / "5" / f"{name.format(k)}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            plane = other(plane) if other and k == 2 else plane
+            assert cv2.imwrite(str(path), plane)
+    return root
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda plane: plane.astype(np.uint16) * 257, "holds uint16"),
+        (lambda plane: np.dstack([plane, plane * 0, plane * 0]), "no 8-bit grey picture"),
+        (lambda plane: np.dstack([plane, plane, plane, plane // 2]), "no 8-bit grey picture"),
+        (lambda plane: plane[:20], "is (20, 48), its image (40, 48)"),
+    ],
+)
+def test_mask_that_is_no_grey_picture_of_its_image_is_told(tmp_path, caplog, change, words):
+    with pytest.raises(ValueError, match="no readable case"):
+        find_slices(png_case(tmp_path, write_mask=change), ["5"], LIVER)
+    assert words in caplog.text
+    assert "2.png" in caplog.text
+
+
+def test_grey_saved_as_colour_and_numbers_with_zeros_are_read(tmp_path):
+    png_case(tmp_path, lambda p: np.dstack([p] * 3), lambda p: np.dstack([p] * 4), "{:03d}")
+    (case,) = find_slices(tmp_path, ["5"], LIVER)
+    assert case.slice_indices.tolist() == [0, 1, 2]
+    assert all(case.labels(k).all() for k in range(3))
+    assert prepared_cases(tmp_path)[0].liver_slices == (0, 1, 2)
+
+
+def test_folder_of_pictures_that_is_no_case_is_left_out(tmp_path, caplog):
+    (png_case(tmp_path) / "images" / "thumbs").mkdir()
+    assert [case.id for case in prepared_cases(tmp_path)] == ["5"]
+    assert "thumbs is left out: it holds no slice" in caplog.text

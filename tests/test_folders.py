@@ -188,6 +188,8 @@ def test_cts_are_found_by_what_they_are_not_named(tmp_path):
     found = find_volumes(tmp_path, tmp_path / "out")
     assert sorted(str(path.relative_to(tmp_path)) for path in found) == sorted(cts)
     assert find_volumes(tmp_path / cts[0]) == [tmp_path / cts[0]]
+    for out in (tmp_path / "a", tmp_path):  # results beside the CTs, or above them
+        assert find_volumes(tmp_path / "a", out) == [tmp_path / cts[0]]
 
 
 @pytest.mark.parametrize(

@@ -240,7 +240,7 @@ def test_turned_views_are_turned_back_before_they_are_averaged():
     agreed = segment_volume(drawn_volume(hu), liver, post=unanimous)
     assert agreed[:, 13:21, 39:55].all()
     assert agreed.sum() < plain.sum()  # at the rim, where turned pixels are mixed
-    with pytest.raises(ValueError, match=r"rotation_degrees must not be negative, got -8"):
+    with pytest.raises(ValueError, match="must be finite and not negative, got -8"):
         Postprocessing(rotation_degrees=-8)
 
 
@@ -517,3 +517,9 @@ def test_the_shell_step_segments_a_folder_and_fails_with_a_sentence(tmp_path, fi
     (tmp_path / "raw" / "test-volume-5.nii").unlink()
     assert main([*arguments, "--device", "cpu"]) == 0
     assert (tmp_path / "out" / "submission.zip").is_file()
+
+
+def test_model_that_answers_no_numbers_is_refused():
+    model = LiverModel(LeftHalf(float("nan")), SPEC, ORIGIN)
+    with pytest.raises(ValueError, match="the model's output is NaN"):
+        segment_volume(drawn_volume(drawn_ct()), model)

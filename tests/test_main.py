@@ -254,7 +254,8 @@ def test_the_overview_names_every_step_as_the_readme_does(capsys):
     said = capsys.readouterr().out
     assert stopped.value.code == 0
     assert re.findall(r"^    ([a-z-]+)(?= |$)", said, re.MULTILINE) == list(STEPS)
-    assert "python -m lits_helpers " + "|".join(STEPS) in (ROOT / "README.md").read_text()
+    readme = (ROOT / "README.md").read_text()
+    assert all(f"lits_helpers {step}" in readme or f"`{step}`" in readme for step in STEPS)
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out.strip() == __version__
@@ -268,6 +269,7 @@ def test_the_overview_names_every_step_as_the_readme_does(capsys):
         ("prepare --source web", "invalid choice: 'web'"),
         ("train-liver --recipe best", "invalid choice: 'best'"),
         ("train-liver --epochs 0", "must be 1 or more, got 0"),
+        ("train-liver --seed -1", "must be 0 or more, got -1"),
         ("train-tumor --width 8", "unrecognized arguments: --width 8"),
     ],
 )

@@ -368,3 +368,22 @@ def test_longest_case_stays_under_1200_mb_of_memory(tmp_path):
         peak_kb = alone.submit(resource.getrusage, resource.RUSAGE_SELF).result().ru_maxrss
     assert prepared_cases(tmp_path / "out")[0].shape == (987, 512, 512)
     assert peak_kb < 1.2e6
+
+
+def test_packed_file_that_was_cut_is_made_again(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_cases(raw), out, workers=0)
+    for name in ("0.b2nd", "1-labels.b2nd"):
+        path = out / "cases" / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    report = prepare(find_cases(raw), out, workers=0)
+    assert (report.prepared, report.unchanged) == (["0", "1", "2"], ["2"])
+    assert open_volume(out / "cases" / "0.b2nd").read().any()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"version": 99}'])
+def test_record_that_cannot_be_understood_is_left_out_by_name(raw, tmp_path, caplog, content):
+    prepare(find_cases(raw), tmp_path / "out", workers=0)
+    (tmp_path / "out" / "cases" / "1.json").write_text(content)
+    assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "2"]
+    assert "1.json is left out" in caplog.text

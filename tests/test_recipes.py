@@ -1,6 +1,7 @@
 """Recipes and InputSpec: the published ones, changes to them, and what is refused."""
 
 import json
+import re
 from dataclasses import replace
 
 import pytest
@@ -109,3 +110,21 @@ def test_impossible_schedule_is_refused():
 def test_windowed_slices_have_256_levels_and_others_65536():
     assert InputSpec(size=64, window=(0, 1)).levels == 255
     assert InputSpec(size=64, window=None).levels == 65535
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"epochs": 0}, "LiverRecipe.epochs must be 1 or more, got 0"),
+        ({"batch_size": 2.0}, "batch_size must be a whole number, got 2.0"),
+        ({"learning_rate": 0.0}, "learning_rate must be 1e-12 to 1.0, got 0.0"),
+        ({"ema": 1.0}, "ema must be 0 to 0.99999"),
+        ({"dice_per_image": 2.0}, "dice_per_image must be 0 to 1, got 2.0"),
+        ({"pixel_weight": float("nan")}, "pixel_weight must be 0 or more, got nan"),
+        ({"width": 0}, "width must be 1 or more"),
+        ({"full_size": -1}, "full_size must be 0 or more"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(changes, words):
+    with pytest.raises(ValueError, match=re.escape(words)):
+        liver_recipe(**changes)

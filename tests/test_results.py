@@ -2,6 +2,7 @@
 
 import logging
 import re
+from dataclasses import replace
 from functools import partial
 
 import nibabel as nib
@@ -16,6 +17,7 @@ from lits_helpers.ceiling import resize_ceiling
 from lits_helpers.files import read_json
 from lits_helpers.folders import segment_files
 from lits_helpers.inference import load_liver_model
+from lits_helpers.makers import MakerRecord
 from lits_helpers.metrics import read_metrics_csv
 from lits_helpers.recipes import InputSpec
 from lits_helpers.results import (
@@ -372,3 +374,53 @@ def test_a_result_is_opened_with_its_reference_in_one_orientation(data, tmp_path
     assert np.array_equal(layers["prediction"], SHIFTED)
     assert np.array_equal(layers["reference"], LABELS)
     assert np.array_equal(volume.hu, open_volume(data.volume_path("1")).read())
+
+
+@pytest.mark.parametrize("turned", ["axes", "origin", "no affine"])
+def test_prediction_on_another_grid_is_refused_not_scored_wrongly(data, tmp_path, caplog, turned):
+    predictions = predict(data, tmp_path / "p")
+    image = nib.load(predictions["0"])
+    affines = {
+        "axes": image.affine @ np.diag([-1, 1, 1, 1]),
+        "origin": image.affine + 200 * np.eye(4, k=3),
+        "no affine": np.eye(4),
+    }
+    nib.save(nib.Nifti1Image(np.asarray(image.dataobj), affines[turned]), predictions["0"])
+    rows, summary = evaluate(data, predictions, tmp_path / "r")
+    assert summary["failed"] == ["0"]
+    assert len(rows) == 3
+    assert "prediction-volume-0.nii.gz: its header puts the voxels elsewhere" in caplog.text
+
+
+def test_another_scan_of_a_patient_that_was_trained_on_is_marked(data, tmp_path):
+    cases = [replace(case, patient="P" if case.id in "01" else case.id) for case in data.cases]
+    model = write_checkpoint(tmp_path / "l.pth", "liver", ["0"], network=False)
+    rows, _ = evaluate(
+        replace(data, cases=cases), predict(data, tmp_path / "p"), tmp_path / "r", models=[model]
+    )
+    assert [row["training_case"] for row in rows] == [True, True, False, False]
+
+
+def test_a_case_whose_packed_file_is_damaged_does_not_end_the_others(tmp_path, models, caplog):
+    data = write_prepared(tmp_path)
+    path = data.volume_path("1")
+    content = bytearray(path.read_bytes())
+    middle = len(content) // 2
+    content[middle - 1000 : middle + 1000] = bytes(2000)
+    path.write_bytes(content)
+    files = segment_cases(data, ["0", "1", "2"], tmp_path / "p", liver=models["liver"])
+    assert list(files) == ["0", "2"]
+    assert "1.b2nd is damaged" in caplog.text
+    assert "delete it and prepare the case again" in caplog.text
+
+
+def test_two_processes_that_segment_for_one_folder_keep_each_others_record(data, models, tmp_path):
+    options = {"out": tmp_path / "p", "liver": models["liver"]}
+    record = MakerRecord(tmp_path / "p", load_liver_model(models["liver"]), None, None)
+    record.claim()
+    segment_cases(data, ["0"], **options)
+    record.add(tmp_path / "p" / "prediction-volume-0.nii.gz", "other")
+    segment_cases(data, ["1"], **options)
+    record.add(tmp_path / "p" / "prediction-volume-0.nii.gz", "other")
+    finished = read_json(tmp_path / "p" / "segmented_by.json")["finished"]
+    assert len(finished) == 2

@@ -105,3 +105,12 @@ def test_an_unknown_setting_is_named(tmp_path):
 def test_real_data_lies_where_the_variable_says(monkeypatch):
     monkeypatch.setenv("LITS_REAL", "scans/real")
     assert real_data() == Path("scans/real")
+
+
+def test_home_is_meant_by_a_tilde(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("LITS_PREPARED", "~/prepared")
+    settings = load_settings(tmp_path / "root", raw="~/raw")
+    assert (settings.prepared, settings.raw) == (tmp_path / "prepared", tmp_path / "raw")
+    anchor_folders()
+    assert load_settings().prepared == tmp_path / "prepared"

@@ -11,6 +11,7 @@ from small_runs import SPLIT, small_liver, small_tumor, write_slices
 
 from lits_helpers import engine, health, training
 from lits_helpers.checkpoints import load_checkpoint
+from lits_helpers.files import held
 from lits_helpers.health import TrainingDivergedError
 from lits_helpers.interruption import Stopwatch
 from lits_helpers.systems import LiverSystem
@@ -143,3 +144,32 @@ def test_limit_shorter_than_the_training_is_told(caplog):
         watch.estimate(minutes_left=600)
     assert "about 10.0 hours of training left" in caplog.text
     assert "stops cleanly after 10 minutes" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"seed": -1}, {"recipe": small_liver(batch_size=10)}, {"tensorboard": True}]
+)
+def test_what_was_trained_is_forgotten_only_when_the_new_training_can_begin(
+    slices, tmp_path, monkeypatch, wrong
+):
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
+    options = {"recipe": small_liver(), "device": "cpu", "resume": "never"} | wrong
+    with pytest.raises((ValueError, ImportError)):
+        train_liver_gan(slices, tmp_path, SPLIT, **options)
+    assert (tmp_path / "checkpoints" / "last.pth").exists()
+
+
+@pytest.mark.parametrize("damage", ["gone", "cut"])
+def test_finished_training_whose_model_is_lost_says_so(slices, tmp_path, damage):
+    train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
+    best = tmp_path / "checkpoints" / "best_model.pth"
+    best.write_bytes(best.read_bytes()[:99]) if damage == "cut" else best.unlink()
+    with pytest.raises(ValueError, match=r"best_model.pth is gone or damaged.*START_ANEW"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
+
+
+def test_second_training_in_a_folder_is_refused(slices, tmp_path):
+    with held(tmp_path / ".lock", ""), pytest.raises(OSError, match="another process works in"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
+    assert train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")

@@ -1,0 +1,48 @@
+"""Folders of 8-bit grey PNG slices, <k>.png: found, measured, read."""
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+
+def numbered_pngs(folder: Path) -> dict[int, Path]:
+    """Return {slice index: file} of the <k>.png in a folder, ascending; 007.png is slice 7."""
+    found = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
+    return dict(sorted(found.items()))
+
+
+def png_size(path: Path) -> tuple[int, int]:
+    """Return a PNG's (height, width) from its first bytes.
+
+    Raises:
+        OSError: it is no PNG.
+    """
+    with open(path, "rb") as stream:
+        head = stream.read(24)
+    if head[:8] != b"\x89PNG\r\n\x1a\n" or len(head) < 24:
+        raise OSError(f"{path} is no PNG: save it as an 8-bit grey PNG")
+    width, height = struct.unpack(">II", head[16:])
+    return height, width
+
+
+def read_png(path: Path) -> np.ndarray:
+    """Return an 8-bit grey PNG as (H, W) uint8; colour counts if all its channels are equal.
+
+    Raises:
+        OSError: the file is missing, damaged, or holds something else (OpenCV itself returns None,
+            or cuts 16 bits down to 8, without a word).
+    """
+    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise OSError(f"cannot read {path}: missing or no image; run the preparation again")
+    grey = image if image.ndim == 2 else image[..., 0]
+    alike = image.ndim == 2 or (image[..., :3] == grey[..., None]).all()
+    opaque = image.ndim == 2 or image.shape[2] < 4 or (image[..., 3] == 255).all()
+    if image.dtype != np.uint8 or not alike or not opaque:
+        raise OSError(
+            f"{path} holds {image.dtype} of shape {image.shape}, which is no 8-bit grey picture: "
+            "save images and masks as 8-bit grey PNGs"
+        )
+    return grey
