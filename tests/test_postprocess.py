@@ -153,8 +153,8 @@ def test_every_lesion_stays_at_volume_zero():
     [
         ({"liver_threshold": 0}, r"liver_threshold must lie in \(0, 1\), got 0"),
         ({"tumor_threshold": 1.0}, r"tumor_threshold must lie in \(0, 1\), got 1.0"),
-        ({"margin_mm": -1}, "margin_mm must not be negative, got -1"),
-        ({"min_lesion_mm3": -0.5}, "min_lesion_mm3 must not be negative, got -0.5"),
+        ({"margin_mm": -1}, "margin_mm must be finite and not negative, got -1"),
+        ({"min_lesion_mm3": -0.5}, "min_lesion_mm3 must be finite and not negative, got -0.5"),
     ],
 )
 def test_impossible_switches_are_refused_by_name(change, words):
