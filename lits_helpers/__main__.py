@@ -21,10 +21,7 @@ logger = logging.getLogger("lits_helpers.shell")
 
 SYSTEMS = ("liver", "tumor")
 
-EXPECTED = (
-    *(ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError),
-    ImportError,  # a package that only an option wants
-)
+EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError, ImportError)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -97,7 +97,7 @@ def step_or_give_up(step: Callable, compiled: list[Compiled], *inputs) -> Tensor
     Compilers fail late: in the first backward pass, or at the first batch of another size.
 
     Args:
-        step: (*inputs) -> losses; where it raises, at most batch norm has seen the batch.
+        step: (*inputs) -> losses; where it raises, at most the norms have seen the batch.
         compiled: its networks that are compiled; emptied where they are given up.
         inputs: of the step.
     """

@@ -105,7 +105,8 @@ def split_cases(
     """Split cases by a stable hash of their patient, so that adding a case moves no other.
 
     Fractions hold on average only. If no patient falls into a part that was asked for, the patient
-    whose hash lies nearest goes there, as long as one remains for training.
+    whose hash lies nearest goes there, as long as one remains for training; if none is left for
+    training, the largest part gives one up.
 
     Args:
         cases: anything with `.id` and `.patient`.
@@ -153,7 +154,8 @@ def _assign(place: dict[str, float], parts: dict[str, tuple[float, float]]) -> d
             middle = (start + end) / 2
             part_of[min(free, key=lambda patient: abs(place[patient] - middle))] = part
     if "training" not in part_of.values() and len(place) > 1:  # all hashed into the other parts
-        part_of[max(place, key=lambda patient: place[patient])] = "training"
+        members = {part: [p for p in place if part_of[p] == part] for part in parts}
+        part_of[max(max(members.values(), key=len), key=place.__getitem__)] = "training"
     return part_of
 
 

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".part-"
@@ -51,22 +51,22 @@ def locked(path: str | os.PathLike) -> Iterator[None]:
 
 @contextmanager
 def held(path: str | os.PathLike, cure: str) -> Iterator[None]:
-    """Hold a lock that only one process of this machine can have, where locks exist.
+    """Hold a lock that only one process of this machine can have, where locks can be had.
 
     Raises:
         OSError: another process has it; `cure` says what to do.
     """
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a") as stream:
-        with suppress(ImportError):  # Windows
+    with ExitStack() as stack:
+        try:
             import fcntl
 
-            try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise OSError(f"another process works in {Path(path).parent}: {cure}") from error
-            except OSError:  # a network disk without locks
-                pass
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            stream = stack.enter_context(open(path, "a"))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(f"another process works in {Path(path).parent}: {cure}") from error
+        except (ImportError, OSError):  # Windows; no locks on this disk; or nothing can be written,
+            pass  # which whoever writes there will say
         yield
 
 

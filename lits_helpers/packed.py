@@ -105,7 +105,7 @@ def _open(path: Path) -> blosc2.NDArray:
         raise FileNotFoundError(f"no packed case at {path}")
     try:
         return blosc2.open(str(path), mode="r", dparams=blosc2.DParams(nthreads=1))
-    except (RuntimeError, ValueError, KeyError) as error:
+    except (RuntimeError, ValueError, KeyError, AttributeError) as error:
         raise ValueError(
             f"{path} is no whole packed array ({error}); prepare the case again"
         ) from error

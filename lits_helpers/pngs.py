@@ -8,8 +8,16 @@ import numpy as np
 
 
 def numbered_pngs(folder: Path) -> dict[int, Path]:
-    """Return {slice index: file} of the <k>.png in a folder, ascending; 007.png is slice 7."""
-    found = {int(path.stem): path for path in folder.glob("*.png") if path.stem.isdecimal()}
+    """Return {slice index: file} of the <k>.png in a folder, ascending; 007.png is slice 7.
+
+    Raises:
+        ValueError: two files are the same slice.
+    """
+    found = {}
+    for path in sorted(path for path in folder.glob("*.png") if path.stem.isdecimal()):
+        other = found.setdefault(int(path.stem), path)
+        if other != path:
+            raise ValueError(f"two files for one slice: {other} and {path}; remove one of them")
     return dict(sorted(found.items()))
 
 

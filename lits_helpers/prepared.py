@@ -13,6 +13,9 @@ from .pngs import numbered_pngs, png_size, read_png
 log = logging.getLogger(__name__)
 
 RECORD_VERSION = 1
+RECORD_KEYS = {"case_id", "patient", "shape", "spacing_mm", "has_segmentation"}
+RECORD_KEYS |= {"liver_slices", "tumor_slices"}
+KNOWN_KEYS = RECORD_KEYS | {"version", "source_hash", "geometry", "findings", "png_window"}
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,9 @@ class CaseFiles:
             record = read_json(self.record)
         except (FileNotFoundError, ValueError):
             return None
-        if record.get("version") != RECORD_VERSION or not is_whole(self.volume):
+        if not isinstance(record, dict) or KNOWN_KEYS - set(record):
+            return None
+        if record["version"] != RECORD_VERSION or not is_whole(self.volume):
             return None
         return record if is_whole(self.labels) or not record["has_segmentation"] else None
 
@@ -116,7 +121,7 @@ def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
     for path in records or folders:
         try:
             found.append(_from_record(path) if records else _from_png(path, root / "masks"))
-        except (ValueError, OSError) as error:  # one bad case must not end the others
+        except (ValueError, TypeError, OSError) as error:  # one bad case must not end the others
             faults.append(error)
             log.warning("%s is left out: %s", path, error)
     if not found:
@@ -130,8 +135,7 @@ def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
 
 def _from_record(path: Path) -> PreparedCase:
     record = read_json(path)
-    wanted = {"case_id", "patient", "shape", "spacing_mm", "has_segmentation", "liver_slices"}
-    if not isinstance(record, dict) or wanted - set(record):
+    if not isinstance(record, dict) or RECORD_KEYS - set(record):
         raise ValueError("it is no record of a prepared case")
     if record.get("version", RECORD_VERSION) != RECORD_VERSION:
         raise ValueError(f"of version {record['version']}; prepare the case again (notebook 01)")

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from numbers import Integral
+from numbers import Integral, Real
 
 
 @dataclass(frozen=True)
@@ -66,20 +66,20 @@ class InputSpec:
         return 65535 if self.window is None else 255
 
 
-RANGES = {  # lowest and highest value of a recipe's numbers
+RANGES = {  # lowest and highest value of a recipe's numbers, all of them finite
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),
     "learning_rate": (1e-12, 1.0),
     "warm_up": (0, math.inf),
     "fatty_liver": (0, 1),
-    "ema": (0, 0.99999),
+    "ema": (0, 0.999999),
     "dice_weight": (0, math.inf),
     "dice_per_image": (0, 1),
     "width": (1, math.inf),
     "full_size": (0, math.inf),
     "critic_width": (1, math.inf),
     "pixel_weight": (0, math.inf),
-    "feature_weight": (1e-12, math.inf),
+    "feature_weight": (0, math.inf),
     "cross_entropy_weight": (0, math.inf),
     "feature_floor": (0, math.inf),
 }
@@ -114,9 +114,11 @@ class Recipe:
 
     def _check_number(self, name: str, kind: type) -> None:
         value, (low, high) = getattr(self, name), RANGES.get(name, (-math.inf, math.inf))
-        if kind is int and not isinstance(value, Integral):
-            raise ValueError(f"{type(self).__name__}.{name} must be a whole number, got {value!r}")
-        if kind in (int, float) and not low <= value <= high:
+        wanted = {int: Integral, float: Real}.get(kind, object)
+        if not isinstance(value, wanted):
+            what = "a whole number" if kind is int else "a number"
+            raise ValueError(f"{type(self).__name__}.{name} must be {what}, got {value!r}")
+        if kind in (int, float) and not (low <= value <= high and math.isfinite(value)):
             limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
             raise ValueError(f"{type(self).__name__}.{name} must be {limits}, got {value!r}")
 

@@ -79,7 +79,7 @@ def newest_state(folder: Path, mirror: Path | None = None) -> tuple[dict, str] |
             f"the training state in {mirror} cannot be read now ({failing[0]}): run again in a "
             "minute; if it stays so, restart the machine or move that folder away"
         ) from failing[0]
-    return max(found, key=lambda pair: _position(pair[0]), default=None)
+    return max(found, key=_rank, default=None)
 
 
 def _read_state(path: Path) -> dict:
@@ -106,6 +106,11 @@ def _filled(slot: Path) -> bool:
     return slot.exists() and slot.stat().st_size > 0  # `MirrorSlots.clear` empties in place
 
 
+def _rank(pair: tuple[Mapping, str]) -> tuple:
+    """Order states by how far they are; of two alike, one with its model comes first."""
+    return *_position(pair[0]), bool(pair[0].get("best_model"))
+
+
 def _position(state: Mapping) -> tuple[int, int, int]:
     return int(state.get("branch", 0)), int(state["epoch"]), int(state["step"])
 
@@ -121,7 +126,8 @@ def named_state(path: Path | str, folder: Path, mirror: Path | None = None) -> d
         folder, mirror: as for `newest_state`.
 
     Raises:
-        FileNotFoundError, CheckpointError: as `read_state`.
+        FileNotFoundError, CheckpointError: as `read_state`; or others got further, and the file is
+            one that the training will write over.
         OSError: as `newest_state`.
     """
     state, found = read_state(path), newest_state(folder, mirror)
@@ -130,10 +136,12 @@ def named_state(path: Path | str, folder: Path, mirror: Path | None = None) -> d
     furthest, named = found[0], list(_position(state))
     if furthest.get("began_at") == named:
         return furthest
+    if Path(path).resolve().parent in [place.resolve() for place in (folder, mirror) if place]:
+        raise CheckpointError(
+            f"{path} is written over as the training goes on: to go back to it, copy it to another "
+            "folder and name the copy"
+        )
     logger.warning('going back to %s; resume="auto" continues from there from now on', path)
-    last = folder / "last.pth"
-    if last.is_file() and last != Path(path):  # else it would become previous.pth, maybe the named
-        os.replace(last, folder / "abandoned.pth")
     state["branch"], state["began_at"] = furthest.get("branch", 0) + 1, named
     return state
 

@@ -9,7 +9,6 @@ import torch
 
 from . import __version__, health
 from .acceleration import Precision, compile_pays
-from .checkpoints import explained
 from .datasets import SliceCache, epoch_order
 from .distributed import Ranks, joined_ranks
 from .engine import Trainer
@@ -126,7 +125,7 @@ class _Request:
         """Run the training to its end or to a stop."""
         watch = Stopwatch(max_minutes)
         device = choose_device(None if device is None else str(device))
-        with joined_ranks(device) as (ranks, device), self._alone(ranks):
+        with joined_ranks(device) as (ranks, device):
             precision = Precision(device, self.precision)
             identity = self._identity(precision)
             state = ranks.from_first(self._state(identity) if ranks.writes else None)
@@ -134,27 +133,23 @@ class _Request:
             if state is not None and state["epoch"] > self.recipe.epochs:
                 folder.restore_finished(state)
                 return list(state["history"])
-            with health.memory_advice(self.recipe):
-                caches = [self._cache(ids, device) for ids in self._parts()]
-                system = self._system(make_system, device, precision, ranks, caches[0], state)
-            trainer = Trainer(
-                system, *caches, self.recipe, folder, identity, precision, ranks, watch
-            )
-            folder.begin(
-                self._record(identity, ranks, device), tensorboard, anew=self.resume == "never"
-            )
-            if state is not None:
-                trainer.restore(state)
-            return trainer.run()
+            with self._alone(ranks):
+                with health.memory_advice(self.recipe):
+                    caches = [self._cache(ids, device) for ids in self._parts()]
+                    system = self._system(make_system, device, precision, ranks, caches[0], state)
+                trainer = Trainer(
+                    system, *caches, self.recipe, folder, identity, precision, ranks, watch
+                )
+                if state is not None:
+                    trainer.restore(state)
+                record, anew = self._record(identity, ranks, device), self.resume == "never"
+                folder.begin(record, tensorboard, anew)
+                return trainer.run()
 
     def _alone(self, ranks: Ranks) -> AbstractContextManager:
         """Keep a second training out of the run folder; both would write the same files."""
-        if not ranks.writes:
-            return nullcontext()
         cure = "wait for it, end it, or choose another folder for this training"
-        with explained(self.run):
-            self.run.mkdir(parents=True, exist_ok=True)
-        return held(self.run / ".lock", cure)
+        return held(self.run / ".lock", cure) if ranks.writes else nullcontext()
 
     def _parts(self) -> tuple:
         return self.split.training, self.split.validation

@@ -263,13 +263,29 @@ def test_state_of_a_training_is_not_taken_for_its_model(tmp_path):
 
 
 def test_file_named_again_stands_for_the_branch_that_began_there(tmp_path):
+    save_state(tmp_path / "run", a_state(2))
+    save_state(tmp_path / "kept", read_state(tmp_path / "run" / "last.pth"))
+    save_state(tmp_path / "run", a_state(3))
+    named = tmp_path / "kept" / "last.pth", tmp_path / "run"
+    first = named_state(*named)
+    assert (first["branch"], first["began_at"], first["epoch"]) == (1, [0, 2, 0], 2)
+    for step in (5, 6, 7):
+        save_state(tmp_path / "run", {**first, "step": step})
+    again = named_state(*named)
+    assert (again["branch"], again["step"]) == (1, 7)
+
+
+def test_going_back_to_a_file_that_will_be_written_over_is_refused(tmp_path):
     save_state(tmp_path, a_state(2))
     save_state(tmp_path, a_state(3))
-    early = read_state(tmp_path / "previous.pth")
-    first = named_state(tmp_path / "previous.pth", tmp_path)
-    assert (first["branch"], first["began_at"], first["epoch"]) == (1, [0, 2, 0], 2)
-    save_state(tmp_path, {**first, "step": 5})
-    assert read_state(tmp_path / "previous.pth") == early
-    again = named_state(tmp_path / "previous.pth", tmp_path)
-    assert (again["branch"], again["step"]) == (1, 5)
-    assert read_state(tmp_path / "abandoned.pth")["epoch"] == 3
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(CheckpointError, match="copy it to another folder and name the copy"):
+        named_state(tmp_path / "previous.pth", tmp_path)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert named_state(tmp_path / "last.pth", tmp_path)["epoch"] == 3
+
+
+def test_of_two_states_alike_the_one_with_its_model_is_taken(tmp_path):
+    save_state(tmp_path, a_state(2))
+    MirrorSlots(tmp_path / "mirror").write(a_state(2, best_model=a_model()))
+    assert newest_state(tmp_path, tmp_path / "mirror")[0]["best_model"]

@@ -560,6 +560,13 @@ def test_grey_saved_as_colour_and_numbers_with_zeros_are_read(tmp_path):
     assert prepared_cases(tmp_path)[0].liver_slices == (0, 1, 2)
 
 
+def test_two_pictures_of_one_slice_are_refused(tmp_path, caplog):
+    (png_case(tmp_path) / "masks" / "5" / "001.png").write_bytes(b"")
+    with pytest.raises(ValueError, match="no readable case"):
+        find_slices(tmp_path, ["5"], LIVER)
+    assert "two files for one slice" in caplog.text
+
+
 def test_folder_of_pictures_that_is_no_case_is_left_out(tmp_path, caplog):
     (png_case(tmp_path) / "images" / "thumbs").mkdir()
     assert [case.id for case in prepared_cases(tmp_path)] == ["5"]

@@ -381,9 +381,11 @@ def test_packed_file_that_was_cut_is_made_again(raw, tmp_path):
     assert open_volume(out / "cases" / "0.b2nd").read().any()
 
 
-@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"version": 99}'])
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"version": 1}', "null"])
 def test_record_that_cannot_be_understood_is_left_out_by_name(raw, tmp_path, caplog, content):
     prepare(find_cases(raw), tmp_path / "out", workers=0)
     (tmp_path / "out" / "cases" / "1.json").write_text(content)
     assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "2"]
     assert "1.json is left out" in caplog.text
+    assert prepare(find_cases(raw), tmp_path / "out", workers=0).unchanged == ["0", "2"]
+    assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "1", "2"]

@@ -169,6 +169,22 @@ def test_finished_training_whose_model_is_lost_says_so(slices, tmp_path, damage)
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
 
 
+def test_model_of_a_finished_training_comes_back_from_the_mirror(slices, tmp_path):
+    arguments = (slices, tmp_path / "run", SPLIT, small_liver(epochs=1))
+    options = {"device": "cpu", "mirror": tmp_path / "drive"}
+    before = train_liver_gan(*arguments, **options)
+    best = tmp_path / "run" / "checkpoints" / "best_model.pth"
+    best.unlink()
+    assert train_liver_gan(*arguments, **options) == before
+    assert load_checkpoint(best)
+
+
+def test_finished_training_answers_while_another_holds_its_folder(slices, tmp_path):
+    before = train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
+    with held(tmp_path / ".lock", ""):
+        assert train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1)) == before
+
+
 def test_second_training_in_a_folder_is_refused(slices, tmp_path):
     with held(tmp_path / ".lock", ""), pytest.raises(OSError, match="another process works in"):
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
