@@ -155,7 +155,8 @@ THIN_LIVER = _without(LIVER, full_size=1)
 BATCH_LIVER = _without(THIN_LIVER, shallow_norm="batch")
 FORMER_LIVER = _without(BATCH_LIVER, **ONE_SLICE)
 TUMOR = tumor_recipe(pretrained=False)
-PLAIN_TUMOR = _without(TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
+BATCH_TUMOR = _without(TUMOR, dice_per_image=0.0)
+PLAIN_TUMOR = _without(BATCH_TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
 
 def _liver(name: str, about: str, **changes) -> Row:
@@ -163,7 +164,7 @@ def _liver(name: str, about: str, **changes) -> Row:
 
 
 def _tumor(name: str, about: str, **changes) -> Row:
-    return Row(name, about, _without(TUMOR, **changes), TumorSystem)
+    return Row(name, about, _without(BATCH_TUMOR, **changes), TumorSystem, base="batch_dice")
 
 
 LIVER_ROWS = (
@@ -255,15 +256,16 @@ LIVER_ROWS = (
 TUMOR_ROWS = (
     Row("default", "the recipe", TUMOR, TumorSystem),
     Row("smp_unet", "smp's Unet, whole slices", PLAIN_TUMOR, reference(smp_unet)),
-    Row("smp_unet_box", "smp's Unet with our input", TUMOR, reference(smp_unet)),
+    Row("smp_unet_box", "smp's Unet with our input", BATCH_TUMOR, reference(smp_unet)),
+    Row("smp_unet_same_loss", "and with our loss", TUMOR, reference(smp_unet)),
     Row("original", "as published", tumor_recipe("original", pretrained=False), TumorSystem),
+    Row("batch_dice", "Dice of the batch alone", BATCH_TUMOR, TumorSystem),
+    Row("slice_dice", "Dice of each slice alone", _without(TUMOR, dice_per_image=1.0), TumorSystem),
     _tumor("no_box", "whole slices, not the liver's box", liver_margin=None),
     _tumor("no_liver_window", "absolute window", liver_window=False, window=(-100.0, 200.0)),
     _tumor("no_context", "one slice, three times", context=0),
     _tumor("no_skips", "the published decoder: no skips, no image at full size", skips=False),
     _tumor("no_augmentation", "no augmentation", augment=False),
-    _tumor("slice_dice", "Dice of each slice alone", dice_per_image=1.0),
-    _tumor("half_dice", "half of Dice each slice's own", dice_per_image=0.5),
     _tumor("no_warm_up", "full learning rate from the first step", warm_up=0.0),
     _tumor("no_dice", "cross entropy without Dice", dice_weight=0.0),
     _tumor("all_slices", "every slice once an epoch", sampling="all"),

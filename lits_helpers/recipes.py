@@ -222,6 +222,7 @@ TUMOR_RECIPES = {
         warm_up=1.0,
         augment=True,
         dice_weight=1.0,
+        dice_per_image=0.5,
         skips=True,
         sampling="balanced",
         within_liver=True,
