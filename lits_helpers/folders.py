@@ -135,7 +135,8 @@ def segment_files(
     targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
     record = MakerRecord(out, liver_model, tumor_model, post)
     record.claim()
-    rank, world = int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    rank = int(os.environ.get("RANK", 0)) if world > 1 else 0
     mine = list(targets)[rank::world]
     report = FolderReport(present={p: targets[p] for p in mine if _finished(p, targets[p], record)})
     wanted = [path for path in mine if path not in report.present]

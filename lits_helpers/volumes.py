@@ -214,9 +214,18 @@ def open_volume(
 def volume_from_array(
     hu: np.ndarray, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
 ) -> Volume:
-    """Wrap a (Z, Y, X) int16 array as a `Volume` that could be written as an LPS file."""
+    """Wrap a (Z, Y, X) array of HU as a `Volume` that could be written as an LPS file.
+
+    Raises:
+        ValueError: not three axes, a spacing that is none, or values that int16 does not hold.
+    """
     if hu.ndim != 3:
         raise ValueError(f"volume must be (Z, Y, X), got shape {hu.shape}")
+    if not all(0 < length < np.inf for length in spacing_mm):
+        raise ValueError(f"spacing_mm must be (dz, dy, dx) above 0, got {tuple(spacing_mm)}")
+    limits = np.iinfo(np.int16)
+    if hu.size and not (limits.min <= hu.min() and hu.max() <= limits.max):  # NaN neither
+        raise ValueError(f"HU must fit into int16, got {hu.min()} to {hu.max()}")
     hu = np.ascontiguousarray(hu, dtype=np.int16)
     return Volume(hu, tuple(spacing_mm), None, plain_geometry(hu.shape, spacing_mm))
 

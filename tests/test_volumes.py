@@ -258,3 +258,17 @@ def test_real_scans_return_in_their_own_orientation(tmp_path):
         for code in ("qform_code", "sform_code"):
             assert written.header[code] == ct.header[code]
     assert found == ["LPS", "LPS", "RAS"]
+
+
+@pytest.mark.parametrize(
+    ("values", "spacing_mm", "words"),
+    [
+        (40000, SPACING_MM, "HU must fit into int16, got 40000"),
+        (float("nan"), SPACING_MM, "HU must fit into int16, got nan"),
+        (0, (5.0, 0.0, 0.8), "above 0, got"),
+        (0, (5.0, float("nan"), 0.8), "above 0, got"),
+    ],
+)
+def test_array_that_is_no_ct_is_refused(values, spacing_mm, words):
+    with pytest.raises(ValueError, match=words):
+        volume_from_array(np.full((2, 3, 4), values), spacing_mm)
