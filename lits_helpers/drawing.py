@@ -36,6 +36,7 @@ LAYER_COLORS = {
 SPARE_COLORS = (GREEN, PURPLE, BLUE)
 FIRST_LABEL = {"liver": 1, "tumor": 2}  # labels from here on: a tumor is liver too
 
+FONT = cv2.FONT_HERSHEY_SIMPLEX
 CHECK = 4  # pixels of either color where two outlines coincide
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
@@ -277,20 +278,24 @@ def _draw_scale_bar(picture: np.ndarray, mm_per_pixel: float) -> None:
 def _draw_edges(picture: np.ndarray, letters: tuple[str, str]) -> None:
     rows, columns = picture.shape[:2]
     write_text(picture, letters[0], (4, rows // 2))
-    write_text(picture, letters[1], (columns // 2 - 5, 15))
+    (width, height), _ = cv2.getTextSize(letters[1], FONT, _text_size(picture), 1)
+    write_text(picture, letters[1], ((columns - width) // 2, height + 6))
 
 
 def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
-    """Write over a picture, in place; `place` is the (column, row) of the text's lower left."""
-    size = min(max(picture.shape[0] / 1000, 0.4), 0.9)
-    for color, thickness in ((0, 3), (255, 1)):  # white on a black rim reads on any tissue
-        cv2.putText(
-            picture,
-            text,
-            place,
-            cv2.FONT_HERSHEY_SIMPLEX,
-            size,
-            (color,) * 3,
-            thickness,
-            cv2.LINE_AA,
-        )
+    """Write over a picture, in place; `place` is the (column, row) of the text's lower left.
+
+    White on a black rim reads on any tissue. The rim is the text itself, moved: drawn as thicker
+    text it lies elsewhere in OpenCV 5, whose letters are as wide as they are thick.
+    """
+    size = _text_size(picture)
+    rim = 1 if size < 0.6 else 2
+    moves = [(x, y) for x in (-rim, 0, rim) for y in (-rim, 0, rim)]
+    for color, moved in ((0, moves), (255, [(0, 0)])):
+        for x, y in moved:
+            at = place[0] + x, place[1] + y
+            cv2.putText(picture, text, at, FONT, size, (color,) * 3, 1, cv2.LINE_AA)
+
+
+def _text_size(picture: np.ndarray) -> float:
+    return min(max(picture.shape[0] / 1000, 0.4), 0.9)
