@@ -26,6 +26,7 @@ from lits_helpers.drawing import (
     error_layers,
     label_layers,
     render_slice,
+    write_text,
 )
 from lits_helpers.figures import montage, montage_image, save_figure, seven_panels
 from lits_helpers.pixels import window_to_uint8
@@ -388,3 +389,14 @@ def test_picture_grid_shows_files_and_names_what_is_missing(tmp_path):
         figures.picture_grid([path, tmp_path / "gone.png"])
     with pytest.raises(FileNotFoundError, match="an empty list"):
         figures.picture_grid([])
+
+
+@pytest.mark.parametrize("height", [200, 700])
+def test_every_letter_has_a_dark_rim_on_white(height):
+    picture, alone = np.full((height, 400, 3), 255, np.uint8), np.zeros((height, 400), np.uint8)
+    write_text(picture, "50 mm", (20, 100))
+    size = min(max(height / 1000, 0.4), 0.9)
+    cv2.putText(alone, "50 mm", (20, 100), cv2.FONT_HERSHEY_SIMPLEX, size, 255, 1, cv2.LINE_AA)
+    rim = (cv2.dilate((alone > 128).astype(np.uint8), np.ones((3, 3))) > 0) & (alone < 64)
+    assert (picture[rim] < 128).mean() > 0.95
+    assert (picture[alone > 200] > 200).mean() > 0.95
