@@ -152,15 +152,14 @@ LIVER = liver_recipe()
 ONE_SLICE = {"channels": 1, "context": 0}
 PLAIN_LIVER = _without(LIVER, dice_per_image=0.0, **ONE_SLICE)
 THIN_LIVER = _without(LIVER, full_size=1)
-BATCH_LIVER = _without(THIN_LIVER, shallow_norm="batch")
-FORMER_LIVER = _without(BATCH_LIVER, **ONE_SLICE)
+FORMER_LIVER = _without(THIN_LIVER, shallow_norm="batch", **ONE_SLICE)
 TUMOR = tumor_recipe(pretrained=False)
 BATCH_TUMOR = _without(TUMOR, dice_per_image=0.0)
 PLAIN_TUMOR = _without(BATCH_TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
 
-def _liver(name: str, about: str, **changes) -> Row:
-    return Row(name, about, _without(LIVER, **changes), LiverSystem)
+def _liver(name: str, about: str, base: str = "thin", **changes) -> Row:
+    return Row(name, about, _without(THIN_LIVER, **changes), LiverSystem, base)
 
 
 def _tumor(name: str, about: str, **changes) -> Row:
@@ -170,7 +169,10 @@ def _tumor(name: str, about: str, **changes) -> Row:
 LIVER_ROWS = (
     Row("default", "the recipe", LIVER, LiverSystem),
     Row("thin", "a thinner stage at full size", THIN_LIVER, LiverSystem),
-    Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
+    Row(
+        "no_critic", "its generator alone, no feature loss", THIN_LIVER, GeneratorAlone, base="thin"
+    ),
+    Row("default_no_critic", "the generator of `default` alone", LIVER, GeneratorAlone),
     Row(
         "no_critic_one_slice",
         "`former` alone, no feature loss",
@@ -235,15 +237,14 @@ LIVER_ROWS = (
         LiverSystem,
         base="former",
     ),
-    Row("batch_norm", "`thin`, batch norm everywhere", BATCH_LIVER, LiverSystem, base="thin"),
-    Row(
+    _liver("batch_norm", "batch norm everywhere", shallow_norm="batch"),
+    _liver(
         "darker_livers",
         "the same, livers darkened by up to 0.75",
-        _without(BATCH_LIVER, fatty_liver=FATTY_IN_SLICES),
-        LiverSystem,
         base="batch_norm",
+        shallow_norm="batch",
+        fatty_liver=FATTY_IN_SLICES,
     ),
-    _liver("no_instance_norm", "batch norm everywhere", shallow_norm="batch"),
     _liver("no_full_size", "no stage at full size", full_size=0),
     _liver("no_context", "one slice", **ONE_SLICE),
     _liver("no_skips", "no skip connections", skips=False),
