@@ -9,6 +9,7 @@ anew, a PNG as its notebook backends send it. With LITS_REAL real CT is used, el
 
 import argparse
 import io
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +17,8 @@ import cv2
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from lits_helpers.drawing import WINDOWS, color_of
 from lits_helpers.phantom import make_phantom
