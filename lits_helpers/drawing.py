@@ -285,8 +285,8 @@ def _draw_edges(picture: np.ndarray, letters: tuple[str, str]) -> None:
 def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
     """Write over a picture, in place; `place` is the (column, row) of the text's lower left.
 
-    White on a black rim reads on any tissue. The rim is the text itself, moved: drawn as thicker
-    text it lies elsewhere in OpenCV 5, whose letters are as wide as they are thick.
+    White on a black rim reads on any tissue. The rim is the text itself, moved: OpenCV 5
+    spaces thicker letters wider, so that a rim of thicker text lies beside its letters.
     """
     size = _text_size(picture)
     rim = 1 if size < 0.6 else 2

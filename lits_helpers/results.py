@@ -231,7 +231,7 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
         same_number = {case_id for case_id in own if case_id in origin.training_ids}
         patients = {case.patient for case in data.cases if case.id in origin.training_ids}
         same_patient = {case_id for case_id in own if data.case(case_id).patient in patients}
-        seen |= same_ct | same_number | same_patient
+        seen |= same_ct | same_patient  # of the same number is of the same patient
         if origin.training_cts:
             others |= {case_id for case_id in same_number - same_ct if own[case_id]}
     if others:

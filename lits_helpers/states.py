@@ -79,7 +79,7 @@ def newest_state(folder: Path, mirror: Path | None = None) -> tuple[dict, str] |
             f"the training state in {mirror} cannot be read now ({failing[0]}): run again in a "
             "minute; if it stays so, restart the machine or move that folder away"
         ) from failing[0]
-    return max(found, key=_rank, default=None)
+    return max(found, key=_order, default=None)
 
 
 def _read_state(path: Path) -> dict:
@@ -106,7 +106,7 @@ def _filled(slot: Path) -> bool:
     return slot.exists() and slot.stat().st_size > 0  # `MirrorSlots.clear` empties in place
 
 
-def _rank(pair: tuple[Mapping, str]) -> tuple:
+def _order(pair: tuple[Mapping, str]) -> tuple:
     """Order states by how far they are; of two alike, one with its model comes first."""
     return *_position(pair[0]), bool(pair[0].get("best_model"))
 
