@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".part-"
@@ -38,23 +38,15 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 
 
 @contextmanager
-def locked(path: str | os.PathLike) -> Iterator[None]:
-    """Keep other processes of this machine that ask for the same lock out, where locks exist."""
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as stream:
-        with suppress(ImportError, OSError):  # Windows; a network disk without locks
-            import fcntl
+def locked(path: str | os.PathLike, refusal: str | None = None) -> Iterator[None]:
+    """Keep other processes of this machine that ask for the same lock out, where locks exist.
 
-            fcntl.flock(stream, fcntl.LOCK_EX)
-        yield
-
-
-@contextmanager
-def held(path: str | os.PathLike, cure: str) -> Iterator[None]:
-    """Hold a lock that only one process of this machine can have, where locks can be had.
+    Args:
+        path: the lock; its folder is made if absent.
+        refusal: what to do when another process has it; None waits until it is free.
 
     Raises:
-        OSError: another process has it; `cure` says what to do.
+        OSError: another process has it; the message ends with `refusal`.
     """
     with ExitStack() as stack:
         try:
@@ -62,9 +54,9 @@ def held(path: str | os.PathLike, cure: str) -> Iterator[None]:
 
             Path(path).parent.mkdir(parents=True, exist_ok=True)
             stream = stack.enter_context(open(path, "a"))
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(stream, fcntl.LOCK_EX | (0 if refusal is None else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise OSError(f"another process works in {Path(path).parent}: {cure}") from error
+            raise OSError(f"another process works in {Path(path).parent}: {refusal}") from error
         except (ImportError, OSError):  # Windows; no locks on this disk; or nothing can be written,
             pass  # which whoever writes there will say
         yield

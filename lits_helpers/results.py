@@ -135,7 +135,8 @@ def evaluate(
     Returns:
         The rows (a dict a case, see `metrics.evaluate_case`) and the summary of
         `metrics.evaluate_dataset`, to which come two lists of case ids: ``without_reference``, and
-        ``failed`` (unreadable, or of another shape than the reference; the log says why).
+        ``failed`` (unreadable, or of another shape than the reference; the log says why). Where
+        one is infinite (a volume difference over nothing) summary.json has null.
 
     Raises:
         ValueError: no prediction has a reference, or none can be compared with it; or the record
@@ -166,8 +167,17 @@ def evaluate(
     others = {"failed": list(failed), "without_reference": sorted(set(predictions) - set(known))}
     summary = evaluate_dataset(rows) | others
     write_metrics_csv(rows, results / "metrics.csv")
-    write_json(results / "summary.json", summary)
+    write_json(results / "summary.json", _without_infinity(summary))
     return rows, summary
+
+
+def _without_infinity(value):
+    """Return a summary with None for what is infinite: JSON has no such number."""
+    if isinstance(value, dict):
+        return {key: _without_infinity(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_infinity(item) for item in value]
+    return None if value in (math.inf, -math.inf) else value
 
 
 def save_score_figures(rows: Sequence[Mapping], folder: Path | str) -> list[Path]:

@@ -13,7 +13,7 @@ from .datasets import SliceCache, epoch_order
 from .distributed import Ranks, joined_ranks
 from .engine import Trainer
 from .environment import choose_device
-from .files import held
+from .files import locked
 from .interruption import Stopwatch
 from .recipes import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
 from .records import RunFolder, data_hashes
@@ -149,7 +149,7 @@ class _Request:
     def _alone(self, ranks: Ranks) -> AbstractContextManager:
         """Keep a second training out of the run folder; both would write the same files."""
         cure = "wait for it, end it, or choose another folder for this training"
-        return held(self.run / ".lock", cure) if ranks.writes else nullcontext()
+        return locked(self.run / ".lock", cure) if ranks.writes else nullcontext()
 
     def _parts(self) -> tuple:
         return self.split.training, self.split.validation

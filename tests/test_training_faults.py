@@ -11,7 +11,7 @@ from small_runs import SPLIT, small_liver, small_tumor, write_slices
 
 from lits_helpers import engine, health, training
 from lits_helpers.checkpoints import load_checkpoint
-from lits_helpers.files import held
+from lits_helpers.files import locked
 from lits_helpers.health import TrainingDivergedError
 from lits_helpers.interruption import Stopwatch
 from lits_helpers.systems import LiverSystem
@@ -181,11 +181,11 @@ def test_model_of_a_finished_training_comes_back_from_the_mirror(slices, tmp_pat
 
 def test_finished_training_answers_while_another_holds_its_folder(slices, tmp_path):
     before = train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
-    with held(tmp_path / ".lock", ""):
+    with locked(tmp_path / ".lock", ""):
         assert train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1)) == before
 
 
 def test_second_training_in_a_folder_is_refused(slices, tmp_path):
-    with held(tmp_path / ".lock", ""), pytest.raises(OSError, match="another process works in"):
+    with locked(tmp_path / ".lock", ""), pytest.raises(OSError, match="another process works in"):
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
     assert train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
