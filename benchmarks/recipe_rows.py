@@ -154,7 +154,8 @@ PLAIN_LIVER = _without(LIVER, dice_per_image=0.0, **ONE_SLICE)
 THIN_LIVER = _without(LIVER, full_size=1)
 FORMER_LIVER = _without(THIN_LIVER, shallow_norm="batch", **ONE_SLICE)
 TUMOR = tumor_recipe(pretrained=False)
-BATCH_TUMOR = _without(TUMOR, dice_per_image=0.0)
+FORMER_TUMOR = _without(TUMOR, bright_lesions=0.0)
+BATCH_TUMOR = _without(FORMER_TUMOR, dice_per_image=0.0)
 PLAIN_TUMOR = _without(BATCH_TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
 
@@ -163,7 +164,7 @@ def _liver(name: str, about: str, base: str = "thin", **changes) -> Row:
 
 
 def _tumor(name: str, about: str, **changes) -> Row:
-    return Row(name, about, _without(BATCH_TUMOR, **changes), TumorSystem, base="batch_dice")
+    return Row(name, about, _without(TUMOR, **changes), TumorSystem)
 
 
 LIVER_ROWS = (
@@ -258,10 +259,20 @@ TUMOR_ROWS = (
     Row("default", "the recipe", TUMOR, TumorSystem),
     Row("smp_unet", "smp's Unet, whole slices", PLAIN_TUMOR, reference(smp_unet)),
     Row("smp_unet_box", "smp's Unet with our input", BATCH_TUMOR, reference(smp_unet)),
-    Row("smp_unet_same_loss", "and with our loss", TUMOR, reference(smp_unet)),
+    Row("smp_unet_same_loss", "and with our loss", FORMER_TUMOR, reference(smp_unet)),
+    Row("smp_unet_same", "and with our bright lesions", TUMOR, reference(smp_unet)),
     Row("original", "as published", tumor_recipe("original", pretrained=False), TumorSystem),
-    Row("batch_dice", "Dice of the batch alone", BATCH_TUMOR, TumorSystem),
-    Row("slice_dice", "Dice of each slice alone", _without(TUMOR, dice_per_image=1.0), TumorSystem),
+    Row("former", "no lesions turned bright", FORMER_TUMOR, TumorSystem),
+    Row(
+        "former_batch_dice",
+        "`former`, Dice of the batch alone",
+        BATCH_TUMOR,
+        TumorSystem,
+        base="former",
+    ),
+    _tumor("fewer_bright", "a tenth of the slices turned bright", bright_lesions=0.1),
+    _tumor("batch_dice", "Dice of the batch alone", dice_per_image=0.0),
+    _tumor("slice_dice", "Dice of each slice alone", dice_per_image=1.0),
     _tumor("no_box", "whole slices, not the liver's box", liver_margin=None),
     _tumor("no_liver_window", "absolute window", liver_window=False, window=(-100.0, 200.0)),
     _tumor("no_context", "one slice, three times", context=0),

@@ -31,6 +31,8 @@ class Augmentation:
         fatty_liver: largest darkening of the liver alone, as a share of its grey levels. Fat makes
             a liver darker than the spleen, in few of the patients one can train on.
         fatty_share: share of the images whose liver is darkened.
+        bright_lesions: share of the images whose tumors are turned from darker than their liver to
+            as much brighter. Few patients have such tumors, and they look like vessels.
     """
 
     rotation_degrees: float = 15.0
@@ -42,11 +44,14 @@ class Augmentation:
     noise: float = 0.04
     fatty_liver: float = 0.0
     fatty_share: float = 0.3
+    bright_lesions: float = 0.0
 
 
 def augmentation_of(recipe: Recipe) -> Augmentation | None:
     """Return how far a recipe changes its batches, None for not at all."""
-    return Augmentation(fatty_liver=recipe.fatty_liver) if recipe.augment else None
+    if not recipe.augment:
+        return None
+    return Augmentation(fatty_liver=recipe.fatty_liver, bright_lesions=recipe.bright_lesions)
 
 
 def augment_batch(
@@ -81,6 +86,9 @@ def augment_batch(
     if limits.fatty_liver:
         share, chosen = torch.rand(2, len(levels), generator=generator)
         darkening = limits.fatty_liver * share * (chosen < limits.fatty_share)
+    turned = torch.zeros(len(levels), dtype=torch.bool)
+    if limits.bright_lesions:
+        turned = torch.rand(len(levels), generator=generator) < limits.bright_lesions
     images = torch.empty(levels.shape, device=levels.device)
     middle = labels[:, labels.shape[1] // 2]
     moved = torch.empty_like(middle)
@@ -91,6 +99,7 @@ def augment_batch(
         curves = grey_curves(own[:, :3], limits, spec.levels)
         grid = affine_grid(affine_matrices(own[:, 3:7], limits), levels.shape[-1])
         looked_up = _looked_up(levels[some], curves)
+        _turn_lesions(looked_up, labels[some], turned[some])
         _darken_livers(looked_up, labels[some], darkening[some])
         images[some] = F.grid_sample(looked_up, grid, align_corners=False)
         planes = middle[some].unsqueeze(1).float()
@@ -110,6 +119,26 @@ def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
     """
     for k in shares.nonzero().flatten().tolist():
         images[k] *= 1 - shares[k].item() * _mean_of_nine(labels[k].clamp(max=1).float())
+
+
+def _turn_lesions(images: Tensor, labels: Tensor, turned: Tensor) -> None:
+    """Mirror the grey levels of tumors about their liver's mean, in place.
+
+    So do two pixels of liver around them, or a dark rim would remain; liver itself looks the same.
+
+    Args:
+        images: (N, C, S, S) in [0, 1].
+        labels: (N, C, S, S) uint8.
+        turned: (N,) bool on the CPU, which images; one without liver beside its tumor is left.
+    """
+    for k in turned.nonzero().flatten().tolist():
+        liver = labels[k] == 1
+        pixels = liver.sum()  # no `if`: a GPU would have to be waited for
+        contrast = images[k] - (images[k] * liver).sum() / pixels.clamp(min=1)
+        near = _mean_of_nine(_mean_of_nine((labels[k] == 2).float())) > 0
+        share = _mean_of_nine((near & (pixels > 0)).float()) * (labels[k] > 0)
+        images[k] -= 2 * share * contrast
+        images[k].clamp_(0, 1)
 
 
 def _mean_of_nine(planes: Tensor) -> Tensor:

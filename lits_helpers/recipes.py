@@ -72,6 +72,7 @@ RANGES = {  # lowest and highest value of a recipe's numbers, all of them finite
     "learning_rate": (1e-12, 1.0),
     "warm_up": (0, math.inf),
     "fatty_liver": (0, 1),
+    "bright_lesions": (0, 1),
     "ema": (0, 0.999999),
     "dice_weight": (0, math.inf),
     "dice_per_image": (0, 1),
@@ -99,6 +100,7 @@ class Recipe:
     warm_up: float = 0.0  # epochs (a tenth of all at most) in which the learning rate rises
     augment: bool = False  # affine and intensity, batched on the device
     fatty_liver: float = 0.0  # with augment: largest darkening of the liver alone, see Augmentation
+    bright_lesions: float = 0.0  # with augment: share of slices whose tumors turn bright, likewise
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
     dice_weight: float = 0.0  # soft Dice beside the published loss
     dice_per_image: float = 0.0  # share of it that is each slice's own: small targets count as much
@@ -221,6 +223,7 @@ TUMOR_RECIPES = {
         schedule="cosine",
         warm_up=1.0,
         augment=True,
+        bright_lesions=0.25,
         dice_weight=1.0,
         dice_per_image=0.5,
         skips=True,

@@ -417,9 +417,66 @@ def test_only_the_stated_share_of_livers_is_fatty():
     assert 0.2 < darker.float().mean() < 0.4
 
 
+def lesion_batch(count: int = 2):
+    """A liver of level 150 in level 100, with a lesion of level 120 in the middle of it."""
+    labels = torch.zeros(count, 3, 64, 64, dtype=torch.uint8)
+    labels[:, :, 8:56, 8:56] = 1
+    labels[:, :, 26:38, 26:38] = 2
+    levels = torch.tensor([100, 150, 120], dtype=torch.uint8)[labels.long()]
+    return levels, labels
+
+
+ONLY_BRIGHT = Augmentation(0, 1, 0, 1, 0, 0, 0, bright_lesions=1.0)
+THREE_SLICES = replace(LIVER, channels=3, context=1)
+
+
+def test_a_bright_lesion_is_as_much_brighter_as_it_was_darker():
+    levels, labels = lesion_batch()
+    generator = torch.Generator().manual_seed(1)
+    images, moved = augment_batch(levels, labels, THREE_SLICES, generator, ONLY_BRIGHT)
+    expected = levels.float() / 255
+    expected[labels == 2] = 180 / 255
+    torch.testing.assert_close(images, expected, atol=1e-3, rtol=0)
+    assert torch.equal(moved, labels[:, 1])
+
+
+def test_no_dark_rim_remains_around_a_bright_lesion():
+    levels, labels = lesion_batch()
+    levels[:, :, 24:40, 24:40] = 120  # two pixels wider than its mask: a soft edge
+    generator = torch.Generator().manual_seed(1)
+    images, _ = augment_batch(levels, labels, THREE_SLICES, generator, ONLY_BRIGHT)
+    assert images[:, :, 10:54, 10:54].amin() > 145 / 255
+
+
+def test_a_lesion_turns_about_the_liver_and_leaves_what_lies_outside():
+    levels, labels = lesion_batch()
+    labels[:, :, :, 38:] = 0  # the lesion reaches the liver's edge, fat lies behind
+    levels[:, :, :, 38:] = 30
+    generator = torch.Generator().manual_seed(1)
+    images, _ = augment_batch(levels, labels, THREE_SLICES, generator, ONLY_BRIGHT)
+    torch.testing.assert_close(images[..., 40:], levels[..., 40:] / 255, atol=1e-4, rtol=0)
+    assert (images[:, :, 28:36, 28:36] > 175 / 255).all()
+
+
+def test_a_lesion_without_liver_beside_it_is_left():
+    levels, labels = lesion_batch()
+    labels[labels == 1] = 0
+    generator = torch.Generator().manual_seed(1)
+    images, _ = augment_batch(levels, labels, THREE_SLICES, generator, ONLY_BRIGHT)
+    torch.testing.assert_close(images, levels / 255, atol=1e-4, rtol=0)
+
+
+def test_only_the_stated_share_of_lesions_is_bright():
+    levels, labels = lesion_batch(400)
+    limits = replace(ONLY_BRIGHT, bright_lesions=0.25)
+    generator = torch.Generator().manual_seed(1)
+    images, _ = augment_batch(levels, labels, THREE_SLICES, generator, limits)
+    assert 0.18 < (images[:, 1, 32, 32] > 0.6).float().mean() < 0.32
+
+
 def test_recipes_say_how_far_they_augment():
     assert augmentation_of(liver_recipe()).fatty_liver > 0
-    assert augmentation_of(tumor_recipe()) == Augmentation()
+    assert augmentation_of(tumor_recipe()).bright_lesions > 0
     assert augmentation_of(liver_recipe("original")) is None
 
 
