@@ -164,7 +164,7 @@ def _liver(name: str, about: str, base: str = "thin", **changes) -> Row:
 
 
 def _tumor(name: str, about: str, **changes) -> Row:
-    return Row(name, about, _without(TUMOR, **changes), TumorSystem)
+    return Row(name, about, _without(BATCH_TUMOR, **changes), TumorSystem, "former_batch_dice")
 
 
 LIVER_ROWS = (
@@ -260,9 +260,9 @@ TUMOR_ROWS = (
     Row("smp_unet", "smp's Unet, whole slices", PLAIN_TUMOR, reference(smp_unet)),
     Row("smp_unet_box", "smp's Unet with our input", BATCH_TUMOR, reference(smp_unet)),
     Row("smp_unet_same_loss", "and with our loss", FORMER_TUMOR, reference(smp_unet)),
-    Row("smp_unet_same", "and with our bright lesions", TUMOR, reference(smp_unet)),
+    Row("smp_unet_same", "and with tumors turned bright", TUMOR, reference(smp_unet)),
     Row("original", "as published", tumor_recipe("original", pretrained=False), TumorSystem),
-    Row("former", "no lesions turned bright", FORMER_TUMOR, TumorSystem),
+    Row("former", "no tumors turned bright", FORMER_TUMOR, TumorSystem),
     Row(
         "former_batch_dice",
         "`former`, Dice of the batch alone",
@@ -270,9 +270,13 @@ TUMOR_ROWS = (
         TumorSystem,
         base="former",
     ),
-    _tumor("fewer_bright", "a tenth of the slices turned bright", bright_lesions=0.1),
-    _tumor("batch_dice", "Dice of the batch alone", dice_per_image=0.0),
-    _tumor("slice_dice", "Dice of each slice alone", dice_per_image=1.0),
+    Row(
+        "former_slice_dice",
+        "`former`, Dice of each slice alone",
+        _without(FORMER_TUMOR, dice_per_image=1.0),
+        TumorSystem,
+        base="former",
+    ),
     _tumor("no_box", "whole slices, not the liver's box", liver_margin=None),
     _tumor("no_liver_window", "absolute window", liver_window=False, window=(-100.0, 200.0)),
     _tumor("no_context", "one slice, three times", context=0),
