@@ -130,14 +130,20 @@ def _opponent(key: tuple, groups: dict, judge: str | None) -> tuple | None:
 
 
 def _comparison(own: list[dict], theirs: list[dict]) -> str:
-    places = {(run["fold"], run["seed"]) for run in own}
-    same = [run for run in theirs if (run["fold"], run["seed"]) in places]
-    if not same:
+    places = {_place(run) for run in own} & {_place(run) for run in theirs}
+    if not places:
         return ""
-    mean, low, high = paired_interval(dice_per_case(same), dice_per_case(own))
+    ours, others = (
+        dice_per_case(run for run in runs if _place(run) in places) for runs in (theirs, own)
+    )
+    mean, low, high = paired_interval(ours, others)
     budget = theirs[0]["seconds"]
     elsewhere = "" if budget == own[0]["seconds"] else f", at {budget:g} s"
     return f"{mean:+.3f} ({low:+.3f} to {high:+.3f}){elsewhere}"
+
+
+def _place(run: dict) -> tuple[int, int]:
+    return run["fold"], run["seed"]
 
 
 def write_tables(page: Path, sections: dict[str, str]) -> None:

@@ -31,8 +31,9 @@ class Augmentation:
         fatty_liver: largest darkening of the liver alone, as a share of its grey levels. Fat makes
             a liver darker than the spleen, in few of the patients one can train on.
         fatty_share: share of the images whose liver is darkened.
-        bright_lesions: share of the images whose tumors are turned from darker than their liver to
-            as much brighter. Few patients have such tumors, and they look like vessels.
+        bright_lesions: share of the images whose tumors are mirrored about their liver's mean grey:
+            dark ones become as much brighter (and bright ones darker). Few patients have tumors
+            brighter than their liver, and they look like vessels.
     """
 
     rotation_degrees: float = 15.0
@@ -63,9 +64,9 @@ def augment_batch(
 ) -> tuple[Tensor, Tensor]:
     """Change grey levels, rotate, scale and shift images with their labels, and add noise.
 
-    The channels of an image are changed alike (noise apart). Black stays black: it is what lies at
-    or below the window. The same state of the generator gives the same batch, to the bit on the
-    same kind of device.
+    The channels of an image are changed alike (noise apart). Black stays black, but in a mirrored
+    tumor: it is what lies at or below the window. The same state of the generator gives the same
+    batch, to the bit on the same kind of device.
 
     Args:
         levels: (N, C, S, S) uint8 or uint16 as the cache holds them: slices with their neighbours.
@@ -124,7 +125,8 @@ def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
 def _turn_lesions(images: Tensor, labels: Tensor, turned: Tensor) -> None:
     """Mirror the grey levels of tumors about their liver's mean, in place.
 
-    So do two pixels of liver around them, or a dark rim would remain; liver itself looks the same.
+    So does the liver up to two or three pixels from them, or a dark rim would remain; mirrored
+    liver looks like liver.
 
     Args:
         images: (N, C, S, S) in [0, 1].

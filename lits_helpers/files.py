@@ -56,7 +56,8 @@ def locked(path: str | os.PathLike, refusal: str | None = None) -> Iterator[None
             stream = stack.enter_context(open(path, "a"))
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if refusal is None else fcntl.LOCK_NB))
         except BlockingIOError as error:
-            raise OSError(f"another process works in {Path(path).parent}: {refusal}") from error
+            if refusal is not None:
+                raise OSError(f"another process works in {Path(path).parent}: {refusal}") from error
         except (ImportError, OSError):  # Windows; no locks on this disk; or nothing can be written,
             pass  # which whoever writes there will say
         yield

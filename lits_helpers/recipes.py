@@ -100,7 +100,7 @@ class Recipe:
     warm_up: float = 0.0  # epochs (a tenth of all at most) in which the learning rate rises
     augment: bool = False  # affine and intensity, batched on the device
     fatty_liver: float = 0.0  # with augment: largest darkening of the liver alone, see Augmentation
-    bright_lesions: float = 0.0  # with augment: share of slices whose tumors turn bright, likewise
+    bright_lesions: float = 0.0  # with augment: share of slices whose tumors are mirrored, likewise
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
     dice_weight: float = 0.0  # soft Dice beside the published loss
     dice_per_image: float = 0.0  # share of it that is each slice's own: small targets count as much

@@ -55,6 +55,13 @@ def test_rows_are_compared_on_the_folds_they_share():
     assert "| 2 x 1 |" in lines[2]
 
 
+def test_rows_are_compared_on_the_seeds_they_share():
+    runs = [run(dice=(0.9, 0.8)), run("other", dice=(0.8, 0.7))]
+    runs.append(run("other", dice=(0.1, 0.1), seed=1))
+    lines = recipe_tables.table(runs, {"default": "ours", "other": "theirs"}).splitlines()
+    assert lines[-1].endswith("| +0.100 (+0.100 to +0.100) |")
+
+
 def test_rows_are_compared_at_the_same_budget_else_the_same_width():
     wide, narrow = {"width": 32, "parameters": 2000}, {"width": 16}
     runs = [run(dice=(0.9, 0.9), seconds=30.0) | wide, run(dice=(0.7, 0.7)) | narrow]
