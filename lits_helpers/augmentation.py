@@ -87,9 +87,9 @@ def augment_batch(
     if limits.fatty_liver:
         share, chosen = torch.rand(2, len(levels), generator=generator)
         darkening = limits.fatty_liver * share * (chosen < limits.fatty_share)
-    turned = torch.zeros(len(levels), dtype=torch.bool)
+    mirrored = torch.zeros(len(levels), dtype=torch.bool)
     if limits.bright_lesions:
-        turned = torch.rand(len(levels), generator=generator) < limits.bright_lesions
+        mirrored = torch.rand(len(levels), generator=generator) < limits.bright_lesions
     images = torch.empty(levels.shape, device=levels.device)
     middle = labels[:, labels.shape[1] // 2]
     moved = torch.empty_like(middle)
@@ -100,7 +100,7 @@ def augment_batch(
         curves = grey_curves(own[:, :3], limits, spec.levels)
         grid = affine_grid(affine_matrices(own[:, 3:7], limits), levels.shape[-1])
         looked_up = _looked_up(levels[some], curves)
-        _turn_lesions(looked_up, labels[some], turned[some])
+        _mirror_lesions(looked_up, labels[some], mirrored[some])
         _darken_livers(looked_up, labels[some], darkening[some])
         images[some] = F.grid_sample(looked_up, grid, align_corners=False)
         planes = middle[some].unsqueeze(1).float()
@@ -122,7 +122,7 @@ def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
         images[k] *= 1 - shares[k].item() * _mean_of_nine(labels[k].clamp(max=1).float())
 
 
-def _turn_lesions(images: Tensor, labels: Tensor, turned: Tensor) -> None:
+def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
     """Mirror the grey levels of tumors about their liver's mean, in place.
 
     So does the liver up to two or three pixels from them, or a dark rim would remain; mirrored
@@ -131,9 +131,9 @@ def _turn_lesions(images: Tensor, labels: Tensor, turned: Tensor) -> None:
     Args:
         images: (N, C, S, S) in [0, 1].
         labels: (N, C, S, S) uint8.
-        turned: (N,) bool on the CPU, which images; one without liver beside its tumor is left.
+        mirrored: (N,) bool on the CPU, which images; one without liver beside its tumor is left.
     """
-    for k in turned.nonzero().flatten().tolist():
+    for k in mirrored.nonzero().flatten().tolist():
         liver = labels[k] == 1
         pixels = liver.sum()  # no `if`: a GPU would have to be waited for
         contrast = images[k] - (images[k] * liver).sum() / pixels.clamp(min=1)
