@@ -159,28 +159,16 @@ BATCH_TUMOR = _without(FORMER_TUMOR, dice_per_image=0.0)
 PLAIN_TUMOR = _without(BATCH_TUMOR, window=(-100.0, 200.0), liver_margin=None, liver_window=False)
 
 
-def _liver(name: str, about: str, base: str = "thin", **changes) -> Row:
-    return Row(name, about, _without(THIN_LIVER, **changes), LiverSystem, base)
+def _liver(name: str, about: str, **changes) -> Row:
+    return Row(name, about, _without(LIVER, **changes), LiverSystem)
 
 
 def _tumor(name: str, about: str, **changes) -> Row:
-    return Row(name, about, _without(BATCH_TUMOR, **changes), TumorSystem, "former_batch_dice")
+    return Row(name, about, _without(TUMOR, **changes), TumorSystem)
 
 
 LIVER_ROWS = (
     Row("default", "the recipe", LIVER, LiverSystem),
-    Row("thin", "a thinner stage at full size", THIN_LIVER, LiverSystem),
-    Row(
-        "no_critic", "its generator alone, no feature loss", THIN_LIVER, GeneratorAlone, base="thin"
-    ),
-    Row("default_no_critic", "the generator of `default` alone", LIVER, GeneratorAlone),
-    Row(
-        "no_critic_one_slice",
-        "`former` alone, no feature loss",
-        FORMER_LIVER,
-        GeneratorAlone,
-        base="former",
-    ),
     Row("unet", "plain U-Net, cross entropy + Dice", PLAIN_LIVER, reference(plain_unet)),
     Row("unet_instance", "the same with instance norm", PLAIN_LIVER, reference(instance_unet)),
     Row(
@@ -204,6 +192,7 @@ LIVER_ROWS = (
         liver_recipe("original", critic_width=16),
         LiverSystem,
     ),
+    Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
     _liver(
         "wider_critic",
         "critic of twice the width, five times the weight",
@@ -218,15 +207,47 @@ LIVER_ROWS = (
         critic_width=16,
         critic_goal="minimise",
     ),
+    _liver("no_augmentation", "no augmentation", augment=False),
+    _liver("no_fatty_livers", "no livers darkened", fatty_liver=0.0),
     _liver("no_cross_entropy", "L1 and Dice without cross entropy", cross_entropy_weight=0.0),
+    _liver("no_dice", "no Dice", dice_weight=0.0),
     _liver("batch_dice", "Dice of the batch, not of each slice", dice_per_image=0.0),
+    _liver("no_full_size", "no stage at full size", full_size=0),
+    _liver("no_context", "one slice", **ONE_SLICE),
+    _liver("no_skips", "no skip connections", skips=False),
     _liver(
         "no_residual", "no residual blocks, ReLU before norm, the first without", residual=False
     ),
-    Row("former", "one slice, batch norm", FORMER_LIVER, LiverSystem, base="thin"),
+    _liver("batch_norm", "batch norm everywhere", shallow_norm="batch"),
+    _liver("constant_rate", "constant learning rate", schedule="constant"),
+    _liver("relu_head", "ReLU output, as published", head="relu"),
+    Row("thin", "a thinner stage at full size", THIN_LIVER, LiverSystem),
+    Row("thin_no_critic", "the generator of `thin` alone", THIN_LIVER, GeneratorAlone, "thin"),
+    Row(
+        "thin_batch_norm",
+        "`thin`, batch norm everywhere",
+        _without(THIN_LIVER, shallow_norm="batch"),
+        LiverSystem,
+        base="thin",
+    ),
+    Row(
+        "darker_livers",
+        "the same, livers darkened by up to 0.75",
+        _without(THIN_LIVER, shallow_norm="batch", fatty_liver=FATTY_IN_SLICES),
+        LiverSystem,
+        base="thin_batch_norm",
+    ),
+    Row("former", "`thin`, one slice, batch norm", FORMER_LIVER, LiverSystem, base="thin"),
+    Row(
+        "former_no_critic",
+        "the generator of `former` alone",
+        FORMER_LIVER,
+        GeneratorAlone,
+        "former",
+    ),
     Row(
         "half_size",
-        "the same, no stage at full size",
+        "`former`, no stage at full size",
         _without(FORMER_LIVER, full_size=0),
         LiverSystem,
         base="former",
@@ -238,22 +259,6 @@ LIVER_ROWS = (
         LiverSystem,
         base="former",
     ),
-    _liver("batch_norm", "batch norm everywhere", shallow_norm="batch"),
-    _liver(
-        "darker_livers",
-        "the same, livers darkened by up to 0.75",
-        base="batch_norm",
-        shallow_norm="batch",
-        fatty_liver=FATTY_IN_SLICES,
-    ),
-    _liver("no_full_size", "no stage at full size", full_size=0),
-    _liver("no_context", "one slice", **ONE_SLICE),
-    _liver("no_skips", "no skip connections", skips=False),
-    _liver("no_augmentation", "no augmentation", augment=False),
-    _liver("no_fatty_livers", "no livers darkened", fatty_liver=0.0),
-    _liver("no_dice", "no Dice", dice_weight=0.0),
-    _liver("constant_rate", "constant learning rate", schedule="constant"),
-    _liver("relu_head", "ReLU output, as published", head="relu"),
 )
 TUMOR_ROWS = (
     Row("default", "the recipe", TUMOR, TumorSystem),
@@ -262,6 +267,17 @@ TUMOR_ROWS = (
     Row("smp_unet_same_loss", "and with our loss", FORMER_TUMOR, reference(smp_unet)),
     Row("smp_unet_same", "and with tumors turned bright", TUMOR, reference(smp_unet)),
     Row("original", "as published", tumor_recipe("original", pretrained=False), TumorSystem),
+    _tumor("no_augmentation", "no augmentation", augment=False),
+    _tumor("no_box", "whole slices, not the liver's box", liver_margin=None),
+    _tumor("no_liver_window", "absolute window", liver_window=False, window=(-100.0, 200.0)),
+    _tumor("no_context", "one slice, three times", context=0),
+    _tumor("no_skips", "the published decoder: no skips, no image at full size", skips=False),
+    _tumor("no_warm_up", "full learning rate from the first step", warm_up=0.0),
+    _tumor("no_dice", "cross entropy without Dice", dice_weight=0.0),
+    _tumor("batch_dice", "Dice of the batch alone", dice_per_image=0.0),
+    _tumor("slice_dice", "Dice of each slice alone", dice_per_image=1.0),
+    _tumor("all_slices", "every slice once an epoch", sampling="all"),
+    _tumor("anywhere", "loss over the whole slice", within_liver=False),
     Row("former", "no tumors turned bright", FORMER_TUMOR, TumorSystem),
     Row(
         "former_batch_dice",
@@ -277,14 +293,5 @@ TUMOR_ROWS = (
         TumorSystem,
         base="former",
     ),
-    _tumor("no_box", "whole slices, not the liver's box", liver_margin=None),
-    _tumor("no_liver_window", "absolute window", liver_window=False, window=(-100.0, 200.0)),
-    _tumor("no_context", "one slice, three times", context=0),
-    _tumor("no_skips", "the published decoder: no skips, no image at full size", skips=False),
-    _tumor("no_augmentation", "no augmentation", augment=False),
-    _tumor("no_warm_up", "full learning rate from the first step", warm_up=0.0),
-    _tumor("no_dice", "cross entropy without Dice", dice_weight=0.0),
-    _tumor("all_slices", "every slice once an epoch", sampling="all"),
-    _tumor("anywhere", "loss over the whole slice", within_liver=False),
 )
 ROWS = {"liver": LIVER_ROWS, "tumor": TUMOR_ROWS}

@@ -106,7 +106,7 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
 
 def liver_row() -> Row:
     """Return the liver row that goes before all tumor rows, those recorded and those to come."""
-    return scaled(rows_by_name("liver")["batch_norm"], width=16, size=None)
+    return scaled(rows_by_name("liver")["thin_batch_norm"], width=16, size=None)
 
 
 def make_liver(root: Path, fold: int, folds: int, path: Path) -> None:
