@@ -18,7 +18,7 @@ GRAIN_SHIFTS = 128  # pixels by which the drawn noise can lie, along each axis
 class Augmentation:
     """How far a batch may be changed; every image draws its own values, uniform within the limits.
 
-    No mirroring: the liver lies on the patient's right.
+    No image is mirrored: the liver lies on the patient's right.
 
     Attributes:
         rotation_degrees: to either side.
@@ -31,7 +31,7 @@ class Augmentation:
         fatty_liver: largest darkening of the liver alone, as a share of its grey levels. Fat makes
             a liver darker than the spleen, in few of the patients one can train on.
         fatty_share: share of the images whose liver is darkened.
-        bright_lesions: share of the images whose tumors are mirrored about their liver's mean grey:
+        bright_lesions: share of the images whose tumors' grey is mirrored about their liver's mean:
             dark ones become as much brighter (and bright ones darker). Few patients have tumors
             brighter than their liver, and they look like vessels.
     """
@@ -125,8 +125,8 @@ def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
 def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
     """Mirror the grey levels of tumors about their liver's mean, in place.
 
-    So does the liver up to two or three pixels from them, or a dark rim would remain; mirrored
-    liver looks like liver.
+    So does the liver up to two pixels from them, or a dark rim would remain; mirrored liver looks
+    like liver. The outermost pixel of the organ, partly fat or lung, is left: it would shine.
 
     Args:
         images: (N, C, S, S) in [0, 1].
@@ -138,8 +138,8 @@ def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
         pixels = liver.sum()  # no `if`: a GPU would have to be waited for
         contrast = images[k] - (images[k] * liver).sum() / pixels.clamp(min=1)
         near = _mean_of_nine(_mean_of_nine((labels[k] == 2).float())) > 0
-        share = _mean_of_nine((near & (pixels > 0)).float()) * (labels[k] > 0)
-        images[k] -= 2 * share * contrast
+        inside = _mean_of_nine((labels[k] > 0).float()) > 0.99
+        images[k] -= 2 * (near & inside & (pixels > 0)) * contrast
         images[k].clamp_(0, 1)
 
 
