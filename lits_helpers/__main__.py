@@ -2,10 +2,13 @@
 
 import argparse
 import logging
+import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from . import __version__, pipeline
+from .acceleration import PRECISIONS
 from .cases import find_cases
 from .folders import find_volumes, own_device, segment_files
 from .inference import load_liver_model, load_tumor_model
@@ -20,6 +23,7 @@ from .settings import SOURCES, Settings, load_settings
 logger = logging.getLogger("lits_helpers.shell")
 
 SYSTEMS = ("liver", "tumor")
+CHANGES = ("epochs", "batch_size", "learning_rate", "width", "pretrained")  # of a recipe
 
 EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError, ImportError)
 
@@ -28,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one step; return the exit code: 0 done, 1 failed with a sentence, 2 wrong usage."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("lits_helpers").setLevel(logging.INFO)
+    logging.getLogger("lits_helpers").setLevel(logging.INFO if _speaks() else logging.WARNING)
     try:
         settings = load_settings(
             ".",
@@ -46,9 +50,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.name}: {text or type(error).__name__}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print(f"{options.name}: stopped; the same command continues", file=sys.stderr)
+        how = " with --resume auto" if getattr(options, "resume", None) == "never" else ""
+        print(f"{options.name}: stopped; the same command{how} continues", file=sys.stderr)
         return 130
     return 0
+
+
+def _speaks() -> bool:
+    """Of the processes that torchrun started one speaks; the others only warn."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def phantom(settings: Settings, options: argparse.Namespace) -> None:
@@ -165,11 +175,8 @@ def _makers(settings: Settings, options: argparse.Namespace, folder: Path) -> li
 
 
 def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) -> None:
-    changes = {"epochs": options.epochs} if options.epochs else {}
-    if options.width:
-        changes["width"] = options.width
-    if options.no_pretrained:
-        changes["pretrained"] = False
+    changes = {name: getattr(options, name) for name in CHANGES}
+    changes = {name: value for name, value in changes.items() if value is not None}
     recipe = make_recipe(options.recipe, tiny=settings.tiny, **changes)
     history = train(
         settings,
@@ -179,8 +186,10 @@ def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) 
         seed=options.seed,
         max_minutes=options.max_minutes,
         tensorboard=options.tensorboard,
+        precision=options.precision,
     )
-    print(pipeline.best_epoch_text(history))
+    if _speaks():
+        print(pipeline.best_epoch_text(history))
 
 
 def _open(settings: Settings, fold: int | None = None) -> pipeline.Prepared:
@@ -197,8 +206,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=__version__)
     steps = parser.add_subparsers(title="steps", required=True, metavar="STEP")
-    _step(steps, "phantom", phantom)
-    step = _step(steps, "download", download)
+    _step(steps, "phantom", phantom, ["phantom"])
+    step = _step(steps, "download", download, ["kaggle"])
     step.add_argument(
         "--cases", default="", metavar="LIST", help="e.g. 0-9,27; default all 131, --tiny 0-5"
     )
@@ -211,7 +220,11 @@ def _parser() -> argparse.ArgumentParser:
         "--width", type=_count, metavar="N", help="channels of the generator's first layer"
     )
     _training_step(steps, "train-tumor", train_tumor).add_argument(
-        "--no-pretrained", action="store_true", help="start from random weights, not ImageNet's"
+        "--no-pretrained",
+        action="store_const",
+        const=False,
+        dest="pretrained",
+        help="start from random weights, not ImageNet's",
     )
     step = _step(steps, "predict", predict)
     step.add_argument(
@@ -259,10 +272,11 @@ def _from_zero(text: str) -> int:
     return _count(text, lowest=0)
 
 
-def _step(steps, name: str, run) -> argparse.ArgumentParser:
+def _step(steps, name: str, run, sources: Sequence[str] = SOURCES) -> argparse.ArgumentParser:
     step = steps.add_parser(name, help=run.__doc__, description=run.__doc__)
     step.set_defaults(step=run, name=name)
-    step.add_argument("--source", choices=SOURCES, help="default phantom")
+    only = sources[0] if len(sources) == 1 else None
+    step.add_argument("--source", choices=sources, default=only, help=f"default {sources[0]}")
     step.add_argument(
         "--raw", metavar="DIR", help="NIfTI files, in any layout; default data/SOURCE/raw"
     )
@@ -279,11 +293,16 @@ def _step(steps, name: str, run) -> argparse.ArgumentParser:
 
 def _training_step(steps, name: str, run) -> argparse.ArgumentParser:
     step = _step(steps, name, run)
-    step.set_defaults(width=None, no_pretrained=False)
+    step.set_defaults(width=None, pretrained=None)
     step.add_argument(
         "--recipe", default="default", choices=LIVER_RECIPES, help="original is as published"
     )
     step.add_argument("--epochs", type=_count, metavar="N", help="default: the recipe's")
+    step.add_argument("--batch-size", type=_count, metavar="N", help="default: the recipe's")
+    step.add_argument("--learning-rate", type=float, metavar="RATE", help="default: the recipe's")
+    step.add_argument(
+        "--precision", default="auto", choices=["auto", *PRECISIONS], help="default: the fastest"
+    )
     step.add_argument("--fold", type=int, metavar="N", help="validate on this fold of patients")
     step.add_argument("--seed", type=_from_zero, default=0, metavar="N", help="random seed")
     step.add_argument("--resume", default="auto", metavar="HOW", help="auto, never or a checkpoint")

@@ -109,7 +109,7 @@ def step_or_give_up(step: Callable, compiled: list[Compiled], *inputs) -> Tensor
         if not compiled:
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-        logger.warning("a compiled step fails (%s): training goes on without torch.compile", reason)
-        while compiled:
-            compiled.pop().give_up()
-        return step(*inputs)
+    logger.warning("a compiled step fails (%s): training goes on without torch.compile", reason)
+    while compiled:
+        compiled.pop().give_up()
+    return step(*inputs)  # out here, where the error no longer holds the failed step's memory

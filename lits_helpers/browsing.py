@@ -74,10 +74,17 @@ class BrowsedCase:
         return dice_of(self.confusion.sum(axis=0), structure)
 
     def worst_slice(self, structure: str) -> int:
-        """Return the axial slice in which most voxels of the structure are wrong."""
+        """Return the axial slice in which most voxels of the structure are wrong.
+
+        Raises:
+            ValueError: none is wrong anywhere.
+        """
         first = FIRST_LABEL[structure]
         wrong = self.confusion[:, first:, :first].sum((1, 2))
-        return int((wrong + self.confusion[:, :first, first:].sum((1, 2))).argmax())
+        wrong += self.confusion[:, :first, first:].sum((1, 2))
+        if not wrong.any():
+            raise ValueError(f"no voxel of the {structure} is wrong in this case")
+        return int(wrong.argmax())
 
 
 def case_summary(case: BrowsedCase, listed: int = 12) -> str:

@@ -137,7 +137,7 @@ class SliceCache:
             pin_memory=pinned,
         )
         torch.index_select(storage, 0, flat, out=out)
-        out = out.to(self.device, non_blocking=True)
+        out = out.to(self.device, non_blocking=pinned)  # `out` is let go before a copy is over
         return out.view(planes.dtype).view(*rows.shape, *planes.shape[1:])
 
 

@@ -77,12 +77,6 @@ def check_case(case: "Case") -> list[Finding]:
         return [Finding("unreadable", True, str(error))]
 
 
-def mended_case(case: "Case", findings: list[Finding]) -> "Case":
-    """Return the case with the orientation that its findings found right."""
-    orientations = [finding.orientation for finding in findings if finding.orientation]
-    return replace(case, orientation=orientations[-1]) if orientations else case
-
-
 def load_case(case: "Case") -> tuple[Volume, np.ndarray | None, list[Finding]]:
     """Read, check and mend a case in one pass.
 
@@ -154,7 +148,8 @@ def wrong_way(coarse: Coarse, geometry: Geometry, believed: bool) -> tuple[Flips
     if on_the_left:
         reasons.append("the liver was on the patient's left")
     if liver is None and (in_front or not believed):
-        on_the_left, reason = _side_without_mask(coarse, geometry.mirrored ^ in_front, believed)
+        mirrored = geometry.mirrored ^ in_front ^ lungs_below
+        on_the_left, reason = _side_without_mask(coarse, mirrored, believed)
         reasons.append(reason)
     return (lungs_below, in_front, on_the_left), reasons
 

@@ -2,11 +2,11 @@
 
 import ipywidgets as widgets
 
-from .drawing import WINDOWS
+from .drawing import FIRST_LABEL, WINDOWS
 from .planes import PLANES
 
 PLAY_INTERVAL_MS = 100
-STRUCTURES = ("liver", "tumor")
+STRUCTURES = tuple(FIRST_LABEL)
 OWN_WINDOW = "own"
 
 

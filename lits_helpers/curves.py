@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .canvas import Picture
 from .drawing import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
-from .lesions import SIZE_CLASSES
+from .lesions import SIZE_CLASSES, size_class_title
 
 LOSSES = {  # column of the history -> its name and color
     "loss": ("loss", BLUE),
@@ -72,11 +72,10 @@ def plot_volume_agreement(rows: Sequence[Mapping], *, title: str = "Volume agree
     """Draw predicted against reference volume of liver and tumor, a point a case.
 
     Args:
-        rows: as `metrics.evaluate_case`; with "voxel_mm3" (volume of a voxel) in ml,
-            the rows where
-            it is unknown left out; without it in voxels.
+        rows: as `metrics.evaluate_case`; with "voxel_mm3" (volume of a voxel) in ml, the rows where
+            it is unknown left out; without it in voxels. Training cases are left out.
     """
-    _need_rows(rows)
+    rows = _held_out(rows)
     voxel_mm3 = column(rows, "voxel_mm3")
     measured = np.isfinite(voxel_mm3).any()
     scale, unit = (voxel_mm3 / 1000, "ml") if measured else (np.ones(len(rows)), "voxels")
@@ -96,11 +95,12 @@ def plot_recall_by_size(
     """Draw the share of reference lesions found in each size class, all cases pooled.
 
     Args:
-        rows: as `metrics.evaluate_case`; rows without sizes (spacing not trusted) are left out.
+        rows: as `metrics.evaluate_case`; rows without sizes (spacing not trusted) and training
+            cases are left out.
         overlap: "0" counts a lesion as found if any voxel of it is predicted, "50" at overlap >
             0.5.
     """
-    _need_rows(rows)
+    rows = _held_out(rows)
     figure = Picture(6, 4.2)
     axis = figure.subplots()
     for place, name in enumerate(SIZE_CLASSES):
@@ -108,7 +108,7 @@ def plot_recall_by_size(
             int(np.nansum(column(rows, f"lesion_{name}_{kind}_{overlap}"))) for kind in ("tp", "fn")
         )
         _draw_share(axis, place, found, found + missed)
-    axis.set_xticks(range(len(SIZE_CLASSES)), [_class_label(name) for name in SIZE_CLASSES])
+    axis.set_xticks(range(len(SIZE_CLASSES)), [size_class_title(name) for name in SIZE_CLASSES])
     rule = "any voxel" if overlap == "0" else "overlap above 0.5"
     axis.set(
         ylim=(0, 1.12), ylabel=f"recall ({rule})", xlabel="diameter of the lesion", title=title
@@ -156,13 +156,6 @@ def _draw_share(axis: Axes, place: int, found: int, total: int) -> None:
     axis.text(place, share + 0.02, text, ha="center", fontsize=10)
 
 
-def _class_label(name: str) -> str:
-    low, high = SIZE_CLASSES[name]
-    if low == 0:
-        return f"below {high:g} mm"
-    return f"{low:g} mm and more" if np.isinf(high) else f"{low:g} to {high:g} mm"
-
-
 def _draw_losses(axis: Axes, epochs, history) -> None:
     dot = "o" if len(epochs) < 12 else None  # a single epoch is no line
     for key, (name, color) in LOSSES.items():
@@ -199,6 +192,12 @@ def _draw_dice(axis: Axes, epochs, values) -> None:
 def _need_rows(rows) -> None:
     if not rows:
         raise ValueError("no rows: evaluate at least one case first")
+
+
+def _held_out(rows: Sequence[Mapping]) -> list[Mapping]:
+    """Return the rows that say something of a model: not those of its training cases."""
+    _need_rows(rows)
+    return [row for row in rows if not row.get("training_case")]
 
 
 def _tidy(axis: Axes) -> None:

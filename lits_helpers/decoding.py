@@ -28,18 +28,23 @@ Decoded = tuple[np.ndarray, np.ndarray, np.ndarray]  # levels, labels, table
 def choose_home(cases: Sequence[CaseSlices], spec: InputSpec, device: torch.device) -> str:
     """Return where the slices fit: "device", else "memory", else "disk", by what is free now.
 
-    A CPU is no device of its own: there it is "memory" or "disk".
+    A CPU is no device of its own: there it is "memory" or "disk". What goes to a device is decoded
+    in memory first, and has to fit there too.
     """
     size_bytes = sum(np.prod(shape) * dtype.itemsize for shape, dtype in _shapes(cases, spec))
     beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes of this machine: torchrun's
-    if device.type != "cpu" and size_bytes <= DEVICE_SHARE * free_device_bytes(device):
-        return "device"
-    return "memory" if size_bytes <= MEMORY_SHARE * free_memory_bytes() / beside else "disk"
+    if size_bytes > MEMORY_SHARE * free_memory_bytes() / beside:
+        return "disk"
+    on_device = device.type != "cpu" and size_bytes <= DEVICE_SHARE * free_device_bytes(device)
+    return "device" if on_device else "memory"
 
 
 def free_device_bytes(device: torch.device) -> int:
     """Return the accelerator's free memory; 0 where it cannot be asked."""
-    return torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else 0
+    if device.type != "cuda":
+        return 0
+    torch.cuda.empty_cache()  # what torch holds in reserve, from a training before, is free
+    return torch.cuda.mem_get_info(device)[0]
 
 
 def free_memory_bytes() -> int:

@@ -4,6 +4,7 @@ Every rank holds the same weights and walks the same global batches; each takes 
 batch, so the batch size of a recipe is the global one whatever the number of processes.
 """
 
+import inspect
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,12 @@ from torch.nn.parallel import DistributedDataParallel
 
 logger = logging.getLogger(__name__)
 
+# How torch calls it from 2.14 on, and how before.
+SYNC_BUFFERS = next(
+    name
+    for name in ("forward_sync_buffers", "broadcast_buffers")
+    if name in inspect.signature(DistributedDataParallel).parameters
+)
 PATIENCE = timedelta(minutes=10)  # longest wait for another rank: one rank may be decoding the data
 
 
@@ -103,7 +110,7 @@ class Ranks:
                 "batch norm uses each process's own part of a batch: torch syncs it on GPUs only"
             )
         ids = [device.index or 0] if device.type == "cuda" else None
-        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+        return DistributedDataParallel(module, device_ids=ids, **{SYNC_BUFFERS: False})
 
     def same_buffers(self, module: nn.Module) -> None:
         """Give every rank rank 0's buffers, such as batch norm's running statistics."""
@@ -118,7 +125,7 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
 
     Yields:
         This process's ranks and its device: on a machine with several GPUs each local rank takes
-        its own.
+        its own, and where each sees one GPU alone that one.
     """
     world = int(os.environ.get("WORLD_SIZE", "1"))
     if world == 1:
@@ -126,7 +133,7 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         return
     ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
-        device = torch.device("cuda", ranks.local_rank)
+        device = torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
         torch.cuda.set_device(device)
     started = not dist.is_initialized()
     if started:

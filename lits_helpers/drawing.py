@@ -80,9 +80,8 @@ def render_slice(
     """Draw one slice with its layers; the only drawing routine, behind every figure and the viewer.
 
     Outlines are taken after enlarging, so they are the outermost pixels of the mask at any zoom.
-    Where an
-    outline coincides with an earlier one, both colors alternate. Where a mask leaves the picture no
-    line is drawn.
+    Where an outline coincides with an earlier one, both colors alternate. Where a mask leaves the
+    picture no line is drawn.
 
     Args:
         hu: (H, W) HU, or any image together with its `window`, for example [0, 1] floats and (0,
@@ -160,7 +159,8 @@ def to_grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
 
 def color_of(name: str) -> tuple[int, int, int]:
     """Return the color of a layer by its name; names not in LAYER_COLORS share the spare ones."""
-    return LAYER_COLORS.get(name) or SPARE_COLORS[sum(name.encode()) % len(SPARE_COLORS)]
+    place = sum(name.encode()) + name.endswith("tumor")  # beside the liver of the same source
+    return LAYER_COLORS.get(name) or SPARE_COLORS[place % len(SPARE_COLORS)]
 
 
 def as_layer(name: str, layer: np.ndarray | Layer) -> Layer:

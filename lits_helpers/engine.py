@@ -31,7 +31,7 @@ from .validation import ValidationScore, picture_indices, pictures_of, validatio
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5  # how often losses are fetched from the device, for the bar and to notice NaN
-ESTIMATE_SECONDS = 60.0  # after which the training's length can be told
+ESTIMATE_SECONDS, ESTIMATE_STEPS = 60.0, 10  # after which the training's length can be told
 AGREE_STEPS = 10  # how often ranks exchange losses and agree on stopping
 
 
@@ -74,7 +74,7 @@ class Trainer:
                 system.name,
             )
         self.estimated = False
-        self.began = (time.monotonic(), 0)  # when, and at which step, this process began to train
+        self.began: tuple[float, int] | None = None  # when and where its first steps were done
 
     def run(self) -> list[dict]:
         """Train to the end of the recipe, or to a stop; return the history so far.
@@ -86,7 +86,6 @@ class Trainer:
         """
         with StopRequest() as request, self._bar() as bar, health.memory_advice(self.recipe):
             self.ranks.require_same_slices(self._slices(), self.sums.device)
-            self.began = (time.monotonic(), self.at.steps)
             while self.at.epoch <= self.recipe.epochs and not self._stopping(request):
                 if self._steps(request, bar):
                     self._end_epoch(bar)
@@ -175,16 +174,17 @@ class Trainer:
         if self.history:
             shown["Dice"] = f"{self.history[-1]['validation_dice']:.3f}"
         bar.set_postfix(shown | {"images/s": f"{self.at.images / self.at.seconds:.0f}"})
-        self._estimate(bar.total)
+        if self.ranks.writes:
+            self._estimate(bar.total)
 
     def _estimate(self, all_steps: int) -> None:
-        """Say once, after the first minute of steps, how long the rest will take."""
-        clock, step = self.began
-        trained_s = time.monotonic() - clock
-        if self.estimated or trained_s < ESTIMATE_SECONDS or not self.ranks.writes:
+        """Say once, a minute after the first steps, which compile, how long the rest will take."""
+        self.began = self.began or (time.monotonic(), self.at.steps)
+        trained_s, steps = time.monotonic() - self.began[0], self.at.steps - self.began[1]
+        if self.estimated or trained_s < ESTIMATE_SECONDS or steps < ESTIMATE_STEPS:
             return
         self.estimated = True
-        seconds_a_step = trained_s / (self.at.steps - step)
+        seconds_a_step = trained_s / steps
         self.watch.estimate(seconds_a_step * (all_steps - self.at.steps) / 60)
 
     def _means(self) -> dict[str, float]:
@@ -244,7 +244,9 @@ class Trainer:
         row = self.history[-1]
         return {
             **self.identity,
-            "model": self.system.best_module().state_dict(),
+            "model": {
+                name: value.cpu() for name, value in self.system.best_module().state_dict().items()
+            },
             "epoch": row["epoch"],
             "validation_dice": row["validation_dice"],
         }
@@ -283,6 +285,9 @@ class Trainer:
         self.at = Position.of(state)
         self.history = list(state["history"])
         self.folder.restore_best(state)
+        if self.ranks.writes and self.at.best is not None and not self.folder.has_best_of(state):
+            logger.info("the best model so far is not here: the best of what follows is kept")
+            self.at.best = None
         if self.ranks.writes:  # the sums were added up over the ranks
             self.sums.copy_(state["sums"])
         continuation.warn_of_changes(state, self.ranks, self.precision)
@@ -295,7 +300,7 @@ class Trainer:
             return
         if self.at.epoch <= self.recipe.epochs:
             logger.warning(
-                "stopped in epoch %d of %d and saved: start the same training again to resume",
+                'stopped in epoch %d of %d and saved: the same training with resume="auto" goes on',
                 self.at.epoch,
                 self.recipe.epochs,
             )

@@ -117,19 +117,17 @@ class Geometry:
         )
 
 
-def geometry_of_header(header: nib.Nifti1Header, orientation: str | None = None) -> Geometry:
+def geometry_of_header(header: nib.Nifti1Header) -> Geometry:
     """Return the geometry that a NIfTI header states, nearest axes where the grid is oblique.
 
     Args:
         header: of a file with three axes (more only of length one).
-        orientation: axis codes that override the header's, for example "LAS".
 
     Raises:
-        ValueError: the affine is not finite or not invertible, or `orientation` is no axis code.
+        ValueError: the affine is not finite or not invertible.
     """
     affine = _affine_of(header)
-    codes = orientation or "".join(nib.aff2axcodes(affine))
-    axes, flips = axes_of(codes)
+    axes, flips = axes_of("".join(nib.aff2axcodes(affine)))
     return Geometry(
         stored_shape=tuple(int(length) for length in header.get_data_shape()),
         affine=tuple(tuple(float(value) for value in row) for row in affine),

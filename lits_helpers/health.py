@@ -2,6 +2,7 @@
 
 import logging
 import math
+import traceback
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
@@ -29,10 +30,7 @@ def require_finite(losses: Mapping[str, float], epoch: int, recipe: Recipe, prec
     """
     broken = [name for name, value in losses.items() if not math.isfinite(value)]
     if broken:
-        cures = [f"a lower learning_rate than {recipe.learning_rate:g}"]
-        if getattr(recipe, "critic_goal", "") == "maximise" and recipe.critic == "published":
-            cures += ['critic="strided", which is bounded, as only a bounded critic may maximise']
-        advice = f'{", or ".join(cures)}, with resume="never"'
+        advice = f'a lower learning_rate than {recipe.learning_rate:g}, with resume="never"'
         if precision != "fp32":
             advice = f'precision="fp32", which resumes before that; or {advice}'
         raise TrainingDivergedError(
@@ -78,11 +76,13 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not _out_of_memory(error):
             raise
+        traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and a step's memory
         raise MemoryError(
             f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: "
             f"set batch_size={max(1, recipe.batch_size // 2)} (about half the memory) or "
-            f"InputSpec.size={smaller_size(recipe.spec.size)} (about two thirds), and start "
-            "again; checkpoints are intact"
+            f"InputSpec.size={smaller_size(recipe.spec.size)} (about two thirds). That is another "
+            'training: start it with resume="never" or in another run folder. The checkpoints of '
+            "this one are intact"
         ) from error
 
 

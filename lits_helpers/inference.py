@@ -30,6 +30,7 @@ from .volumes import (
     Volume,
     read_volume,
     restore,
+    segmentation_path,
     slice_levels,
     write_segmentation,
 )
@@ -89,9 +90,7 @@ def segment_volume(
         raise ValueError("segment_volume needs a liver model, a tumor model or both; got neither")
     check_hu(volume)
     if known_liver is not None and known_liver.shape != volume.hu.shape:
-        raise ValueError(
-            f"{volume.path}: known_liver has shape {known_liver.shape}, the CT {volume.hu.shape}"
-        )
+        raise ValueError(f"known_liver has shape {known_liver.shape}, the CT {volume.hu.shape}")
     post = post or Postprocessing()
     labels = np.zeros(volume.hu.shape, np.uint8)
     if known_liver is not None:
@@ -240,22 +239,22 @@ def check_hu(volume: Volume) -> None:
     Raises:
         ValueError: a segmentation was given, or values were shifted, windowed or normalized.
     """
-    low, high = int(volume.hu.min()), int(volume.hu.max())
+    low, high, name = int(volume.hu.min()), int(volume.hu.max()), volume.path or "the volume"
     if low >= -2 and high <= 2:
         raise ValueError(
-            f"{volume.path}: values {low}..{high} look like a segmentation or normalized grey "
+            f"{name}: values {low}..{high} look like a segmentation or normalized grey "
             "levels; give the CT (volume-N.nii) in Hounsfield units"
         )
     cure = "apply the rescale slope and intercept (often: subtract 1024)"
     if low >= 0:
         raise ValueError(
-            f"{volume.path}: values {low}..{high} are not Hounsfield units: air lies at {low}, "
+            f"{name}: values {low}..{high} are not Hounsfield units: air lies at {low}, "
             f"expected about -1000; {cure}"
         )
     dense = float(np.mean(volume.hu[::4, ::8, ::8] > DENSE_HU))
     if dense > MAX_DENSE_SHARE:  # air is padded below 0, tissue betrays the shift
         raise ValueError(
-            f"{volume.path}: not Hounsfield units: {dense:.0%} of it above {DENSE_HU} HU, where "
+            f"{name}: not Hounsfield units: {dense:.0%} of it above {DENSE_HU} HU, where "
             f"only bone and metal lie; {cure}"
         )
 
@@ -279,7 +278,11 @@ def segment_file(
 
     Returns:
         `out_path`.
+
+    Raises:
+        ValueError: no readable CT, or another suffix of `out_path`, before any work.
     """
+    out_path = segmentation_path(out_path)
     volume = read_volume(volume_path, orientation=orientation)
     return write_segmentation(
         segment_volume(volume, liver_model, tumor_model, post), volume, out_path

@@ -43,7 +43,7 @@ class Stopwatch:
         logger.info("about %s of training left", _duration(minutes_left))
         if self.max_minutes is not None and self.minutes() + minutes_left > self.max_minutes:
             logger.warning(
-                "it stops cleanly after %s, before its end: start it again then, it resumes",
+                'it stops cleanly after %s, before its end: resume="auto" goes on from there',
                 _duration(self.max_minutes),
             )
 
@@ -102,7 +102,7 @@ class StopRequest:
             SystemExit: after the others, with the shell's usual code, 128 + the signal's number.
         """
         if self.received == signal.SIGINT:
-            raise KeyboardInterrupt("training stopped; run it again to resume")
+            raise KeyboardInterrupt('training stopped and saved; resume="auto" goes on')
         if self.received is not None:
             logger.warning("%s: saved, leaving", signal.Signals(self.received).name)
             raise SystemExit(128 + self.received)

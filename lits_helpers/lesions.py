@@ -11,6 +11,14 @@ OVERLAPS = {"0": 0.0, "50": 0.5}  # suffix of the keys -> the overlap that must 
 SIZE_CLASSES = {"small": (0.0, 10.0), "medium": (10.0, 20.0), "large": (20.0, np.inf)}
 
 
+def size_class_title(name: str) -> str:
+    """Return what a size class spans, for figures and tables: "10 to 20 mm"."""
+    low, high = SIZE_CLASSES[name]
+    if not low:
+        return f"under {high:g} mm"
+    return f"{low:g} mm and more" if high == np.inf else f"{low:g} to {high:g} mm"
+
+
 def list_lesions(
     prediction: np.ndarray,
     reference: np.ndarray,

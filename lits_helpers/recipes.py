@@ -57,8 +57,14 @@ class InputSpec:
             raise ValueError(
                 "InputSpec.liver_window needs a window, relative to the liver's median"
             )
-        if self.liver_margin is not None and not 0 <= self.liver_margin <= 1:
-            raise ValueError(f"InputSpec.liver_margin must be in [0, 1], got {self.liver_margin}")
+        if self.liver_margin is not None:
+            if not 0 <= self.liver_margin <= 1:
+                raise ValueError(
+                    f"InputSpec.liver_margin must be in [0, 1], got {self.liver_margin}"
+                )
+            object.__setattr__(self, "liver_margin", float(self.liver_margin))
+        for name in ("size", "channels", "context"):  # numpy's numbers would spoil checkpoints
+            object.__setattr__(self, name, int(getattr(self, name)))
 
     @property
     def levels(self) -> int:
@@ -106,7 +112,8 @@ class Recipe:
     dice_per_image: float = 0.0  # share of it that is each slice's own: small targets count as much
 
     def __post_init__(self):
-        object.__setattr__(self, "betas", tuple(self.betas))  # JSON gives a list
+        betas = tuple(float(beta) for beta in self.betas)  # JSON gives a list
+        object.__setattr__(self, "betas", betas)
         for field in fields(self):
             self._check_number(field.name, field.type)
         if self.schedule not in ("constant", "cosine"):
@@ -123,6 +130,8 @@ class Recipe:
         if kind in (int, float) and not (low <= value <= high and math.isfinite(value)):
             limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
             raise ValueError(f"{type(self).__name__}.{name} must be {limits}, got {value!r}")
+        if kind in (int, float):  # numpy's numbers would spoil checkpoints
+            object.__setattr__(self, name, kind(value))
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .checkpoints import CheckpointError, explained, load_checkpoint, read_check
 from .curves import plot_history
 from .figures import render_slice, save_figure
 from .files import read_json, remove_leftovers, write_json, written_whole
-from .states import MirrorSlots, save_state
+from .states import MirrorSlots, require_same, save_state
 
 logger = logging.getLogger(__name__)
 
@@ -60,17 +60,22 @@ class RunFolder:
         with explained(self.root):
             self.checkpoints.mkdir(parents=True, exist_ok=True)
             remove_leftovers(self.root)
-            if tensorboard:
-                self._events = _event_writer(self.root / "tensorboard")
+            make_writer = _event_writer() if tensorboard else None
             if anew:
                 self._clear()
+            self._events = make_writer and make_writer(str(self.root / "tensorboard"))
             write_recipe(self.root / "recipe.json", record)
 
     def _clear(self) -> None:
-        """Forget an earlier training's states and pictures: no later call resumes from them."""
-        for name in ("last.pth", "previous.pth"):
+        """Forget an earlier training's states, curves and pictures: no later call resumes from it.
+
+        Its best model stays until the new training has one.
+        """
+        for name in ("last.pth", "previous.pth", "loss_curve.png"):
             (self.checkpoints / name).unlink(missing_ok=True)
-        shutil.rmtree(self.checkpoints / "val_predictions", ignore_errors=True)
+        (self.root / "history.csv").unlink(missing_ok=True)
+        for folder in (self.checkpoints / "val_predictions", self.root / "tensorboard"):
+            shutil.rmtree(folder, ignore_errors=True)
         if self.mirror:
             self.mirror.clear()
 
@@ -110,6 +115,17 @@ class RunFolder:
             self.restore_best(state)
             write_history(self.root / "history.csv", state["history"])
             self.draw_curve(state["history"])
+
+    def has_best_of(self, state: Mapping) -> bool:
+        """Say whether best_model.pth is of one of the epochs that a state has behind it."""
+        try:
+            best = load_checkpoint(self.checkpoints / "best_model.pth")
+            require_same(best, state, "best_model.pth")
+        except (OSError, CheckpointError):
+            return False
+        kept = ("epoch", "validation_dice")  # compared as text, for a NaN is not itself
+        epochs = [[str(row[name]) for name in kept] for row in state["history"]]
+        return [str(best[name]) for name in kept] in epochs
 
     def _has_best(self) -> bool:
         try:
@@ -152,14 +168,14 @@ class RunFolder:
             self._events.close()
 
 
-def _event_writer(folder: Path):
+def _event_writer() -> type:
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError(
             "tensorboard=True needs the package tensorboard: pip install tensorboard"
         ) from error
-    return SummaryWriter(str(folder))
+    return SummaryWriter
 
 
 def write_pictures(
@@ -243,5 +259,5 @@ def data_hashes(prepared: Path | str, case_ids: Sequence[str]) -> dict[str, str 
     for case_id in case_ids:
         record = Path(prepared) / "cases" / f"{case_id}.json"
         content = read_json(record) if record.is_file() else {}
-        hashes[case_id] = content.get("source_hash")
+        hashes[str(case_id)] = content.get("source_hash")
     return hashes

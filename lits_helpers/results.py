@@ -152,6 +152,12 @@ def evaluate(
             f"{_few(known)} in {data.root}; prepare these cases with their segmentations"
         )
     origins = _origins(pairs.values(), list(models))
+    if len(systems := {origin.system for origin in origins}) == 1:
+        logger.warning(
+            "these predictions come from a %s model alone: the figures of the other structure, and "
+            "of the tumor burden, say nothing",
+            *systems,
+        )
     seen = _training_cases(data, list(pairs), origins)
     rows, failed = [], {}
     for case_id, path in tqdm(pairs.items(), desc="evaluate", unit="case"):

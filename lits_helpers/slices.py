@@ -239,9 +239,12 @@ def _open_nifti(case: Case) -> CaseSlices | None:
     """Open a NIfTI pair through packed copies beside that of `open_volume`."""
     if case.segmentation is None:
         return None
-    if case.orientation:
-        raise ValueError(f"its header is wrong about {case.orientation}; prepare the case first")
     volume, copy = open_volume(case.volume), packed_copy(case.volume)
+    if not volume.geometry.orientation_trusted:
+        raise ValueError(
+            f"{case.volume} does not say which way its slices lie; prepare the cases first "
+            "(notebook 01), which looks at the anatomy"
+        )
     path = copy.with_name(f"{copy.stem}-{packed_copy(case.segmentation).stem}{LABELS_SUFFIX}")
     if not path.is_file():
         write_packed(read_segmentation(case.segmentation, like=volume), path)

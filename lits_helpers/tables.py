@@ -5,10 +5,8 @@ import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from .files import written_whole
-from .lesions import SIZE_CLASSES
+from .lesions import SIZE_CLASSES, size_class_title
 
 TEXT_COLUMNS = ("case_id", "patient", "note")  # never read as numbers: a case may be called 007
 _TITLES = {
@@ -84,9 +82,10 @@ def read_metrics_csv(path: str | os.PathLike) -> list[dict]:
 def _detection_lines(summary: Mapping) -> list[str]:
     lines = [_line("lesions found", "", "precision", "recall", "F1", "")]
     for suffix, title in (("0", "overlap > 0"), ("50", "overlap > 0.5")):
-        for name in ("lesion", *(f"lesion_{size}" for size in SIZE_CLASSES)):
+        labels = {"lesion": title}
+        labels |= {f"lesion_{name}": f"{title}, {size_class_title(name)}" for name in SIZE_CLASSES}
+        for name, label in labels.items():
             values = [summary[f"{name}_{part}_{suffix}"] for part in ("precision", "recall", "f1")]
-            label = f"{title}, {_size_title(name)}" if name != "lesion" else title
             lines.append(_line(label, "", *map(_number, values), ""))
     return lines
 
@@ -117,13 +116,6 @@ def _heading(summary: Mapping) -> str:
     if untrusted:
         text += f"; {untrusted} without mm figures, as their spacing cannot be trusted"
     return text
-
-
-def _size_title(name: str) -> str:
-    low, high = SIZE_CLASSES[name.removeprefix("lesion_")]
-    if not low:
-        return f"under {high:g} mm"
-    return f"{low:g} mm and more" if high == np.inf else f"{low:g} to {high:g} mm"
 
 
 def _statistics_line(title: str, found: Mapping) -> str:

@@ -1,6 +1,7 @@
 """Train the liver GAN and the tumor segmenter, both on the one engine of `engine.py`."""
 
 import logging
+import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -123,6 +124,13 @@ class _Request:
 
     def train(self, make_system: Callable, device, max_minutes, tensorboard) -> list[dict]:
         """Run the training to its end or to a stop."""
+        try:
+            return self._train(make_system, device, max_minutes, tensorboard)
+        except (KeyboardInterrupt, SystemExit, MemoryError) as error:
+            traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and our caches by it
+            raise
+
+    def _train(self, make_system: Callable, device, max_minutes, tensorboard) -> list[dict]:
         watch = Stopwatch(max_minutes)
         device = choose_device(None if device is None else str(device))
         with joined_ranks(device) as (ranks, device):
@@ -173,9 +181,9 @@ class _Request:
         return {
             "system": self.name,
             "recipe": recipe_to_dict(self.recipe),
-            "seed": self.seed,
-            "training_ids": list(self.split.training),
-            "validation_ids": list(self.split.validation),
+            "seed": int(self.seed),  # numpy's numbers and texts would spoil checkpoints
+            "training_ids": [str(case_id) for case_id in self.split.training],
+            "validation_ids": [str(case_id) for case_id in self.split.validation],
             "data": data_hashes(self.prepared, [*self.split.training, *self.split.validation]),
             "precision": precision.name,
             "version": __version__,
@@ -198,7 +206,7 @@ class _Request:
         return state
 
     def _record(self, identity: dict, ranks: Ranks, device: torch.device) -> dict:
-        test_ids = list(getattr(self.split, "test", ()))
+        test_ids = [str(case_id) for case_id in getattr(self.split, "test", ())]
         return {
             **identity,
             "test_ids": test_ids,

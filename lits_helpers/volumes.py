@@ -42,6 +42,7 @@ __all__ = [
     "resize_image",
     "resize_mask",
     "restore",
+    "segmentation_path",
     "slice_levels",
     "to_levels",
     "volume_from_array",
@@ -79,10 +80,13 @@ def read_volume(path: str | os.PathLike, orientation: str | None = None) -> Volu
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no readable volume; the message names the file and the fault.
+        ValueError: no readable volume; the message names the file and the fault. Or an orientation
+            for a packed case, which is the right way round.
     """
     path = Path(path)
     if path.suffix == SUFFIX:
+        if orientation:
+            raise ValueError(f"{path} was put right when it was prepared; give no orientation")
         packed = PackedVolume(path)
         return Volume(packed.read(), packed.spacing_mm, path, packed.geometry)
     with open_nifti(path) as source:
@@ -106,7 +110,10 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
     """
     path = Path(path)
     if path.suffix == SUFFIX:
-        return PackedVolume(path).read()
+        labels = PackedVolume(path).read()
+        if like is not None and labels.shape != like.hu.shape:
+            raise ValueError(f"{path} has shape {labels.shape}, its CT {like.hu.shape}")
+        return labels
     with open_nifti(path) as source:
         geometry = source.geometry if like is None else _paired(source, like.geometry)
         return read_labels(source, geometry)
@@ -131,9 +138,7 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
     Raises:
         ValueError: another shape than `like.hu`, other labels, or another suffix.
     """
-    path = Path(path)
-    if not path.name.endswith((".nii", ".nii.gz")):
-        raise ValueError(f"a segmentation is written as .nii or .nii.gz, got {path.name}")
+    path = segmentation_path(path)
     if labels.shape != like.geometry.shape:
         raise ValueError(
             f"labels must be {like.geometry.shape} like the volume, got {labels.shape}"
@@ -145,6 +150,17 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
     with written_whole(path) as temporary:
         nib.save(image, temporary)
     return path
+
+
+def segmentation_path(path: str | os.PathLike) -> Path:
+    """Return where a segmentation is to be written.
+
+    Raises:
+        ValueError: another suffix than .nii or .nii.gz.
+    """
+    if not str(path).endswith((".nii", ".nii.gz")):
+        raise ValueError(f"a segmentation is written as .nii or .nii.gz, got {Path(path).name}")
+    return Path(path)
 
 
 class MappedVolume:
@@ -193,7 +209,8 @@ def open_volume(
 
     Args:
         path: a packed case (volume or labels), .nii or .nii.gz; the last is packed once first.
-        cache: folder for such packed copies; default one in the system's temporary folder.
+        cache: folder for such packed copies, about half as large as the voxels in memory; default
+            one in the system's temporary folder, a user's own. Nothing deletes them.
 
     Raises:
         FileNotFoundError: no such file.
@@ -212,27 +229,34 @@ def open_volume(
 
 
 def volume_from_array(
-    hu: np.ndarray, spacing_mm: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    hu: np.ndarray, spacing_mm: tuple[float, float, float] | None = None
 ) -> Volume:
     """Wrap a (Z, Y, X) array of HU as a `Volume` that could be written as an LPS file.
+
+    Args:
+        hu: any number type.
+        spacing_mm: (dz, dy, dx); None for unknown: 1 mm that nothing in mm is drawn from.
 
     Raises:
         ValueError: not three axes, a spacing that is none, or values that int16 does not hold.
     """
     if hu.ndim != 3:
         raise ValueError(f"volume must be (Z, Y, X), got shape {hu.shape}")
+    known, spacing_mm = spacing_mm is not None, spacing_mm or (1.0, 1.0, 1.0)
     if not all(0 < length < np.inf for length in spacing_mm):
         raise ValueError(f"spacing_mm must be (dz, dy, dx) above 0, got {tuple(spacing_mm)}")
     limits = np.iinfo(np.int16)
     if hu.size and not (limits.min <= hu.min() and hu.max() <= limits.max):  # NaN neither
         raise ValueError(f"HU must fit into int16, got {hu.min()} to {hu.max()}")
     hu = np.ascontiguousarray(hu, dtype=np.int16)
-    return Volume(hu, tuple(spacing_mm), None, plain_geometry(hu.shape, spacing_mm))
+    geometry = replace(plain_geometry(hu.shape, spacing_mm), spacing_trusted=known)
+    return Volume(hu, tuple(spacing_mm), None, geometry)
 
 
 def packed_copy(path: Path, cache: str | os.PathLike | None = None) -> Path:
     """Return where the packed copy of a file in its present state lies; never beside the file."""
-    folder = Path(cache) if cache else Path(tempfile.gettempdir()) / "lits-packed"
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"lits-packed{user}"
     state = path.stat()
     identity = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}".encode()
     return folder / f"{hashlib.blake2b(identity, digest_size=12).hexdigest()}{SUFFIX}"

@@ -7,10 +7,11 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import cv2
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from drawn import SPACING_MM, blob, ramp, write_case
+from drawn import SPACING_MM, blob, ramp, stored_as, write_case
 
 from lits_helpers import decoding
 from lits_helpers.augmentation import (
@@ -144,6 +145,14 @@ def test_nifti_pair_is_read_in_the_patients_orientation(tmp_path, monkeypatch):
     assert not list((tmp_path / "raw").rglob("*.b2nd")), "raw folders are only read"
 
 
+def test_nifti_that_does_not_say_which_way_it_lies_is_not_trained_on(tmp_path, caplog):
+    for name, array in (("volume-4.nii", ramp()), ("segmentation-4.nii", blob())):
+        nib.save(nib.Nifti1Image(stored_as(array, "LAS"), np.eye(4)), tmp_path / name)
+    with pytest.raises(ValueError, match="no readable case"):
+        LiverSlices(tmp_path, ["4"], LIVER)
+    assert "volume-4.nii does not say which way its slices lie; prepare" in caplog.text
+
+
 @pytest.mark.parametrize("spec", [LIVER, TUMOR, CONTEXT])
 def test_cache_and_data_set_give_the_same_pixels(prepared, spec):
     cache, slices = (
@@ -263,6 +272,10 @@ def test_processes_of_one_machine_share_its_memory(prepared, monkeypatch):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
         homes.append(decoding.choose_home(cases, LIVER, torch.device("cpu")))
     assert homes == ["memory", "disk"]
+    monkeypatch.setattr(decoding, "free_device_bytes", lambda device: 100 * size_bytes)
+    assert decoding.choose_home(cases, LIVER, torch.device("cuda")) == "disk", "decoded here first"
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    assert decoding.choose_home(cases, LIVER, torch.device("cuda")) == "device"
 
 
 def test_of_two_processes_one_decodes_to_disk(prepared, tmp_path, monkeypatch):

@@ -267,6 +267,16 @@ def test_training_cases_count_in_no_mean():
     rows = [row("0"), row("1", liver_dice=1.0, training_case=True)]
     legend = curves.plot_dice_per_case(rows).axes[0].get_legend()
     assert legend.get_texts()[0].get_text() == "liver, mean 0.900 of 1"
+    counts = {"lesion_small_tp_0": 1, "lesion_small_fn_0": 0}
+    rows = [row("0", **counts), row("1", **counts, training_case=True)]
+    assert curves.plot_recall_by_size(rows).axes[0].texts[0].get_text() == "1 of 1"
+    assert curves.plot_volume_agreement(rows).axes[0].get_title().endswith(", 1 cases")
+
+
+@pytest.mark.parametrize("source", ["labels", "nnU-Net", "model A", "ours"])
+def test_liver_and_tumor_of_any_source_differ_in_color(source):
+    layers = label_layers(source, np.zeros((4, 4), np.uint8))
+    assert len({layer.color for layer in layers.values()}) == 2
 
 
 def test_volumes_are_in_ml_where_the_voxel_is_known():

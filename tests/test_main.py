@@ -267,6 +267,9 @@ def test_the_overview_names_every_step_as_the_readme_does(capsys):
         ("", "STEP"),
         ("train", "invalid choice: 'train'"),
         ("prepare --source web", "invalid choice: 'web'"),
+        ("download --source phantom", "invalid choice: 'phantom'"),
+        ("phantom --source folder", "invalid choice: 'folder'"),
+        ("train-liver --precision int8", "invalid choice: 'int8'"),
         ("train-liver --recipe best", "invalid choice: 'best'"),
         ("train-liver --epochs 0", "must be 1 or more, got 0"),
         ("train-liver --seed -1", "must be 0 or more, got -1"),
@@ -323,6 +326,19 @@ def test_a_folder_without_a_usable_case_fails(tmp_path):
     call = shell_call("prepare", "--raw", "scans", "--workers", "0")
     assert "no case under scans could be prepared" in sentence(call)
     assert "0 cases prepared" in call.out
+
+
+def test_a_download_is_of_kaggle_and_goes_to_its_own_folder(monkeypatch):
+    monkeypatch.setenv("LITS_SOURCE", "phantom")
+    asked = []
+
+    def download(settings, numbers, **options):
+        asked.append((settings.source, str(settings.prepared)))
+        return SimpleNamespace(failed={})
+
+    monkeypatch.setattr(pipeline, "download", download)
+    assert shell_call("download", "--cases", "0").code == 0
+    assert asked == [("kaggle", "data/kaggle/prepared")]
 
 
 def test_a_download_that_lacks_cases_fails_and_names_them(tmp_path, monkeypatch):

@@ -1,13 +1,16 @@
 """Whole trainings: what they leave behind, resume to the bit, stop cleanly."""
 
+import gc
 import json
 import signal
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 from types import SimpleNamespace
 
 import cv2
+import numpy as np
 import pytest
 import torch
 from small_runs import (
@@ -244,7 +247,9 @@ def test_never_resuming_starts_anew(calm, slices, tmp_path):
     train_liver_gan(slices, tmp_path, SPLIT, recipe, device="cpu", seed=5)
     with pytest.raises(CheckpointError, match="seed was 5, now 0"):
         train_liver_gan(slices, tmp_path, SPLIT, recipe, device="cpu")
+    (tmp_path / "tensorboard").mkdir()
     train_liver_gan(slices, tmp_path, SPLIT, recipe, device="cpu", resume="never")
+    assert not (tmp_path / "tensorboard").exists()
     assert torch.load(tmp_path / "checkpoints" / "last.pth", weights_only=True)["seed"] == 0
 
 
@@ -252,6 +257,47 @@ def test_named_checkpoint_is_continued(calm, slices, tmp_path):
     path = calm[0] / "checkpoints" / "previous.pth"  # the end of the first epoch
     history = train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", resume=path)
     assert without_clocks(history) == without_clocks(calm[1])
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_named_checkpoint_whose_best_model_is_not_here_ends_with_one(calm, slices, tmp_path, other):
+    if other:  # a longer training of another seed lies in the folder
+        train_liver_gan(slices, tmp_path / "run", SPLIT, small_liver(), device="cpu", seed=7)
+    state = torch.load(calm[0] / "checkpoints" / "previous.pth", weights_only=True)
+    torch.save({**state, "best": 1.5}, tmp_path / "state.pth")  # what follows is no better
+    arguments = (slices, tmp_path / "run", SPLIT, small_liver())
+    history = train_liver_gan(*arguments, device="cpu", resume=tmp_path / "state.pth")
+    best = load_checkpoint(tmp_path / "run" / "checkpoints" / "best_model.pth")
+    assert (best["seed"], best["epoch"]) == (0, 2)
+    assert best["validation_dice"] == history[-1]["validation_dice"]
+
+
+def test_numpy_numbers_and_texts_make_a_checkpoint_that_opens(slices, tmp_path):
+    split = SimpleNamespace(
+        training=tuple(np.array(SPLIT.training)), validation=tuple(np.array(SPLIT.validation))
+    )
+    recipe = small_liver(epochs=np.int64(1), learning_rate=np.float64(0.01))
+    train_liver_gan(slices, tmp_path, split, recipe, device="cpu", seed=np.int64(3))
+    assert load_checkpoint(tmp_path / "checkpoints" / "best_model.pth")["seed"] == 3
+    assert newest_state(tmp_path / "checkpoints")[0]["recipe"]["learning_rate"] == 0.01
+
+
+def test_what_a_stopped_training_held_is_let_go_though_its_error_is_kept(
+    slices, tmp_path, monkeypatch
+):
+    held = []
+
+    def step(trainer, *_):
+        held.append(weakref.ref(trainer.training))
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    monkeypatch.setattr(Trainer, "_wish", lambda self, request: interruption.STOP)
+    with pytest.raises(KeyboardInterrupt) as kept:
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+    gc.collect()
+    assert kept.value.__traceback__ is not None
+    assert held[0]() is None
 
 
 def test_training_that_went_back_to_a_named_checkpoint_goes_on_from_there(

@@ -3,6 +3,7 @@
 import logging
 import math
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -11,6 +12,8 @@ from small_runs import SPLIT, small_liver, small_tumor, write_slices
 
 from lits_helpers import engine, health, training
 from lits_helpers.checkpoints import load_checkpoint
+from lits_helpers.continuation import Position
+from lits_helpers.engine import Trainer
 from lits_helpers.files import locked
 from lits_helpers.health import TrainingDivergedError
 from lits_helpers.interruption import Stopwatch
@@ -144,6 +147,20 @@ def test_limit_shorter_than_the_training_is_told(caplog):
         watch.estimate(minutes_left=600)
     assert "about 10.0 hours of training left" in caplog.text
     assert "stops cleanly after 10 minutes" in caplog.text
+
+
+def test_compiling_counts_in_no_estimate_of_the_time_left(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    told = []
+    watch = SimpleNamespace(estimate=told.append)
+    trainer = Trainer.__new__(Trainer)
+    trainer.began, trainer.estimated, trainer.watch = None, False, watch
+    trainer.at = Position()
+    for steps, now in ((1, 600.0), (300, 630.0), (601, 660.0)):  # the first step took ten minutes
+        trainer.at.steps, clock[0] = steps, now
+        trainer._estimate(1201)
+    assert told == [pytest.approx(1.0)]
 
 
 @pytest.mark.parametrize(

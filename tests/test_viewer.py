@@ -151,6 +151,11 @@ def test_jumps_go_to_the_largest_the_next_and_the_worst():
     viewer = SliceViewer(make_volume(), {"reference": make_labels(), "prediction": worst})
     viewer.controls.to_worst.click()
     assert viewer.controls.slider.value == 8
+    viewer = SliceViewer(make_volume(), {n: make_labels() for n in ("reference", "prediction")})
+    viewer.controls.slider.value = 5
+    viewer.controls.to_worst.click()
+    assert viewer.controls.slider.value == 5
+    assert "no voxel of the liver is wrong" in viewer.controls.message.value
 
 
 def test_zoom_shows_the_part_around_the_typed_place():
