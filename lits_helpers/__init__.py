@@ -15,4 +15,4 @@ Conventions, the same in every room:
 Not a medical device: for research and teaching only.
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0.dev0"

@@ -10,7 +10,8 @@ from . import kaggle_data
 from .cases import Case, Split, find_cases, split_cases
 from .drive import drive_folder
 from .drive_cases import REFUSED, KeptCases
-from .files import read_json, write_json
+from .environment import in_colab
+from .files import locked_folder, read_json, write_json
 from .kaggle_errors import KaggleError
 from .phantom import write_phantom_dataset
 from .prepared import CaseFiles
@@ -106,8 +107,8 @@ def ensure_prepared(
 
     Args:
         settings: from `load_settings`.
-        case_numbers: which LiTS cases, see `parse_numbers`; None fetches nothing and takes those
-            that are prepared here or on Drive.
+        case_numbers: which LiTS cases, see `parse_numbers`; None asks Kaggle for nothing and takes
+            those that are prepared here or on Drive.
         png: also export 8-bit slices and liver masks (system A's published input).
         workers: processes; None takes one for each core.
 
@@ -116,13 +117,20 @@ def ensure_prepared(
     """
     if settings.source == "kaggle":
         if case_numbers is None:
-            case_numbers = ",".join(_numbers_at_hand(settings))
-        download(settings, case_numbers, png=png, workers=workers)
+            _bring_back(settings, png, workers)
+        else:
+            download(settings, case_numbers, png=png, workers=workers)
         return open_prepared(settings.prepared, validation=VALIDATION_SHARE[settings.tiny])
     if settings.source == "phantom":
         make_phantoms(settings)
+    else:
+        drive_folder(settings, "prepared")  # mounts Drive: the raw folder may lie there
     report = prepare(find_cases(settings.raw), settings.prepared, workers=workers, png=png)
     logger.info("%s", report.table())
+    if not report.prepared:
+        raise FileNotFoundError(
+            f"none of the cases under {settings.raw} could be prepared, see the reasons above"
+        )
     return open_prepared(  # another raw folder may have left cases there
         settings.prepared,
         validation=VALIDATION_SHARE[settings.tiny],
@@ -161,7 +169,17 @@ def download(
 
     Raises:
         KaggleError: nothing (more) can be fetched; one sentence with what to do.
+        OSError: another download works in one of the folders.
     """
+    refusal = "wait for it, or choose other folders (LITS_RAW and LITS_PREPARED) for this one"
+    with (  # prepare locks the folder itself
+        locked_folder(settings.raw / "download", refusal),
+        locked_folder(settings.prepared / "download", refusal),
+    ):
+        return _download(settings, case_numbers, keep_raw, png, workers)
+
+
+def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> PreparationReport:
     numbers = parse_numbers(case_numbers or (TINY_LITS if settings.tiny else ""))
     asked, out = [str(number) for number in numbers], settings.prepared
     out.mkdir(parents=True, exist_ok=True)
@@ -184,6 +202,11 @@ def download(
         kept.keep(report.prepared, out)
 
     missing = [int(name) for name in asked if name not in {*ready, *refused}]
+    if missing and in_colab() and not settings.drive:
+        logger.warning(
+            "what is downloaded now is lost with this machine, and notebooks 02 to 04 each get a "
+            "machine of their own: tick USE_DRIVE to keep the prepared cases"
+        )
     failed.update(_fetch(missing, settings.raw, prepare_some, keep_raw))
     report = recorded_report(out, asked, {**refused, **failed})
     report.failed = [name for name in failed if name in report.skipped]
@@ -223,20 +246,26 @@ def _fetch(
     return {str(number): f"not fetched: {reason}" for number, reason in failed.items()}
 
 
-def _numbers_at_hand(settings: Settings) -> list[str]:
-    """Return the numbers of the LiTS cases that are prepared here or on Drive.
+def _bring_back(settings: Settings, png: bool, workers: int | None) -> None:
+    """Bring the LiTS cases that Drive keeps to this machine; what does not come is named.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is none, neither here nor on Drive.
     """
-    here = (path.stem for path in (settings.prepared / "cases").glob("*.json"))
-    there = KeptCases(drive_folder(settings, "prepared")).ids()
-    numbers = sorted(name for name in {*here, *there} if name.isdecimal())
-    if not numbers:
+    kept = KeptCases(drive_folder(settings, "prepared"))
+    there = kept.ids()
+    kept.restore(there, settings.prepared)
+    known = {path.stem for path in (settings.prepared / "cases").glob("*.json")}
+    ready = sorted(n for n in known if CaseFiles(settings.prepared, n).known())
+    if not ready:
         raise FileNotFoundError(
-            f"no LiTS case is prepared in {settings.prepared}: run notebook 01 first"
+            f"no LiTS case is prepared in {settings.prepared}: run notebook 01 first, with the "
+            "same SOURCE, TINY and USE_DRIVE (without Drive each Colab machine begins empty)"
         )
-    return numbers
+    if lost := sorted(set(there) - set(ready)):
+        logger.warning("left out: cases %s; notebook 01 makes them again", ", ".join(lost))
+    if png:
+        export_pngs(settings.prepared, ready, workers=workers)
 
 
 def _case_of(volume: Path, segmentation: Path) -> Case:
@@ -249,7 +278,12 @@ class _Refused(dict):
 
     def __init__(self, prepared: Path):
         self.path = prepared / REFUSED
-        super().__init__(read_json(self.path) if self.path.exists() else {})
+        try:
+            known = read_json(self.path) if self.path.exists() else {}
+        except ValueError as error:  # cut short, on Drive perhaps
+            logger.warning("%s", error)
+            known = {}
+        super().__init__(known if isinstance(known, dict) else {})
 
     def add(self, reasons: Mapping[str, str]) -> None:
         """Remember more of them. Delete the file, on Drive too, to have them fetched again."""

@@ -71,7 +71,7 @@ def find_cases(root: str | os.PathLike) -> list[Case]:
     if not numbers:
         raise FileNotFoundError(
             f"no case under {root}: expected volume-N.nii[.gz] with segmentation-N.nii[.gz]; "
-            "run notebook 01"
+            "give the folder that holds them (RAW_FOLDER, LITS_RAW, in a shell --raw)"
         )
     patients = _patients(Path(root) / PATIENTS)
     return [

@@ -12,7 +12,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .files import locked, written_whole
-from .pool import available_cores
+from .pool import DISK_FULL, available_cores
 from .recipes import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
 
@@ -106,6 +106,9 @@ def decoded_on_disk(
 
     They lie below `folder`, under a hash of the slices' file names, sizes and times and the spec.
     Of several processes one decodes while the others wait.
+
+    Raises:
+        OSError: the disk has no room for them.
     """
     place = folder / fingerprint(cases, spec)
     if not place.exists():  # nothing is written below a folder that has it
@@ -129,9 +132,30 @@ def _decode_into(place: Path, cases, spec: InputSpec, workers: int | None) -> No
             np.lib.format.open_memmap(folder / name, "w+", dtype, shape)
             for name, (shape, dtype) in zip(names, _shapes(cases, spec), strict=True)
         )
+        for name in names:
+            _reserve(folder / name)
         np.save(folder / "table.npy", _fill(levels, labels, cases, spec, workers))
         levels.flush()
         labels.flush()
+
+
+def _reserve(path: Path) -> None:
+    """Claim the room of a file that is mapped: without it a full disk would kill the process."""
+    if not hasattr(os, "posix_fallocate"):
+        return
+    size_bytes = path.stat().st_size
+    try:
+        with open(path, "r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, size_bytes)
+    except OSError as error:
+        if error.errno not in DISK_FULL:  # a file system that cannot reserve
+            return
+        raise OSError(
+            error.errno,
+            f"the slices do not fit into memory, and the disk has no {size_bytes / 1e9:.1f} GB for "
+            "them: free some, or train with a smaller InputSpec.size or on fewer cases",
+            str(path),
+        ) from error
 
 
 def _shapes(cases: Sequence[CaseSlices], spec: InputSpec) -> list[tuple[tuple, np.dtype]]:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 ROOM_FOR_RUNS = 2e9  # bytes left free for checkpoints, which no download brings back
 HASHES = "file_hashes"
+TRIALS = 3  # cases that fail to come back before Drive is given up
 REFUSED = "refused.json"  # which cases cannot be used; see `acquisition.download`
 
 
@@ -35,10 +36,17 @@ class KeptCases:
 
     def ids(self) -> list[str]:
         """Return the ids of the cases that seem to be there."""
-        if self.folder is None or not self.folder.is_dir():
+        if self.folder is None:
             return []
-        records = (self.folder / "cases").glob("*.json")
-        return [path.stem for path in records if not path.name.startswith(".")]
+        try:
+            records = os.listdir(self.folder / "cases")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            logger.warning("the prepared cases on Google Drive cannot be listed (%s)", error)
+            return []
+        names = [name for name in records if not name.startswith(".")]
+        return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
     def restore(self, case_ids: Iterable[str], prepared: Path) -> None:
         """Copy those of these cases that are there, whole, and missing below `prepared`."""
@@ -47,11 +55,20 @@ class KeptCases:
         missing = [name for name in wanted if CaseFiles(prepared, name).known() is None]
         if self.folder is not None and not (prepared / REFUSED).exists():
             self._trying("restored", _copy_if_there, self.folder / REFUSED, prepared / REFUSED)
-        hidden = {} if missing else {"disable": True}
+        hidden, lost = {} if missing else {"disable": True}, {}
         for name in tqdm(missing, desc="from Drive", unit="case", **hidden):
-            there, here = CaseFiles(self.folder, name), CaseFiles(prepared, name)
-            if not self._trying("restored", _restore_case, there, here):
-                return
+            try:
+                _restore_case(CaseFiles(self.folder, name), CaseFiles(prepared, name))
+            except OSError as error:  # a single file may fail; or Drive is gone, or this disk full
+                lost[name] = error
+            if len(lost) == TRIALS:
+                break
+        if lost:
+            logger.warning(
+                "cases %s did not come back from Google Drive (%s): run again in a minute",
+                ", ".join(lost),
+                next(iter(lost.values())),
+            )
 
     def keep(self, case_ids: Sequence[str], prepared: Path) -> None:
         """Copy these prepared cases to Drive unless it has them; the list of refused ones too."""
@@ -66,7 +83,7 @@ class KeptCases:
 
     def remove_leftovers(self) -> None:
         """Remove what a killed run left half copied."""
-        if self.folder is not None and self.folder.is_dir():
+        if self.folder is not None:
             self._trying("tidied", remove_leftovers, self.folder)
 
     def _trying(self, done: str, work, *arguments) -> bool:

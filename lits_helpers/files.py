@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -48,16 +49,38 @@ def locked(path: str | os.PathLike, refusal: str | None = None) -> Iterator[None
     Raises:
         OSError: another process has it; the message ends with `refusal`.
     """
+    with _held(Path(path), Path(path).parent, refusal):
+        yield
+
+
+@contextmanager
+def locked_folder(folder: str | os.PathLike, refusal: str | None = None) -> Iterator[None]:
+    """Do as `locked` for a folder of data; the lock lies among the system's temporary files.
+
+    Args:
+        folder: it may be absent, or read-only.
+        refusal: as for `locked`.
+
+    Raises:
+        OSError: as `locked`.
+    """
+    place = hashlib.sha1(str(Path(folder).resolve()).encode(), usedforsecurity=False).hexdigest()
+    with _held(Path(tempfile.gettempdir()) / f"lits-{place}.lock", Path(folder), refusal):
+        yield
+
+
+@contextmanager
+def _held(path: Path, folder: Path, refusal: str | None) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             import fcntl
 
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            path.parent.mkdir(parents=True, exist_ok=True)
             stream = stack.enter_context(open(path, "a"))
             fcntl.flock(stream, fcntl.LOCK_EX | (0 if refusal is None else fcntl.LOCK_NB))
         except BlockingIOError as error:
             if refusal is not None:
-                raise OSError(f"another process works in {Path(path).parent}: {refusal}") from error
+                raise OSError(f"another process works in {folder}: {refusal}") from error
         except (ImportError, OSError):  # Windows; no locks on this disk; or nothing can be written,
             pass  # which whoever writes there will say
         yield

@@ -37,7 +37,7 @@ def credentials() -> Credentials:
     """
     for place, look_up in (("environment", os.environ.get), ("Colab secrets", _colab_secret)):
         for names in VARIABLES:
-            values = {name: look_up(name) for name in names}
+            values = {name: (look_up(name) or "").strip() for name in names}
             if all(values.values()):
                 return Credentials(f"{' and '.join(names)} ({place})", values)
     for path in _client_files():
@@ -45,8 +45,8 @@ def credentials() -> Credentials:
             return Credentials(str(path))
     raise KaggleError(
         f"no Kaggle credentials: make a token at {TOKEN_PAGE} (API), put it into the environment"
-        " variable or Colab secret KAGGLE_API_TOKEN (or KAGGLE_USERNAME and KAGGLE_KEY, or"
-        " ~/.kaggle/kaggle.json) and run again"
+        " variable or Colab secret KAGGLE_API_TOKEN (or KAGGLE_USERNAME and KAGGLE_KEY), or into"
+        " the file ~/.kaggle/access_token (an older one: ~/.kaggle/kaggle.json), and run again"
     )
 
 
@@ -148,6 +148,13 @@ class KaggleClient:
                 yield client.datasets.dataset_api_client
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise explain(error, about, dataset, self._found.source) from None
+        except ValueError as error:  # its text holds the token
+            if "header value" not in str(error):
+                raise
+            raise KaggleError(
+                f"the Kaggle token from {self._found.source} holds characters that no token has: "
+                f"make a new one at {TOKEN_PAGE} (API) and copy it whole"
+            ) from None
 
     def _equip(self, session: requests.Session, headers: Mapping[str, str]) -> None:
         """Add what the client lacks: time-outs, storage headers, our order of credentials."""

@@ -8,6 +8,7 @@ from pathlib import Path, PurePosixPath
 
 from .archives import is_whole
 from .kaggle_client import KaggleClient
+from .kaggle_errors import KaggleError
 
 FIRST_SET = "andrewmvd/liver-tumor-segmentation"  # all segmentations, volumes 0-50
 SECOND_SET = "andrewmvd/liver-tumor-segmentation-part-2"  # volumes 51-130
@@ -98,13 +99,14 @@ def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict
 
     Raises:
         ValueError: a number out of 0..130.
-        KaggleError: a set cannot be listed.
+        KaggleError: a set cannot be listed, or none of the cases is where it was.
     """
     numbers = checked_numbers(numbers)
     datasets = [FIRST_SET] if numbers else []
     if any(number >= FIRST_SET_VOLUMES for number in numbers):
         datasets.append(SECOND_SET)
     found: dict[int, dict[str, RemoteFile]] = {number: {} for number in numbers}
+    others = []
     for dataset in datasets:
         for listed in client.files(dataset):
             parsed = parse_name(PurePosixPath(listed.name).name)
@@ -112,6 +114,14 @@ def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict
                 kind, number = parsed
                 size = listed.bytes or TYPICAL_BYTES[kind]
                 found[number].setdefault(kind, RemoteFile(dataset, listed.name, number, kind, size))
+            elif not parsed:
+                others.append(listed.name)
+    if others and not any(found.values()):
+        raise KaggleError(
+            f"Kaggle lists no volume-N.nii or segmentation-N.nii of these cases but "
+            f"{', '.join(others[:3])}: its layout has changed. Download what is there by hand, "
+            'unpack it, and read it with SOURCE "folder" (in a shell --source folder --raw DIR)'
+        )
     return found
 
 

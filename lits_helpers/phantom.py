@@ -7,8 +7,6 @@ so that shape must be learnt. Not real anatomy, and no measure of how a method w
 
 import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import nibabel as nib
@@ -17,13 +15,13 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from lits_helpers.files import read_json, remove_leftovers, write_json, written_whole
+from lits_helpers.files import locked_folder, read_json, remove_leftovers, write_json, written_whole
 from lits_helpers.phantom_body import Patient, draw_patient, paint_frame, start_scene
 from lits_helpers.phantom_liver import draw_lesions, paint_lesions, paint_liver, shape_liver
 from lits_helpers.phantom_organs import paint_organs, shape_organs
 from lits_helpers.phantom_shapes import Grid, make_grid, smooth_noise
 from lits_helpers.phantom_spine import paint_spine
-from lits_helpers.pool import available_cores
+from lits_helpers.pool import available_cores, spawned_pool
 
 VERSION = 1  # of the phantoms: raise it when a change alters a voxel
 LITTLE_WORK = 3e6  # voxels that are drawn before fresh processes have started
@@ -71,11 +69,17 @@ def write_phantom_dataset(
             "phantoms need cases >= 1, first >= 0 and a shape (Z, Y, X) of at least 8 each, "
             f"got cases={cases}, first={first}, shape={shape}"
         )
-    shape = tuple(int(n) for n in shape)
-    settings = {"cases": int(cases), "first": int(first), "seed": int(seed), "shape": list(shape)}
-    settings["version"] = VERSION
-    if _is_finished(root, settings):
-        return root
+    settings = {"cases": int(cases), "first": int(first), "seed": int(seed), "version": VERSION}
+    settings["shape"] = [int(n) for n in shape]
+    with locked_folder(root):
+        if not _is_finished(root, settings):
+            _write_missing(root, settings, workers)
+    return root
+
+
+def _write_missing(root: Path, settings: dict, workers: int | None) -> None:
+    first, cases, seed = (settings[name] for name in ("first", "cases", "seed"))
+    shape = tuple(settings["shape"])
     remove_leftovers(root)
     write_json(root / "phantom-unfinished.json", settings)
     numbers = range(first, first + cases)
@@ -86,7 +90,6 @@ def write_phantom_dataset(
         pass
     write_json(root / "phantom.json", settings)
     (root / "phantom-unfinished.json").unlink(missing_ok=True)
-    return root
 
 
 def make_phantom(
@@ -222,8 +225,7 @@ def _run(tasks: list, workers: int) -> Iterator[int]:
     if workers < 2 or len(tasks) < 2:
         yield from map(_write_case, tasks)
         return
-    context = get_context("spawn")  # forking a process that has threads, as a notebook's, can hang
-    with ProcessPoolExecutor(min(workers, len(tasks)), mp_context=context) as pool:
+    with spawned_pool(min(workers, len(tasks))) as pool:
         yield from pool.map(_write_case, tasks)
 
 

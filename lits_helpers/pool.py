@@ -18,6 +18,7 @@ from tqdm.auto import tqdm
 log = logging.getLogger(__name__)
 
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds in so many, of all cores together
 WORKER_DIED = (
     "its worker process died, most likely for lack of memory; run again with fewer workers "
     '(in a script, call prepare below `if __name__ == "__main__":`)'
@@ -25,8 +26,14 @@ WORKER_DIED = (
 
 
 def available_cores() -> int:
-    """Return the number of CPU cores this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Return the number of CPU cores this process may use, in a container its share of them."""
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+    except (OSError, ValueError):  # no such file, or "max"
+        return cores
+    return max(1, min(cores, quota // period))
 
 
 def run_jobs(
@@ -66,13 +73,13 @@ def run_jobs(
 
 
 def _spawned(work: Callable, jobs: Sequence[tuple], workers: int, label: str) -> list[Any]:
-    with _pool(workers) as pool:
+    with spawned_pool(workers) as pool:
         results = _submitted(pool, work, jobs, label)
     for i, result in enumerate(results):
         if isinstance(
             result, BrokenExecutor
         ):  # one job's death takes all others with it: each alone
-            with _pool(1) as pool:
+            with spawned_pool(1) as pool:
                 results[i] = _submitted(pool, work, [jobs[i]], label)[0]
     return results
 
@@ -108,7 +115,11 @@ def _settled(call: Callable[[], Any]) -> Any:
         return error
 
 
-def _pool(workers: int) -> ProcessPoolExecutor:
+def spawned_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of fresh processes that end with this one.
+
+    Forking a process that has threads, as a notebook's, can hang.
+    """
     context = multiprocessing.get_context("spawn")
     return ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from .cases import Case, Finding
 from .checks import load_case
-from .files import file_hash, remove_leftovers, write_json, written_whole
+from .files import file_hash, locked_folder, remove_leftovers, write_json, written_whole
 from .packed import PackedVolume, write_packed
 from .pixels import window_to_uint8
 from .pool import run_jobs
@@ -69,7 +69,7 @@ def prepare(
 
     Args:
         cases: from `find_cases`.
-        out: the prepared/ folder. Nothing else may write there meanwhile.
+        out: the prepared/ folder. A second call waits while one works there.
         workers: spawned processes, by default one per core; 0 works in this process.
         executor: another `concurrent.futures.Executor`, for example a cluster's whose nodes share
             the folders; `workers` is then unused.
@@ -81,12 +81,12 @@ def prepare(
     """
     cases, out = list(cases), Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
-    remove_leftovers(out)
     window = tuple(float(limit) for limit in window) if png else None
     cases.sort(key=_bytes_of, reverse=True)  # a long case begun last would leave cores idle
-    outcomes = run_jobs(
-        prepare_case, [(case, out, window) for case in cases], workers=workers, executor=executor
-    )
+    jobs = [(case, out, window) for case in cases]
+    with locked_folder(out):  # two trainings may begin with this at once
+        remove_leftovers(out)
+        outcomes = run_jobs(prepare_case, jobs, workers=workers, executor=executor)
     return report_of(
         [outcome_of(case, result) for case, result in zip(cases, outcomes, strict=True)], out
     )

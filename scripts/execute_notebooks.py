@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 
 import nbformat
-from nbclient.exceptions import CellExecutionError
+from nbclient.exceptions import CellExecutionError, DeadKernelError
 from nbconvert.preprocessors import ExecutePreprocessor
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> int:
 
 
 def execute(path: Path, target: Path) -> str | None:
-    """Execute a notebook and save it as `target`, also if a cell fails; return the traceback."""
+    """Execute a notebook and save it as `target`, also if a cell fails; return why it did."""
     notebook = nbformat.read(path, as_version=4)
     runner = ExecutePreprocessor(
         timeout=CELL_TIMEOUT_S, kernel_name="python3", extra_arguments=["--log-level=ERROR"]
@@ -47,6 +47,8 @@ def execute(path: Path, target: Path) -> str | None:
         runner.preprocess(notebook, {"metadata": {"path": str(path.resolve().parent)}})
     except CellExecutionError as error:
         return str(error)
+    except DeadKernelError:
+        return "its kernel died, most likely for lack of memory or of disk"
     finally:
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)

@@ -11,7 +11,7 @@ from kaggle_stand_in import StandIn, point_client_at, serving
 
 from lits_helpers import acquisition, drive_cases, kaggle_data
 from lits_helpers.acquisition import download, ensure_prepared, open_prepared
-from lits_helpers.files import read_json
+from lits_helpers.files import locked_folder, read_json
 from lits_helpers.kaggle_errors import KaggleError
 from lits_helpers.preprocess import PreparationReport
 from lits_helpers.report import Finding
@@ -333,6 +333,61 @@ def test_drive_without_room_is_told_once_and_loses_nothing(kaggle, machine, monk
     assert set(contents(here.prepared)) == PACKED
     assert caplog.text.count("no more prepared cases are kept on Google Drive") == 1
     assert "set drive to False" in caplog.text
+
+
+def test_notebooks_that_name_no_cases_ask_kaggle_for_nothing(kaggle, machine, tmp_path, caplog):
+    fetch(machine("first", drive=True))
+    labels = tmp_path / "drive" / "kaggle" / "prepared" / "cases" / "3-labels.b2nd"
+    labels.write_bytes(labels.read_bytes()[:-9])
+    kaggle.seen.clear()
+    assert [case.id for case in ensure_prepared(machine("second", drive=True)).cases] == ["60"]
+    assert kaggle.seen == []
+    assert "left out: cases 3; notebook 01 makes them again" in caplog.text
+    with pytest.raises(FileNotFoundError, match=r"notebook 01 first, with the same .*USE_DRIVE"):
+        ensure_prepared(machine("third"))
+
+
+def test_one_file_that_drive_does_not_give_costs_its_case_only(
+    kaggle, machine, monkeypatch, caplog
+):
+    fetch(machine("first", drive=True))
+    plain = drive_cases._copy
+
+    def copy(source, target):
+        if source.name == "3.b2nd" and "drive" in source.parts:
+            raise OSError(5, "Input/output error")
+        plain(source, target)
+
+    monkeypatch.setattr(drive_cases, "_copy", copy)
+    assert [case.id for case in ensure_prepared(machine("second", drive=True)).cases] == ["60"]
+    assert "cases 3 did not come back from Google Drive ([Errno 5]" in caplog.text
+
+
+@pytest.mark.parametrize("content", ["", "[]"])
+def test_spoilt_list_of_refused_cases_is_no_dead_end(kaggle, machine, content):
+    fetch(machine(), "3")
+    (machine().prepared / "refused.json").write_text(content)
+    assert fetch(machine(), "3, 5").prepared == ["3"]
+    assert list(read_json(machine().prepared / "refused.json")) == ["5"]
+
+
+def test_second_download_into_a_folder_is_refused(kaggle, machine):
+    here = machine()
+    with (
+        locked_folder(here.raw / "download", ""),
+        pytest.raises(OSError, match=r"another process works in .*raw.*: wait for it, or choose"),
+    ):
+        fetch(here)
+    assert kaggle.gets() == []
+
+
+def test_colab_is_told_that_without_drive_a_download_is_lost(kaggle, machine, monkeypatch, caplog):
+    monkeypatch.setattr(acquisition, "in_colab", lambda: True)
+    fetch(machine("first"), "3")
+    assert "lost with this machine" in caplog.text
+    caplog.clear()
+    fetch(machine("second", drive=True), "3")
+    assert "lost with this machine" not in caplog.text
 
 
 def test_drive_that_cannot_be_written_or_read_loses_nothing(kaggle, machine, tmp_path, caplog):

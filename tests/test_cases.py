@@ -90,9 +90,7 @@ def test_table_of_patients_that_cannot_be_understood_is_refused(tmp_path, text, 
 
 
 def test_no_case_says_what_was_expected(tmp_path):
-    with pytest.raises(
-        FileNotFoundError, match=r"no case under .*volume-N.nii\[.gz\].*notebook 01"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"no case under .*volume-N.nii\[.gz\].*LITS_RAW"):
         find_cases(tmp_path)
     with pytest.raises(FileNotFoundError, match="no case under"):
         find_cases(tmp_path / "absent")

@@ -1,5 +1,6 @@
 """Slices from packed cases, PNG folders and NIfTI; the cache; augmentation; sampling."""
 
+import errno
 import logging
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -261,6 +262,18 @@ def test_cache_too_large_for_memory_is_mapped_from_disk_and_found_again(
         assert torch.equal(cache.has_tumor, in_memory.has_tumor)
     assert "21 slices of 2 cases cached in memory" in caplog.text
     assert "21 slices of 2 cases cached in a memory-mapped file" in caplog.text
+
+
+def test_slices_that_the_disk_cannot_hold_are_an_error_and_not_a_dead_process(
+    prepared, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("os.posix_fallocate", full)
+    with pytest.raises(OSError, match=r"do not fit into memory, and the disk has no .* GB"):
+        decoding.decoded_on_disk(tmp_path / "cache", find_slices(prepared, ["3"], LIVER), LIVER)
+    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
 
 
 def test_processes_of_one_machine_share_its_memory(prepared, monkeypatch):

@@ -85,6 +85,25 @@ def test_rejected_token_says_how_to_make_a_new_one(monkeypatch, kaggle, client, 
     assert not stdin.closed
 
 
+@pytest.mark.parametrize("spoilt", [f"{TOKEN}\n", f"  {TOKEN} "])
+def test_blanks_around_a_token_do_no_harm(monkeypatch, kaggle, client, raw, spoilt):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", spoilt)
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+def test_token_that_cannot_be_sent_is_not_shown(monkeypatch, kaggle, client, raw):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", f"{TOKEN}\nmore")
+    with pytest.raises(KaggleError, match="holds characters that no token has") as refused:
+        fetch_case(3, raw, client=client)
+    assert TOKEN not in "".join(traceback.format_exception(refused.value))
+
+
+def test_changed_layout_of_the_data_set_is_told(kaggle, client, raw):
+    kaggle.sets[FIRST] = {"LITS17/volume_pt1.zip": b"", "LITS17/readme.txt": b""}
+    with pytest.raises(KaggleError, match=r"lists no volume-N.nii .*volume_pt1.zip.*layout has"):
+        plan_download([3], raw, client=client)
+
+
 def test_verbose_client_is_kept_from_printing_credentials(kaggle, client, raw, capfd, monkeypatch):
     from kaggle.api.kaggle_api_extended import KaggleApi
 

@@ -85,6 +85,20 @@ def test_a_folder_is_read_in_place(small, tmp_path):
     assert files_below(scans) == before
 
 
+def test_drive_is_mounted_before_a_folder_on_it_is_read(small, tmp_path, monkeypatch):
+    scans = tmp_path / "drive" / "scans"
+    monkeypatch.setattr(acquisition, "drive_folder", lambda *_: write_raw(scans, cases=2))
+    data = ensure_prepared(replace(small, source="folder", raw=scans, drive=True), workers=0)
+    assert [case.id for case in data.cases] == ["0", "1"]
+
+
+def test_a_folder_of_which_nothing_can_be_prepared_is_named(small, tmp_path):
+    (tmp_path / "scans").mkdir()
+    (tmp_path / "scans" / "volume-0.nii").write_bytes(b"")
+    with pytest.raises(FileNotFoundError, match=r"none of the cases under .*scans could be"):
+        ensure_prepared(replace(small, source="folder", raw=tmp_path / "scans"), workers=0)
+
+
 def test_a_folder_without_cases_is_named(small, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no case under .*scans: expected volume-N\.nii"):
         ensure_prepared(replace(small, source="folder", raw=tmp_path / "scans"))

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from drawn import body, stored_as, write_case
 
-from lits_helpers import preprocess
+from lits_helpers import pool, preprocess
 from lits_helpers.cases import find_cases
 from lits_helpers.files import read_json
 from lits_helpers.pool import run_jobs
@@ -389,3 +389,12 @@ def test_record_that_cannot_be_understood_is_left_out_by_name(raw, tmp_path, cap
     assert "1.json is left out" in caplog.text
     assert prepare(find_cases(raw), tmp_path / "out", workers=0).unchanged == ["0", "2"]
     assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "1", "2"]
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("5 9", 1)])
+def test_a_container_counts_its_own_share_of_the_cores(tmp_path, monkeypatch, quota, cores):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(pool, "CPU_QUOTA", tmp_path / "cpu.max")
+    assert pool.available_cores() == 8
+    (tmp_path / "cpu.max").write_text(quota)
+    assert pool.available_cores() == cores
