@@ -207,7 +207,8 @@ def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> 
             "what is downloaded now is lost with this machine, and notebooks 02 to 04 each get a "
             "machine of their own: tick USE_DRIVE to keep the prepared cases"
         )
-    failed.update(_fetch(missing, settings.raw, prepare_some, keep_raw))
+    room = {"prepared": out, "png": png}
+    failed.update(_fetch(missing, settings.raw, prepare_some, keep_raw, room))
     report = recorded_report(out, asked, {**refused, **failed})
     report.failed = [name for name in failed if name in report.skipped]
     logger.info("%s", report.table())
@@ -215,7 +216,11 @@ def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> 
 
 
 def _fetch(
-    numbers: list[int], raw: Path, prepare_some: Callable[[list[Case]], None], keep_raw: bool
+    numbers: list[int],
+    raw: Path,
+    prepare_some: Callable[[list[Case]], None],
+    keep_raw: bool,
+    room: Mapping,
 ) -> dict[str, str]:
     """Prepare what is mounted in place, the rest as it arrives; return what cannot be had."""
     mounted, cut = kaggle_data.find_mounted() if numbers else None, set()
@@ -232,7 +237,7 @@ def _fetch(
     client = kaggle_data.KaggleClient()
     where = {"keep_raw": keep_raw, "mounted": mounted, "client": client}
     try:
-        plan = kaggle_data.plan_download(numbers, raw, **where)
+        plan = kaggle_data.plan_download(numbers, raw, **where, **room)
     except KaggleError as error:
         if set(numbers) - cut:
             raise

@@ -9,7 +9,7 @@ from .kaggle_client import KaggleClient
 from .kaggle_errors import KaggleError
 from .kaggle_files import RemoteFile, checked_numbers, present_cases, remote_files
 
-PREPARED_SHARE = 0.35  # packed cases and PNG slices against raw files
+PREPARED_SHARE = {False: 0.25, True: 0.35}  # packed cases, with PNG slices, against raw files
 ASSUMED_RATE = 20e6  # bytes per second, what Colab gets
 
 
@@ -21,8 +21,10 @@ class DownloadPlan:
         files: what is missing.
         present: case numbers that need no request.
         folder: where the raw files go.
-        disk_bytes: what the disk must hold at the worst moment, prepared cases included.
+        disk_bytes: what its disk must hold at the worst moment, prepared cases included if they
+            go there too.
         free_bytes: what it can hold now.
+        elsewhere: (folder, bytes needed, bytes free) of prepared cases on another disk.
     """
 
     files: tuple[RemoteFile, ...]
@@ -30,6 +32,7 @@ class DownloadPlan:
     folder: Path
     disk_bytes: int
     free_bytes: int
+    elsewhere: tuple[Path, int, int] | None = None
 
     @property
     def bytes(self) -> int:
@@ -54,12 +57,15 @@ class DownloadPlan:
         Raises:
             KaggleError: it cannot.
         """
-        if self.disk_bytes > self.free_bytes:
-            raise KaggleError(
-                f"{self.folder} needs {self.disk_bytes / 1e9:.1f} GB for this but has"
-                f" {self.free_bytes / 1e9:.1f} GB free: free some, choose another folder or fewer"
-                " cases, or do not keep the raw files"
-            )
+        places = [(self.folder, self.disk_bytes, self.free_bytes)]
+        places += [self.elsewhere] if self.elsewhere else []
+        for folder, needed, free in places:
+            if needed > free:
+                raise KaggleError(
+                    f"{folder} needs {needed / 1e9:.1f} GB for this but has {free / 1e9:.1f} GB"
+                    " free: free some, choose another folder or fewer cases, or do without raw"
+                    " files and PNG slices, if any were to be kept"
+                )
 
 
 def plan_download(
@@ -69,6 +75,8 @@ def plan_download(
     keep_raw: bool = False,
     mounted: Path | str | None = None,
     client: KaggleClient | None = None,
+    prepared: Path | str | None = None,
+    png: bool = True,
 ) -> DownloadPlan:
     """Say what fetching these cases takes. Kaggle is asked only if something is missing.
 
@@ -77,6 +85,8 @@ def plan_download(
         folder: where the raw files go.
         keep_raw: the raw files stay; otherwise at most two cases lie there at a time.
         mounted: a further folder, read in place.
+        prepared: where the prepared cases go; None for the disk of `folder`.
+        png: whether slices are exported too.
 
     Raises:
         ValueError: a number out of 0..130.
@@ -88,25 +98,36 @@ def plan_download(
     missing = [number for number in numbers if number not in present]
     remote = remote_files(missing, client or KaggleClient()) if missing else {}
     files = [f for n in missing for kind, f in remote[n].items() if kind not in here.get(n, {})]
-    return DownloadPlan(
-        tuple(files),
-        tuple(present),
-        folder,
-        _disk_bytes(files, keep_raw),
-        _free_bytes(folder),
-    )
+    needed, result = _raw_bytes(files, keep_raw), _prepared_bytes(files, png)
+    known = tuple(files), tuple(present), folder
+    if prepared and _disk_of(Path(prepared)) != _disk_of(folder):
+        there = Path(prepared), result, _free_bytes(Path(prepared))
+        return DownloadPlan(*known, needed, _free_bytes(folder), there)
+    return DownloadPlan(*known, needed + result, _free_bytes(folder))
 
 
-def _disk_bytes(files: Sequence[RemoteFile], keep_raw: bool) -> int:
+def _prepared_bytes(files: Sequence[RemoteFile], png: bool) -> int:
+    return int(PREPARED_SHARE[png] * sum(file.bytes for file in files))
+
+
+def _raw_bytes(files: Sequence[RemoteFile], keep_raw: bool) -> int:
     total = sum(file.bytes for file in files)
     by_case: dict[int, int] = {}
     for file in files:
         by_case[file.number] = by_case.get(file.number, 0) + file.bytes
     in_transit = 2 * max(by_case.values(), default=0)  # one being prepared, one arriving
-    return int(PREPARED_SHARE * total) + in_transit + (total if keep_raw else 0)
+    return in_transit + (total if keep_raw else 0)
 
 
 def _free_bytes(folder: Path) -> int:
-    while not folder.exists() and folder != folder.parent:
-        folder = folder.parent
-    return shutil.disk_usage(folder).free
+    return shutil.disk_usage(_existing(folder)).free
+
+
+def _disk_of(folder: Path) -> int:
+    return _existing(folder).stat().st_dev
+
+
+def _existing(folder: Path) -> Path:
+    """Return the folder, or the nearest above it that is there."""
+    folder = folder.absolute()
+    return next(place for place in (folder, *folder.parents) if place.exists())

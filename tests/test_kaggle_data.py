@@ -174,6 +174,17 @@ def test_plan_says_gigabytes_minutes_and_disk(kaggle, client, raw):
     assert kept.disk_bytes == plan.disk_bytes + plan.bytes
 
 
+def test_plan_asks_each_disk_for_what_goes_there(kaggle, client, raw, tmp_path, monkeypatch):
+    kaggle.sizes = {VOLUME: 3_000_000_000, LABELS: 1_000_000_000}
+    free, prepared = {raw: 9e9, tmp_path / "prepared": 9e8}, tmp_path / "prepared"
+    monkeypatch.setattr(kaggle_plan, "_free_bytes", free.get)
+    monkeypatch.setattr(kaggle_plan, "_disk_of", str)
+    plan = plan_download([3], raw, client=client, prepared=prepared, png=False)
+    assert (plan.disk_bytes, plan.elsewhere[1]) == (8_000_000_000, 1_000_000_000)
+    with pytest.raises(KaggleError, match=r"prepared needs 1.0 GB for this but has 0.9 GB free"):
+        plan.check()
+
+
 def test_plan_stops_where_the_disk_is_too_small(kaggle, client, raw, monkeypatch):
     monkeypatch.setattr(kaggle_plan, "_free_bytes", lambda _: 10)
     with pytest.raises(KaggleError, match=r"needs 0.0 GB for this but has 0.0 GB free: free some"):
