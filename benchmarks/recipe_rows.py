@@ -192,7 +192,7 @@ LIVER_ROWS = (
         liver_recipe("original", critic_width=16),
         LiverSystem,
     ),
-    Row("no_critic", "its generator alone, no feature loss", LIVER, GeneratorAlone),
+    Row("no_critic", "`default`'s generator alone, no feature loss", LIVER, GeneratorAlone),
     _liver(
         "wider_critic",
         "critic of twice the width, five times the weight",
@@ -222,7 +222,7 @@ LIVER_ROWS = (
     _liver("constant_rate", "constant learning rate", schedule="constant"),
     _liver("relu_head", "ReLU output, as published", head="relu"),
     Row("thin", "a thinner stage at full size", THIN_LIVER, LiverSystem),
-    Row("thin_no_critic", "the generator of `thin` alone", THIN_LIVER, GeneratorAlone, "thin"),
+    Row("thin_no_critic", "the generator of `thin` alone", THIN_LIVER, GeneratorAlone, base="thin"),
     Row(
         "thin_batch_norm",
         "`thin`, batch norm everywhere",
@@ -243,7 +243,7 @@ LIVER_ROWS = (
         "the generator of `former` alone",
         FORMER_LIVER,
         GeneratorAlone,
-        "former",
+        base="former",
     ),
     Row(
         "half_size",

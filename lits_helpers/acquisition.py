@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Callable, Collection, Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -116,11 +117,12 @@ def ensure_prepared(
         FileNotFoundError: no case where the source should have some.
     """
     if settings.source == "kaggle":
+        share, whole = VALIDATION_SHARE[settings.tiny], None
         if case_numbers is None:
-            _bring_back(settings, png, workers)
+            whole = _bring_back(settings, png, workers)
         else:
             download(settings, case_numbers, png=png, workers=workers)
-        return open_prepared(settings.prepared, validation=VALIDATION_SHARE[settings.tiny])
+        return open_prepared(settings.prepared, validation=share, case_ids=whole)
     if settings.source == "phantom":
         make_phantoms(settings)
     else:
@@ -172,10 +174,9 @@ def download(
         OSError: another download works in one of the folders.
     """
     refusal = "wait for it, or choose other folders (LITS_RAW and LITS_PREPARED) for this one"
-    with (  # prepare locks the folder itself
-        locked_folder(settings.raw / "download", refusal),
-        locked_folder(settings.prepared / "download", refusal),
-    ):
+    with ExitStack() as stack:
+        for folder in {settings.raw.resolve(), settings.prepared.resolve()}:
+            stack.enter_context(locked_folder(folder, refusal, purpose="download"))
         return _download(settings, case_numbers, keep_raw, png, workers)
 
 
@@ -207,8 +208,7 @@ def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> 
             "what is downloaded now is lost with this machine, and notebooks 02 to 04 each get a "
             "machine of their own: tick USE_DRIVE to keep the prepared cases"
         )
-    room = {"prepared": out, "png": png}
-    failed.update(_fetch(missing, settings.raw, prepare_some, keep_raw, room))
+    failed.update(_fetch(missing, settings.raw, prepare_some, keep_raw, out, png))
     report = recorded_report(out, asked, {**refused, **failed})
     report.failed = [name for name in failed if name in report.skipped]
     logger.info("%s", report.table())
@@ -220,7 +220,8 @@ def _fetch(
     raw: Path,
     prepare_some: Callable[[list[Case]], None],
     keep_raw: bool,
-    room: Mapping,
+    out: Path,
+    png: bool,
 ) -> dict[str, str]:
     """Prepare what is mounted in place, the rest as it arrives; return what cannot be had."""
     mounted, cut = kaggle_data.find_mounted() if numbers else None, set()
@@ -237,7 +238,7 @@ def _fetch(
     client = kaggle_data.KaggleClient()
     where = {"keep_raw": keep_raw, "mounted": mounted, "client": client}
     try:
-        plan = kaggle_data.plan_download(numbers, raw, **where, **room)
+        plan = kaggle_data.plan_download(numbers, raw, **where, prepared=out, png=png)
     except KaggleError as error:
         if set(numbers) - cut:
             raise
@@ -251,26 +252,33 @@ def _fetch(
     return {str(number): f"not fetched: {reason}" for number, reason in failed.items()}
 
 
-def _bring_back(settings: Settings, png: bool, workers: int | None) -> None:
-    """Bring the LiTS cases that Drive keeps to this machine; what does not come is named.
+def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]:
+    """Bring the LiTS cases that Drive keeps to this machine.
+
+    Returns:
+        The cases that are here and whole; the log names the others.
 
     Raises:
         FileNotFoundError: there is none, neither here nor on Drive.
     """
     kept = KeptCases(drive_folder(settings, "prepared"))
     there = kept.ids()
-    kept.restore(there, settings.prepared)
-    known = {path.stem for path in (settings.prepared / "cases").glob("*.json")}
+    with locked_folder(settings.prepared):
+        kept.restore(there, settings.prepared)
+    records = (settings.prepared / "cases").glob("*.json")
+    known = {path.stem for path in records if not path.name.startswith(".")}
     ready = sorted(n for n in known if CaseFiles(settings.prepared, n).known())
     if not ready:
         raise FileNotFoundError(
             f"no LiTS case is prepared in {settings.prepared}: run notebook 01 first, with the "
             "same SOURCE, TINY and USE_DRIVE (without Drive each Colab machine begins empty)"
         )
-    if lost := sorted(set(there) - set(ready)):
-        logger.warning("left out: cases %s; notebook 01 makes them again", ", ".join(lost))
+    if lost := sorted({*there, *known} - set(ready)):
+        names = ", ".join(lost)
+        logger.warning("left out: cases %s; run again, or let notebook 01 make them again", names)
     if png:
         export_pngs(settings.prepared, ready, workers=workers)
+    return ready
 
 
 def _case_of(volume: Path, segmentation: Path) -> Case:

@@ -132,21 +132,21 @@ def _decode_into(place: Path, cases, spec: InputSpec, workers: int | None) -> No
             np.lib.format.open_memmap(folder / name, "w+", dtype, shape)
             for name, (shape, dtype) in zip(names, _shapes(cases, spec), strict=True)
         )
-        for name in names:
-            _reserve(folder / name)
+        _reserve([folder / name for name in names])
         np.save(folder / "table.npy", _fill(levels, labels, cases, spec, workers))
         levels.flush()
         labels.flush()
 
 
-def _reserve(path: Path) -> None:
-    """Claim the room of a file that is mapped: without it a full disk would kill the process."""
+def _reserve(paths: Sequence[Path]) -> None:
+    """Claim the room of files that are mapped: without it a full disk would kill the process."""
     if not hasattr(os, "posix_fallocate"):
         return
-    size_bytes = path.stat().st_size
+    size_bytes = sum(path.stat().st_size for path in paths)
     try:
-        with open(path, "r+b") as stream:
-            os.posix_fallocate(stream.fileno(), 0, size_bytes)
+        for path in paths:
+            with open(path, "r+b") as stream:
+                os.posix_fallocate(stream.fileno(), 0, path.stat().st_size)
     except OSError as error:
         if error.errno not in DISK_FULL:  # a file system that cannot reserve
             return
@@ -154,7 +154,7 @@ def _reserve(path: Path) -> None:
             error.errno,
             f"the slices do not fit into memory, and the disk has no {size_bytes / 1e9:.1f} GB for "
             "them: free some, or train with a smaller InputSpec.size or on fewer cases",
-            str(path),
+            str(paths[0].parent),
         ) from error
 
 

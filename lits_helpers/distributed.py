@@ -133,7 +133,7 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         return
     ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
     if device.type == "cuda":
-        device = torch.device("cuda", ranks.local_rank % torch.cuda.device_count())
+        device = torch.device("cuda", ranks.local_rank if torch.cuda.device_count() > 1 else 0)
         torch.cuda.set_device(device)
     started = not dist.is_initialized()
     if started:

@@ -20,7 +20,7 @@ logger = logging.getLogger(__name__)
 
 ROOM_FOR_RUNS = 2e9  # bytes left free for checkpoints, which no download brings back
 HASHES = "file_hashes"
-TRIALS = 3  # cases that fail to come back before Drive is given up
+TRIALS = 3  # cases in a row that fail to come back before Drive is given up
 REFUSED = "refused.json"  # which cases cannot be used; see `acquisition.download`
 
 
@@ -55,17 +55,18 @@ class KeptCases:
         missing = [name for name in wanted if CaseFiles(prepared, name).known() is None]
         if self.folder is not None and not (prepared / REFUSED).exists():
             self._trying("restored", _copy_if_there, self.folder / REFUSED, prepared / REFUSED)
-        hidden, lost = {} if missing else {"disable": True}, {}
+        hidden, lost, running = {} if missing else {"disable": True}, {}, 0
         for name in tqdm(missing, desc="from Drive", unit="case", **hidden):
             try:
                 _restore_case(CaseFiles(self.folder, name), CaseFiles(prepared, name))
+                running = 0
             except OSError as error:  # a single file may fail; or Drive is gone, or this disk full
-                lost[name] = error
-            if len(lost) == TRIALS:
+                lost[name], running = error, running + 1
+            if running == TRIALS:
                 break
         if lost:
             logger.warning(
-                "cases %s did not come back from Google Drive (%s): run again in a minute",
+                "cases %s did not come back from Google Drive (%s)",
                 ", ".join(lost),
                 next(iter(lost.values())),
             )

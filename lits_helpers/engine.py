@@ -285,7 +285,7 @@ class Trainer:
         self.at = Position.of(state)
         self.history = list(state["history"])
         self.folder.restore_best(state)
-        if self.ranks.writes and self.at.best is not None and not self.folder.has_best_of(state):
+        if self.ranks.writes and self.at.best is not None and not self.folder.best_of(state):
             logger.info("the best model so far is not here: the best of what follows is kept")
             self.at.best = None
         if self.ranks.writes:  # the sums were added up over the ranks

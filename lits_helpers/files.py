@@ -2,12 +2,15 @@
 
 import hashlib
 import json
+import logging
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+
+logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".part-"
 
@@ -54,17 +57,21 @@ def locked(path: str | os.PathLike, refusal: str | None = None) -> Iterator[None
 
 
 @contextmanager
-def locked_folder(folder: str | os.PathLike, refusal: str | None = None) -> Iterator[None]:
+def locked_folder(
+    folder: str | os.PathLike, refusal: str | None = None, purpose: str = ""
+) -> Iterator[None]:
     """Do as `locked` for a folder of data; the lock lies among the system's temporary files.
 
     Args:
         folder: it may be absent, or read-only.
         refusal: as for `locked`.
+        purpose: locks for different ones do not exclude each other.
 
     Raises:
         OSError: as `locked`.
     """
-    place = hashlib.sha1(str(Path(folder).resolve()).encode(), usedforsecurity=False).hexdigest()
+    name = f"{Path(folder).resolve()} {purpose}".encode()
+    place = hashlib.sha1(name, usedforsecurity=False).hexdigest()
     with _held(Path(tempfile.gettempdir()) / f"lits-{place}.lock", Path(folder), refusal):
         yield
 
@@ -77,10 +84,12 @@ def _held(path: Path, folder: Path, refusal: str | None) -> Iterator[None]:
 
             path.parent.mkdir(parents=True, exist_ok=True)
             stream = stack.enter_context(open(path, "a"))
-            fcntl.flock(stream, fcntl.LOCK_EX | (0 if refusal is None else fcntl.LOCK_NB))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             if refusal is not None:
                 raise OSError(f"another process works in {folder}: {refusal}") from error
+            logger.info("waiting for the process that works in %s", folder)
+            fcntl.flock(stream, fcntl.LOCK_EX)
         except (ImportError, OSError):  # Windows; no locks on this disk; or nothing can be written,
             pass  # which whoever writes there will say
         yield

@@ -149,7 +149,7 @@ class KaggleClient:
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise explain(error, about, dataset, self._found.source) from None
         except ValueError as error:  # its text holds the token
-            if "header value" not in str(error):
+            if not isinstance(error, UnicodeEncodeError) and "header value" not in str(error):
                 raise
             raise KaggleError(
                 f"the Kaggle token from {self._found.source} holds characters that no token has: "

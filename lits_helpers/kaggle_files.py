@@ -99,14 +99,14 @@ def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict
 
     Raises:
         ValueError: a number out of 0..130.
-        KaggleError: a set cannot be listed, or none of the cases is where it was.
+        KaggleError: a set cannot be listed, or its layout has changed.
     """
     numbers = checked_numbers(numbers)
     datasets = [FIRST_SET] if numbers else []
     if any(number >= FIRST_SET_VOLUMES for number in numbers):
         datasets.append(SECOND_SET)
     found: dict[int, dict[str, RemoteFile]] = {number: {} for number in numbers}
-    others = []
+    others, named = [], False
     for dataset in datasets:
         for listed in client.files(dataset):
             parsed = parse_name(PurePosixPath(listed.name).name)
@@ -114,11 +114,11 @@ def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict
                 kind, number = parsed
                 size = listed.bytes or TYPICAL_BYTES[kind]
                 found[number].setdefault(kind, RemoteFile(dataset, listed.name, number, kind, size))
-            elif not parsed:
-                others.append(listed.name)
-    if others and not any(found.values()):
+            named = named or bool(parsed)
+            others += [] if parsed else [listed.name]
+    if others and not named:
         raise KaggleError(
-            f"Kaggle lists no volume-N.nii or segmentation-N.nii of these cases but "
+            f"Kaggle lists no volume-N.nii and no segmentation-N.nii, but "
             f"{', '.join(others[:3])}: its layout has changed. Download what is there by hand, "
             'unpack it, and read it with SOURCE "folder" (in a shell --source folder --raw DIR)'
         )

@@ -44,11 +44,16 @@ class DownloadPlan:
             return f"nothing to fetch: {len(self.present)} cases are in {self.folder}"
         cases = len({file.number for file in self.files})
         minutes = self.bytes / ASSUMED_RATE / 60
+        there = (
+            f", and {self.elsewhere[1] / 1e9:.1f} GB in {self.elsewhere[0]}"
+            if self.elsewhere
+            else ""
+        )
         return (
             f"{cases} cases to fetch, {len(self.present)} already here: {self.bytes / 1e9:.1f} GB,"
             f" about {max(minutes, 1):.0f} min at {ASSUMED_RATE / 1e6:.0f} MB/s;"
             f" needs {self.disk_bytes / 1e9:.1f} GB of disk,"
-            f" {self.free_bytes / 1e9:.1f} GB are free"
+            f" {self.free_bytes / 1e9:.1f} GB are free{there}"
         )
 
     def check(self) -> None:

@@ -69,7 +69,7 @@ def prepare(
 
     Args:
         cases: from `find_cases`.
-        out: the prepared/ folder. A second call waits while one works there.
+        out: the prepared/ folder. On this machine a second call waits while one works there.
         workers: spawned processes, by default one per core; 0 works in this process.
         executor: another `concurrent.futures.Executor`, for example a cluster's whose nodes share
             the folders; `workers` is then unused.
@@ -163,8 +163,9 @@ def export_pngs(
     ]
     if not lacking:
         return
-    remove_leftovers(root)
-    errors = run_jobs(export_png, lacking, workers=workers, label="PNG")
+    with locked_folder(root):
+        remove_leftovers(root)
+        errors = run_jobs(export_png, lacking, workers=workers, label="PNG")
     for (_, case_id, _), error in zip(lacking, errors, strict=True):
         if error is not None:
             log.warning("case %s has no PNG slices: %s", case_id, error)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from . import __version__
-from .checkpoints import CheckpointError, explained, load_checkpoint, read_checkpoint, save_model
+from .checkpoints import CheckpointError, explained, load_checkpoint, save_model
 from .curves import plot_history
 from .figures import render_slice, save_figure
 from .files import read_json, remove_leftovers, write_json, written_whole
@@ -67,13 +67,12 @@ class RunFolder:
             write_recipe(self.root / "recipe.json", record)
 
     def _clear(self) -> None:
-        """Forget an earlier training's states, curves and pictures: no later call resumes from it.
+        """Forget an earlier training's states, pictures and events: no later call resumes from it.
 
-        Its best model stays until the new training has one.
+        Its best model, history and curve stay until the new training has some.
         """
-        for name in ("last.pth", "previous.pth", "loss_curve.png"):
+        for name in ("last.pth", "previous.pth"):
             (self.checkpoints / name).unlink(missing_ok=True)
-        (self.root / "history.csv").unlink(missing_ok=True)
         for folder in (self.checkpoints / "val_predictions", self.root / "tensorboard"):
             shutil.rmtree(folder, ignore_errors=True)
         if self.mirror:
@@ -92,10 +91,7 @@ class RunFolder:
         """Save the state here and, if `mirror` says so, there too, together with the best model."""
         save_state(self.checkpoints, state)
         if mirror and self.mirror:
-            best = self.checkpoints / "best_model.pth"
-            own = state["history"] and best.exists()  # else of the training before this one
-            model = read_checkpoint(best) if own else None
-            self.mirror.write({**state, "best_model": model})
+            self.mirror.write({**state, "best_model": self.best_of(state)})
 
     def restore_finished(self, state: Mapping) -> None:
         """Bring back what a finished run leaves, where only the mirror still holds it.
@@ -103,12 +99,13 @@ class RunFolder:
         Raises:
             CheckpointError: nothing holds its model any more.
         """
-        if not self.writes or self._has_best():
+        if not self.writes or self.best_of(state):
             return
         if not state.get("best_model"):
             raise CheckpointError(
                 f"this training is finished, but its model {self.checkpoints / 'best_model.pth'} "
-                'is gone or damaged: train it anew with resume="never" (--resume never, or '
+                "is gone, damaged or of another training: train it anew with "
+                'resume="never" (--resume never, or '
                 "START_ANEW in the notebook)"
             )
         with explained(self.root):
@@ -116,22 +113,17 @@ class RunFolder:
             write_history(self.root / "history.csv", state["history"])
             self.draw_curve(state["history"])
 
-    def has_best_of(self, state: Mapping) -> bool:
-        """Say whether best_model.pth is of one of the epochs that a state has behind it."""
+    def best_of(self, state: Mapping) -> dict | None:
+        """Return what best_model.pth holds if it is of an epoch that a state has behind it."""
+        path = self.checkpoints / "best_model.pth"
         try:
-            best = load_checkpoint(self.checkpoints / "best_model.pth")
-            require_same(best, state, "best_model.pth")
-        except (OSError, CheckpointError):
-            return False
+            best = load_checkpoint(path)
+            require_same(best, state, str(path))
+        except (OSError, CheckpointError, KeyError):  # none, damaged, foreign
+            return None
         kept = ("epoch", "validation_dice")  # compared as text, for a NaN is not itself
         epochs = [[str(row[name]) for name in kept] for row in state["history"]]
-        return [str(best[name]) for name in kept] in epochs
-
-    def _has_best(self) -> bool:
-        try:
-            return bool(load_checkpoint(self.checkpoints / "best_model.pth"))
-        except (OSError, CheckpointError):
-            return False
+        return best if [str(best[name]) for name in kept] in epochs else None
 
     def restore_best(self, state: Mapping) -> None:
         """Bring back the best model that a mirror's state carries."""

@@ -152,12 +152,6 @@ def evaluate(
             f"{_few(known)} in {data.root}; prepare these cases with their segmentations"
         )
     origins = _origins(pairs.values(), list(models))
-    if len(systems := {origin.system for origin in origins}) == 1:
-        logger.warning(
-            "these predictions come from a %s model alone: the figures of the other structure, and "
-            "of the tumor burden, say nothing",
-            *systems,
-        )
     seen = _training_cases(data, list(pairs), origins)
     rows, failed = [], {}
     for case_id, path in tqdm(pairs.items(), desc="evaluate", unit="case"):
@@ -221,6 +215,13 @@ def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin
         check_makers(folder, models)
         recorded = recorded_origins(folder)
         origins += recorded
+        if len(systems := {origin.system for origin in recorded}) == 1:
+            logger.warning(
+                "the predictions in %s are of a %s model alone: the figures of the other "
+                "structure, and of the tumor burden, say nothing",
+                folder,
+                *systems,
+            )
         foreign = [path.name for path in predictions if path.parent == folder]
         foreign = [name for name in foreign if recorded and not is_recorded(folder / name)]
         if foreign:

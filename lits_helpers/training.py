@@ -8,13 +8,14 @@ from pathlib import Path
 
 import torch
 
-from . import __version__, health
+from . import __version__
 from .acceleration import Precision, compile_pays
 from .datasets import SliceCache, epoch_order
 from .distributed import Ranks, joined_ranks
 from .engine import Trainer
 from .environment import choose_device
 from .files import locked
+from .health import TrainingDivergedError, memory_advice
 from .interruption import Stopwatch
 from .recipes import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
 from .records import RunFolder, data_hashes
@@ -126,7 +127,7 @@ class _Request:
         """Run the training to its end or to a stop."""
         try:
             return self._train(make_system, device, max_minutes, tensorboard)
-        except (KeyboardInterrupt, SystemExit, MemoryError) as error:
+        except (KeyboardInterrupt, SystemExit, MemoryError, TrainingDivergedError) as error:
             traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and our caches by it
             raise
 
@@ -142,7 +143,7 @@ class _Request:
                 folder.restore_finished(state)
                 return list(state["history"])
             with self._alone(ranks):
-                with health.memory_advice(self.recipe):
+                with memory_advice(self.recipe):
                     caches = [self._cache(ids, device) for ids in self._parts()]
                     system = self._system(make_system, device, precision, ranks, caches[0], state)
                 trainer = Trainer(

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 
 from .files import written_whole
-from .geometry import Geometry, matched_to, plain_geometry, same_grid
+from .geometry import PLAUSIBLE_SPACING_MM, Geometry, matched_to, plain_geometry, same_grid
 from .nifti import NiftiSource, are_labels, open_nifti, read_hu, read_labels, to_hu
 from .packed import SUFFIX, PackedVolume, write_packed
 from .pixels import (
@@ -111,8 +111,8 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
     path = Path(path)
     if path.suffix == SUFFIX:
         labels = PackedVolume(path).read()
-        if like is not None and labels.shape != like.hu.shape:
-            raise ValueError(f"{path} has shape {labels.shape}, its CT {like.hu.shape}")
+        if like is not None and labels.shape != like.geometry.shape:
+            raise ValueError(f"{path} has shape {labels.shape}, its CT {like.geometry.shape}")
         return labels
     with open_nifti(path) as source:
         geometry = source.geometry if like is None else _paired(source, like.geometry)
@@ -242,15 +242,18 @@ def volume_from_array(
     """
     if hu.ndim != 3:
         raise ValueError(f"volume must be (Z, Y, X), got shape {hu.shape}")
-    known, spacing_mm = spacing_mm is not None, spacing_mm or (1.0, 1.0, 1.0)
-    if not all(0 < length < np.inf for length in spacing_mm):
+    known = spacing_mm is not None
+    spacing_mm = tuple(spacing_mm) if known else (1.0, 1.0, 1.0)
+    if len(spacing_mm) != 3 or not all(0 < length < np.inf for length in spacing_mm):
         raise ValueError(f"spacing_mm must be (dz, dy, dx) above 0, got {tuple(spacing_mm)}")
     limits = np.iinfo(np.int16)
     if hu.size and not (limits.min <= hu.min() and hu.max() <= limits.max):  # NaN neither
         raise ValueError(f"HU must fit into int16, got {hu.min()} to {hu.max()}")
     hu = np.ascontiguousarray(hu, dtype=np.int16)
-    geometry = replace(plain_geometry(hu.shape, spacing_mm), spacing_trusted=known)
-    return Volume(hu, tuple(spacing_mm), None, geometry)
+    low, high = PLAUSIBLE_SPACING_MM
+    trusted = known and all(low <= length <= high for length in spacing_mm)
+    geometry = replace(plain_geometry(hu.shape, spacing_mm), spacing_trusted=trusted)
+    return Volume(hu, spacing_mm, None, geometry)
 
 
 def packed_copy(path: Path, cache: str | os.PathLike | None = None) -> Path:

@@ -3,6 +3,7 @@
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -342,9 +343,21 @@ def test_notebooks_that_name_no_cases_ask_kaggle_for_nothing(kaggle, machine, tm
     kaggle.seen.clear()
     assert [case.id for case in ensure_prepared(machine("second", drive=True)).cases] == ["60"]
     assert kaggle.seen == []
-    assert "left out: cases 3; notebook 01 makes them again" in caplog.text
+    assert "left out: cases 3; run again, or let notebook 01" in caplog.text
     with pytest.raises(FileNotFoundError, match=r"notebook 01 first, with the same .*USE_DRIVE"):
         ensure_prepared(machine("third"))
+
+
+def test_case_that_is_damaged_here_is_named_and_left_out(kaggle, machine, caplog):
+    fetch(machine())
+    (machine().prepared / "cases" / "3.b2nd").write_bytes(b"cut")
+    assert [case.id for case in ensure_prepared(machine()).cases] == ["60"]
+    assert "left out: cases 3" in caplog.text
+
+
+def test_raw_and_prepared_may_be_one_folder(kaggle, machine):
+    here = replace(machine(), raw=machine().prepared)
+    assert fetch(here, "3").prepared == ["3"]
 
 
 def test_one_file_that_drive_does_not_give_costs_its_case_only(
@@ -374,7 +387,7 @@ def test_spoilt_list_of_refused_cases_is_no_dead_end(kaggle, machine, content):
 def test_second_download_into_a_folder_is_refused(kaggle, machine):
     here = machine()
     with (
-        locked_folder(here.raw / "download", ""),
+        locked_folder(here.raw, "", purpose="download"),
         pytest.raises(OSError, match=r"another process works in .*raw.*: wait for it, or choose"),
     ):
         fetch(here)

@@ -91,8 +91,9 @@ def test_blanks_around_a_token_do_no_harm(monkeypatch, kaggle, client, raw, spoi
     assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
 
 
-def test_token_that_cannot_be_sent_is_not_shown(monkeypatch, kaggle, client, raw):
-    monkeypatch.setenv("KAGGLE_API_TOKEN", f"{TOKEN}\nmore")
+@pytest.mark.parametrize("end", ["\nmore", "\u2026"])  # a second line; copied as a page shortens it
+def test_token_that_cannot_be_sent_is_not_shown(monkeypatch, kaggle, client, raw, end):
+    monkeypatch.setenv("KAGGLE_API_TOKEN", f"{TOKEN}{end}")
     with pytest.raises(KaggleError, match="holds characters that no token has") as refused:
         fetch_case(3, raw, client=client)
     assert TOKEN not in "".join(traceback.format_exception(refused.value))
@@ -102,6 +103,11 @@ def test_changed_layout_of_the_data_set_is_told(kaggle, client, raw):
     kaggle.sets[FIRST] = {"LITS17/volume_pt1.zip": b"", "LITS17/readme.txt": b""}
     with pytest.raises(KaggleError, match=r"lists no volume-N.nii .*volume_pt1.zip.*layout has"):
         plan_download([3], raw, client=client)
+
+
+def test_case_that_is_not_listed_is_no_change_of_layout(kaggle, client, raw):
+    kaggle.sets[FIRST] = {"train.csv": b"", VOLUME: nifti(3)}
+    assert plan_download([5], raw, client=client).files == ()
 
 
 def test_verbose_client_is_kept_from_printing_credentials(kaggle, client, raw, capfd, monkeypatch):

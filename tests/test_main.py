@@ -345,7 +345,7 @@ def test_a_download_that_lacks_cases_fails_and_names_them(tmp_path, monkeypatch)
     data = write_prepared(tmp_path / "drawn", cases=2)
     asked = []
 
-    def fetch(numbers, raw, prepare_some, keep_raw, room):
+    def fetch(numbers, raw, prepare_some, keep_raw, out, png):
         asked.append((numbers, keep_raw))
         return {"27": "not fetched: it is gone from Kaggle"}
 

@@ -7,6 +7,7 @@ import resource
 import shutil
 import subprocess
 import sys
+import time
 from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
@@ -18,7 +19,7 @@ from drawn import body, stored_as, write_case
 
 from lits_helpers import pool, preprocess
 from lits_helpers.cases import find_cases
-from lits_helpers.files import read_json
+from lits_helpers.files import locked_folder, read_json
 from lits_helpers.pool import run_jobs
 from lits_helpers.preprocess import export_png, prepare, prepared_cases
 from lits_helpers.settings import real_data
@@ -389,6 +390,15 @@ def test_record_that_cannot_be_understood_is_left_out_by_name(raw, tmp_path, cap
     assert "1.json is left out" in caplog.text
     assert prepare(find_cases(raw), tmp_path / "out", workers=0).unchanged == ["0", "2"]
     assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "1", "2"]
+
+
+def test_two_preparations_of_one_folder_take_turns(raw, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        with locked_folder(tmp_path / "out"):
+            waiting = pool.submit(prepare, find_cases(raw), tmp_path / "out", workers=0, png=False)
+            time.sleep(0.3)
+            assert not (tmp_path / "out" / "cases").exists()
+        assert waiting.result(timeout=60).prepared
 
 
 @pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("5 9", 1)])

@@ -154,7 +154,7 @@ def test_the_record_beside_the_predictions_says_who_made_them(data, tmp_path, ca
     assert [row["training_case"] for row in rows] == [False, True]
     assert rows == named
     assert "liver_dice_ceiling" in rows[0]
-    assert "come from a liver model alone" in caplog.text
+    assert "are of a liver model alone" in caplog.text
     assert "not recorded" not in caplog.text
     evaluate(data, predict(data, tmp_path / "p", {"2": LABELS}), tmp_path / "r")
     assert "unknown models: prediction-volume-2.nii.gz; their training cases" in caplog.text

@@ -272,6 +272,13 @@ def test_named_checkpoint_whose_best_model_is_not_here_ends_with_one(calm, slice
     assert best["validation_dice"] == history[-1]["validation_dice"]
 
 
+def test_finished_training_is_not_answered_for_by_the_model_of_another(calm, slices, tmp_path):
+    train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", seed=7)
+    finished = calm[0] / "checkpoints" / "last.pth"
+    with pytest.raises(CheckpointError, match="damaged or of another training"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", resume=finished)
+
+
 def test_numpy_numbers_and_texts_make_a_checkpoint_that_opens(slices, tmp_path):
     split = SimpleNamespace(
         training=tuple(np.array(SPLIT.training)), validation=tuple(np.array(SPLIT.validation))

@@ -2,7 +2,6 @@
 
 import pickle
 import shutil
-from dataclasses import replace
 
 import hypothesis.strategies as st
 import nibabel as nib
@@ -224,9 +223,11 @@ def test_packed_case_is_read_like_its_file_and_writes_back_into_its_grid(tmp_pat
     with pytest.raises(ValueError, match=r"0\.b2nd was put right when it was prepared"):
         read_volume(tmp_path / "0.b2nd", orientation="LAS")
     with pytest.raises(ValueError, match=r"0\.b2nd has shape .* its CT \(11,"):
-        read_segmentation(tmp_path / "0.b2nd", like=replace(volume, hu=volume.hu[1:]))
+        read_segmentation(tmp_path / "0.b2nd", like=volume_from_array(volume.hu[1:]))
     assert volume_from_array(ramp(), (1.0, 1.0, 1.0)).geometry.spacing_trusted
     assert not volume_from_array(ramp()).geometry.spacing_trusted
+    assert volume_from_array(ramp(), np.ones(3)).geometry.spacing_trusted
+    assert not volume_from_array(ramp(), (0.005, 0.0007, 0.0007)).geometry.spacing_trusted  # metres
 
 
 def test_packed_array_is_lossless_and_the_same_bytes_twice(tmp_path):
