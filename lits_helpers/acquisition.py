@@ -2,26 +2,23 @@
 
 import logging
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 
 from . import kaggle_data
-from .cases import Case, Split, find_cases, split_cases
+from .cases import Case, find_cases
 from .drive import drive_folder
 from .drive_cases import REFUSED, KeptCases
 from .environment import in_colab
 from .files import locked_folder, read_json, write_json
 from .kaggle_errors import KaggleError
 from .phantom import write_phantom_dataset
-from .prepared import CaseFiles
+from .prepared import CaseFiles, Prepared, open_prepared
 from .preprocess import (
     PreparationReport,
-    PreparedCase,
     export_pngs,
     prepare,
-    prepared_cases,
     recorded_report,
 )
 from .settings import Settings
@@ -33,65 +30,6 @@ PHANTOM_SEED = 0
 PHANTOMS = {True: (40, (30, 160, 160)), False: (60, (48, 256, 256))}
 TINY_LITS = "0-5"  # the cases that a tiny run downloads, unless others are named
 VALIDATION_SHARE = {True: 0.4, False: 0.15}
-
-
-@dataclass(frozen=True)
-class Prepared:
-    """The prepared data of a run.
-
-    Attributes:
-        root: prepared/ folder, or a folder of PNG slices.
-        cases: every case in it.
-        split: which of those with a segmentation are for training, validation and test, by patient.
-    """
-
-    root: Path
-    cases: list[PreparedCase]
-    split: Split
-
-    def case(self, case_id: str) -> PreparedCase:
-        """Return the case of that id.
-
-        Raises:
-            KeyError: there is none; names those that are.
-        """
-        for case in self.cases:
-            if case.id == case_id:
-                return case
-        raise KeyError(
-            f"no case {case_id!r} in {self.root}; there are {', '.join(c.id for c in self.cases)}"
-        )
-
-    def volume_path(self, case_id: str) -> Path:
-        """Return the packed CT of a case; `volumes.open_volume` and `read_volume` take it."""
-        return self.root / "cases" / f"{self.case(case_id).id}.b2nd"
-
-    def labels_path(self, case_id: str) -> Path:
-        """Return the packed reference segmentation of a case."""
-        return self.root / "cases" / f"{self.case(case_id).id}-labels.b2nd"
-
-
-def open_prepared(
-    root: Path | str,
-    *,
-    validation: float = 0.15,
-    test: float = 0.0,
-    fold: int | None = None,
-    case_ids: Collection[str] | None = None,
-) -> Prepared:
-    """Open a prepared/ folder (or a folder of PNG slices) and split its cases by patient.
-
-    Args:
-        root: the folder.
-        validation, test, fold: as for `cases.split_cases`.
-        case_ids: only these cases; None takes all.
-
-    Raises:
-        FileNotFoundError: nothing prepared is there; names the notebook that prepares.
-    """
-    cases = [c for c in prepared_cases(root) if case_ids is None or c.id in case_ids]
-    split = split_cases([case for case in cases if case.has_segmentation], validation, test, fold)
-    return Prepared(Path(root), cases, split)
 
 
 def ensure_prepared(

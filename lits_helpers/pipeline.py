@@ -12,15 +12,14 @@ from pathlib import Path
 
 from .acquisition import (
     VALIDATION_SHARE,
-    Prepared,
     download,
     ensure_prepared,
     make_phantoms,
-    open_prepared,
     parse_numbers,
 )
 from .drive import drive_folder, keep_run, restore_model, restore_run
 from .health import TrainingDivergedError
+from .prepared import Prepared, open_prepared
 from .recipes import liver_recipe, tumor_recipe
 from .results import evaluate, find_predictions, open_result, segment_cases
 from .settings import Settings

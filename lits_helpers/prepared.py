@@ -3,9 +3,11 @@
 import logging
 import os
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .cases import Split, split_cases
 from .files import read_json
 from .packed import LABELS_SUFFIX, SUFFIX, is_whole
 from .pngs import numbered_pngs, png_size, read_png
@@ -131,6 +133,65 @@ def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
             f"{reason}; run notebook 01"
         )
     return sorted(found, key=lambda case: _by_number(case.id))
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The prepared data of a run.
+
+    Attributes:
+        root: prepared/ folder, or a folder of PNG slices.
+        cases: every case in it.
+        split: which of those with a segmentation are for training, validation and test, by patient.
+    """
+
+    root: Path
+    cases: list[PreparedCase]
+    split: Split
+
+    def case(self, case_id: str) -> PreparedCase:
+        """Return the case of that id.
+
+        Raises:
+            KeyError: there is none; names those that are.
+        """
+        for case in self.cases:
+            if case.id == case_id:
+                return case
+        raise KeyError(
+            f"no case {case_id!r} in {self.root}; there are {', '.join(c.id for c in self.cases)}"
+        )
+
+    def volume_path(self, case_id: str) -> Path:
+        """Return the packed CT of a case; `volumes.open_volume` and `read_volume` take it."""
+        return self.root / "cases" / f"{self.case(case_id).id}.b2nd"
+
+    def labels_path(self, case_id: str) -> Path:
+        """Return the packed reference segmentation of a case."""
+        return self.root / "cases" / f"{self.case(case_id).id}-labels.b2nd"
+
+
+def open_prepared(
+    root: Path | str,
+    *,
+    validation: float = 0.15,
+    test: float = 0.0,
+    fold: int | None = None,
+    case_ids: Collection[str] | None = None,
+) -> Prepared:
+    """Open a prepared/ folder (or a folder of PNG slices) and split its cases by patient.
+
+    Args:
+        root: the folder.
+        validation, test, fold: as for `cases.split_cases`.
+        case_ids: only these cases; None takes all.
+
+    Raises:
+        FileNotFoundError: nothing prepared is there; names the notebook that prepares.
+    """
+    cases = [c for c in prepared_cases(root) if case_ids is None or c.id in case_ids]
+    split = split_cases([case for case in cases if case.has_segmentation], validation, test, fold)
+    return Prepared(Path(root), cases, split)
 
 
 def _from_record(path: Path) -> PreparedCase:

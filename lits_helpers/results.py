@@ -8,7 +8,6 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from .acquisition import Prepared
 from .canvas import save_figure
 from .ceiling import resize_ceiling
 from .curves import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement
@@ -20,7 +19,7 @@ from .inference import Origin, load_liver_model, load_tumor_model, read_origin, 
 from .makers import MakerRecord, check_makers, is_recorded, recorded_origins
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
 from .postprocess import Postprocessing
-from .prepared import hash_of_ct
+from .prepared import Prepared, hash_of_ct
 from .records import data_hashes
 from .volumes import Volume, open_volume, read_geometry, read_segmentation, read_volume
 

@@ -4,10 +4,10 @@ import numpy as np
 from drawn import body, write_case
 from small_runs import small_liver, small_tumor
 
-from lits_helpers.acquisition import open_prepared
 from lits_helpers.cases import find_cases
 from lits_helpers.checkpoints import save_model
 from lits_helpers.models import build_generator, build_segmenter
+from lits_helpers.prepared import open_prepared
 from lits_helpers.preprocess import prepare
 from lits_helpers.recipes import recipe_to_dict
 
