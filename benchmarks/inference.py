@@ -94,9 +94,7 @@ def models(name: str) -> tuple[LiverModel, TumorModel]:
         (TumorModel, Rehearsed(build_segmenter(tumor), 0.1, False, True), tumor.spec),
     )
     return tuple(
-        kind(network, spec, Origin(Path("random"), "", spec, (), (), 0.0))
-        .eval()
-        .to(memory_format=torch.channels_last)
+        kind(network, spec, Origin("", spec, ())).eval().to(memory_format=torch.channels_last)
         for kind, network, spec in networks
     )
 

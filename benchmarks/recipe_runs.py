@@ -74,7 +74,7 @@ def trained(row: Row, root: Path, case_ids, seconds: float, seed: int) -> tuple[
     return system, said
 
 
-def as_model(row: Row, system) -> LiverModel:
+def as_model(row: Row, system) -> LiverModel | TumorModel:
     """Return the trained network as inference wants it."""
     network = system.best_module().eval()
     outputs_logits = isinstance(system, TumorSystem)
@@ -116,7 +116,7 @@ def slice_scores(model: LiverModel, root: Path, case_ids, degrees: float = 0.0) 
 
 def volume_scores(
     row: Row,
-    model: LiverModel,
+    model: LiverModel | TumorModel,
     liver: LiverModel | None,
     root: Path,
     case_ids,
@@ -144,7 +144,7 @@ def volume_scores(
     return rows
 
 
-def known_liver_scores(model: LiverModel, root: Path) -> list[dict]:
+def known_liver_scores(model: TumorModel, root: Path) -> list[dict]:
     """Score a tumor model within the known livers of a folder of NIfTI pairs: a row a case."""
     rows = []
     for case in find_cases(root):

@@ -10,9 +10,9 @@ from pathlib import Path
 from . import __version__, pipeline
 from .acceleration import PRECISIONS
 from .cases import find_cases
-from .folders import find_volumes, own_device, segment_files
+from .folders import find_volumes, own_device, own_share, segment_files
 from .inference import load_liver_model, load_tumor_model
-from .makers import read_records
+from .makers import SYSTEMS, read_records
 from .metrics import format_summary
 from .postprocess import Postprocessing
 from .preprocess import prepare
@@ -22,7 +22,6 @@ from .settings import SOURCES, Settings, load_settings
 
 logger = logging.getLogger("lits_helpers.shell")
 
-SYSTEMS = ("liver", "tumor")
 CHANGES = ("epochs", "batch_size", "learning_rate", "width", "pretrained")  # of a recipe
 
 EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError, ImportError)
@@ -96,7 +95,8 @@ def train_tumor(settings: Settings, options: argparse.Namespace) -> None:
 
 def predict(settings: Settings, options: argparse.Namespace) -> None:
     """Segment CT files or folders of them, or the validation patients; write labels as NIfTI."""
-    out = options.out or settings.runs / "results" / "predictions"
+    name = "segmented" if options.volumes else "predictions"  # other CTs may have the same numbers
+    out = options.out or settings.runs / "results" / name
     post = Postprocessing(rotation_degrees=options.rotation)
     step = _predict_files if options.volumes else _predict_validation
     step(settings, options, out, post)
@@ -106,9 +106,14 @@ def _predict_validation(settings: Settings, options, out: Path, post: Postproces
     if options.submission:
         raise ValueError("--submission is for the test volumes: name their files or folder")
     data = _open(settings, options.fold)
-    wanted = data.split.validation
+    wanted = own_share(data.split.validation)
     files = pipeline.segment_cases(
-        data, wanted, out, post=post, device=settings.device, **_chosen_models(settings, options)
+        data,
+        data.split.validation,
+        out,
+        post=post,
+        device=settings.device,
+        **_chosen_models(settings, options),
     )
     print("\n".join(str(path) for path in files.values()))
     if len(files) < len(wanted):
@@ -117,7 +122,10 @@ def _predict_validation(settings: Settings, options, out: Path, post: Postproces
 
 def _predict_files(settings: Settings, options, out: Path, post: Postprocessing) -> None:
     device, models = own_device(settings.device), _chosen_models(settings, options)
-    files = [path for given in options.volumes for path in find_volumes(given, out)]
+    if options.fold is not None:
+        raise ValueError("--fold is for the validation patients: leave it out for named CTs")
+    found = [path for given in options.volumes for path in find_volumes(given, out)]
+    files = list({os.path.abspath(path): path for path in found}.values())  # each once
     report = segment_files(
         files,
         out,
@@ -235,7 +243,12 @@ def _parser() -> argparse.ArgumentParser:
     step.add_argument(
         "--fold", type=int, metavar="N", help="the fold that the models were trained with"
     )
-    step.add_argument("--out", type=Path, metavar="DIR", help="default RUNS/results/predictions")
+    step.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="default RUNS/results/predictions, for named CTs RUNS/results/segmented",
+    )
     step.add_argument(
         "--rotation",
         type=float,

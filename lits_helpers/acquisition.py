@@ -113,7 +113,7 @@ def download(
     """
     refusal = "wait for it, or choose other folders (LITS_RAW and LITS_PREPARED) for this one"
     with ExitStack() as stack:
-        for folder in {settings.raw.resolve(), settings.prepared.resolve()}:
+        for folder in sorted({settings.raw.resolve(), settings.prepared.resolve()}):
             stack.enter_context(locked_folder(folder, refusal, purpose="download"))
         return _download(settings, case_numbers, keep_raw, png, workers)
 

@@ -10,6 +10,8 @@ from functools import cached_property
 import cv2
 import numpy as np
 
+from .geometry import reversing
+
 COARSE_SIZE = 128  # longer in-plane side, pixels: noise averages out, organs stay
 COARSE_SLICES = 36
 BODY_HU = -300  # between lung or air and fat
@@ -135,7 +137,7 @@ def liver_fit(coarse: Coarse, flips: Flips = (False, False, False)) -> float:
     Returns:
         between -1 and 1; -1 where the median is no liver's.
     """
-    mask, ring = coarse.liver[_steps(flips)], coarse.ring[_steps(flips)]
+    mask, ring = coarse.liver[reversing(flips)], coarse.ring[reversing(flips)]
     if not mask.any():
         return -1.0
     inside = coarse.hu[mask]
@@ -196,7 +198,3 @@ def _side_of(mask: np.ndarray, body: np.ndarray) -> float | None:
 def _area_mean(plane: np.ndarray, step: int) -> np.ndarray:
     size = (plane.shape[1] // step, plane.shape[0] // step)
     return cv2.resize(np.ascontiguousarray(plane), size, interpolation=cv2.INTER_AREA)
-
-
-def _steps(flips: Flips) -> tuple[slice, ...]:
-    return tuple(slice(None, None, -1 if flip else 1) for flip in flips)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from .drawing import FIRST_LABEL
+from .labels import FIRST_LABEL
 from .metrics import dice
 
 
@@ -19,12 +19,12 @@ class Lesion:
     Attributes:
         center: voxel (z, y, x) of the lesion in its largest axial slice, nearest to its middle.
         voxels: size.
-        diameter_mm: longest distance of two pixel corners within one axial slice.
+        longest_mm: longest distance of two pixel corners within one axial slice.
     """
 
     center: tuple[int, int, int]
     voxels: int
-    diameter_mm: float
+    longest_mm: float
 
 
 @dataclass
@@ -88,7 +88,7 @@ class BrowsedCase:
 
 
 def case_summary(case: BrowsedCase, listed: int = 12) -> str:
-    """Say what is known of a case: Dice per case, lesions and their diameters in mm."""
+    """Say what is known of a case: Dice per case, lesions and their longest axial diameters."""
     parts = []
     if case.compared:
         scores = [f"{it} {case.case_dice(it):.3f}" for it in FIRST_LABEL]
@@ -96,8 +96,9 @@ def case_summary(case: BrowsedCase, listed: int = 12) -> str:
     if case.layers:
         parts.append(f"lesions: {len(case.lesions)}")
     if case.lesions and case.trusted:
-        sizes = ", ".join(f"{lesion.diameter_mm:.0f}" for lesion in case.lesions[:listed])
-        parts.append(f"diameters {sizes}{' ...' if len(case.lesions) > listed else ''} mm")
+        sizes = ", ".join(f"{lesion.longest_mm:.0f}" for lesion in case.lesions[:listed])
+        more = " ..." if len(case.lesions) > listed else ""
+        parts.append(f"longest axial diameters {sizes}{more} mm")
     if not case.trusted:
         parts.append("spacing not trusted: nothing in mm")
     return " · ".join(parts)

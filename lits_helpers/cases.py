@@ -74,6 +74,7 @@ def find_cases(root: str | os.PathLike) -> list[Case]:
             "give the folder that holds them (RAW_FOLDER, LITS_RAW, in a shell --raw)"
         )
     patients = _patients(Path(root) / PATIENTS)
+    _check_unlisted(Path(root) / PATIENTS, patients, numbers)
     return [
         Case(str(n), patients.get(n, str(n)), found["volume", n], found.get(("segmentation", n)))
         for n in numbers
@@ -97,6 +98,16 @@ def _patients(path: Path) -> dict[int, str]:
                 "patient (any text), with commas between, and no case under two patients"
             )
     return patients
+
+
+def _check_unlisted(path: Path, patients: dict[int, str], numbers: Iterable[int]) -> None:
+    """Refuse a patient that is named like a case without a line, which is a patient of its own."""
+    for number in numbers:
+        if number not in patients and str(number) in patients.values():
+            raise ValueError(
+                f"{path}: is patient {number} the patient of case {number}, which has no line? If "
+                f'so, add "{number},{number}"; if not, give that patient another name'
+            )
 
 
 def split_cases(

@@ -30,7 +30,7 @@ from .anatomy import (
     lung_cue,
     spine_cue,
 )
-from .geometry import Geometry, same_grid
+from .geometry import Geometry, reversing, same_grid
 from .volumes import Volume, read_geometry, read_segmentation, read_volume
 
 if TYPE_CHECKING:
@@ -44,6 +44,7 @@ MIN_LIVER_FIT = 0.35
 DOUBTFUL_LIVER_FIT = 0.52
 BETTER_FIT = 0.05
 EXTREME_HU = (-5000, 10000)
+MAX_ASPECT = 8  # of a slice, longer side by shorter
 LITS_CASES, LITS_SLICES, LITS_DEPTHS = 131, 58638, (74, 987)
 LITS_WITHOUT_TUMOR = {32, 34, 38, 41, 47, 87, 89, 91, 105, 106, 114, 115, 119}
 UNTURNED: Flips = (False, False, False)
@@ -184,6 +185,9 @@ def _header_findings(case: "Case", volume: Volume) -> list[Finding]:
 
 
 def _value_findings(hu: np.ndarray) -> list[Finding]:
+    height, width = hu.shape[1:]
+    if min(height, width) * MAX_ASPECT < max(height, width):
+        return [Finding("no_abdomen", True, f"slices of {height} x {width} pixels show no abdomen")]
     low, high = int(hu.min()), int(hu.max())
     if low == high:
         return [Finding("not_hu", True, f"every voxel of the volume is {low}")]
@@ -250,7 +254,7 @@ def _turn(
 
 def _reverse(array: np.ndarray, flips: Flips) -> None:
     """Reverse (Z, Y, X) axes with no second copy of the array."""
-    within = tuple(slice(None, None, -1 if flip else 1) for flip in flips[1:])
+    within = reversing(flips[1:])
     for plane in array:
         plane[:] = plane[within].copy()
     if flips[0]:

@@ -2,7 +2,8 @@
 
 import ipywidgets as widgets
 
-from .drawing import FIRST_LABEL, WINDOWS
+from .drawing import WINDOWS
+from .labels import FIRST_LABEL
 from .planes import PLANES
 
 PLAY_INTERVAL_MS = 100

@@ -2,8 +2,12 @@
 
 import logging
 import os
+import platform
+import shutil
+import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import cv2
@@ -11,13 +15,16 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .files import locked, written_whole
-from .pool import DISK_FULL, available_cores
+from .files import DISK_FULL, TEMPORARY_PREFIX, hold, unheld, written_whole
+from .pool import available_cores
 from .recipes import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
 
 log = logging.getLogger(__name__)
 
+LOCK = ".lock"
+MARKS = "used-on-"  # machines that use what is decoded
+MARK = MARKS + platform.node()
 CONTAINER = Path("/sys/fs/cgroup")  # where Linux states a container's memory
 DEVICE_SHARE = 0.4  # of the accelerator's free memory; the rest is for weights and activations
 MEMORY_SHARE = 0.5  # of the free memory; the page cache and other processes want some too
@@ -105,28 +112,63 @@ def decoded_on_disk(
     """Decode as `decoded_in_memory`, into memory-mapped files that a second call finds.
 
     They lie below `folder`, under a hash of the slices' file names, sizes and times and the spec.
-    Of several processes one decodes while the others wait.
+    Of several processes one decodes while the others wait. What was decoded there before, for other
+    cases or another spec, and is in no process's use is removed first: each fold of a
+    cross-validation would fill the disk with its own. What another machine used stays.
 
     Raises:
         OSError: the disk has no room for them.
     """
     place = folder / fingerprint(cases, spec)
-    if not place.exists():  # nothing is written below a folder that has it
-        with locked(place.with_suffix(".lock")):
-            _decode_into(place, cases, spec, workers)
+    lock = place.with_suffix(LOCK)
+    with suppress(OSError):  # it may be read-only and hold what is wanted
+        folder.mkdir(parents=True, exist_ok=True)
+    while True:
+        in_use = hold(lock)  # waits while another process decodes
+        if place.exists():
+            break
+        if in_use:
+            in_use.close()
+        with unheld(lock) as alone:
+            if (alone or not in_use) and not place.exists():
+                if alone:
+                    _remove_unused(folder, place.name)
+                _decode_into(place, cases, spec, workers)
+    with suppress(OSError):
+        (place / MARK).touch()
     table = np.load(place / "table.npy")
     # copy on write: nothing writes, and torch warns about read-only arrays
     levels = np.load(place / "levels.npy", mmap_mode="c")
     labels = np.load(place / "labels.npy", mmap_mode="c")
+    if in_use:
+        weakref.finalize(levels._mmap, in_use.close)
     return levels[: len(table)], labels[: len(table)], table
 
 
-def _decode_into(place: Path, cases, spec: InputSpec, workers: int | None) -> None:
-    """Decode into the folder `place`, unless another process has done so by now."""
-    if place.exists():
+def _remove_unused(folder: Path, own: str) -> None:
+    """Remove what no process holds, whole or left half decoded, and no other machine has used.
+
+    Locks may not reach machines that share the folder. The lock `own` is held by the caller.
+    """
+    for lock in sorted(folder.glob(f"*{LOCK}")):
+        with nullcontext(True) if lock.stem == own else unheld(lock) as free:
+            for decoded in sorted(folder.glob(f"*{lock.stem}")) if free else ():
+                _remove(decoded)
+
+
+def _remove(decoded: Path) -> None:
+    if any(mark.name != MARK for mark in decoded.glob(f"{MARKS}*")):
         return
+    with suppress(OSError):  # another user's
+        doomed = decoded.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{decoded.name}")
+        decoded.rename(doomed)  # never half there, if this process is killed
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _decode_into(place: Path, cases, spec: InputSpec, workers: int | None) -> None:
     with written_whole(place) as folder:
         folder.mkdir()
+        (folder / MARK).touch()
         names = ("levels.npy", "labels.npy")
         levels, labels = (
             np.lib.format.open_memmap(folder / name, "w+", dtype, shape)

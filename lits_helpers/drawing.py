@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from .labels import FIRST_LABEL
 from .pixels import window_to_uint8
 from .planes import picture_shape
 
@@ -34,7 +35,6 @@ LAYER_COLORS = {
     "false negative": SKY,
 }
 SPARE_COLORS = (GREEN, PURPLE, BLUE)
-FIRST_LABEL = {"liver": 1, "tumor": 2}  # labels from here on: a tumor is liver too
 
 FONT = cv2.FONT_HERSHEY_SIMPLEX
 CHECK = 4  # pixels of either color where two outlines coincide

@@ -12,7 +12,7 @@ import shutil
 from pathlib import Path
 
 from .environment import mount_drive
-from .files import TEMPORARY_PREFIX
+from .files import TEMPORARY_PREFIX, copy_whole, remove_leftovers
 from .makers import RECORDS
 from .records import TUMOR_WEIGHTS, RunFolder
 from .settings import Settings
@@ -23,7 +23,8 @@ logger = logging.getLogger(__name__)
 PICTURES = Path("checkpoints") / "val_predictions"
 BARE = Path(TUMOR_WEIGHTS)
 MODEL_FILES = (Path("checkpoints") / "best_model.pth", BARE, BARE.with_suffix(".json"))
-RUN_FILES = ("recipe.json", "history.csv", "checkpoints/loss_curve.png")
+HISTORY = "history.csv"
+RUN_FILES = ("recipe.json", HISTORY, "checkpoints/loss_curve.png")
 RESULT_FILES = (
     "*.csv",
     "*.json",
@@ -64,9 +65,10 @@ def keep_run(run: Path, kept: Path | None) -> None:
 
 def restore_run(kept: Path | None, run: Path) -> None:
     """Copy back what `keep_run` kept of a run, but for the models, if this machine lacks it."""
-    if kept is not None and not (run / "history.csv").exists():
+    if kept is not None and not (run / HISTORY).exists():
         pictures = [path.relative_to(kept) for path in (kept / PICTURES).glob("epoch_*/*.png")]
-        _copy([*map(Path, RUN_FILES), *pictures], kept, run)
+        others = [Path(name) for name in RUN_FILES if name != HISTORY]
+        _copy([*others, *pictures, Path(HISTORY)], kept, run)  # the history says that all is there
 
 
 def restore_model(settings: Settings, system: str) -> bool:
@@ -96,14 +98,18 @@ def keep_results(settings: Settings) -> Path | None:
 
 
 def _copy(names: list[Path], source: Path, target: Path) -> None:
-    """Copy what is there and differs; a replaced file on Drive goes to its bin and counts there."""
+    """Copy what is there and differs, a file that is new whole or not at all.
+
+    One that was there is written over: a replaced file on Drive goes to its bin and counts there.
+    """
     try:
         for name in names:
             if not (source / name).is_file() or name.name.startswith(TEMPORARY_PREFIX):
                 continue
-            if (target / name).exists() and filecmp.cmp(source / name, target / name, False):
-                continue
-            (target / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(source / name, target / name)
+            if not (target / name).exists():
+                remove_leftovers((target / name).parent, f"*-{name.name}")
+                copy_whole(source / name, target / name)
+            elif not filecmp.cmp(source / name, target / name, False):
+                shutil.copyfile(source / name, target / name)
     except OSError as error:  # Drive is full or was unmounted: what is here is whole
         logger.warning("not everything was copied from %s to %s: %s", source, target, error)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from .files import file_hash, remove_leftovers, write_json, written_whole
+from .files import copy_whole, file_hash, remove_leftovers, write_json
 from .prepared import CaseFiles
 
 logger = logging.getLogger(__name__)
@@ -112,7 +112,7 @@ def _keep_case(here: CaseFiles, there: CaseFiles) -> None:
     _check_room(there.root, sum(path.stat().st_size for path in _arrays(here, record)))
     there.record.unlink(missing_ok=True)
     for path in _arrays(here, record):
-        _copy(path, there.record.with_name(path.name))
+        copy_whole(path, there.record.with_name(path.name))
     hashes = {path.name: file_hash(path) for path in _arrays(here, record)}
     write_json(there.record, {**record, HASHES: hashes})
 
@@ -123,7 +123,7 @@ def _restore_case(there: CaseFiles, here: CaseFiles) -> None:
     if hashes is None:
         return
     for path in _arrays(there, record):
-        _copy(path, here.record.with_name(path.name))
+        copy_whole(path, here.record.with_name(path.name))
     if any(file_hash(path) != hashes.get(path.name) for path in _arrays(here, record)):
         logger.warning("case %s did not arrive whole on Drive: made again", here.case_id)
         here.remove()
@@ -136,14 +136,9 @@ def _arrays(files: CaseFiles, record: dict) -> list[Path]:
     return [files.volume, files.labels] if record["has_segmentation"] else [files.volume]
 
 
-def _copy(source: Path, target: Path) -> None:
-    with written_whole(target) as temporary:
-        shutil.copyfile(source, temporary)
-
-
 def _copy_if_there(source: Path, target: Path) -> None:
     if source.is_file() and not (target.is_file() and file_hash(source) == file_hash(target)):
-        _copy(source, target)
+        copy_whole(source, target)
 
 
 def _check_room(folder: Path, needed: int) -> None:

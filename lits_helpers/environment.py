@@ -87,7 +87,8 @@ def choose_device(name: str | None = None) -> torch.device:
             device = torch.device(name)
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
-            raise ValueError(f"LITS_DEVICE={name!r} is not usable here: {error}") from error
+            where = "LITS_DEVICE, --device"
+            raise ValueError(f"device {name!r} ({where}) is not usable: {error}") from error
         return device
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -17,7 +17,6 @@ from .browsing import slice_dice
 from .canvas import Picture, figure_png, save_figure, show_image
 from .curves import plot_dice_per_case, plot_history, plot_recall_by_size, plot_volume_agreement
 from .drawing import (
-    FIRST_LABEL,
     LAYER_COLORS,
     WINDOWS,
     Layer,
@@ -28,6 +27,7 @@ from .drawing import (
     render_slice,
     write_text,
 )
+from .labels import FIRST_LABEL
 from .planes import EDGE_LETTERS, mask_box, picture_shape, plane_spacing, zoom_to
 
 __all__ = [

@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -9,10 +10,12 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import IO
 
 logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".part-"
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @contextmanager
@@ -95,12 +98,68 @@ def _held(path: Path, folder: Path, refusal: str | None) -> Iterator[None]:
         yield
 
 
-def remove_leftovers(folder: str | os.PathLike) -> int:
+def hold(path: str | os.PathLike) -> IO | None:
+    """Take a share of a lock; closing the stream that is returned gives it back.
+
+    Any number of processes may hold one. Waits while another has the lock for itself. None where
+    locks do not exist, or this one cannot be made.
+    """
+    try:
+        import fcntl
+
+        stream = _opened(path)
+    except (ImportError, OSError):
+        return None
+    try:
+        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        logger.info("waiting for the process that works in %s", Path(path).parent)
+        fcntl.flock(stream, fcntl.LOCK_SH)
+    except OSError:  # no locks on this disk
+        stream.close()
+        return None
+    return stream
+
+
+def _opened(path: str | os.PathLike) -> IO:
+    """Open a lock to read and write, as NFS wants it for both kinds, or else to read."""
+    try:
+        return open(path, "a+")
+    except PermissionError:
+        return open(path)
+
+
+@contextmanager
+def unheld(path: str | os.PathLike) -> Iterator[bool]:
+    """Say whether nobody has the lock, nor a share of it, and keep it so; False where unknown."""
+    with ExitStack() as stack:
+        try:
+            import fcntl
+
+            stream = stack.enter_context(_opened(path))
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            free = True
+        except (ImportError, OSError):
+            free = False
+        yield free
+
+
+def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copy a file's content, whole or not at all."""
+    with written_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def remove_leftovers(folder: str | os.PathLike, name: str = "*") -> int:
     """Remove what killed runs left under temporary names anywhere below `folder`; return how many.
 
     Call it only while nothing else writes there.
+
+    Args:
+        folder: it may be absent.
+        name: only what was to have this final name; a pattern.
     """
-    leftovers = sorted(Path(folder).rglob(f"{TEMPORARY_PREFIX}*"), reverse=True)
+    leftovers = sorted(Path(folder).rglob(f"{TEMPORARY_PREFIX}{name}"), reverse=True)
     for leftover in leftovers:
         if leftover.is_dir():
             shutil.rmtree(leftover, ignore_errors=True)

@@ -52,10 +52,11 @@ class FolderReport:
     archive: Path | None = None
 
     def text(self) -> str:
-        """Return a line of counts, then one for each failure."""
+        """Return a line of counts, then one for each failure, or for the submission."""
         counts = f"{len(self.written)} segmented, {len(self.present)} were finished before"
         lines = [f"{counts}, {len(self.failed)} failed"]
-        return "\n".join(lines + [f"  {path}: {reason}" for path, reason in self.failed.items()])
+        lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
+        return "\n".join(lines + ([f"all of them: {self.archive}"] if self.archive else []))
 
 
 def segment_folder(
@@ -113,6 +114,7 @@ def segment_files(
     post: Postprocessing | None = None,
     *,
     submission: bool = False,
+    take_over: bool = False,
 ) -> FolderReport:
     """Segment CT files; what is finished is skipped, what fails is named and the rest goes on.
 
@@ -125,6 +127,7 @@ def segment_files(
         liver_model, tumor_model, post: as for `inference.segment_volume`.
         submission: write ``test-segmentation-N.nii`` instead, and submission.zip when all are
             there.
+        take_over: make results of other models or settings in `out` anew, not refuse them.
 
     Raises:
         ValueError: two files would have the same result, or `out` holds results of other models or
@@ -134,13 +137,11 @@ def segment_files(
     out = Path(out)
     targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
     record = MakerRecord(out, liver_model, tumor_model, post)
-    record.claim()
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    rank = int(os.environ.get("RANK", 0)) if world > 1 else 0
-    mine = list(targets)[rank::world]
+    record.take_over() if take_over else record.claim()
+    mine = own_share(list(targets))
     report = FolderReport(present={p: targets[p] for p in mine if _finished(p, targets[p], record)})
     wanted = [path for path in mine if path not in report.present]
-    bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=rank > 0)
+    bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=_rank() > 0)
     for path, source in bar:
         try:
             volume, content = source.result()
@@ -150,12 +151,25 @@ def segment_files(
             report.written[path] = target
         except Exception as error:  # one bad file must not end the others
             report.failed[path] = str(error) or type(error).__name__
-            logger.warning("%s was not segmented: %s", path, report.failed[path])
+            expected = isinstance(error, OSError | ValueError)
+            logger.warning(
+                "%s was not segmented: %s", path, report.failed[path], exc_info=not expected
+            )
     done = {**report.present, **report.written}
     others = [path for path in targets if path not in done]  # of other processes
     if submission and not report.failed and all(record.holds(targets[p], p) for p in others):
         report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
     return report
+
+
+def own_share(items: Sequence) -> Sequence:
+    """Return those of the items that fall to this process: all, unless `torchrun` started more."""
+    return items[_rank() :: int(os.environ.get("WORLD_SIZE", 1))]
+
+
+def _rank() -> int:
+    alone = os.environ.get("WORLD_SIZE", "1") == "1"
+    return 0 if alone else int(os.environ.get("RANK", 0))
 
 
 def own_device(name: str | None = None) -> torch.device:

@@ -76,11 +76,11 @@ class Geometry:
 
     def as_internal(self, stored: np.ndarray) -> np.ndarray:
         """Return a (Z, Y, X) view of a three-axis array in stored order."""
-        return stored.transpose(self.axes)[_steps(self.flips)]
+        return stored.transpose(self.axes)[reversing(self.flips)]
 
     def as_stored(self, internal: np.ndarray) -> np.ndarray:
         """Return a view of a (Z, Y, X) array in stored order (three axes); undoes `as_internal`."""
-        return internal[_steps(self.flips)].transpose(np.argsort(self.axes))
+        return internal[reversing(self.flips)].transpose(np.argsort(self.axes))
 
     def nifti_header(self) -> nib.Nifti1Header:
         """Return the file's header, as read."""
@@ -258,5 +258,6 @@ def _internal_affine(geometry: Geometry) -> np.ndarray:
     return np.stack([*columns, origin], axis=1)
 
 
-def _steps(flips: tuple[bool, ...]) -> tuple[slice, ...]:
+def reversing(flips: tuple[bool, ...]) -> tuple[slice, ...]:
+    """Return the index that reverses those axes of an array."""
     return tuple(slice(None, None, -1 if flip else 1) for flip in flips)

@@ -137,7 +137,7 @@ class _Sweep:
         batch_size: slices a forward pass.
     """
 
-    model: LiverModel
+    model: LiverModel | TumorModel
     hu: np.ndarray
     frame: LiverFrame
     rotation_degrees: float

@@ -2,7 +2,6 @@
 
 import base64
 import contextlib
-import errno
 import hashlib
 import json
 import logging
@@ -15,7 +14,7 @@ import requests
 import urllib3
 
 from .archives import BrokenFile, HostileArchive, settle, unpack_archive, unpacked_name
-from .files import TEMPORARY_PREFIX
+from .files import DISK_FULL, TEMPORARY_PREFIX
 from .kaggle_client import KaggleClient
 from .kaggle_errors import FileUnavailable, KaggleError, PassingFailure, retrying
 from .progress import Meter
@@ -24,7 +23,6 @@ logger = logging.getLogger(__name__)
 
 CHUNK_BYTES = 2**18  # what a kill may lose
 BROKEN_TRIES = 3  # a file that arrives damaged this often is damaged at the source
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Transfer:
@@ -283,7 +281,7 @@ def note_name(target: Path) -> Path:
 
 def disk_error(error: OSError, folder: Path) -> KaggleError:
     """Return what to do about a write that failed."""
-    if error.errno in FULL_DISK:
+    if error.errno in DISK_FULL:
         return KaggleError(
             f"no space left in {folder}: free some or choose a larger disk and run again;"
             " what is whole stays valid"

@@ -1,6 +1,5 @@
 """Who made the predictions in a folder, and from which files: ``segmented_by.json`` beside them."""
 
-import math
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
@@ -12,12 +11,13 @@ import torch
 from .checkpoints import load_checkpoint
 from .files import file_hash, locked, read_json, write_json
 from .postprocess import Postprocessing
-from .recipes import InputSpec, recipe_from_dict
-from .trained import LiverModel, Origin
+from .recipes import InputSpec
+from .trained import Origin, TrainedModel, recipe_of
 
 RECORD_NAME = "segmented_by.json"
 RANK_RECORD_NAME = "segmented_by-{}.json"  # each further process writes its own
 RECORDS = "segmented_by*.json"
+LOCK = ".lock"
 SYSTEMS = ("liver", "tumor")
 
 
@@ -35,8 +35,8 @@ class MakerRecord:
     def __init__(
         self,
         folder: Path | str,
-        liver_model: LiverModel | None,
-        tumor_model: LiverModel | None,
+        liver_model: TrainedModel | None,
+        tumor_model: TrainedModel | None,
         post: Postprocessing | None,
     ):
         self.folder, rank = Path(folder), int(os.environ.get("RANK", 0))
@@ -71,9 +71,10 @@ class MakerRecord:
         Raises:
             OSError: the folder cannot be written.
         """
-        if self._differing():
-            for path in self.folder.glob(RECORDS):
-                path.unlink()
+        with locked(self.folder / LOCK):
+            if self._differing():
+                for path in self.folder.glob(RECORDS):
+                    path.unlink(missing_ok=True)
         self.claim()
 
     def holds(self, target: Path, source: Path) -> bool:
@@ -94,7 +95,7 @@ class MakerRecord:
 
     def _write(self) -> None:
         try:
-            with locked(self.folder / ".lock"):  # another process may work for the same folder
+            with locked(self.folder / LOCK):  # another process may work for the same folder
                 others = read_json(self._path) if self._path.is_file() else {}
                 if others.get("finished") and not self._differing():
                     self._finished = others["finished"] | self._finished
@@ -118,12 +119,9 @@ def recorded_origins(folder: Path | str) -> list[Origin]:
     """Return what a folder's record says of the models behind its predictions."""
     return [
         Origin(
-            Path(folder) / RECORD_NAME,
             system,
             InputSpec(**record[system]["spec"]),
             tuple(record[system]["training_ids"]),
-            (),
-            math.nan,
             frozenset(record[system].get("training_cts", ())),
         )
         for record in read_records(folder)[:1]  # those of one folder name the same models
@@ -141,7 +139,7 @@ def check_makers(folder: Path | str, models: Iterable[Path | str]) -> None:
     records = read_records(folder)[:1]
     for path in models if records else ():
         checkpoint = load_checkpoint(path)
-        spec = recipe_from_dict(checkpoint["recipe"]).spec
+        spec = recipe_of(path, checkpoint).spec
         made_by = records[0][checkpoint["system"]]
         if not made_by or made_by["weights"] != weights_hash(spec, checkpoint["model"]):
             raise ValueError(
@@ -169,7 +167,7 @@ def weights_hash(spec: InputSpec, weights: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _described(model: LiverModel) -> dict:
+def _described(model: TrainedModel) -> dict:
     spec = asdict(model.spec)
     return {
         "weights": weights_hash(model.spec, model.network.state_dict()),

@@ -1,6 +1,5 @@
 """Run one function over many jobs, in spawned processes or in any executor."""
 
-import errno
 import logging
 import multiprocessing
 import os
@@ -15,9 +14,10 @@ from typing import Any
 
 from tqdm.auto import tqdm
 
+from .files import DISK_FULL
+
 log = logging.getLogger(__name__)
 
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds in so many, of all cores together
 WORKER_DIED = (
     "its worker process died, most likely for lack of memory; run again with fewer workers "

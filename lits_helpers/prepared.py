@@ -164,11 +164,11 @@ class Prepared:
 
     def volume_path(self, case_id: str) -> Path:
         """Return the packed CT of a case; `volumes.open_volume` and `read_volume` take it."""
-        return self.root / "cases" / f"{self.case(case_id).id}.b2nd"
+        return CaseFiles(self.root, self.case(case_id).id).volume
 
     def labels_path(self, case_id: str) -> Path:
         """Return the packed reference segmentation of a case."""
-        return self.root / "cases" / f"{self.case(case_id).id}-labels.b2nd"
+        return CaseFiles(self.root, self.case(case_id).id).labels
 
 
 def open_prepared(

@@ -85,7 +85,7 @@ def prepare(
     cases.sort(key=_bytes_of, reverse=True)  # a long case begun last would leave cores idle
     jobs = [(case, out, window) for case in cases]
     with locked_folder(out):  # two trainings may begin with this at once
-        remove_leftovers(out)
+        _remove_leftovers(out)
         outcomes = run_jobs(prepare_case, jobs, workers=workers, executor=executor)
     return report_of(
         [outcome_of(case, result) for case, result in zip(cases, outcomes, strict=True)], out
@@ -126,6 +126,12 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
     return Outcome(case.id, "prepared", tuple(findings))
 
 
+def _remove_leftovers(out: Path) -> None:
+    """Remove what killed preparations left, and nothing that a training may be at work on."""
+    for part in ("cases", "images", "masks"):
+        remove_leftovers(out / part)
+
+
 def _is_passing(error: Exception) -> bool:
     """Say whether a file may well be readable another time: the disk or the memory was at fault."""
     cause = error.__cause__ or error
@@ -164,7 +170,7 @@ def export_pngs(
     if not lacking:
         return
     with locked_folder(root):
-        remove_leftovers(root)
+        _remove_leftovers(root)
         errors = run_jobs(export_png, lacking, workers=workers, label="PNG")
     for (_, case_id, _), error in zip(lacking, errors, strict=True):
         if error is not None:

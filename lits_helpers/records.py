@@ -19,6 +19,7 @@ from .checkpoints import CheckpointError, explained, load_checkpoint, save_model
 from .curves import plot_history
 from .figures import render_slice, save_figure
 from .files import read_json, remove_leftovers, write_json, written_whole
+from .prepared import CaseFiles
 from .states import MirrorSlots, require_same, save_state
 
 logger = logging.getLogger(__name__)
@@ -236,8 +237,18 @@ def write_recipe(path: Path, content: Mapping) -> None:
 
 
 def _commit() -> str | None:
-    """Return the commit this module was checked out at, or None outside a git repository."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    """Return the commit this module was checked out at, or None if it is in no repository.
+
+    Installed below another project's folder it lies in that one's repository, unknown to it.
+    """
+    place = Path(__file__)
+    if _git(place.parent, "ls-files", "--error-unmatch", place.name) is None:
+        return None
+    return _git(place.parent, "rev-parse", "HEAD")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
     try:
         answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
@@ -249,7 +260,7 @@ def data_hashes(prepared: Path | str, case_ids: Sequence[str]) -> dict[str, str 
     """Return each case's hash as its preparation recorded it; None for a bare PNG folder."""
     hashes = {}
     for case_id in case_ids:
-        record = Path(prepared) / "cases" / f"{case_id}.json"
+        record = CaseFiles(Path(prepared), str(case_id)).record
         content = read_json(record) if record.is_file() else {}
         hashes[str(case_id)] = content.get("source_hash")
     return hashes

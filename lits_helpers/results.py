@@ -11,12 +11,12 @@ from tqdm.auto import tqdm
 from .canvas import save_figure
 from .ceiling import resize_ceiling
 from .curves import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement
-from .files import file_hash, write_json
-from .folders import PREDICTION_NAME
+from .files import write_json
+from .folders import PREDICTION_NAME, own_device, segment_files
 from .frames import liver_frame
 from .geometry import same_grid
-from .inference import Origin, load_liver_model, load_tumor_model, read_origin, segment_file
-from .makers import MakerRecord, check_makers, is_recorded, recorded_origins
+from .inference import Origin, load_liver_model, load_tumor_model, read_origin
+from .makers import check_makers, is_recorded, recorded_origins
 from .metrics import evaluate_case, evaluate_dataset, write_metrics_csv
 from .postprocess import Postprocessing
 from .prepared import Prepared, hash_of_ct
@@ -44,9 +44,9 @@ def segment_cases(
 ) -> dict[str, Path]:
     """Segment prepared cases and write each as NIfTI in its source file's geometry.
 
-    What these models and settings have made there already is not made again.
-
-    ``segmented_by.json`` beside them says by which models; `evaluate` reads it.
+    What these models and settings have made there already is not made again. ``segmented_by.json``
+    beside them says by which models; `evaluate` reads it. Under `torchrun` each process takes its
+    share of the cases.
 
     Args:
         data, case_ids: which cases.
@@ -55,34 +55,22 @@ def segment_cases(
         post, device: as for `inference.segment_volume`.
 
     Returns:
-        {case id: file}; a case that failed is named in the log and left out.
+        {case id: file} of this process's share; a case that failed is named in the log and left
+        out.
 
     Raises:
         ValueError: every case failed; the first reason.
         OSError: `out` cannot be written.
     """
-    out = _writable(out)
-    models = {
-        "liver_model": liver and load_liver_model(liver, device),
-        "tumor_model": tumor and load_tumor_model(tumor, device),
-    }
-    record = MakerRecord(out, **models, post=post)
-    record.take_over()
-    files, failed = {}, {}
-    for case_id in tqdm(list(case_ids), desc="segment", unit="case"):
-        target = out / PREDICTION_NAME.format(case_id)
-        try:
-            source = data.volume_path(case_id)
-            if not record.holds(target, source):  # made before, maybe by a run that was cut off
-                segment_file(source, target, post=post, **models)
-                record.add(target, file_hash(source))
-            files[case_id] = target
-        except (OSError, ValueError) as error:  # one bad case must not end the others
-            failed[case_id] = str(error)
-            logger.warning("case %s was not segmented: %s", case_id, error)
-    if failed and not files:
-        raise ValueError(f"no case was segmented: {next(iter(failed.values()))}")
-    return files
+    out, device = _writable(out), own_device(device)
+    liver_model = liver and load_liver_model(liver, device)
+    tumor_model = tumor and load_tumor_model(tumor, device)
+    sources = {data.volume_path(case_id): case_id for case_id in case_ids}
+    report = segment_files(list(sources), out, liver_model, tumor_model, post, take_over=True)
+    done = {**report.present, **report.written}
+    if report.failed and not done:
+        raise ValueError(f"no case was segmented: {next(iter(report.failed.values()))}")
+    return {case_id: done[path] for path, case_id in sources.items() if path in done}
 
 
 def find_predictions(folder: Path | str) -> dict[str, Path]:

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from .cases import Case, find_cases
 from .frames import LiverFrame, liver_frame
-from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume
+from .packed import LABELS_SUFFIX, PackedVolume
 from .pngs import numbered_pngs, png_size, read_png
-from .prepared import PreparedCase, prepared_cases
+from .prepared import CaseFiles, PreparedCase, prepared_cases
 from .recipes import InputSpec
 from .volumes import (
     open_volume,
@@ -230,8 +230,8 @@ def _openers(root: Path) -> dict[str, Callable[[], CaseSlices | None]]:
 def _open_packed(root: Path, case: PreparedCase) -> CaseSlices | None:
     if not case.has_segmentation:
         return None
-    volume = open_volume(root / "cases" / f"{case.id}{SUFFIX}")
-    labels = open_volume(root / "cases" / f"{case.id}{LABELS_SUFFIX}")
+    files = CaseFiles(root, case.id)
+    volume, labels = open_volume(files.volume), open_volume(files.labels)
     return _VolumeSlices(case.id, case.patient, volume, labels)
 
 

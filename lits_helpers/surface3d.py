@@ -10,7 +10,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 
-from .drawing import FIRST_LABEL, SKY, VERMILION
+from .drawing import SKY, VERMILION
+from .labels import FIRST_LABEL
 
 STEPS_MM = {"liver": 2.5, "tumor": 1.25}  # mesh width: a lesion of 3 mm must survive
 COLORS = {"liver": SKY, "tumor": VERMILION}

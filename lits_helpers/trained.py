@@ -1,5 +1,6 @@
 """Trained networks with what they need to be used: their input specification and their origin."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,17 +22,14 @@ class Origin:
         training_cts: `prepared.hash_of_ct` of the cases trained on, where they are known.
     """
 
-    path: Path
     system: str  # "liver" or "tumor"
     spec: InputSpec
     training_ids: tuple[str, ...]
-    validation_ids: tuple[str, ...]
-    validation_dice: float
     training_cts: frozenset[str] = frozenset()
 
 
-class LiverModel(nn.Module):
-    """A trained generator with its input specification.
+class TrainedModel(nn.Module):
+    """A trained network of either system with its input specification.
 
     Attributes:
         spec: how slices become its input.
@@ -42,6 +40,10 @@ class LiverModel(nn.Module):
         super().__init__()
         self.network, self.spec, self.origin = network, spec, origin
 
+
+class LiverModel(TrainedModel):
+    """A trained generator; called, it returns probabilities."""
+
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return liver probabilities (N, 1, H, W) in [0, 1] for images (N, C, H, W) in [0, 1]."""
         return self.network(images).clamp(0, 1)
@@ -51,8 +53,8 @@ class LiverModel(nn.Module):
         return self(images).float()
 
 
-class TumorModel(LiverModel):
-    """A trained RegNet segmenter with its input specification; called, it returns logits."""
+class TumorModel(TrainedModel):
+    """A trained RegNet segmenter; called, it returns logits."""
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return tumor logits (N, 1, H, W) for images (N, 3, H, W) as TumorSlices yields them."""
@@ -87,7 +89,7 @@ def load_tumor_model(path: Path | str, device: torch.device | str | None = None)
 
 def _load(path, system, build, wrapper, device):
     checkpoint = load_checkpoint(path, system=system)
-    recipe = _recipe(path, checkpoint)
+    recipe = recipe_of(path, checkpoint)
     network = build(recipe)
     try:
         network.load_state_dict(checkpoint["model"])
@@ -102,23 +104,25 @@ def _load(path, system, build, wrapper, device):
 
 
 def read_origin(path: Path | str) -> Origin:
-    """Read which cases a checkpoint was trained and validated on, without building its network."""
+    """Read which cases a checkpoint was trained on, without building its network."""
     return _origin(path, load_checkpoint(path))
 
 
 def _origin(path, checkpoint) -> Origin:
     return Origin(
-        Path(path),
         checkpoint["system"],
-        _recipe(path, checkpoint).spec,
+        recipe_of(path, checkpoint).spec,
         tuple(checkpoint["training_ids"]),
-        tuple(checkpoint["validation_ids"]),
-        float(checkpoint["validation_dice"]),
         _cts_of(checkpoint),
     )
 
 
-def _recipe(path, checkpoint) -> Recipe:
+def recipe_of(path: Path | str, checkpoint: Mapping) -> Recipe:
+    """Return the recipe that a checkpoint was trained by.
+
+    Raises:
+        ValueError: it is of another version; names the file and the cure.
+    """
     try:
         return recipe_from_dict(checkpoint["recipe"])
     except (ValueError, TypeError) as error:

@@ -14,7 +14,6 @@ from IPython.display import Image, display
 from .browsing import BrowsedCase, Lesion, case_summary, slice_dice
 from .controls import OWN_WINDOW, STRUCTURES, Controls
 from .drawing import (
-    FIRST_LABEL,
     WINDOWS,
     Layer,
     encode,
@@ -25,6 +24,7 @@ from .drawing import (
     render_slice,
 )
 from .figures import montage_image
+from .labels import FIRST_LABEL
 from .planes import EDGE_LETTERS, PLANES, plane, plane_spacing, zoom_to
 
 FRAME = 512  # longer side of the picture, pixels

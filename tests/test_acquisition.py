@@ -365,14 +365,14 @@ def test_one_file_that_drive_does_not_give_costs_its_case_only(
     kaggle, machine, monkeypatch, caplog
 ):
     fetch(machine("first", drive=True))
-    plain = drive_cases._copy
+    plain = drive_cases.copy_whole
 
     def copy(source, target):
         if source.name == "3.b2nd" and "drive" in source.parts:
             raise OSError(5, "Input/output error")
         plain(source, target)
 
-    monkeypatch.setattr(drive_cases, "_copy", copy)
+    monkeypatch.setattr(drive_cases, "copy_whole", copy)
     assert [case.id for case in ensure_prepared(machine("second", drive=True)).cases] == ["60"]
     assert "cases 3 did not come back from Google Drive ([Errno 5]" in caplog.text
 

@@ -89,6 +89,14 @@ def test_table_of_patients_that_cannot_be_understood_is_refused(tmp_path, text, 
     assert "columns case" in str(error.value)
 
 
+def test_patient_named_like_a_case_without_a_line_is_refused(tmp_path):
+    with_patients(tmp_path, "case,patient\n2,1\n3,1\n")
+    with pytest.raises(ValueError, match=r'patients\.csv: is patient 1 .* add "1,1"; if not'):
+        find_cases(tmp_path)
+    cases = find_cases(with_patients(tmp_path, "case,patient\n2,1\n3,1\n1,1\n"))
+    assert [case.patient for case in cases] == ["0", "1", "1", "1"]
+
+
 def test_no_case_says_what_was_expected(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no case under .*volume-N.nii\[.gz\].*LITS_RAW"):
         find_cases(tmp_path)
@@ -248,6 +256,7 @@ def harmful_change(hu, labels, kind):
         "constant": (hu * 0 - 1024, labels),
         "offset_missing": (hu - hu.min(), labels),
         "eight_bit": (np.clip(hu + 100, 0, 255).astype(np.int16), labels),
+        "narrow": (hu[:, :, :3], labels[:, :, :3]),
         "absurd": (np.where(hu > -300, 9 * hu + 4000, hu).astype(np.int16), labels),
     }
     return changes[kind]
@@ -260,6 +269,7 @@ def harmful_change(hu, labels, kind):
         ("constant", "not_hu", "every voxel of the volume is -1024"),
         ("offset_missing", "not_hu", "no Hounsfield units.*offset of 1024"),
         ("eight_bit", "not_hu", r"values 0\.\.255 are no Hounsfield units"),
+        ("narrow", "no_abdomen", r"slices of \d+ x 3 pixels show no abdomen"),
         ("absurd", "absurd_hu", "denser than bone"),
     ],
 )

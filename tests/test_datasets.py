@@ -308,6 +308,49 @@ def test_of_two_processes_one_decodes_to_disk(prepared, tmp_path, monkeypatch):
     assert np.array_equal(one, other)
 
 
+def test_what_no_process_uses_makes_room_for_the_next_on_disk(prepared, tmp_path):
+    place = tmp_path / "decoded"
+
+    def decoded(*ids):
+        return decoding.decoded_on_disk(place, find_slices(prepared, ids, LIVER), LIVER)
+
+    def folders():
+        return {path.name for path in place.iterdir() if path.is_dir()}
+
+    first = decoded("3")
+    (one,) = folders()
+    second = decoded("12")
+    (other,) = folders() - {one}
+    assert one in folders(), "in use, by this process"
+    (place / f".part-1-{one}").mkdir()  # of a killed process
+    (place / other / "used-on-another").touch()
+    del first, second
+    decoded("3", "12")
+    assert len(folders() - {other}) == 1, "neither the unused nor the half decoded are left"
+    assert other in folders(), "maybe in use on the other machine"
+    decoded("3")
+    assert {one, other} == folders()
+
+
+def test_a_removal_that_was_stopped_leaves_nothing_that_looks_whole(
+    prepared, tmp_path, monkeypatch
+):
+    def stopped(*_, **__):
+        raise KeyboardInterrupt
+
+    def decoded(case_id):
+        return decoding.decoded_on_disk(
+            tmp_path / "decoded", find_slices(prepared, [case_id], LIVER), LIVER
+        )
+
+    before = decoded("3")[2]
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            decoded("12")
+    assert np.array_equal(decoded("3")[2], before)
+
+
 def test_mapped_cache_is_made_anew_when_a_case_changes(prepared, monkeypatch):
     monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
     before = SliceCache(prepared, ["3"], LIVER).batch([5])[0]

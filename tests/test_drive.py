@@ -1,6 +1,7 @@
 """Google Drive: mounting it, and what of a run it keeps for the next machine."""
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -85,6 +86,26 @@ def test_small_files_of_a_run_come_back_on_the_next_machine(tmp_path):
     pictures = "checkpoints/val_predictions/epoch_0002/0_12.png"
     assert files_below(tmp_path / "new") == {*drive.RUN_FILES, pictures}
     assert (tmp_path / "new" / "history.csv").read_text() == "history.csv after 2 epochs"
+
+
+def test_a_restoring_that_was_stopped_is_completed(tmp_path, monkeypatch):
+    run, kept, copied = a_run(tmp_path / "run", 2), tmp_path / "drive", []
+    drive.keep_run(run, kept)
+
+    def stopped(source, target, plain=shutil.copyfile):
+        copied.append(target)
+        if len(copied) == 3:
+            Path(target).write_text("half")
+            raise KeyboardInterrupt
+        return plain(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.copyfile", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            drive.restore_run(kept, tmp_path / "new")
+    assert len(files_below(tmp_path / "new")) == 2, "nothing half"
+    drive.restore_run(kept, tmp_path / "new")
+    assert len(files_below(tmp_path / "new")) == len(drive.RUN_FILES) + 1
 
 
 def test_drive_keeps_the_pictures_of_the_last_epoch_only(tmp_path):

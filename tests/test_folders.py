@@ -36,9 +36,7 @@ class Bright(nn.Module):
 
 
 def model(half=0.5):
-    return LiverModel(
-        Bright(half), SPEC, Origin(Path("drawn.pth"), "liver", SPEC, (), (), 0.9)
-    ).eval()
+    return LiverModel(Bright(half), SPEC, Origin("liver", SPEC, ())).eval()
 
 
 def write_ct(path, slice_index=0):
@@ -158,7 +156,7 @@ def test_a_ct_without_orientation_is_turned_by_its_anatomy(tmp_path, caplog):
     path = tmp_path / "raw" / "volume-28.nii"
     path.parent.mkdir()
     nib.save(nib.Nifti1Image(stored_as(hu, "LAS"), np.eye(4)), path)
-    origin = Origin(Path("drawn.pth"), "liver", SPEC, (), (), 0.9)
+    origin = Origin("liver", SPEC, ())
     right = LiverModel(RightHalf(), SPEC, origin).eval()
     with caplog.at_level(logging.INFO):
         report = segment_folder(tmp_path / "raw", tmp_path / "out", right)

@@ -294,6 +294,7 @@ def test_wrong_usage_is_exit_code_2(arguments, words, capsys):
         ("predict", "no prepared case under"),
         ("predict nowhere", "no CT at nowhere: expected .nii"),
         ("predict --submission", "name their files or folder"),
+        ("predict scans --fold 0", "--fold is for the validation patients"),
         ("evaluate", "no prediction-volume-N.nii.gz in runs/phantom/results/predictions"),
     ],
 )
@@ -306,7 +307,7 @@ def test_what_is_missing_is_told_in_one_sentence(arguments, words):
 def test_a_wrong_device_is_told_in_one_sentence(tmp_path):
     data = write_prepared(tmp_path / "drawn", cases=3)
     call = shell_call("train-liver", "--prepared", data.root, "--device", "quantum")
-    assert "'quantum' is not usable here" in sentence(call)
+    assert "device 'quantum' (LITS_DEVICE, --device) is not usable" in sentence(call)
 
 
 def test_a_wrong_variable_is_told_in_one_sentence(monkeypatch):
@@ -387,6 +388,13 @@ def test_models_of_the_wrong_system_or_kind_are_refused(tmp_path):
     assert "volume-3.nii" in sentence(call)
     call = shell_call("predict", ct, "--liver", liver, "--only", "liver", "--out", ct)
     assert "cannot write to" in sentence(call)
+
+
+def test_named_cts_leave_the_validation_patients_alone_and_come_once(tmp_path):
+    liver = write_checkpoint(tmp_path / "liver.pth", "liver")
+    ct = write_nifti(body()[0], tmp_path / "cts" / "volume-3.nii")
+    call = shell_call("predict", "cts", ct, "cts/../cts", "--liver", liver, "--only", "liver")
+    assert call.out == "runs/phantom/results/segmented/prediction-volume-3.nii.gz\n", call.err
 
 
 def test_a_mask_given_as_ct_is_refused(tmp_path):

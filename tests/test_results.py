@@ -14,7 +14,7 @@ from drawn import body, write_nifti
 from prepared_runs import write_checkpoint, write_prepared
 from small_runs import small_liver, small_tumor
 
-from lits_helpers import results
+from lits_helpers import folders, results
 from lits_helpers.ceiling import resize_ceiling
 from lits_helpers.files import read_json
 from lits_helpers.folders import segment_files
@@ -182,14 +182,14 @@ def test_models_that_did_not_make_the_predictions_are_refused(data, models, tmp_
 
 
 def test_what_was_segmented_before_is_not_segmented_again(data, models, tmp_path, monkeypatch):
-    def cut_off(source, *arguments, **options):
-        if source.stem == "1":
+    def cut_off(volume, *arguments):
+        if volume.path.stem == "1":
             raise KeyboardInterrupt
-        return plain(source, *arguments, **options)
+        return plain(volume, *arguments)
 
-    plain, out = results.segment_file, tmp_path / "p"
+    plain, out = folders.segment_volume, tmp_path / "p"
     with monkeypatch.context() as patch:
-        patch.setattr(results, "segment_file", cut_off)
+        patch.setattr(folders, "segment_volume", cut_off)
         with pytest.raises(KeyboardInterrupt):
             segment_cases(data, ["0", "1"], out, liver=models["liver"], device="cpu")
     kept = (out / "prediction-volume-0.nii.gz").stat().st_mtime_ns
@@ -277,7 +277,7 @@ def test_where_no_prediction_fits_earlier_scores_are_kept(data, tmp_path):
 
 
 def test_an_unwritable_folder_is_named_before_the_work_begins(data, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "segment_file", pytest.fail)
+    monkeypatch.setattr(results, "segment_files", pytest.fail)
     monkeypatch.setattr(results, "evaluate_case", pytest.fail)
     predictions = predict(data, tmp_path / "p", {"0": LABELS})
     taken = tmp_path / "taken"
@@ -342,21 +342,32 @@ def test_a_prepared_case_is_not_taken_for_another_ct_of_its_name(data, models, t
     assert nib.load(report.written[other]).shape == nib.load(other).shape
 
 
+def test_the_processes_of_torchrun_share_the_cases(data, models, tmp_path, monkeypatch):
+    MakerRecord(tmp_path, None, None, None).claim()  # of other models, given up by whoever is first
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for rank, own in enumerate((["0", "2"], ["1"])):
+        monkeypatch.setenv("RANK", str(rank))
+        assert list(segment_cases(data, ["0", "1", "2"], tmp_path, liver=models["liver"])) == own
+    made = find_predictions(tmp_path)
+    assert list(made) == ["0", "1", "2"]
+    assert len(evaluate(data, made, tmp_path / "r")[0]) == 3
+
+
 def test_a_case_that_fails_is_named_and_the_others_are_segmented(
     data, models, tmp_path, monkeypatch, caplog
 ):
-    good = results.segment_file
+    good = folders.segment_volume
 
-    def segment(path, target, **options):
-        if path.stem == "0":
+    def segment(volume, *arguments):
+        if volume.path.stem == "0":
             raise ValueError("values 0..1 are not Hounsfield units")
-        return good(path, target, **options)
+        return good(volume, *arguments)
 
-    monkeypatch.setattr(results, "segment_file", segment)
+    monkeypatch.setattr(folders, "segment_volume", segment)
     liver = {"liver": models["liver"], "device": "cpu"}
     with caplog.at_level(logging.WARNING):
         assert list(segment_cases(data, ["0", "1"], tmp_path, **liver)) == ["1"]
-    assert "case 0 was not segmented: values 0..1" in caplog.text
+    assert "0.b2nd was not segmented: values 0..1" in caplog.text
     with pytest.raises(ValueError, match=r"no case was segmented: values 0\.\.1"):
         segment_cases(data, ["0"], tmp_path, **liver)
     assert list(find_predictions(tmp_path)) == ["1"]

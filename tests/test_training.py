@@ -25,7 +25,7 @@ from small_runs import (
     write_volumes,
 )
 
-from lits_helpers import interruption
+from lits_helpers import interruption, records
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
 from lits_helpers.engine import Trainer
 from lits_helpers.health import TrainingDivergedError
@@ -84,6 +84,28 @@ def test_recipe_json_holds_setting_split_and_data(calm):
     assert recorded["validation_ids"] == ["3", "4"]
     assert set(recorded["data"]) == {"0", "1", "2", "3", "4"}
     assert {"torch", "lits_helpers"} <= set(recorded["versions"])
+
+
+def test_commit_of_a_repository_that_this_module_only_lies_in_is_not_recorded(
+    tmp_path, monkeypatch
+):
+    def git(*arguments):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
+        subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
+
+    place = tmp_path / "site-packages" / "records.py"
+    place.parent.mkdir()
+    for name in (place, tmp_path / "theirs.py"):
+        name.touch()
+    git("init", "--quiet")
+    git("add", "theirs.py")
+    git("commit", "--quiet", "--message", "one")
+    monkeypatch.setattr(records, "__file__", str(place))
+    records.write_recipe(tmp_path / "recipe.json", {})
+    assert json.loads((tmp_path / "recipe.json").read_text())["commit"] is None
+    git("add", ".")
+    records.write_recipe(tmp_path / "recipe.json", {})
+    assert len(json.loads((tmp_path / "recipe.json").read_text())["commit"]) == 40
 
 
 def test_tumor_run_leaves_bare_weights_that_load(volumes, tmp_path):

@@ -169,7 +169,7 @@ def test_scores_lesions_and_diameters_are_told():
     viewer = make_viewer()
     text = viewer.controls.scores.value
     assert "Dice of the case: liver 0.950" in text  # 19 of 20 rows overlap
-    assert "lesions: 2 · diameters 7, 1 mm" in text
+    assert "lesions: 2 · longest axial diameters 7, 1 mm" in text
     viewer.controls.slider.value = 6
     assert "Dice of this slice: liver 0.950, tumor 0.833" in viewer.controls.readout.value
     viewer.controls.slider.value = 0
@@ -267,7 +267,7 @@ def test_lesions_touch_by_faces_and_are_measured_within_a_slice():
     labels[3, 11, 14] = 2  # touches by a corner only
     long, single = find_lesions(labels, SPACING_MM)
     assert (long.voxels, single.voxels) == (4, 1)
-    assert long.diameter_mm == pytest.approx(np.hypot(4 * 0.8, 0.7))
+    assert long.longest_mm == pytest.approx(np.hypot(4 * 0.8, 0.7))
     assert single.center == (3, 11, 14)
 
 
