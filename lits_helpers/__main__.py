@@ -120,9 +120,9 @@ def _predict_validation(settings: Settings, options, out: Path, post: Postproces
 
 
 def _predict_files(settings: Settings, options, out: Path, post: Postprocessing) -> None:
-    device, models = own_device(settings.device), _chosen_models(settings, options)
     if options.fold is not None:
         raise ValueError("--fold is for the validation patients: leave it out for named CTs")
+    device, models = own_device(settings.device), _chosen_models(settings, options)
     found = [path for given in options.volumes for path in find_volumes(given, out)]
     files = list({os.path.abspath(path): path for path in found}.values())  # each once
     report = segment_files(

@@ -11,8 +11,9 @@ from .cases import Case, find_cases
 from .drive import drive_folder
 from .drive_cases import REFUSED, KeptCases
 from .environment import in_colab
-from .files import locked_folder, read_json, write_json
+from .files import read_json, write_json
 from .kaggle_errors import KaggleError
+from .locks import locked_folder
 from .phantom import write_phantom_dataset
 from .prepared import CaseFiles, Prepared, open_prepared
 from .preprocess import (

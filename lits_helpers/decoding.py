@@ -9,13 +9,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
 from pathlib import Path
+from typing import IO
 
 import cv2
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .files import DISK_FULL, TEMPORARY_PREFIX, hold, unheld, written_whole
+from .files import DISK_FULL, TEMPORARY_PREFIX, written_whole
+from .locks import hold, unheld
 from .pool import available_cores
 from .recipes import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
@@ -120,20 +122,7 @@ def decoded_on_disk(
         OSError: the disk has no room for them.
     """
     place = folder / fingerprint(cases, spec)
-    lock = place.with_suffix(LOCK)
-    with suppress(OSError):  # it may be read-only and hold what is wanted
-        folder.mkdir(parents=True, exist_ok=True)
-    while True:
-        in_use = hold(lock)  # waits while another process decodes
-        if place.exists():
-            break
-        if in_use:
-            in_use.close()
-        with unheld(lock) as alone:
-            if (alone or not in_use) and not place.exists():
-                if alone:
-                    _remove_unused(folder, place.name)
-                _decode_into(place, cases, spec, workers)
+    in_use = _held_once_decoded(place, cases, spec, workers)
     with suppress(OSError):
         (place / MARK).touch()
     table = np.load(place / "table.npy")
@@ -143,6 +132,24 @@ def decoded_on_disk(
     if in_use:
         weakref.finalize(levels._mmap, in_use.close)
     return levels[: len(table)], labels[: len(table)], table
+
+
+def _held_once_decoded(place: Path, cases, spec: InputSpec, workers: int | None) -> IO | None:
+    """Have the folder `place` decoded, by this process or another; return its share of the lock."""
+    lock = place.with_suffix(LOCK)
+    with suppress(OSError):  # the folder may be read-only and hold what is wanted
+        place.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        share = hold(lock)  # waits while another process decodes
+        if place.exists():
+            return share
+        if share:
+            share.close()
+        with unheld(lock) as alone:
+            if (alone or not share) and not place.exists():
+                if alone:
+                    _remove_unused(place.parent, place.name)
+                _decode_into(place, cases, spec, workers)
 
 
 def _remove_unused(folder: Path, own: str) -> None:

@@ -137,7 +137,10 @@ def segment_files(
     out = Path(out)
     targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
     record = MakerRecord(out, liver_model, tumor_model, post)
-    record.take_over() if take_over else record.claim()
+    if take_over:
+        record.take_over()
+    else:
+        record.claim()
     mine = own_share(list(targets))
     report = FolderReport(present={p: targets[p] for p in mine if _finished(p, targets[p], record)})
     wanted = [path for path in mine if path not in report.present]

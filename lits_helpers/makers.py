@@ -9,7 +9,8 @@ from pathlib import Path
 import torch
 
 from .checkpoints import load_checkpoint
-from .files import file_hash, locked, read_json, write_json
+from .files import file_hash, read_json, write_json
+from .locks import locked
 from .postprocess import Postprocessing
 from .recipes import InputSpec
 from .trained import Origin, TrainedModel, recipe_of

@@ -15,7 +15,8 @@ from nibabel.orientations import axcodes2ornt, ornt_transform
 from scipy.ndimage import gaussian_filter
 from tqdm.auto import tqdm
 
-from lits_helpers.files import locked_folder, read_json, remove_leftovers, write_json, written_whole
+from lits_helpers.files import read_json, remove_leftovers, write_json, written_whole
+from lits_helpers.locks import locked_folder
 from lits_helpers.phantom_body import Patient, draw_patient, paint_frame, start_scene
 from lits_helpers.phantom_liver import draw_lesions, paint_lesions, paint_liver, shape_liver
 from lits_helpers.phantom_organs import paint_organs, shape_organs

@@ -16,7 +16,8 @@ import numpy as np
 
 from .cases import Case, Finding
 from .checks import load_case
-from .files import file_hash, locked_folder, remove_leftovers, write_json, written_whole
+from .files import file_hash, remove_leftovers, write_json, written_whole
+from .locks import locked_folder
 from .packed import PackedVolume, write_packed
 from .pixels import window_to_uint8
 from .pool import run_jobs

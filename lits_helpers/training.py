@@ -14,9 +14,9 @@ from .datasets import SliceCache, epoch_order
 from .distributed import Ranks, joined_ranks
 from .engine import Trainer
 from .environment import choose_device
-from .files import locked
 from .health import TrainingDivergedError, memory_advice
 from .interruption import Stopwatch
+from .locks import locked
 from .recipes import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
 from .records import RunFolder, data_hashes
 from .states import named_state, newest_state, require_same

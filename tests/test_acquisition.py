@@ -12,8 +12,9 @@ from kaggle_stand_in import StandIn, point_client_at, serving
 
 from lits_helpers import acquisition, drive_cases, kaggle_data
 from lits_helpers.acquisition import download, ensure_prepared
-from lits_helpers.files import locked_folder, read_json
+from lits_helpers.files import read_json
 from lits_helpers.kaggle_errors import KaggleError
+from lits_helpers.locks import locked_folder
 from lits_helpers.prepared import open_prepared
 from lits_helpers.preprocess import PreparationReport
 from lits_helpers.report import Finding

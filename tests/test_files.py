@@ -1,9 +1,6 @@
 """Files appear whole or not at all."""
 
 import json
-import logging
-import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -11,7 +8,6 @@ import pytest
 from lits_helpers.files import (
     TEMPORARY_PREFIX,
     file_hash,
-    locked_folder,
     read_json,
     remove_leftovers,
     write_json,
@@ -78,29 +74,6 @@ def test_interrupted_folder_leaves_the_former_folder(tmp_path):
         write_and_fail(target, OSError("disk full"), folder=True)
     assert names(target) == ["old.png"]
     assert names(tmp_path) == ["case"]
-
-
-@pytest.mark.parametrize("purpose", ["", "download"])
-def test_second_to_ask_for_a_folder_waits_or_is_refused(tmp_path, caplog, purpose):
-    caplog.set_level(logging.INFO)
-    done = []
-
-    def work():
-        with locked_folder(tmp_path, purpose=purpose):
-            done.append("second")
-
-    with ThreadPoolExecutor(1) as pool:
-        with locked_folder(tmp_path, purpose=purpose):
-            with pytest.raises(OSError, match=f"works in {tmp_path}: come later"):
-                locked_folder(tmp_path, "come later", purpose).__enter__()
-            waiting = pool.submit(work)
-            time.sleep(0.3)
-            assert not done
-            with locked_folder(tmp_path, "", "another"):
-                pass
-        waiting.result(timeout=10)
-    assert "waiting for the process" in caplog.text
-    assert list(tmp_path.iterdir()) == []
 
 
 def test_leftovers_go_and_everything_else_stays(tmp_path):

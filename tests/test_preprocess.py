@@ -19,7 +19,8 @@ from drawn import body, stored_as, write_case
 
 from lits_helpers import pool, preprocess
 from lits_helpers.cases import find_cases
-from lits_helpers.files import locked_folder, read_json
+from lits_helpers.files import read_json
+from lits_helpers.locks import locked_folder
 from lits_helpers.pool import run_jobs
 from lits_helpers.preprocess import export_png, prepare, prepared_cases
 from lits_helpers.settings import real_data

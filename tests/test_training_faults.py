@@ -14,9 +14,9 @@ from lits_helpers import engine, health, training
 from lits_helpers.checkpoints import load_checkpoint
 from lits_helpers.continuation import Position
 from lits_helpers.engine import Trainer
-from lits_helpers.files import locked
 from lits_helpers.health import TrainingDivergedError
 from lits_helpers.interruption import Stopwatch
+from lits_helpers.locks import locked
 from lits_helpers.systems import LiverSystem
 from lits_helpers.training import train_liver_gan, train_tumor_regnet
 
