@@ -213,6 +213,7 @@ LIVER_ROWS = (
     _liver("no_dice", "no Dice", dice_weight=0.0),
     _liver("batch_dice", "Dice of the batch, not of each slice", dice_per_image=0.0),
     _liver("no_full_size", "no stage at full size", full_size=0),
+    _liver("deeper_full_size", "a deeper stage at full size", full_size=3),
     _liver("no_context", "one slice", **ONE_SLICE),
     _liver("no_skips", "no skip connections", skips=False),
     _liver(

@@ -1,8 +1,8 @@
 """One run of the recipe bench: train a row on some patients, score it on others, at native size.
 
-A run trains for a fixed number of processor seconds of one thread, and its schedule follows those
-seconds, so that rows of different cost are compared at equal training time. The weights at the end
-are scored: nothing is chosen on the patients that are scored.
+A run trains for a fixed number of seconds, a processor's of one thread or, on a GPU, of the wall.
+Its schedule follows them, so that rows of different cost are compared at equal training time. The
+weights at the end are scored: nothing is chosen on the patients that are scored.
 """
 
 import os
@@ -46,23 +46,24 @@ def trained(row: Row, root: Path, case_ids, seconds: float, seed: int) -> tuple[
         row: the row.
         root: PNG folder or prepared/ folder.
         case_ids: training cases.
-        seconds: processor seconds of one thread; decoding the slices does not count.
+        seconds: processor seconds of one thread, on a GPU seconds; decoding does not count.
         seed: random seed of weights, order and augmentation.
 
     Returns:
         the system, and what there is to say of the training.
     """
     device = choose_device()
+    now = time.process_time if device.type == "cpu" else time.perf_counter
     torch.manual_seed(seed)
     system, augment = row.make(row.recipe, device, Precision(device)), augmentation_of(row.recipe)
     cache = SliceCache(root, case_ids, row.recipe.spec, device=device)
-    began, epoch, images = time.process_time(), 0, 0
+    began, epoch, images = now(), 0, 0
     system.train()
-    while (used := time.process_time() - began) < seconds:
+    while (used := now() - began) < seconds:
         epoch += 1
         order = epoch_order(cache, row.recipe, seed=seed, epoch=epoch)
         for number, batch in enumerate(order.split(row.recipe.batch_size)):
-            used = time.process_time() - began
+            used = now() - began
             rate = learning_rate(row.recipe, min(used / seconds, 1.0) * row.recipe.epochs)
             for optimizer in system.optimizers:
                 optimizer.param_groups[0]["lr"] = rate

@@ -80,7 +80,8 @@ def table(
     for run in runs:
         groups[run["row"], run.get("width") or 0, run["seconds"]].append(run)
     tumor = any("lesions" in case for case in runs[0]["cases"]) and runs[0]["seeks"] == "tumor"
-    head = ["row", "core s", "epochs", "folds x seeds", "parameters", "Dice per case"]
+    clock = "GPU s" if runs[0].get("device") else "core s"
+    head = ["row", clock, "epochs", "folds x seeds", "parameters", "Dice per case"]
     head += ["worst tenth", "global Dice", *(["lesions found"] if tumor else [])]
     head += [f"`{judge}` minus this (95 %)"] if judge else []
     lines = [head, ["--"] * len(head)]

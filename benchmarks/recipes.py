@@ -5,10 +5,10 @@
     python benchmarks/recipes.py --cases DIR --rows default smp_unet --seconds 300 --fold 0
     python benchmarks/recipes.py --tables docs/recipes.md    the runs so far, as tables
 
-Every run trains one row for `--seconds` processor seconds of one core on all folds but one and is
-scored on the patients of that fold (`recipe_runs.py`). Runs are appended to `--out`; one that is
-there already is not run again, so a stopped bench goes on. Several runs at once: `--jobs`. The
-reference networks want monai, segmentation-models-pytorch and timm (requirements-dev.txt).
+Every run trains one row for `--seconds` (of one core, or of a GPU's wall clock) on all folds but
+one and is scored on the patients of that fold (`recipe_runs.py`). Runs are appended to `--out`; one
+that is there already is not run again, so a stopped bench goes on. Several runs at once: `--jobs`.
+The reference networks want monai, segmentation-models-pytorch and timm (requirements-dev.txt).
 """
 
 import argparse
@@ -47,6 +47,7 @@ from benchmarks.recipe_tables import (  # noqa: E402
     write_tables,
 )
 from lits_helpers.cases import split_cases  # noqa: E402
+from lits_helpers.environment import choose_device  # noqa: E402
 from lits_helpers.files import written_whole  # noqa: E402
 from lits_helpers.inference import LiverModel  # noqa: E402
 from lits_helpers.models import build_generator  # noqa: E402
@@ -84,8 +85,9 @@ def job(seeks: str, name: str, root: Path, options: dict) -> dict:
         seeks: "liver" or "tumor".
         name: the row's.
         root: PNG folder or prepared folder.
-        options: data, fold, folds, seed, seconds, width, size, recipe (fingerprint), liver (file of
-            the liver model's weights), also (folder of further scans for tumor models, or None).
+        options: data, device, fold, folds, seed, seconds, width, size, recipe (fingerprint), liver
+            (file of the liver model's weights), also (folder of further scans for tumor models, or
+            None).
     """
     row = row_for(root, rows_by_name(seeks)[name], options)
     split = split_cases(prepared_cases(root), validation=1 / options["folds"], fold=options["fold"])
@@ -128,14 +130,20 @@ def loaded_liver(path: Path) -> LiverModel:
 
 def key(run: dict) -> tuple:
     """What makes a run the same run."""
-    same = ("data", "seeks", "row", "fold", "folds", "seed", "seconds", "width", "size", "recipe")
-    return tuple(run.get(name) for name in same)
+    same = "data seeks row fold folds seed seconds width size recipe device"
+    return tuple(run.get(name) for name in same.split())
+
+
+def accelerator() -> str | None:
+    """Return the name of the GPU that runs go to, None for a CPU."""
+    return torch.cuda.get_device_name() if choose_device().type == "cuda" else None
 
 
 def plan(options: argparse.Namespace, seeks: str, root: Path) -> list[tuple[Row, dict]]:
     """Return the runs asked for that are not there yet, fold by fold."""
     done = {key(run) for run in read_runs(options.out)}
     size = {"width": options.width, "size": options.size}
+    where = {"data": options.data or root.name, "device": accelerator()}
     rows = {}  # the first of those that are the same on this folder
     for row in ROWS[seeks]:
         rows.setdefault((row.make, fingerprint(row_for(root, row, size).recipe)), row)
@@ -145,7 +153,7 @@ def plan(options: argparse.Namespace, seeks: str, root: Path) -> list[tuple[Row,
             for seed in options.seeds:
                 if options.rows and row.name not in options.rows:
                     continue
-                run = {"data": options.data or root.name, "fold": fold, "folds": options.folds}
+                run = {**where, "fold": fold, "folds": options.folds}
                 run |= {"seed": seed, "seconds": options.seconds, **size, "recipe": recipe}
                 run["width"] = options.width if row.has_width else None
                 if key({**run, "row": row.name, "seeks": seeks}) not in done:
@@ -199,8 +207,8 @@ def tables(path: Path, out: Path) -> None:
     """Write all runs into the page: tables for each data set, target and way of scoring."""
     runs = read_runs(out)
     sections = {}
-    for data, seeks in dict.fromkeys((run["data"], run["seeks"]) for run in runs):
-        own = [run for run in runs if (run["data"], run["seeks"]) == (data, seeks)]
+    for data, seeks in dict.fromkeys((_data(run), run["seeks"]) for run in runs):
+        own = [run for run in runs if (_data(run), run["seeks"]) == (data, seeks)]
         about = {row.name: row.about for row in ROWS[seeks]}
         bases = {row.name: row.base for row in ROWS[seeks]}
         sections[f"{seeks.capitalize()}, {data}"] = table(own, about, judges=bases)
@@ -220,6 +228,11 @@ def tables(path: Path, out: Path) -> None:
     write_tables(path, sections)
 
 
+def _data(run: dict) -> str:
+    """Return what a run's table is called: its data, and the GPU, whose seconds are its own."""
+    return ", ".join(filter(None, (run["data"], run.get("device"))))
+
+
 def command_line(arguments: list[str] | None = None) -> argparse.Namespace:
     """Return what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -230,7 +243,7 @@ def command_line(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--data", help="what the tables call the data; default: the folder's name")
     parser.add_argument("--rows", nargs="*", help="which rows; default: all")
     parser.add_argument("--seek", nargs="*", choices=list(ROWS), help="default: what there is")
-    parser.add_argument("--seconds", type=float, default=240.0, help="of one core, a run")
+    parser.add_argument("--seconds", type=float, default=240.0, help="of one core or a GPU, a run")
     parser.add_argument("--folds", type=int, default=4)
     parser.add_argument("--fold", type=int, nargs="*", help="only these; default: all")
     parser.add_argument("--seeds", type=int, nargs="*", default=[0])

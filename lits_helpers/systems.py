@@ -88,8 +88,7 @@ class LiverSystem:
         self.critic = on_device(build_critic(recipe), device)
         self.average = Average(self.generator, recipe.ema) if recipe.ema else None
         self._run_generator = ranks.wrap(self.generator, device)
-        features = CriticFeatures(self.critic)
-        self._run_critic = ranks.wrap(features, device)
+        self._run_critic = ranks.wrap(FeatureDistance(self.critic), device)
         self.compiled = []
         if compiled:
             self._run_generator = Compiled(self._run_generator)
@@ -130,8 +129,8 @@ class LiverSystem:
             predicted = self._run_generator(images)
             seen = masked_image(images, predicted.float(), recipe.feature_floor)
             reference = masked_image(images, masks, recipe.feature_floor)
-            of_predicted, of_reference = self._run_critic(seen, reference)
-        pixel, feature = pixel_loss(predicted, masks), feature_loss(of_predicted, of_reference)
+            feature = self._run_critic(seen, reference)
+        pixel = pixel_loss(predicted, masks)
         loss = self.mask_loss(predicted, masks, pixel) + recipe.feature_weight * feature
         self.precision.backward(loss * weight, self.optimizers)
         self._turn_critic_gradient()
@@ -176,11 +175,12 @@ class LiverSystem:
         return (labels >= 1).unsqueeze(1)
 
 
-class CriticFeatures(nn.Module):
-    """Features of two batches of masked images in one call, as DistributedDataParallel needs it.
+class FeatureDistance(nn.Module):
+    """The feature loss of two batches of masked images in one call, as DDP and compilers need it.
 
     A critic without batch norm takes both in a single pass; with it, each batch keeps its own
-    statistics.
+    statistics. The features stay inside: they are views, and those that leave compiled code torch
+    2.11 can rebuild wrongly (its issue 177812).
     """
 
     def __init__(self, critic: nn.Module):
@@ -188,15 +188,14 @@ class CriticFeatures(nn.Module):
         self.critic = critic
         self.joint = not any(isinstance(m, nn.BatchNorm2d) for m in critic.modules())
 
-    def forward(self, predicted: Tensor, reference: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    def forward(self, predicted: Tensor, reference: Tensor) -> Tensor:
+        """Return the loss, a scalar float32."""
+        features_of = self.critic.forward_all_layers
         if not self.joint:
-            return self.critic.forward_all_layers(predicted), self.critic.forward_all_layers(
-                reference
-            )
+            return feature_loss(features_of(predicted), features_of(reference))
         both = torch.cat([predicted, reference]).contiguous(memory_format=torch.channels_last)
-        features = self.critic.forward_all_layers(both)
-        count = len(predicted)
-        return [f[:count] for f in features], [f[count:] for f in features]
+        features, count = features_of(both), len(predicted)
+        return feature_loss([f[:count] for f in features], [f[count:] for f in features])
 
 
 class TumorSystem:

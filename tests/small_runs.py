@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import torch
 
+from lits_helpers.interruption import Stopwatch
 from lits_helpers.recipes import InputSpec, liver_recipe, tumor_recipe
 from lits_helpers.records import CLOCK_COLUMNS
 
@@ -73,3 +74,14 @@ def same(a, b):
 
 def without_clocks(history):
     return [{k: v for k, v in row.items() if k not in CLOCK_COLUMNS} for row in history]
+
+
+def stopping_after(monkeypatch, steps):
+    """Let max_minutes strike after so many steps of this call."""
+    left = [steps]
+
+    def over(_watch):
+        left[0] -= 1
+        return left[0] < 0
+
+    monkeypatch.setattr(Stopwatch, "over", over)

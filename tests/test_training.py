@@ -19,6 +19,7 @@ from small_runs import (
     same,
     small_liver,
     small_tumor,
+    stopping_after,
     weights,
     without_clocks,
     write_slices,
@@ -29,7 +30,7 @@ from lits_helpers import interruption, records
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
 from lits_helpers.engine import Trainer
 from lits_helpers.health import TrainingDivergedError
-from lits_helpers.interruption import StopRequest, Stopwatch
+from lits_helpers.interruption import StopRequest
 from lits_helpers.records import TUMOR_WEIGHTS, read_history
 from lits_helpers.states import newest_state
 from lits_helpers.training import train_liver_gan, train_tumor_regnet
@@ -125,17 +126,6 @@ def test_finished_run_returns_its_history_without_training(calm, slices, monkeyp
 
 
 # -- resume and stops ----------------------------------------------------------------------------
-
-
-def stopping_after(monkeypatch, steps):
-    """Let max_minutes strike after so many steps of this call."""
-    left = [steps]
-
-    def over(_watch):
-        left[0] -= 1
-        return left[0] < 0
-
-    monkeypatch.setattr(Stopwatch, "over", over)
 
 
 @pytest.mark.parametrize("stops", [[3], [2, 2, 2]])
@@ -251,17 +241,6 @@ def test_a_new_training_puts_no_model_of_the_former_on_the_mirror(slices, tmp_pa
     train_liver_gan(slices, tmp_path / "run", SPLIT, small_liver(), resume="never", **options)
     state, _ = newest_state(tmp_path / "nowhere", tmp_path / "drive")
     assert (state["history"], state["best_model"]) == ([], None)
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-def test_resumed_training_on_a_gpu_agrees_within_a_hundredth(slices, tmp_path, monkeypatch):
-    whole = train_liver_gan(slices, tmp_path / "whole", SPLIT, small_liver(), device="cuda")
-    with monkeypatch.context() as patch:
-        stopping_after(patch, 3)
-        train_liver_gan(slices, tmp_path / "parts", SPLIT, small_liver(), device="cuda")
-    parts = train_liver_gan(slices, tmp_path / "parts", SPLIT, small_liver(), device="cuda")
-    assert parts[-1]["g_loss"] == pytest.approx(whole[-1]["g_loss"], rel=0.01)
 
 
 def test_never_resuming_starts_anew(calm, slices, tmp_path):
