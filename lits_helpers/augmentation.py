@@ -96,7 +96,7 @@ def augment_batch(
     count = CPU_IMAGES if levels.device.type == "cpu" else len(levels)
     for start in range(0, len(levels), count):
         some = slice(start, start + count)
-        own = draws[some].to(levels.device)
+        own = draws[some].to(levels.device, non_blocking=levels.device.type == "cuda")
         curves = grey_curves(own[:, :3], limits, spec.levels)
         grid = affine_grid(affine_matrices(own[:, 3:7], limits), levels.shape[-1])
         looked_up = _looked_up(levels[some], curves)
@@ -134,8 +134,10 @@ def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
         mirrored: (N,) bool on the CPU, which images; one without liver beside its tumor is left.
     """
     for k in mirrored.nonzero().flatten().tolist():
+        if labels.device.type == "cpu" and not (labels[k] == 2).any():
+            continue
         liver = labels[k] == 1
-        pixels = liver.sum()  # no `if`: a GPU would have to be waited for
+        pixels = liver.sum()  # no `if` here: a GPU would have to be waited for
         contrast = images[k] - (images[k] * liver).sum() / pixels.clamp(min=1)
         near = _mean_of_nine(_mean_of_nine((labels[k] == 2).float())) > 0
         inside = _mean_of_nine((labels[k] > 0).float()) > 0.99

@@ -128,7 +128,8 @@ class SliceCache:
     def _gather(self, planes: Tensor, rows: Tensor) -> Tensor:
         """Return planes[rows], (n, C, S, S), on the device; by pinned memory where that helps."""
         storage = planes.view(torch.int16) if planes.dtype == torch.uint16 else planes
-        flat = rows.flatten().to(planes.device)
+        cuda = planes.device.type == "cuda"  # elsewhere copies may be late
+        flat = rows.flatten().to(planes.device, non_blocking=cuda)
         pinned = self.device.type == "cuda" and planes.device.type == "cpu"
         out = torch.empty(
             (len(flat), *planes.shape[1:]),

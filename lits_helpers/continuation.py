@@ -4,6 +4,8 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
+
 from .acceleration import Precision
 from .checkpoints import CheckpointError
 from .distributed import Ranks
@@ -50,7 +52,15 @@ def load_weights(system: System, state: Mapping, precision: Precision) -> None:
     """
     for name, part in system.parts.items():
         if name != "scaler" or state["precision"] == precision.name:
-            part.load_state_dict(state["parts"][name])
+            part.load_state_dict(_fitting(part, state["parts"][name]))
+
+
+def _fitting(part: object, saved: dict) -> dict:
+    """Return a saved state as a part takes it: an optimizer fused as on its own device."""
+    if not isinstance(part, torch.optim.Optimizer):
+        return saved
+    groups = [{**group, "fused": part.defaults["fused"]} for group in saved["param_groups"]]
+    return {**saved, "param_groups": groups}
 
 
 def require_slices(state: Mapping, now: Sequence[int]) -> None:

@@ -210,6 +210,7 @@ class Trainer:
             )
         self.history.append(self._row(means, score, time.monotonic() - began))
         health.warn_of_collapse(score, self.at.best, self.at.epoch, self.recipe)
+        health.warn_of_skipped_steps(self.precision, self.at.epoch)
         improved = self.at.best is None or math.isnan(score.dice) or score.dice > self.at.best
         self._record(improved)
         best = score.dice if improved else self.at.best

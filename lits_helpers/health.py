@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 import torch
 
+from .acceleration import Precision, out_of_memory
 from .recipes import Recipe
 from .validation import ValidationScore
 
@@ -64,6 +65,16 @@ def warn_of_collapse(
     return silent or fell
 
 
+def warn_of_skipped_steps(precision: Precision, epoch: int) -> None:
+    """Log when float16's gradients overflow so often that hardly a step is taken any more."""
+    if precision.scaler.is_enabled() and precision.scaler.get_scale() < 1:
+        logger.warning(
+            "epoch %d: most steps are left out, their gradients overflow in fp16; "
+            'precision="fp32" resumes from here',
+            epoch,
+        )
+
+
 @contextmanager
 def memory_advice(recipe: Recipe) -> Iterator[None]:
     """Turn running out of memory into the setting to lower and by how much.
@@ -74,7 +85,7 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not _out_of_memory(error):
+        if not out_of_memory(error):
             raise
         traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and a step's memory
         raise MemoryError(
@@ -84,13 +95,6 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
             'training: start it with resume="never" or in another run folder. The checkpoints of '
             "this one are intact"
         ) from error
-
-
-def _out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or (
-        "out of memory" in text or "can't allocate memory" in text
-    )
 
 
 def smaller_size(size: int) -> int:

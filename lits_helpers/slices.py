@@ -4,7 +4,7 @@ import hashlib
 import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -64,9 +64,18 @@ def normalized(images: Tensor, spec: InputSpec) -> Tensor:
         images = images.expand(-1, spec.channels, -1, -1)
     if spec.normalization == "unit":
         return images.contiguous()
-    mean = images.new_tensor(IMAGENET_MEAN).view(1, 3, 1, 1)
-    deviation = images.new_tensor(IMAGENET_DEVIATION).view(1, 3, 1, 1)
-    return torch.addcmul(-mean / deviation, images, 1 / deviation)
+    offset, factor = _imagenet(images.device)
+    return torch.addcmul(offset, images, factor)
+
+
+@lru_cache(maxsize=4)  # made anew, they would make every batch wait for the GPU
+def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return what ImageNet's normalization adds and multiplies by, (1, 3, 1, 1) each."""
+    mean, deviation = (
+        torch.tensor(values, device=device).view(1, 3, 1, 1)
+        for values in (IMAGENET_MEAN, IMAGENET_DEVIATION)
+    )
+    return -mean / deviation, 1 / deviation
 
 
 class CaseSlices(ABC):

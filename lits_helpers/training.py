@@ -169,13 +169,14 @@ class _Request:
     def _system(self, make_system, device, precision, ranks: Ranks, cache, state) -> System:
         steps = len(epoch_order(cache, self.recipe, seed=self.seed, epoch=1))
         _check_batch(self.recipe, steps)
-        steps = steps // self.recipe.batch_size * self.recipe.epochs
+        done = state["epoch"] - 1 if state else 0
+        steps = steps // self.recipe.batch_size * (self.recipe.epochs - done)
         compiled = self.compile == "always" or (
             self.compile == "auto" and compile_pays(device, steps)
         )
         options = {"pretrained": False} if self.name == "tumor" and state is not None else {}
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
+            torch.default_generator.manual_seed(int(self.seed))  # a GPU's own is the caller's
             return make_system(self.recipe, device, precision, ranks, compiled, **options)
 
     def _identity(self, precision: Precision) -> dict:

@@ -1,5 +1,6 @@
 """What only a CUDA device shows; by hand: ``python -m pytest -m gpu``."""
 
+import gc
 import logging
 
 import numpy as np
@@ -53,10 +54,11 @@ def precise():
 def trained(system, slices, volumes, run, **options):
     """Train a small recipe of a system on the GPU; return its history."""
     name, epochs = options.pop("name", "default"), options.pop("epochs", 3)
+    changes = options.pop("changes", {})
     if system == "liver":
-        recipe = small_liver(name=name, epochs=epochs)
+        recipe = small_liver(name=name, epochs=epochs, **changes)
         return train_liver_gan(slices, run, SPLIT, recipe, device=GPU, **options)
-    recipe = small_tumor(epochs=epochs)
+    recipe = small_tumor(epochs=epochs, **changes)
     return train_tumor_regnet(volumes, run, TUMOR_SPLIT, recipe, device=GPU, **options)
 
 
@@ -68,21 +70,25 @@ def test_losses_fall_in_every_precision(system, precision, slices, volumes, tmp_
     assert history[-1][loss] < history[0][loss]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize(
     ("system", "name"), [("liver", "default"), ("liver", "original"), ("tumor", "default")]
 )
-def test_compiled_training_is_the_plain_one(system, name, slices, volumes, tmp_path, caplog):
+def test_compiled_training_is_the_plain_one(
+    system, name, precision, slices, volumes, tmp_path, caplog
+):
     """The third training finds compiled code in torch's cache, as a resumed one does."""
     plain, *compiled = (
         trained(
-            system, slices, volumes, tmp_path / str(n), name=name, compile=how, precision="fp32"
+            system, slices, volumes, tmp_path / str(n), name=name, compile=how, precision=precision
         )
         for n, how in enumerate(("never", "always", "always"))
     )
     assert "without torch.compile" not in caplog.text
     loss = "pixel_loss" if system == "liver" else "loss"
     for history in compiled:
-        assert history[0][loss] == pytest.approx(plain[0][loss], rel=0.02)
+        for row, plain_row in zip(history, plain, strict=True):
+            assert row[loss] == pytest.approx(plain_row[loss], rel=0.05)
 
 
 def test_resumed_training_agrees_within_a_hundredth(slices, tmp_path, monkeypatch):
@@ -154,8 +160,11 @@ def test_too_little_memory_is_answered_with_a_cure(slices, tmp_path):
 
 def test_a_training_leaves_no_memory_taken(slices, volumes, tmp_path, caplog):
     caplog.set_level(logging.INFO, "lits_helpers")
-    trained("liver", slices, volumes, tmp_path / "first", epochs=1)
+    options = {"epochs": 1, "changes": {"width": 32}}
+    trained("liver", slices, volumes, tmp_path / "first", **options)
+    gc.collect()
     before = torch.cuda.memory_allocated()
-    trained("liver", slices, volumes, tmp_path / "second", epochs=1)
+    trained("liver", slices, volumes, tmp_path / "second", **options)
+    gc.collect()
     assert "cached in cuda" in caplog.text
     assert torch.cuda.memory_allocated() <= before + 2**20

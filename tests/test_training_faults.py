@@ -11,6 +11,7 @@ import torch
 from small_runs import SPLIT, small_liver, small_tumor, write_slices
 
 from lits_helpers import engine, health, training
+from lits_helpers.acceleration import Precision
 from lits_helpers.checkpoints import load_checkpoint
 from lits_helpers.continuation import Position
 from lits_helpers.engine import Trainer
@@ -75,6 +76,16 @@ def test_collapse_of_the_dice_is_told_with_what_to_try(caplog):
     assert not health.warn_of_collapse(
         SimpleNamespace(dice=0.75, predicted_pixels=9), 0.8, 5, small_liver()
     )
+
+
+@pytest.mark.parametrize(("scale", "warns"), [(65536.0, False), (0.5, True)])
+def test_steps_that_fp16_leaves_out_are_told(scale, warns, caplog):
+    precision = Precision(torch.device("cpu"), "fp16")
+    precision.scaler.load_state_dict({**precision.scaler.state_dict(), "scale": scale})
+    health.warn_of_skipped_steps(precision, 3)
+    assert ("epoch 3: most steps are left out" in caplog.text) is warns
+    health.warn_of_skipped_steps(Precision(torch.device("cpu"), "bf16"), 4)
+    assert "epoch 4" not in caplog.text
 
 
 def test_too_little_memory_names_the_setting_and_a_value(slices, tmp_path, monkeypatch):
