@@ -52,7 +52,7 @@ __all__ = [
 
 logger = logging.getLogger(__name__)
 
-BATCH_SIZE = 16  # slices a forward pass; larger ones gained nothing on a CPU and little on a T4
+BATCH_SIZE = 16  # slices a forward pass; larger ones gained nothing on a CPU
 DENSE_HU = 800
 MAX_DENSE_SHARE = 0.15  # a pelvis with metal has 3 %; a trunk shifted by 1024 has 30 % and more
 
