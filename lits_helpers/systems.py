@@ -189,7 +189,7 @@ class FeatureDistance(nn.Module):
         self.joint = not any(isinstance(m, nn.BatchNorm2d) for m in critic.modules())
 
     def forward(self, predicted: Tensor, reference: Tensor) -> Tensor:
-        """Return the loss, a scalar float32."""
+        """Return the loss, () float32, of images times masks (N, C, S, S) each."""
         features_of = self.critic.forward_all_layers
         if not self.joint:
             return feature_loss(features_of(predicted), features_of(reference))

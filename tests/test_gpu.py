@@ -13,8 +13,6 @@ from small_runs import (
     small_liver,
     small_tumor,
     stopping_after,
-    write_slices,
-    write_volumes,
 )
 
 from lits_helpers.acceleration import Precision
@@ -26,21 +24,12 @@ from lits_helpers.systems import LiverSystem, TumorSystem
 from lits_helpers.training import train_liver_gan, train_tumor_regnet
 from lits_helpers.volumes import read_volume
 
+pytest_plugins = ["training_fixtures"]
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 GPU = torch.device("cuda")
-
-
-@pytest.fixture(scope="module")
-def slices(tmp_path_factory):
-    return write_slices(tmp_path_factory.mktemp("slices"))
-
-
-@pytest.fixture(scope="module")
-def volumes(tmp_path_factory):
-    return write_volumes(tmp_path_factory.mktemp("volumes"))
 
 
 @pytest.fixture(scope="module")

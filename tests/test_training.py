@@ -22,8 +22,6 @@ from small_runs import (
     stopping_after,
     weights,
     without_clocks,
-    write_slices,
-    write_volumes,
 )
 
 from lits_helpers import interruption, records
@@ -35,6 +33,8 @@ from lits_helpers.records import TUMOR_WEIGHTS, read_history
 from lits_helpers.states import newest_state
 from lits_helpers.training import train_liver_gan, train_tumor_regnet
 
+pytest_plugins = ["training_fixtures"]
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
@@ -42,16 +42,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def slices(tmp_path_factory):
-    return write_slices(tmp_path_factory.mktemp("slices"))
-
-
-@pytest.fixture(scope="module")
-def volumes(tmp_path_factory):
-    return write_volumes(tmp_path_factory.mktemp("volumes"))
 
 
 @pytest.fixture(scope="module")

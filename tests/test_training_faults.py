@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from small_runs import SPLIT, small_liver, small_tumor, write_slices
+from small_runs import SPLIT, small_liver, small_tumor
 
 from lits_helpers import engine, health, training
 from lits_helpers.acceleration import Precision
@@ -21,6 +21,8 @@ from lits_helpers.locks import locked
 from lits_helpers.systems import LiverSystem
 from lits_helpers.training import train_liver_gan, train_tumor_regnet
 
+pytest_plugins = ["training_fixtures"]
+
 
 @pytest.fixture(autouse=True, scope="module")
 def _one_thread():
@@ -28,11 +30,6 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="module")
-def slices(tmp_path_factory):
-    return write_slices(tmp_path_factory.mktemp("slices"))
 
 
 # -- what goes wrong -----------------------------------------------------------------------------
