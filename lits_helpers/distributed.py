@@ -144,3 +144,10 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     finally:
         if started:
             dist.destroy_process_group()
+
+
+def wait_for_others() -> None:
+    """Return when every process that `torchrun` started is here: one that fails ends them all."""
+    if dist.is_torchelastic_launched():
+        dist.init_process_group("gloo", timeout=timedelta(days=7))  # waits until all have joined
+        dist.destroy_process_group()

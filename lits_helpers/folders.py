@@ -16,6 +16,7 @@ from tqdm.auto import tqdm
 
 from .cases import Case
 from .checks import load_case
+from .distributed import wait_for_others
 from .environment import choose_device
 from .files import file_hash, written_whole
 from .inference import segment_volume
@@ -118,7 +119,7 @@ def segment_files(
 ) -> FolderReport:
     """Segment CT files; what is finished is skipped, what fails is named and the rest goes on.
 
-    Under `torchrun` each process takes its share of the files; nothing else is exchanged.
+    Under `torchrun` each process takes its share of the files and returns when all are through.
 
     Args:
         files: from `find_volumes`.
@@ -158,6 +159,7 @@ def segment_files(
             logger.warning(
                 "%s was not segmented: %s", path, report.failed[path], exc_info=not expected
             )
+    wait_for_others()  # whoever goes on to report a failure ends them
     done = {**report.present, **report.written}
     others = [path for path in targets if path not in done]  # of other processes
     if submission and not report.failed and all(record.holds(targets[p], p) for p in others):

@@ -280,24 +280,46 @@ def test_a_process_without_gpu_keeps_the_named_device(monkeypatch):
     assert own_device("cpu") == torch.device("cpu")
 
 
+def under_torchrun(tmp_path: Path, script: str) -> subprocess.CompletedProcess:
+    (tmp_path / "work.py").write_text(script)
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    here = Path(__file__).parent
+    return subprocess.run(
+        [*command, tmp_path / "work.py", tmp_path / "raw", tmp_path / "out"],
+        env={**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
+        capture_output=True,
+        text=True,
+    )
+
+
 @pytest.mark.slow
 def test_two_processes_under_torchrun_segment_every_file_once(tmp_path):
     for n in range(5):
         write_ct(tmp_path / "raw" / f"volume-{n}.nii", slice_index=n % 3)
-    script = tmp_path / "work.py"
-    script.write_text(
+    done = under_torchrun(
+        tmp_path,
         "import sys; from test_folders import model, segment_folder\n"
         "report = segment_folder(sys.argv[1], sys.argv[2], model())\n"
-        "print(*[path.name for path in report.written], sep='\\n')\n"
+        "print(*[path.name for path in report.written], sep='\\n')\n",
     )
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
-    here = Path(__file__).parent
-    done = subprocess.run(
-        [*command, str(script), str(tmp_path / "raw"), str(tmp_path / "out")],
-        env={**os.environ, "PYTHONPATH": f"{here}{os.pathsep}{here.parent}"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    assert done.returncode == 0, done.stderr
     assert sorted(done.stdout.split()) == [f"volume-{n}.nii" for n in range(5)]
     assert len(list((tmp_path / "out").glob("*.nii.gz"))) == 5
+
+
+@pytest.mark.slow
+def test_a_process_whose_files_all_fail_does_not_end_the_other(tmp_path):
+    for n in range(4):
+        write_ct(tmp_path / "raw" / f"volume-{n}.nii", slice_index=n % 3)
+    for n in (1, 3):  # the second process's
+        (tmp_path / "raw" / f"volume-{n}.nii").write_bytes(b"no NIfTI")
+    done = under_torchrun(
+        tmp_path,
+        "import os, sys, time; from test_folders import model, segment_folder\n"
+        "time.sleep(3 * (os.environ['RANK'] == '0'))\n"
+        "report = segment_folder(sys.argv[1], sys.argv[2], model())\n"
+        "sys.exit(len(report.failed))\n",
+    )
+    assert done.returncode != 0
+    written = sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz"))
+    assert written == ["prediction-volume-0.nii.gz", "prediction-volume-2.nii.gz"]
