@@ -131,7 +131,21 @@ def decoded_on_disk(
     labels = np.load(place / "labels.npy", mmap_mode="c")
     if in_use:
         weakref.finalize(levels._mmap, in_use.close)
+    if len(table) < len(levels):
+        log.warning(
+            "%d slices could not be read when %s was decoded and are left out (of case %s); "
+            "delete that folder to try them again",
+            len(levels) - len(table),
+            place,
+            ", ".join(_incomplete(cases, table)[:5]),
+        )
     return levels[: len(table)], labels[: len(table)], table
+
+
+def _incomplete(cases: Sequence[CaseSlices], table: np.ndarray) -> list[str]:
+    """Return the cases of which slices are missing."""
+    there = np.bincount(table[:, 0], minlength=len(cases))
+    return [c.case_id for c, n in zip(cases, there, strict=True) if n < len(c.slice_indices)]
 
 
 def _held_once_decoded(place: Path, cases, spec: InputSpec, workers: int | None) -> IO | None:

@@ -5,6 +5,7 @@ batch, so the batch size of a recipe is the global one whatever the number of pr
 """
 
 import inspect
+import itertools
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -15,6 +16,7 @@ from datetime import timedelta
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 logger = logging.getLogger(__name__)
@@ -25,6 +27,7 @@ SYNC_BUFFERS = next(
     for name in ("forward_sync_buffers", "broadcast_buffers")
     if name in inspect.signature(DistributedDataParallel).parameters
 )
+_meetings = itertools.count()
 PATIENCE = timedelta(minutes=10)  # longest wait for another rank: one rank may be decoding the data
 
 
@@ -148,6 +151,10 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
 
 def wait_for_others() -> None:
     """Return when every process that `torchrun` started is here: one that fails ends them all."""
-    if dist.is_torchelastic_launched():
-        dist.init_process_group("gloo", timeout=timedelta(days=7))  # waits until all have joined
-        dist.destroy_process_group()
+    if not dist.is_torchelastic_launched():
+        return
+    store, _, world = next(rendezvous("env://"))
+    meeting = f"lits_helpers/meeting_{next(_meetings)}"
+    if store.add(meeting, 1) == world:
+        store.set(f"{meeting}/all", "here")
+    store.wait([f"{meeting}/all"], timedelta(days=7))

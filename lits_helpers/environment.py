@@ -99,8 +99,7 @@ def amp_dtype(device: torch.device) -> torch.dtype:
     """Return the number format in which a device trains fastest without losing accuracy.
 
     bfloat16 where it is native (Ampere and later, CPUs with AVX512-BF16 or AMX), float16 on older
-    GPUs (a T4),
-    float32 elsewhere.
+    GPUs (a T4), float32 elsewhere.
     """
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16

@@ -47,7 +47,7 @@ class MakerRecord:
             "tumor": tumor_model and _described(tumor_model),
             "postprocessing": asdict(post or Postprocessing()),
         }
-        self._finished: dict[str, dict] = {}
+        self._finished: dict[str, dict] = {}  # by this process
 
     def claim(self) -> None:
         """Go on with the folder's records.
@@ -62,8 +62,6 @@ class MakerRecord:
                 f"{self.folder} holds results of another setting ({' and '.join(other)} differ): "
                 "choose another folder for these, or delete that one"
             )
-        if self._path.is_file():
-            self._finished = read_json(self._path)["finished"]
         self._write()
 
     def take_over(self) -> None:
@@ -97,10 +95,9 @@ class MakerRecord:
     def _write(self) -> None:
         try:
             with locked(self.folder / LOCK):  # another process may work for the same folder
-                others = read_json(self._path) if self._path.is_file() else {}
-                if others.get("finished") and not self._differing():
-                    self._finished = others["finished"] | self._finished
-                write_json(self._path, {**self.maker, "finished": self._finished})
+                there = read_json(self._path) if self._path.is_file() else {}
+                others = {} if self._differing() else there.get("finished", {})
+                write_json(self._path, {**self.maker, "finished": others | self._finished})
         except OSError as error:
             raise OSError(
                 f"cannot write to {self.folder} ({error}); choose another folder"

@@ -108,17 +108,22 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
     files = CaseFiles(out, case.id)
     try:
         source = _source_hash(case)
-        known = files.known()
-        if known and known["source_hash"] == source:
-            if known["patient"] != case.patient:  # patients.csv came later
-                known["patient"] = case.patient
-                write_json(files.record, known)
+    except OSError as error:
+        return _skipped(case, error)
+    known = files.known()
+    if known and known["source_hash"] == source:
+        if known["patient"] != case.patient:  # patients.csv came later
+            known["patient"] = case.patient
+            write_json(files.record, known)
+        try:
             return _refreshed(files, known, window)
-        files.remove()
+        except (ValueError, MemoryError) as error:  # its packed arrays are damaged
+            return _skipped(case, error)
+    files.remove()
+    try:
         volume, labels, findings = load_case(case)
     except (OSError, ValueError, MemoryError) as error:
-        code = FAILED if _is_passing(error) else "unreadable"
-        return Outcome(case.id, "skipped", (Finding(code, True, str(error)),))
+        return _skipped(case, error)
     if any(finding.harmful for finding in findings):
         return Outcome(case.id, "skipped", tuple(findings))
     _write_case(files, volume, labels, window)
@@ -131,6 +136,11 @@ def _remove_leftovers(out: Path) -> None:
     """Remove what killed preparations left, and nothing that a training may be at work on."""
     for part in ("cases", "images", "masks"):
         remove_leftovers(out / part)
+
+
+def _skipped(case: Case, error: Exception) -> Outcome:
+    code = FAILED if _is_passing(error) else "unreadable"
+    return Outcome(case.id, "skipped", (Finding(code, True, str(error)),))
 
 
 def _is_passing(error: Exception) -> bool:

@@ -103,7 +103,10 @@ def _tell(error: Exception) -> None:
 
 
 def _filled(slot: Path) -> bool:
-    return slot.exists() and slot.stat().st_size > 0  # `MirrorSlots.clear` empties in place
+    try:
+        return slot.stat().st_size > 0  # `MirrorSlots.clear` empties in place
+    except (FileNotFoundError, NotADirectoryError):  # not `exists`: it takes any error for a no
+        return False
 
 
 def _order(pair: tuple[Mapping, str]) -> tuple:
@@ -131,12 +134,14 @@ def named_state(path: Path | str, folder: Path, mirror: Path | None = None) -> d
         OSError: as `newest_state`.
     """
     state, found = read_state(path), newest_state(folder, mirror)
+    named = list(_position(state))
+    own = Path(path).resolve().parent in [place.resolve() for place in (folder, mirror) if place]
     if found is None or _position(found[0]) <= _position(state):
-        return state
-    furthest, named = found[0], list(_position(state))
+        return state if own else {**state, "began_at": named}
+    furthest = found[0]
     if furthest.get("began_at") == named:
         return furthest
-    if Path(path).resolve().parent in [place.resolve() for place in (folder, mirror) if place]:
+    if own:
         raise CheckpointError(
             f"{path} is written over as the training goes on: to go back to it, copy it to another "
             "folder and name the copy"
@@ -174,27 +179,30 @@ class MirrorSlots:
 
     def write(self, state: Mapping) -> None:
         """Write the state over the older slot; a failing mirror is logged, the training goes on."""
-        if self._next is None:
-            self._next = self._older()
         try:
+            self._next = self._next or self._older()
             _rewrite(self._next, state)
         except OSError as error:
-            logger.warning("the mirror %s cannot be written: %s", self._next, error)
+            logger.warning("the mirror in %s cannot be written: %s", self.slots[0].parent, error)
             return
         self._next = self.slots[1 - self.slots.index(self._next)]
 
     def _older(self) -> Path:
-        positions = []
-        for slot in self.slots:
-            found = _try_state(slot, read_slot) if _filled(slot) else []
-            positions.append(_position(found[0][0]) if found else (0, 0, 0))
-        return self.slots[positions.index(min(positions))]
+        return min(self.slots, key=_slot_position)
 
     def clear(self) -> None:
         """Empty both slots in place."""
         for slot in self.slots:
             if slot.exists():
                 slot.write_bytes(b"")
+
+
+def _slot_position(slot: Path) -> tuple[int, int, int]:
+    try:
+        return _position(read_slot(slot)) if _filled(slot) else (0, 0, 0)
+    except CheckpointError as error:
+        _tell(error)
+        return (0, 0, 0)
 
 
 def _rewrite(slot: Path, state: Mapping) -> None:

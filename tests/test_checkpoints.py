@@ -223,6 +223,26 @@ def test_mirror_that_cannot_be_written_is_only_logged(tmp_path, caplog):
     assert "cannot be written" in caplog.text
 
 
+@pytest.mark.parametrize("broken", ["read_slot", "_filled"])
+def test_mirror_that_cannot_be_read_is_left_alone_until_it_can(
+    tmp_path, monkeypatch, caplog, broken
+):
+    def failing(path):
+        raise OSError(107, "Transport endpoint is not connected", str(path))
+
+    mirror = MirrorSlots(tmp_path)
+    for epoch in (1, 2):
+        mirror.write(a_state(epoch))
+    new = MirrorSlots(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(states, broken, failing)
+        new.write(a_state(3))
+    assert "Transport endpoint is not connected" in caplog.text
+    assert [read_slot(slot)["epoch"] for slot in new.slots] == [1, 2]
+    new.write(a_state(4))
+    assert [read_slot(slot)["epoch"] for slot in new.slots] == [4, 2]
+
+
 def test_lists_and_tuples_of_a_recipe_count_as_the_same():
     wanted = a_state(recipe={"name": "default", "betas": [0.9, 0.999], "width": 16})
     require_same(a_state(), wanted, "last.pth")
@@ -273,6 +293,16 @@ def test_file_named_again_stands_for_the_branch_that_began_there(tmp_path):
         save_state(tmp_path / "run", {**first, "step": step})
     again = named_state(*named)
     assert (again["branch"], again["step"]) == (1, 7)
+
+
+def test_file_named_again_stands_for_the_training_that_it_began_elsewhere(tmp_path):
+    save_state(tmp_path / "kept", a_state(2))
+    named = tmp_path / "kept" / "last.pth", tmp_path / "run"
+    first = named_state(*named)
+    for epoch in (3, 4):
+        save_state(tmp_path / "run", {**first, "epoch": epoch})
+    again = named_state(*named)
+    assert (again.get("branch", 0), again["epoch"]) == (0, 4)
 
 
 def test_going_back_to_a_file_that_will_be_written_over_is_refused(tmp_path):

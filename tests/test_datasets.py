@@ -224,6 +224,16 @@ def test_one_unreadable_slice_is_left_out_of_the_cache_by_name(png_folder, caplo
     assert "slice 4 of case 7 cannot be read" in caplog.text
 
 
+def test_a_cache_on_disk_says_each_time_what_it_lacks(png_folder, tmp_path, caplog):
+    cases = find_slices(png_folder, ["7"], LIVER)
+    (png_folder / "images" / "7" / "4.png").write_bytes(b"no PNG")
+    decoding.decoded_on_disk(tmp_path / "cache", cases, LIVER)
+    caplog.clear()
+    decoding.decoded_on_disk(tmp_path / "cache", cases, LIVER)
+    assert "1 slices could not be read" in caplog.text
+    assert "(of case 7); delete that folder to try them again" in caplog.text
+
+
 def test_one_unreadable_slice_is_named_by_the_data_set(png_folder):
     slices = LiverSlices(png_folder, ["7"], LIVER)
     (png_folder / "images" / "7" / "4.png").unlink()

@@ -1,6 +1,7 @@
 """Preparation: lossless, resumable, whole or not at all, the same wherever it runs."""
 
 import ctypes
+import errno
 import importlib.util
 import os
 import resource
@@ -236,6 +237,20 @@ def test_full_disk_stops_with_a_sentence_and_leaves_finished_cases_valid(raw, tm
     assert "finished cases stay valid: free some space and run again" in ended.stderr
     assert contents(out) == before
     assert prepare(find_cases(raw), out, workers=0).unchanged == ["0"]
+
+
+def test_full_disk_while_a_known_case_gets_its_png_is_no_fault_of_the_case(
+    raw, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    prepare(find_cases(raw), tmp_path / "out", workers=0, png=False)
+    monkeypatch.setattr(preprocess, "write_png", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        prepare(find_cases(raw), tmp_path / "out", workers=0)
+    monkeypatch.undo()
+    assert prepare(find_cases(raw), tmp_path / "out", workers=0).unchanged == ["0", "1", "2"]
 
 
 def die_on_one(number):

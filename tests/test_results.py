@@ -342,6 +342,25 @@ def test_a_prepared_case_is_not_taken_for_another_ct_of_its_name(data, models, t
     assert nib.load(report.written[other]).shape == nib.load(other).shape
 
 
+def test_of_two_records_of_a_folder_the_newest_word_on_a_file_stays(tmp_path):
+    file = tmp_path / "prediction-volume-0.nii.gz"
+    file.write_bytes(b"before")
+    MakerRecord(tmp_path, None, None, None).add(file, "old")
+    one, other = (MakerRecord(tmp_path, None, None, None) for _ in range(2))
+    one.claim()
+    other.claim()
+    file.write_bytes(b"after")
+    one.add(file, "new")
+    further = tmp_path / "prediction-volume-1.nii.gz"
+    further.write_bytes(b"another")
+    other.add(further, "of the other")
+    finished = read_json(tmp_path / "segmented_by.json")["finished"]
+    assert {name: pair["source"] for name, pair in finished.items()} == {
+        file.name: "new",
+        further.name: "of the other",
+    }
+
+
 def test_the_processes_of_torchrun_share_the_cases(data, models, tmp_path, monkeypatch):
     MakerRecord(tmp_path, None, None, None).claim()  # of other models, given up by whoever is first
     monkeypatch.setenv("WORLD_SIZE", "2")
