@@ -75,10 +75,18 @@ def table(
         judge: the row that all are compared with, at the same budget, else at its longest of the
             same width, else at its longest; None compares with none.
         judges: rows that are compared with another one, and with which.
+
+    Raises:
+        ValueError: runs that would share a line differ in recipe, number of folds or size.
     """
     groups = defaultdict(list)
     for run in runs:
         groups[run["row"], run.get("width") or 0, run["seconds"]].append(run)
+    for (row, _, seconds), own in groups.items():
+        if len({(run.get("recipe"), run["folds"], run.get("size")) for run in own}) > 1:
+            raise ValueError(
+                f"the runs of {row} for {seconds:g} s are of several recipes or splits"
+            )
     tumor = any("lesions" in case for case in runs[0]["cases"]) and runs[0]["seeks"] == "tumor"
     clock = "GPU s" if runs[0].get("device") else "core s"
     head = ["row", clock, "epochs", "folds x seeds", "parameters", "Dice per case"]

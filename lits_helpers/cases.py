@@ -117,7 +117,8 @@ def split_cases(
 
     Fractions hold on average only. If no patient falls into a part that was asked for, the patient
     whose hash lies nearest goes there, as long as one remains for training; if none is left for
-    training, the largest part gives one up.
+    training, the largest part gives one up. A fold without patients is refused instead: over all
+    folds each patient validates once.
 
     Args:
         cases: anything with `.id` and `.patient`.
@@ -127,7 +128,7 @@ def split_cases(
             (cross-validation).
 
     Raises:
-        ValueError: fractions that leave no training, or a fold that does not exist.
+        ValueError: fractions that leave no training, a fold that does not exist or has no patient.
     """
     if not (0 <= validation and 0 <= test and validation + test < 1):
         raise ValueError(f"validation + test must be in [0, 1), got {validation} + {test}")
@@ -135,7 +136,7 @@ def split_cases(
     place = {case.patient: _place(case.patient) for case in cases}
     start, end = _validation_range(validation, test, fold)
     parts = {"test": (0.0, test), "validation": (start, end)}
-    part_of = _assign(place, parts)
+    part_of = _assign(place, parts, fold)
     ids = {
         part: tuple(case.id for case in cases if part_of[case.patient] == part)
         for part in ("training", "validation", "test")
@@ -153,14 +154,18 @@ def _validation_range(validation: float, test: float, fold: int | None) -> tuple
     return test + fold * width, test + (fold + 1) * width
 
 
-def _assign(place: dict[str, float], parts: dict[str, tuple[float, float]]) -> dict[str, str]:
+def _assign(
+    place: dict[str, float], parts: dict[str, tuple[float, float]], fold: int | None
+) -> dict[str, str]:
     part_of = dict.fromkeys(place, "training")
     for part, (start, end) in parts.items():
         for patient, u in place.items():
             if start <= u < end:
                 part_of[patient] = part
+    if fold is not None and "validation" not in part_of.values():
+        raise ValueError(f"fold {fold} holds none of the {len(place)} patients: leave it out")
     for part, (start, end) in parts.items():
-        free = [patient for patient in place if part_of[patient] == "training"]
+        free = [p for p in place if part == "test" or part_of[p] == "training"]  # test: any fold's
         if end > start and part not in part_of.values() and len(free) > 1:
             middle = (start + end) / 2
             part_of[min(free, key=lambda patient: abs(place[patient] - middle))] = part

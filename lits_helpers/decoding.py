@@ -1,14 +1,15 @@
 """Decode the slices of many cases in parallel into compact arrays, in memory or on disk."""
 
+import itertools
 import logging
 import os
 import platform
 import shutil
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext, suppress
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 import cv2
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .files import DISK_FULL, TEMPORARY_PREFIX, written_whole
+from .files import DISK_FULL, temporary_name, written_whole
 from .locks import hold, unheld
 from .pool import available_cores
 from .recipes import InputSpec
@@ -27,7 +28,12 @@ log = logging.getLogger(__name__)
 LOCK = ".lock"
 MARKS = "used-on-"  # machines that use what is decoded
 MARK = MARKS + platform.node()
-CONTAINER = Path("/sys/fs/cgroup")  # where Linux states a container's memory
+CONTAINER = Path("/sys/fs/cgroup")  # where Linux states the memory of containers and jobs
+OWN_GROUPS = Path("/proc/self/cgroup")  # whose of them this process's are
+GROUP_FILES = (  # limit, use, and the name of what is given back when it is needed; versions 2, 1
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
 DEVICE_SHARE = 0.4  # of the accelerator's free memory; the rest is for weights and activations
 MEMORY_SHARE = 0.5  # of the free memory; the page cache and other processes want some too
 
@@ -57,7 +63,7 @@ def free_device_bytes(device: torch.device) -> int:
 
 
 def free_memory_bytes() -> int:
-    """Return the memory that may still be used: the machine's, or the container's if that is less.
+    """Return the memory that may still be used: the machine's, a container's or a job's if less.
 
     Where neither can be read (no Linux) 4 GiB are assumed.
     """
@@ -74,12 +80,30 @@ def _meminfo_bytes() -> int | None:
 
 
 def _container_bytes() -> int | None:
+    free = [_group_bytes(group, *names) for group in _own_groups() for names in GROUP_FILES]
+    return min((value for value in free if value is not None), default=None)
+
+
+def _own_groups() -> Iterator[Path]:
+    """Yield the folders that may state this process's limits: its own groups' and those above."""
+    yield CONTAINER
     try:
-        limit = int((CONTAINER / "memory.max").read_text())
-        used = int((CONTAINER / "memory.current").read_text())
-        rows = (line.split() for line in (CONTAINER / "memory.stat").read_text().splitlines())
-        cached = next(int(value) for name, value in rows if name == "inactive_file")
-        return limit - used + cached  # what files are cached in is given back when it is needed
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):  # version 2, or version 1
+            inside = PurePosixPath(path.lstrip("/"))
+            for group in (inside, *inside.parents):
+                yield CONTAINER / controllers / group
+
+
+def _group_bytes(group: Path, limit: str, used: str, cached: str) -> int | None:
+    try:
+        free = int((group / limit).read_text()) - int((group / used).read_text())
+        rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return free + next(int(value) for name, value in rows if name == cached)
     except (OSError, ValueError, StopIteration):  # no such file, or "max"
         return None
 
@@ -153,14 +177,15 @@ def _held_once_decoded(place: Path, cases, spec: InputSpec, workers: int | None)
     lock = place.with_suffix(LOCK)
     with suppress(OSError):  # the folder may be read-only and hold what is wanted
         place.parent.mkdir(parents=True, exist_ok=True)
-    while True:
+    for attempt in itertools.count():
         share = hold(lock)  # waits while another process decodes
         if place.exists():
             return share
         if share:
             share.close()
         with unheld(lock) as alone:
-            if (alone or not share) and not place.exists():
+            nobody_decodes = alone or alone is None or not share or attempt > 1
+            if nobody_decodes and not place.exists():  # it was removed while others map it
                 if alone:
                     _remove_unused(place.parent, place.name)
                 _decode_into(place, cases, spec, workers)
@@ -181,7 +206,7 @@ def _remove(decoded: Path) -> None:
     if any(mark.name != MARK for mark in decoded.glob(f"{MARKS}*")):
         return
     with suppress(OSError):  # another user's
-        doomed = decoded.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{decoded.name}")
+        doomed = temporary_name(decoded)
         decoded.rename(doomed)  # never half there, if this process is killed
         shutil.rmtree(doomed, ignore_errors=True)
 

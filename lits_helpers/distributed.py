@@ -50,8 +50,8 @@ class Ranks:
         DistributedDataParallel averages gradients over ranks; with these weights the average is the
         gradient of the mean over the global batch also where it does not divide evenly. A rank
         without a part computes the first element with weight 0, so that all ranks take part in the
-        exchange. A loss that is no mean over slices, such as Dice over a batch, is taken over each
-        rank's own part.
+        exchange. A loss that is no mean over slices, such as Dice over a batch or a mean over a
+        region, is taken over each rank's own part.
 
         Args:
             batch: (N,) indices, the same on all ranks.

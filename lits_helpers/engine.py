@@ -286,12 +286,18 @@ class Trainer:
         self.at = Position.of(state)
         self.history = list(state["history"])
         self.folder.restore_best(state)
-        if self.ranks.writes and self.at.best is not None and not self.folder.best_of(state):
+        if self.ranks.writes:
+            self._know_best(state)
+            self.sums.copy_(state["sums"])  # they were added up over the ranks
+        continuation.warn_of_changes(state, self.ranks, self.precision)
+
+    def _know_best(self, state: Mapping) -> None:
+        best = self.folder.best_of(state)
+        if best and best["epoch"] == state["epoch"]:
+            self.at.best = best["validation_dice"]
+        elif not best and self.at.best is not None:
             logger.info("the best model so far is not here: the best of what follows is kept")
             self.at.best = None
-        if self.ranks.writes:  # the sums were added up over the ranks
-            self.sums.copy_(state["sums"])
-        continuation.warn_of_changes(state, self.ranks, self.precision)
 
     def _leave(self) -> None:
         """Save what a stop left unsaved, or draw the last curve."""

@@ -29,6 +29,7 @@ from .drawing import (
 )
 from .labels import FIRST_LABEL
 from .planes import EDGE_LETTERS, mask_box, picture_shape, plane_spacing, zoom_to
+from .pngs import read_picture
 
 __all__ = [
     "LAYER_COLORS",
@@ -62,7 +63,7 @@ def picture_grid(paths: Sequence[Path], *, columns: int = 2) -> Picture:
     Raises:
         FileNotFoundError: no path, or one that is no picture.
     """
-    pictures = [cv2.imread(str(path), cv2.IMREAD_COLOR_RGB) for path in paths]
+    pictures = [read_picture(path, cv2.IMREAD_COLOR_RGB) for path in paths]
     missing = [str(path) for path, rgb in zip(paths, pictures, strict=True) if rgb is None]
     if missing or not pictures:
         raise FileNotFoundError(f"no pictures to show: {', '.join(missing) or 'an empty list'}")

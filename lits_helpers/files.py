@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +29,7 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
+    temporary = temporary_name(path)
     try:
         yield temporary
         if temporary.is_dir() and path.exists():
@@ -40,6 +41,11 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         else:
             temporary.unlink(missing_ok=True)
         raise
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path` that nobody else has; containers repeat process numbers."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}")
 
 
 def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:

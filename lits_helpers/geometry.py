@@ -201,6 +201,19 @@ def header_from_bytes(block: bytes) -> nib.Nifti1Header:
     Raises:
         ValueError: the bytes are no NIfTI header.
     """
+    return _header_of(block, mended=True)
+
+
+def lacks_spacing(block: bytes) -> bool:
+    """Tell whether a header's spacing rests on voxel sizes one of which is 0.
+
+    `header_from_bytes` gives 1 for it, as nibabel does.
+    """
+    header = _header_of(block, mended=False)
+    return bool(header["sform_code"] <= 0 and not header["pixdim"][1:4].all())
+
+
+def _header_of(block: bytes, mended: bool) -> nib.Nifti1Header:
     sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
     if 348 in sizes and len(block) >= 348:
         kind, length = nib.Nifti1Header, 348
@@ -210,7 +223,7 @@ def header_from_bytes(block: bytes) -> nib.Nifti1Header:
         raise ValueError(f"no NIfTI header: it starts with {block[:16]!r}")
     try:
         with LoggingOutputSuppressor():  # nibabel's remarks; what matters is raised
-            return kind(block[:length])
+            return kind(block[:length], check=mended)
     except (HeaderDataError, ValueError, OverflowError) as error:
         raise ValueError(f"broken NIfTI header: {error}") from error
 

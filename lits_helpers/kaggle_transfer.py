@@ -173,7 +173,9 @@ class Transfer:
             for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
                 if self.stop.is_set():
                     raise KaggleError("the download was stopped")
-                out.write(chunk)
+                rest = memoryview(chunk)
+                while rest:  # near a full disk only a part may be taken
+                    rest = rest[out.write(rest) :]
                 have += len(chunk)
                 self._count_to(have, fresh=True)
         return have

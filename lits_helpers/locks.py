@@ -2,6 +2,7 @@
 
 import hashlib
 import logging
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from pathlib import Path
 from typing import IO
 
 logger = logging.getLogger(__name__)
+
+UNGUARDED = 'a worker process runs the whole script: call this below `if __name__ == "__main__":`'
 
 
 @contextmanager
@@ -59,6 +62,9 @@ def _held(path: Path, folder: Path, refusal: str | None) -> Iterator[None]:
         except BlockingIOError as error:
             if refusal is not None:
                 raise OSError(f"another process works in {folder}: {refusal}") from error
+            if getattr(multiprocessing.current_process(), "_inheriting", False):
+                # a worker that imports its parent's script again: both would wait for ever
+                raise RuntimeError(UNGUARDED) from error
             logger.info("waiting for the process that works in %s", folder)
             fcntl.flock(stream, fcntl.LOCK_EX)
         except (ImportError, OSError):  # Windows; no locks on this disk; or nothing can be written,
@@ -98,8 +104,8 @@ def _opened(path: str | os.PathLike) -> IO:
 
 
 @contextmanager
-def unheld(path: str | os.PathLike) -> Iterator[bool]:
-    """Say whether nobody has the lock, nor a share of it, and keep it so; False where unknown."""
+def unheld(path: str | os.PathLike) -> Iterator[bool | None]:
+    """Say whether nobody has the lock, nor a share of it, and keep it so; None where unknown."""
     with ExitStack() as stack:
         try:
             import fcntl
@@ -107,6 +113,8 @@ def unheld(path: str | os.PathLike) -> Iterator[bool]:
             stream = stack.enter_context(_opened(path))
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
             free = True
-        except (ImportError, OSError):
+        except BlockingIOError:
             free = False
+        except (ImportError, OSError):
+            free = None
         yield free

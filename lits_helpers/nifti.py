@@ -10,6 +10,7 @@ import stat
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import BinaryIO
 
@@ -17,7 +18,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from .geometry import Geometry, geometry_of_header, header_from_bytes
+from .geometry import Geometry, geometry_of_header, header_from_bytes, lacks_spacing
 
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_VOXELS = 2**30  # four times the longest LiTS case; a broken header claims more
@@ -42,13 +43,16 @@ class NiftiSource:
 
     def __init__(self, path: Path, stream: BinaryIO, file_bytes: int, compressed: bool):
         self.path, self._stream, self.compressed = path, stream, compressed
-        self.header = header_from_bytes(_first_bytes(stream))
+        block = _first_bytes(stream)
+        self.header = header_from_bytes(block)
         if not self.header["magic"].tobytes().startswith((b"n+1", b"n+2")):
             raise ValueError("it is not a single NIfTI file (magic is not n+1)")
         self.shape = _three_axes(self.header)
         self.dtype = _real_dtype(self.header)
         self.slope, self.intercept = _scaling(self.header)
         self.geometry = geometry_of_header(self.header)
+        if lacks_spacing(block):
+            self.geometry = replace(self.geometry, spacing_trusted=False)
         self.offset = _offset(self.header)
         needed = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
         most = file_bytes * MAX_DEFLATE_RATIO if compressed else file_bytes

@@ -1,4 +1,4 @@
-"""Folders of 8-bit grey PNG slices, <k>.png: found, measured, read."""
+"""Folders of 8-bit grey PNG slices, <k>.png: found, measured, read and written."""
 
 import struct
 from pathlib import Path
@@ -42,7 +42,7 @@ def read_png(path: Path) -> np.ndarray:
         OSError: the file is missing, damaged, or holds something else (OpenCV itself returns None,
             or cuts 16 bits down to 8, without a word).
     """
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    image = read_picture(path, cv2.IMREAD_UNCHANGED)
     if image is None:
         raise OSError(f"cannot read {path}: missing or no image; run the preparation again")
     grey = image if image.ndim == 2 else image[..., 0]
@@ -54,3 +54,24 @@ def read_png(path: Path) -> np.ndarray:
             "save images and masks as 8-bit grey PNGs"
         )
     return grey
+
+
+def read_picture(path: Path, flags: int) -> np.ndarray | None:
+    """Return a picture as OpenCV decodes it with `flags`; None if it is missing or none.
+
+    `cv2.imread` itself knows only ASCII paths on Windows.
+    """
+    try:
+        content = np.frombuffer(path.read_bytes(), np.uint8)
+    except OSError:
+        return None
+    return cv2.imdecode(content, flags) if len(content) else None
+
+
+def write_picture(path: Path, image: np.ndarray, options: tuple[int, ...] = ()) -> None:
+    """Write a picture, (H, W) or (H, W, 3) BGR, uint8; `cv2.imwrite` would not tell of a full disk.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    path.write_bytes(cv2.imencode(".png", image, options)[1])

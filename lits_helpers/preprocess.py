@@ -20,6 +20,7 @@ from .files import file_hash, remove_leftovers, write_json, written_whole
 from .locks import locked_folder
 from .packed import PackedVolume, write_packed
 from .pixels import window_to_uint8
+from .pngs import write_picture
 from .pool import run_jobs
 from .prepared import RECORD_VERSION, CaseFiles, PreparedCase, prepared_cases
 from .report import (
@@ -213,22 +214,17 @@ def write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: W
     with written_whole(files.images) as folder:
         folder.mkdir()
         for k, plane in enumerate(hu):
-            _write_image(folder / f"{k}.png", window_to_uint8(plane, window))
+            write_picture(folder / f"{k}.png", window_to_uint8(plane, window))
     if labels is not None:
         with written_whole(files.masks) as folder:
             folder.mkdir()
             blank = None
             for k, plane in enumerate(labels):
                 if plane.any():
-                    _write_image(folder / f"{k}.png", (plane > 0).view(np.uint8) * 255, FLAT)
+                    write_picture(folder / f"{k}.png", (plane > 0).view(np.uint8) * 255, FLAT)
                 else:  # mostly: encoded once
                     blank = cv2.imencode(".png", plane, FLAT)[1] if blank is None else blank
                     (folder / f"{k}.png").write_bytes(blank)
-
-
-def _write_image(path: Path, image: np.ndarray, options: tuple[int, ...] = ()) -> None:
-    # cv2.imwrite would not tell of a full disk
-    path.write_bytes(cv2.imencode(".png", image, options)[1])
 
 
 def _record(case, source, volume, labels, findings, window) -> dict:

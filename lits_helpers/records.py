@@ -19,6 +19,7 @@ from .checkpoints import CheckpointError, explained, load_checkpoint, save_model
 from .curves import plot_history
 from .figures import render_slice, save_figure
 from .files import read_json, remove_leftovers, write_json, written_whole
+from .pngs import write_picture
 from .prepared import CaseFiles
 from .states import MirrorSlots, require_same, save_state
 
@@ -115,13 +116,18 @@ class RunFolder:
             self.draw_curve(state["history"])
 
     def best_of(self, state: Mapping) -> dict | None:
-        """Return what best_model.pth holds if it is of an epoch that a state has behind it."""
+        """Return what best_model.pth holds if it is of an epoch that a state has behind it.
+
+        Or of the one it is in: a kill may come between an epoch's model and its state.
+        """
         path = self.checkpoints / "best_model.pth"
         try:
             best = load_checkpoint(path)
             require_same(best, state, str(path))
         except (OSError, CheckpointError, KeyError):  # none, damaged, foreign
             return None
+        if best["epoch"] == state["epoch"]:
+            return best
         kept = ("epoch", "validation_dice")  # compared as text, for a NaN is not itself
         epochs = [[str(row[name]) for name in kept] for row in state["history"]]
         return best if [str(best[name]) for name in kept] in epochs else None
@@ -198,8 +204,7 @@ def write_pictures(
                 for some in ({}, layers)
             ]
             picture = cv2.cvtColor(np.concatenate(shown, axis=1), cv2.COLOR_RGB2BGR)
-            if not cv2.imwrite(str(temporary / f"{name}.png"), picture):
-                raise OSError(f"OpenCV could not write {name}.png: is the disk full?")
+            write_picture(temporary / f"{name}.png", picture)
 
 
 def write_history(path: Path, history: Sequence[Mapping]) -> None:

@@ -28,12 +28,13 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
     """Join the rows of many cases.
 
     Args:
-        results: `metrics.evaluate_case` dicts; a row may also hold ``case_id`` and
+        results: `metrics.evaluate_case` dicts; a row may also hold ``case_id``, ``patient``,
             ``training_case`` (true for a case that a model was trained on: it is left out of
             everything here), ``liver_dice_ceiling`` and ``tumor_dice_ceiling``
             (`ceiling.resize_ceiling`).
         seed: random seed of the bootstrap; the same rows and seed give the same intervals.
-        resamples: bootstrap samples of the cases.
+        resamples: bootstrap samples of the patients, each with all its cases; a row without
+            ``patient`` is a patient of its own.
 
     Returns:
         JSON-able. ``cases``, ``training_cases`` left out, ``cases_with_tumor`` in the reference,
@@ -71,34 +72,46 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
     for name, group in (("liver", kept), ("tumor", with_tumor)):
         for quantity in QUANTITIES:
             key = f"{name}_{quantity}"
-            summary[key] = _statistics([row[key] for row in group], seed, resamples)
-        ceilings = [row.get(f"{name}_dice_ceiling") for row in group]
-        summary[f"{name}_dice_ceiling"] = _statistics(ceilings, seed, resamples)
+            summary[key] = _statistics(group, key, seed, resamples)
+        key = f"{name}_dice_ceiling"
+        summary[key] = _statistics(group, key, seed, resamples)
         summary[f"{name}_dice_global"] = _global_dice(kept, name)
         summary[f"worst_{name}"] = _worst_first(group, f"{name}_dice")
-    summary["tumor_dice_all_cases"] = _statistics(
-        [row["tumor_dice"] for row in kept], seed, resamples
-    )
+    summary["tumor_dice_all_cases"] = _statistics(kept, "tumor_dice", seed, resamples)
     return summary | _detection(kept) | _burden(kept)
 
 
-def _statistics(values: Sequence[float | None], seed: int, resamples: int) -> dict:
-    known = np.array([value for value in values if value is not None], dtype=np.float64)
+def _statistics(rows: Sequence[Mapping], key: str, seed: int, resamples: int) -> dict:
+    rows = [row for row in rows if row.get(key) is not None]
+    known = np.array([row[key] for row in rows], dtype=np.float64)
     names = ("mean", "sd", "median", "low", "high")
     if not len(known):
         return {"cases": 0, **dict.fromkeys(names)}
     sd = None
     if len(known) > 1:
         sd = float(known.std(ddof=1)) if np.isfinite(known).all() else np.inf
-    low, high = _bootstrap_interval(known, seed, resamples)
+    low, high = _bootstrap_interval(known, _patient_numbers(rows), seed, resamples)
     found = (float(known.mean()), sd, float(np.median(known)), low, high)
     return {"cases": len(known), **dict(zip(names, found, strict=True))}
 
 
-def _bootstrap_interval(values: np.ndarray, seed: int, resamples: int) -> tuple[float, float]:
-    """Return the percentile 95 % interval of the mean. Source: Efron & Tibshirani 1993."""
-    draws = np.random.default_rng(seed).integers(len(values), size=(resamples, len(values)))
-    means = values[draws].mean(axis=1)
+def _patient_numbers(rows: Sequence[Mapping]) -> np.ndarray:
+    """Return (n,) int: rows of one patient share a number; in order of appearance from 0."""
+    numbers = {}
+    patients = [(row.get("patient") or number) for number, row in enumerate(rows)]
+    return np.array([numbers.setdefault(patient, len(numbers)) for patient in patients], int)
+
+
+def _bootstrap_interval(
+    values: np.ndarray, patients: np.ndarray, seed: int, resamples: int
+) -> tuple[float, float]:
+    """Return the percentile 95 % interval of the mean, patients drawn with all their values.
+
+    Source: Efron & Tibshirani 1993; Davison & Hinkley 1997, 3.8, for drawing whole clusters.
+    """
+    sums, counts = np.bincount(patients, values), np.bincount(patients)
+    draws = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
     # A measured mean at each end: interpolating towards an infinite one would give NaN.
     low, high = np.quantile(means, (0.025, 0.975), method="inverted_cdf")
     return float(low), float(high)

@@ -79,12 +79,16 @@ def gradients(folder: Path) -> None:
 def whole_training(folder: Path) -> None:
     """Train two epochs; write which slices this process saw, and two validations."""
     rank, seen = int(os.environ["RANK"]), []
-    plain_step, plain_epoch = Trainer._step, Trainer._end_epoch
+    plain_batch, plain_step, plain_epoch = SliceCache.batch, LiverSystem.step, Trainer._end_epoch
+    asked = []
 
-    def noted_step(trainer, batch, steps):
-        part, weight = trainer.ranks.share(batch)
-        seen.extend(part.tolist() if weight else [])
-        plain_step(trainer, batch, steps)
+    def noted_batch(cache, indices, **options):
+        asked.append(indices)
+        return plain_batch(cache, indices, **options)
+
+    def noted_step(system, images, labels, weight=1.0):
+        seen.append([asked[-1].tolist(), weight])
+        return plain_step(system, images, labels, weight)
 
     def checked_epoch(trainer, bar):
         plain_epoch(trainer, bar)
@@ -96,7 +100,8 @@ def whole_training(folder: Path) -> None:
         if rank == 0:
             (folder / "validation.json").write_text(json.dumps(scores))
 
-    Trainer._step, Trainer._end_epoch = noted_step, checked_epoch
+    SliceCache.batch, LiverSystem.step = noted_batch, noted_step
+    Trainer._end_epoch = checked_epoch
     train_liver_gan(write_slices(folder), folder / "run", SPLIT, recipe(), device="cpu")
     (folder / f"seen_{rank}.json").write_text(json.dumps(seen))
 

@@ -1,5 +1,6 @@
 """Cases: found by whole names, split by patient, checked against their anatomy."""
 
+import contextlib
 import itertools
 import re
 from dataclasses import replace
@@ -67,8 +68,8 @@ def test_several_scans_of_a_patient_are_named_in_a_table(tmp_path, start):
     text = start + "case,patient\r\n1,M\u00fcller\r\n02, M\u00fcller\r\n99,other\r\n".encode()
     cases = find_cases(with_patients(tmp_path, text))
     assert [case.patient for case in cases] == ["0", "M\u00fcller", "M\u00fcller", "3"]
-    for fold in range(6):
-        split = split_cases(cases, fold=fold)
+    for tenths in range(1, 10):
+        split = split_cases(cases, validation=tenths / 10)
         assert len({"1", "2"} & set(split.validation)) != 1
 
 
@@ -161,6 +162,23 @@ def test_folds_validate_every_patient_once_and_leave_the_test_alone():
     assert len({split.test for split in splits}) == 1
     with pytest.raises(ValueError, match="fold must be 0 to 3"):
         split_cases(numbered(9), 0.2, 0.2, fold=4)
+
+
+@pytest.mark.parametrize("count", [8, 10, 15, 20])
+def test_folds_of_a_small_set_share_no_patient_and_leave_the_test_alone(count):
+    splits = []
+    for fold in range(11):
+        with contextlib.suppress(ValueError):
+            splits.append(split_cases(numbered(count), 0.09, 0.03, fold=fold))
+    assert len(splits) < 11
+    assert len({split.test for split in splits}) == 1
+    parts = [splits[0].test, *(split.validation for split in splits)]
+    assert sorted(itertools.chain(*parts), key=int) == [str(n) for n in range(count)]
+
+
+def test_a_fold_without_patients_is_refused():
+    with pytest.raises(ValueError, match="fold 1 holds none of the 8 patients: leave it out"):
+        split_cases(numbered(8), 0.09, 0.03, fold=1)
 
 
 def test_small_sets_still_validate_and_one_patient_trains():

@@ -2,6 +2,7 @@
 
 import errno
 import logging
+import shutil
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -316,6 +317,16 @@ def test_of_two_processes_one_decodes_to_disk(prepared, tmp_path, monkeypatch):
         (one, *_), (other, *_) = (future.result() for future in both)
     assert len(decoded) == 1
     assert np.array_equal(one, other)
+
+
+def test_a_folder_removed_while_another_process_maps_it_is_decoded_anew(prepared, tmp_path):
+    cases = find_slices(prepared, ["3"], LIVER)
+    place = tmp_path / "decoded"
+    mapped, *_ = decoding.decoded_on_disk(place, cases, LIVER)
+    (folder,) = (path for path in place.iterdir() if path.is_dir())
+    shutil.rmtree(folder)
+    again, *_ = decoding.decoded_on_disk(place, cases, LIVER)
+    assert np.array_equal(again, mapped)
 
 
 def test_what_no_process_uses_makes_room_for_the_next_on_disk(prepared, tmp_path):
@@ -647,6 +658,31 @@ def test_files_that_are_only_cached_leave_a_container_its_memory(tmp_path, monke
     assert decoding.free_memory_bytes() == 600
     (tmp_path / "memory.max").write_text("max")
     assert decoding.free_memory_bytes() > 600
+
+
+@pytest.mark.parametrize(
+    ("line", "group", "names"),
+    [
+        ("0::/slurm/job_7/step_0", "slurm/job_7", ("max", "current", "inactive_file")),
+        (
+            "9:memory:/slurm/job_7",
+            "memory/slurm",
+            ("limit_in_bytes", "usage_in_bytes", "total_inactive_file"),
+        ),
+    ],
+)
+def test_the_memory_of_a_job_counts_wherever_it_is_stated(
+    tmp_path, monkeypatch, line, group, names
+):
+    limit, used, cached = names
+    (tmp_path / "own").write_text(f"3:cpuset:/\n{line}\n")
+    (tmp_path / group).mkdir(parents=True)
+    (tmp_path / group / f"memory.{limit}").write_text("1000\n")
+    (tmp_path / group / f"memory.{used}").write_text("900\n")
+    (tmp_path / group / "memory.stat").write_text(f"cache 1\n{cached} 500\n")
+    monkeypatch.setattr(decoding, "CONTAINER", tmp_path)
+    monkeypatch.setattr(decoding, "OWN_GROUPS", tmp_path / "own")
+    assert decoding.free_memory_bytes() == 600
 
 
 def test_unknown_sampling_is_refused():

@@ -1,5 +1,6 @@
 """Several processes share every batch; the slow tests start two gloo processes under torchrun."""
 
+import itertools
 import json
 import os
 import signal
@@ -101,7 +102,10 @@ def test_two_processes_see_every_slice_once_and_validate_as_one(tmp_path):
     """Ten validation slices and nine training slices divide evenly by neither 2 nor the batch."""
     finished(start("whole_training", tmp_path))
     seen = [json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in range(2)]
-    assert sorted(seen[0] + seen[1]) == sorted(2 * list(range(9)))  # two epochs
+    parts = [part for rank in seen for part, weight in rank if weight]
+    assert sorted(itertools.chain(*parts)) == sorted(2 * list(range(9)))  # two epochs
+    weights = [[weight for _, weight in rank] for rank in seen]  # batches of four, four and one
+    assert weights == [2 * [1.0, 1.0, 2.0], 2 * [1.0, 1.0, 0.0]]
     checked = json.loads((tmp_path / "validation.json").read_text())
     assert checked["two"] == pytest.approx(checked["one"], abs=1e-6)
     assert len(read_history(tmp_path / "run" / "history.csv")) == 2

@@ -1,5 +1,6 @@
 """Transfers that break, servers that refuse: what is kept and what is said."""
 
+import io
 import logging
 import os
 import sys
@@ -25,6 +26,7 @@ from kaggle_stand_in import (
     zipped,
 )
 
+from lits_helpers import kaggle_transfer
 from lits_helpers.kaggle_client import KaggleClient, credentials
 from lits_helpers.kaggle_data import fetch_case, fetch_cases, plan_download
 from lits_helpers.kaggle_errors import FileUnavailable, KaggleError, Patience
@@ -131,6 +133,21 @@ def test_cut_transfer_goes_on_where_it_stopped(kaggle, client, raw):
     kaggle.storage_faults[VOLUME] = [Fault(after=5000), Fault(after=9000)]
     assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
     assert [r for *_, r in kaggle.gets(VOLUME)] == ["", "bytes=5000-", "bytes=14000-"]
+
+
+def test_a_disk_that_takes_only_a_part_of_what_is_written_loses_no_byte(
+    kaggle, client, raw, monkeypatch
+):
+    class Reluctant(io.FileIO):
+        def write(self, content):
+            return super().write(content[:1000])
+
+    def opened(path, mode, buffering=-1):
+        return Reluctant(path, mode) if buffering == 0 else open(path, mode)
+
+    monkeypatch.setattr(kaggle_transfer, "open", opened, raising=False)
+    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+    assert [r for *_, r in kaggle.gets(VOLUME)] == [""]
 
 
 def test_cuts_that_gain_bytes_do_not_exhaust_patience(kaggle, client, raw):

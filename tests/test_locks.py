@@ -44,7 +44,7 @@ def test_a_share_is_seen_until_the_last_one_is_given_back(tmp_path):
             assert not twice
 
 
-def test_where_no_lock_can_be_made_nothing_counts_as_free(tmp_path):
+def test_where_no_lock_can_be_made_nothing_is_known(tmp_path):
     assert hold(tmp_path / "absent" / "a.lock") is None
     with unheld(tmp_path / "absent" / "a.lock") as free:
-        assert not free
+        assert free is None

@@ -239,6 +239,22 @@ def test_full_disk_stops_with_a_sentence_and_leaves_finished_cases_valid(raw, tm
     assert prepare(find_cases(raw), out, workers=0).unchanged == ["0"]
 
 
+def test_a_script_without_a_guard_is_told_instead_of_waiting_for_itself(raw, tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import sys; from lits_helpers.cases import find_cases\n"
+        "from lits_helpers.preprocess import prepare\n"
+        "print(prepare(find_cases(sys.argv[1]), sys.argv[2], workers=2).table())\n"
+    )
+    command = [sys.executable, str(script), str(raw), str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert 'call this below `if __name__ == "__main__":`' in ended.stderr
+    assert "its worker process died" in ended.stdout
+
+
 def test_full_disk_while_a_known_case_gets_its_png_is_no_fault_of_the_case(
     raw, tmp_path, monkeypatch
 ):

@@ -129,6 +129,16 @@ def test_interval_is_that_of_the_normal_approximation_for_many_cases():
     assert found["high"] == pytest.approx(values.mean() + half, abs=0.1 * half)
 
 
+def test_interval_draws_patients_with_all_their_cases():
+    rng = np.random.default_rng(0)
+    found = [int(n) for n in rng.choice(100, 30, replace=False)]
+    alone = evaluate_dataset([case(str(n), right=n) for n in found])["liver_dice"]
+    thrice = [case(f"{n}-{k}", right=n, patient=str(n)) for n in found for k in range(3)]
+    assert evaluate_dataset(thrice)["liver_dice"]["high"] == pytest.approx(alone["high"])
+    unknown = [{**row, "patient": None} for row in thrice]
+    assert evaluate_dataset(unknown)["liver_dice"]["high"] < alone["high"]
+
+
 def test_interval_depends_on_the_random_seed_alone():
     rows = [{**ROWS[0], "liver_dice": value} for value in np.linspace(0.3, 0.9, 17) ** 2]
     assert evaluate_dataset(rows, seed=1) == evaluate_dataset(rows, seed=1)

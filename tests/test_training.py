@@ -2,6 +2,7 @@
 
 import gc
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,6 +232,17 @@ def test_a_new_training_puts_no_model_of_the_former_on_the_mirror(slices, tmp_pa
     train_liver_gan(slices, tmp_path / "run", SPLIT, small_liver(), resume="never", **options)
     state, _ = newest_state(tmp_path / "nowhere", tmp_path / "drive")
     assert (state["history"], state["best_model"]) == ([], None)
+
+
+def test_a_kill_between_a_model_and_its_state_loses_no_better_model(calm, slices, tmp_path):
+    shutil.copytree(calm[0], tmp_path / "run")
+    here = tmp_path / "run" / "checkpoints"
+    (here / "previous.pth").replace(here / "last.pth")  # the second epoch has only begun
+    best = torch.load(here / "best_model.pth", weights_only=True)
+    torch.save({**best, "epoch": 2, "validation_dice": 0.99}, here / "best_model.pth")
+    before = (here / "best_model.pth").read_bytes()
+    train_liver_gan(slices, tmp_path / "run", SPLIT, small_liver(), device="cpu")
+    assert (here / "best_model.pth").read_bytes() == before
 
 
 def test_never_resuming_starts_anew(calm, slices, tmp_path):

@@ -192,6 +192,19 @@ def test_a_header_without_forms_says_nothing_of_sides(tmp_path, step, trusted):
     assert geometry.trusted_spacing_mm == ((step, step, step) if trusted else None)
 
 
+@pytest.mark.parametrize("code", [0, 1])
+def test_a_slice_thickness_of_zero_is_not_taken_for_a_millimetre(tmp_path, code):
+    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
+    image.header.set_zooms((0.7, 0.7, 5.0))
+    image.set_qform(np.diag([0.7, 0.7, 5.0, 1.0]) if code else None, code=code)
+    nib.save(image, tmp_path / "a.nii")
+    assert read_volume(tmp_path / "a.nii").geometry.spacing_trusted
+    content = bytearray((tmp_path / "a.nii").read_bytes())
+    content[88:92] = bytes(4)  # pixdim[3]
+    (tmp_path / "a.nii").write_bytes(content)
+    assert not read_volume(tmp_path / "a.nii").geometry.spacing_trusted
+
+
 def test_every_reader_gives_the_same_slices(tmp_path):
     plain = write_nifti(ramp(), tmp_path / "volume-0.nii", "ASR")
     packed_once = write_nifti(ramp(), tmp_path / "volume-1.nii.gz", "ASR")
