@@ -162,11 +162,13 @@ def _assign(
         for patient, u in place.items():
             if start <= u < end:
                 part_of[patient] = part
-    if fold is not None and "validation" not in part_of.values():
-        raise ValueError(f"fold {fold} holds none of the {len(place)} patients: leave it out")
     for part, (start, end) in parts.items():
+        if end <= start or part in part_of.values():
+            continue
+        if part == "validation" and fold is not None:
+            raise ValueError(f"fold {fold} holds none of the {len(place)} patients: leave it out")
         free = [p for p in place if part == "test" or part_of[p] == "training"]  # test: any fold's
-        if end > start and part not in part_of.values() and len(free) > 1:
+        if len(free) > 1:
             middle = (start + end) / 2
             part_of[min(free, key=lambda patient: abs(place[patient] - middle))] = part
     if "training" not in part_of.values() and len(place) > 1:  # all hashed into the other parts

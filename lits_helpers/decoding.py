@@ -18,7 +18,7 @@ import torch
 from tqdm.auto import tqdm
 
 from .files import DISK_FULL, temporary_name, written_whole
-from .locks import hold, unheld
+from .locks import hold, locked_folder, unheld
 from .pool import available_cores
 from .recipes import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
@@ -184,11 +184,13 @@ def _held_once_decoded(place: Path, cases, spec: InputSpec, workers: int | None)
         if share:
             share.close()
         with unheld(lock) as alone:
-            nobody_decodes = alone or alone is None or not share or attempt > 1
-            if nobody_decodes and not place.exists():  # it was removed while others map it
-                if alone:
-                    _remove_unused(place.parent, place.name)
-                _decode_into(place, cases, spec, workers)
+            if alone and not place.exists():
+                _remove_unused(place.parent, place.name)
+            elif alone is False and attempt < 2:
+                continue
+            with locked_folder(place):  # also where it was removed while others map it
+                if not place.exists():
+                    _decode_into(place, cases, spec, workers)
 
 
 def _remove_unused(folder: Path, own: str) -> None:

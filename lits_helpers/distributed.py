@@ -16,7 +16,6 @@ from datetime import timedelta
 import torch
 from torch import Tensor, nn
 from torch import distributed as dist
-from torch.distributed.rendezvous import rendezvous
 from torch.nn.parallel import DistributedDataParallel
 
 logger = logging.getLogger(__name__)
@@ -149,12 +148,18 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
             dist.destroy_process_group()
 
 
-def wait_for_others() -> None:
-    """Return when every process that `torchrun` started is here: one that fails ends them all."""
-    if not dist.is_torchelastic_launched():
-        return
-    store, _, world = next(rendezvous("env://"))
-    meeting = f"lits_helpers/meeting_{next(_meetings)}"
+def wait_for_others() -> bool:
+    """Return when every process that `torchrun` started is here: one that fails ends them all.
+
+    Returns:
+        Whether there are others; where something else started them, nobody waits.
+    """
+    if not (dist.is_available() and dist.is_torchelastic_launched()):
+        return False
+    store, _, world = next(dist.rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)  # the store outlives it
+    meeting = f"lits_helpers/{attempt}/{next(_meetings)}"
     if store.add(meeting, 1) == world:
         store.set(f"{meeting}/all", "here")
     store.wait([f"{meeting}/all"], timedelta(days=7))
+    return world > 1

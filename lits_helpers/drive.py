@@ -9,7 +9,6 @@ out there.
 import filecmp
 import logging
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 from .environment import mount_drive
@@ -70,14 +69,6 @@ def restore_run(kept: Path | None, run: Path) -> None:
         pictures = [path.relative_to(kept) for path in (kept / PICTURES).glob("epoch_*/*.png")]
         others = [Path(name) for name in RUN_FILES if name != HISTORY]
         _copy([*others, *pictures, Path(HISTORY)], kept, run)  # the history says that all is there
-
-
-def forget_run(kept: Path | None) -> None:
-    """Remove a former training's history and pictures from Drive: a new one begins."""
-    if kept is not None:
-        with suppress(OSError):  # Drive is gone
-            shutil.rmtree(kept / PICTURES, ignore_errors=True)
-            (kept / HISTORY).unlink(missing_ok=True)
 
 
 def restore_model(settings: Settings, system: str) -> bool:

@@ -44,7 +44,7 @@ class FolderReport:
         written: {CT: labels} segmented now.
         present: {CT: labels} finished in an earlier call.
         failed: {CT: reason}.
-        archive: the submission, once every CT of all processes is finished.
+        archive: the submission, once every CT of all processes is finished; the first packs it.
     """
 
     written: dict[Path, Path] = field(default_factory=dict)
@@ -159,10 +159,11 @@ def segment_files(
             logger.warning(
                 "%s was not segmented: %s", path, report.failed[path], exc_info=not expected
             )
-    wait_for_others()  # whoever goes on to report a failure ends them
+    met = wait_for_others()  # whoever goes on to report a failure ends them
     done = {**report.present, **report.written}
     others = [path for path in targets if path not in done]  # of other processes
-    if submission and not report.failed and all(record.holds(targets[p], p) for p in others):
+    packs = submission and not report.failed and not (met and _rank())
+    if packs and all(record.holds(targets[p], p) for p in others):
         report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
     return report
 

@@ -17,7 +17,7 @@ from .acquisition import (
     make_phantoms,
     parse_numbers,
 )
-from .drive import drive_folder, forget_run, keep_run, restore_model, restore_run
+from .drive import drive_folder, keep_run, restore_model, restore_run
 from .health import TrainingDivergedError
 from .prepared import Prepared, open_prepared
 from .recipes import liver_recipe, tumor_recipe
@@ -99,10 +99,7 @@ def train_tumor(settings: Settings, data: Prepared, recipe=None, **options) -> l
 
 def _train(train, system: str, settings: Settings, data: Prepared, recipe, options) -> list[dict]:
     run, kept = settings.runs / system, drive_folder(settings, system)
-    if options.get("resume") == "never":
-        forget_run(kept)
-    else:
-        restore_run(kept, run)
+    restore_run(kept, run)
     options = {"device": settings.device, "mirror": kept, **options}
     try:
         history = train(data.root, run, data.split, recipe, **options)

@@ -75,10 +75,12 @@ class RunFolder:
         """
         for name in ("last.pth", "previous.pth"):
             (self.checkpoints / name).unlink(missing_ok=True)
-        for folder in (self.checkpoints / "val_predictions", self.root / "tensorboard"):
-            shutil.rmtree(folder, ignore_errors=True)
+        forgotten = [self.checkpoints / "val_predictions", self.root / "tensorboard"]
         if self.mirror:
             self.mirror.clear()
+            forgotten.append(self.mirror.folder / "checkpoints" / "val_predictions")
+        for folder in forgotten:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def write_best(self, content: Mapping) -> None:
         """Keep the best model so far, for the tumor also as a bare state dict with its .json."""
@@ -116,9 +118,9 @@ class RunFolder:
             self.draw_curve(state["history"])
 
     def best_of(self, state: Mapping) -> dict | None:
-        """Return what best_model.pth holds if it is of an epoch that a state has behind it.
+        """Return what best_model.pth holds if it is a state's best.
 
-        Or of the one it is in: a kill may come between an epoch's model and its state.
+        Or of the epoch it is in: a kill may come between an epoch's model and its state.
         """
         path = self.checkpoints / "best_model.pth"
         try:
@@ -126,11 +128,8 @@ class RunFolder:
             require_same(best, state, str(path))
         except (OSError, CheckpointError, KeyError):  # none, damaged, foreign
             return None
-        if best["epoch"] == state["epoch"]:
-            return best
-        kept = ("epoch", "validation_dice")  # compared as text, for a NaN is not itself
-        epochs = [[str(row[name]) for name in kept] for row in state["history"]]
-        return best if [str(best[name]) for name in kept] in epochs else None
+        is_best = str(best["validation_dice"]) == str(state["best"])  # a NaN is not itself
+        return best if is_best or best["epoch"] == state["epoch"] else None
 
     def restore_best(self, state: Mapping) -> None:
         """Bring back the best model that a mirror's state carries."""

@@ -174,6 +174,7 @@ class MirrorSlots:
     """
 
     def __init__(self, folder: Path):
+        self.folder = folder
         self.slots = [folder / name for name in SLOTS]
         self._next: Path | None = None
 
@@ -183,7 +184,7 @@ class MirrorSlots:
             self._next = self._next or self._older()
             _rewrite(self._next, state)
         except OSError as error:
-            logger.warning("the mirror in %s cannot be written: %s", self.slots[0].parent, error)
+            logger.warning("the mirror in %s cannot be written: %s", self.folder, error)
             return
         self._next = self.slots[1 - self.slots.index(self._next)]
 

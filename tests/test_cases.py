@@ -164,7 +164,7 @@ def test_folds_validate_every_patient_once_and_leave_the_test_alone():
         split_cases(numbered(9), 0.2, 0.2, fold=4)
 
 
-@pytest.mark.parametrize("count", [8, 10, 15, 20])
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 8, 10, 15, 20])
 def test_folds_of_a_small_set_share_no_patient_and_leave_the_test_alone(count):
     splits = []
     for fold in range(11):

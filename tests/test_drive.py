@@ -74,16 +74,6 @@ def a_run(folder: Path, epochs: int) -> Path:
     return folder
 
 
-def test_pictures_of_a_former_run_do_not_come_back(tmp_path):
-    former = a_run(tmp_path / "former", epochs=3)
-    drive.keep_run(former, tmp_path / "drive")
-    drive.forget_run(tmp_path / "drive")
-    drive.forget_run(None)
-    drive.restore_run(tmp_path / "drive", tmp_path / "next machine")
-    assert not (tmp_path / "next machine" / drive.PICTURES).exists()
-    assert not (tmp_path / "next machine" / drive.HISTORY).exists()
-
-
 def files_below(folder: Path) -> set[str]:
     return {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
 
