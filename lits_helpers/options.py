@@ -103,16 +103,20 @@ def _step(steps, name: str, run, sources: Sequence[str] = SOURCES) -> argparse.A
     only = sources[0] if len(sources) == 1 else None
     step.add_argument("--source", choices=sources, default=only, help=f"default {sources[0]}")
     step.add_argument(
-        "--raw", metavar="DIR", help="NIfTI files, in any layout; default data/SOURCE/raw"
+        "--raw", metavar="DIR", help="NIfTI files, in any layout; default data/SOURCE[-tiny]/raw"
     )
     step.add_argument(
-        "--prepared", metavar="DIR", help="packed cases; default data/SOURCE/prepared"
+        "--prepared", metavar="DIR", help="packed cases; default data/SOURCE[-tiny]/prepared"
     )
-    step.add_argument("--runs", metavar="DIR", help="checkpoints and results; default runs/SOURCE")
+    step.add_argument(
+        "--runs", metavar="DIR", help="checkpoints and results; default runs/SOURCE[-tiny]"
+    )
     step.add_argument(
         "--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default the best there is"
     )
-    step.add_argument("--tiny", action="store_true", help="small and short, to try things out")
+    step.add_argument(
+        "--tiny", action="store_true", help="small and short, in folders of its own: for every step"
+    )
     return step
 
 
@@ -132,5 +136,7 @@ def _training_step(steps, name: str, run) -> argparse.ArgumentParser:
     step.add_argument("--seed", type=_from_zero, default=0, metavar="N", help="random seed")
     step.add_argument("--resume", default="auto", metavar="HOW", help="auto, never or a checkpoint")
     step.add_argument("--max-minutes", type=float, metavar="M", help="stop cleanly before then")
-    step.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events")
+    step.add_argument(
+        "--tensorboard", action="store_true", help="write events too (pip install tensorboard)"
+    )
     return step

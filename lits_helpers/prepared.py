@@ -52,7 +52,7 @@ def hash_of_ct(source_hash: str) -> str:
 
 @dataclass(frozen=True)
 class CaseFiles:
-    """Where the files of one prepared case lie; see DESIGN's "On disk"."""
+    """Where the files of one prepared case lie: below cases/, images/ and masks/."""
 
     root: Path
     case_id: str

@@ -63,7 +63,7 @@ def prepare(
     png: bool = True,
     window: Window = PNG_WINDOW,
 ) -> PreparationReport:
-    """Prepare cases below `out`; see DESIGN's "On disk".
+    """Prepare cases below `out`: packed and with a record in cases/, slices in images/, masks/.
 
     A case whose files' content has not changed is left alone; a changed one is made again. A case
     with a harmful finding is skipped and named in the report. Interrupted anywhere, the next call

@@ -14,7 +14,7 @@ class Settings:
     Attributes:
         tiny: CI-sized run: few small cases, few epochs.
         source: "phantom", "folder" or "kaggle".
-        raw, prepared, runs: folders, see DESIGN's "On disk".
+        raw, prepared, runs: folders of NIfTI files, of packed cases, of checkpoints and results.
         device: torch device name, or None to choose.
         drive: keep checkpoints, results and prepared LiTS cases on Google Drive (Colab only).
     """
