@@ -183,7 +183,12 @@ LIVER_ROWS = (
         _without(LIVER, **ONE_SLICE),
         reference(plain_unet),
     ),
-    Row("unet_same_input", "that, and three slices", LIVER, reference(plain_unet)),
+    Row(
+        "unet_same_input",
+        "plain U-Net, Dice of each slice, three slices",
+        LIVER,
+        reference(plain_unet),
+    ),
     Row("pixel_only", "published generator, L1 alone", liver_recipe("original"), GeneratorAlone),
     Row("original", "as published", liver_recipe("original"), LiverSystem),
     Row(

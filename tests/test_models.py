@@ -115,11 +115,15 @@ def test_new_residual_blocks_change_nothing():
     torch.manual_seed(0)
     generator, image = mended_generator().eval(), torch.rand(2, 1, 32, 48)
     before = generator(image)
-    blocks = [part for level in generator.encoder for part in level if hasattr(part, "change")]
+    blocks = [part for part in generator.modules() if hasattr(part, "change")]
     assert len(blocks) == 3
     for block in blocks:
+        block.register_forward_hook(lambda _, given, made: unchanged.append((*given, made)))
         block.change[0].weight.data.mul_(-2)
+    unchanged = []
     assert torch.equal(generator(image), before)
+    assert all(torch.equal(given, made) for given, made in unchanged)
+    assert len(unchanged) == 3
 
 
 def test_every_part_of_the_residual_generator_learns():
