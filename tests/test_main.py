@@ -183,13 +183,13 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
     monkeypatch.setattr(shell.pipeline, "best_epoch_text", lambda history: "")
     data = write_prepared(tmp_path / "drawn", cases=6)
     given = "--recipe original --epochs 3 --width 8 --seed 5 --resume never --max-minutes 1.5"
-    call = shell_call("train-liver", "--prepared", data.root, *given.split(), "--fold", "1")
+    call = shell_call("train-liver", "--prepared", data.root, *given.split(), "--fold", "4")
     assert call.code == 0, call.err
     (_, run, split, recipe), options = calls[0]
     assert run == Path("runs/phantom/liver")
     assert (recipe.name, recipe.epochs, recipe.width) == ("original", 3, 8)
     assert (options["seed"], options["resume"], options["max_minutes"]) == (5, "never", 1.5)
-    assert split == pipeline.open_prepared(data.root, validation=0.15, fold=1).split
+    assert split == pipeline.open_prepared(data.root, validation=0.15, fold=4).split
 
 
 @pytest.mark.parametrize(
