@@ -34,7 +34,7 @@ CLOCK_COLUMNS = (
 
 
 class RunFolder:
-    """A run's folder, checkpoints/, history.csv, curve, pictures, recipe.json.
+    """A run's folder: checkpoints/, history.csv, curve, pictures, recipe.json.
 
     Args:
         root: runs/liver or runs/tumor.
