@@ -57,9 +57,9 @@ def read_png(path: Path) -> np.ndarray:
 
 
 def read_picture(path: Path, flags: int) -> np.ndarray | None:
-    """Return a picture as OpenCV decodes it with `flags`; None if it is missing or none.
+    """Return a picture, (H, W) or (H, W, channels), as OpenCV decodes it with `flags`.
 
-    `cv2.imread` itself knows only ASCII paths on Windows.
+    None if it is missing or no picture. `cv2.imread` itself knows only ASCII paths on Windows.
     """
     try:
         content = np.frombuffer(path.read_bytes(), np.uint8)
