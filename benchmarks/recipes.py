@@ -3,7 +3,7 @@
     python benchmarks/recipes.py --slices DIR                a PNG folder: liver
     python benchmarks/recipes.py --cases DIR                 a prepared folder: liver and tumor
     python benchmarks/recipes.py --cases DIR --rows default smp_unet --seconds 300 --fold 0
-    python benchmarks/recipes.py --tables docs/recipes.md    the runs so far, as tables
+    python benchmarks/recipes.py --tables docs/results/lab-notes.md    the runs so far
 
 Every run trains one row for `--seconds` (of one core, or of a GPU's wall clock) on all folds but
 one and is scored on the patients of that fold (`recipe_runs.py`). Runs are appended to `--out`; one
@@ -251,7 +251,7 @@ def command_line(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--also", type=Path, help="NIfTI pairs, scored by tumor models too")
     parser.add_argument("--size", type=int, help="of slices for tumors; default: the recipes'")
     parser.add_argument("--jobs", type=int, default=2, help="runs at once, a core each")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "recipe_runs.jsonl")
+    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results" / "recipe_runs.jsonl")
     return parser.parse_args(arguments)
 
 
