@@ -255,7 +255,7 @@ def test_the_overview_names_every_step_as_the_readme_does(capsys):
     assert stopped.value.code == 0
     assert re.findall(r"^    ([a-z-]+)(?= |$)", said, re.MULTILINE) == list(STEPS)
     readme = (ROOT / "README.md").read_text()
-    assert all(f"lits_helpers {step}" in readme or f"`{step}`" in readme for step in STEPS)
+    assert all(f"lits {step}" in readme or f"`{step}`" in readme for step in STEPS)
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out.strip() == __version__
