@@ -1,6 +1,7 @@
 """Train the liver GAN and the tumor segmenter, both on the one engine of `engine.py`."""
 
 import logging
+import shutil
 import traceback
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -24,6 +25,8 @@ from .systems import LiverSystem, System, TumorSystem
 
 logger = logging.getLogger(__name__)
 
+PARTS = ("training", "validation")  # of a split, that a training reads
+CACHE = "cache"  # in the run folder: slices that do not fit into memory, until the training's end
 COMPILE = ("auto", "always", "never")
 
 
@@ -144,7 +147,7 @@ class _Request:
                 return list(state["history"])
             with self._alone(ranks):
                 with memory_advice(self.recipe):
-                    caches = [self._cache(ids, device) for ids in self._parts()]
+                    caches = [self._cache(part, device, ranks) for part in PARTS]
                     system = self._system(make_system, device, precision, ranks, caches[0], state)
                 trainer = Trainer(
                     system, *caches, self.recipe, folder, identity, precision, ranks, watch
@@ -153,18 +156,25 @@ class _Request:
                     trainer.restore(state)
                 record, anew = self._record(identity, ranks, device), self.resume == "never"
                 folder.begin(record, tensorboard, anew)
-                return trainer.run()
+                history = trainer.run()
+                if ranks.writes and len(history) == self.recipe.epochs:
+                    shutil.rmtree(self.run / CACHE, ignore_errors=True)
+                return history
 
     def _alone(self, ranks: Ranks) -> AbstractContextManager:
         """Keep a second training out of the run folder; both would write the same files."""
         cure = "wait for it, end it, or choose another folder for this training"
         return locked(self.run / ".lock", cure) if ranks.writes else nullcontext()
 
-    def _parts(self) -> tuple:
-        return self.split.training, self.split.validation
-
-    def _cache(self, case_ids, device: torch.device) -> SliceCache:
-        return SliceCache(self.prepared, case_ids, self.recipe.spec, device=device)
+    def _cache(self, part: str, device: torch.device, ranks: Ranks) -> SliceCache:
+        return SliceCache(
+            self.prepared,
+            getattr(self.split, part),
+            self.recipe.spec,
+            device=device,
+            folder=self.run / CACHE / part,
+            ranks=ranks,
+        )
 
     def _system(self, make_system, device, precision, ranks: Ranks, cache, state) -> System:
         steps = len(epoch_order(cache, self.recipe, seed=self.seed, epoch=1))
@@ -219,7 +229,7 @@ class _Request:
 
 
 def _check_split(split) -> None:
-    for part in ("training", "validation"):
+    for part in PARTS:
         if not getattr(split, part):
             raise ValueError(
                 f"the split's {part} part is empty: prepare more cases or change its shares"

@@ -25,7 +25,7 @@ from small_runs import (
     without_clocks,
 )
 
-from lits_helpers import interruption, records
+from lits_helpers import decoding, interruption, records
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
 from lits_helpers.engine import Trainer
 from lits_helpers.health import TrainingDivergedError
@@ -132,6 +132,18 @@ def test_stopped_and_resumed_training_ends_with_the_same_bits(
     assert without_clocks(history) == without_clocks(calm[1])
     assert same(weights(tmp_path), weights(calm[0]))
     assert same(weights(tmp_path, "best_model.pth"), weights(calm[0], "best_model.pth"))
+
+
+def test_training_that_goes_on_decodes_nothing_again(calm, slices, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 4)
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+    assert len(list(tmp_path.glob("cache/*/*/levels.npy"))) == 2
+    monkeypatch.setattr(decoding, "_fill", None)  # a second decoding would fail
+    train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+    assert same(weights(tmp_path), weights(calm[0]))
+    assert not (tmp_path / "cache").exists()  # the training is finished
 
 
 def test_three_kills_change_no_bit():
