@@ -113,8 +113,8 @@ def _train(train, system: str, settings: Settings, data: Prepared, recipe, optio
 def best_epoch(history: list[dict]) -> dict | None:
     """Return the row of the highest validation Dice: its model was kept.
 
-    But for a training that went on from a named state whose model was gone: it kept the best of
-    what followed.
+    Exception: after resuming from a named file whose best model is missing, only later epochs
+    count.
 
     Where no validation case holds the target there is no Dice, and the last epoch is kept. None
     while no epoch has ended.

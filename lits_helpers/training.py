@@ -54,7 +54,7 @@ def train_liver_gan(
         recipe: the setting.
         device: torch device, or None to choose.
         resume: "auto" continues the newest whole checkpoint in `run` or `mirror`, "never" starts
-            anew, a path continues that very file, and later calls go on from there.
+            anew, a path continues that very file, if none in `run` or `mirror` got further.
         seed: random seed of weights, order and augmentation.
         max_minutes: stop cleanly after this long; the next call resumes.
         mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
