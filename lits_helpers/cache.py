@@ -11,13 +11,7 @@ import torch
 from torch import Tensor
 
 from .augmentation import Augmentation, augment_batch
-from .decoding import (
-    Decoded,
-    choose_home,
-    decode_to_disk,
-    decoded_in_memory,
-    decoded_on_disk,
-)
+from .decoding import choose_home, decoded_in_memory, decoded_on_disk
 from .recipes import InputSpec
 from .slices import CaseSlices, find_slices, model_input, nearest_neighbors, normalized
 
@@ -75,20 +69,13 @@ class SliceCache:
         if ranks is not None and ranks.highest(int(self.home == "disk"), self.device):
             self.home = "disk"  # of all, if one of them has to
         if self.home == "disk":
-            self._keep(*self._on_disk(folder, cases, workers, ranks), cases)
+            if folder is None:
+                self._temporary = TemporaryDirectory(prefix="lits-", ignore_cleanup_errors=True)
+            folder = Path(folder or self._temporary.name)
+            self._keep(*decoded_on_disk(folder, cases, spec, workers, ranks), cases)
         else:
             self._keep(*decoded_in_memory(cases, spec, workers), cases)
         self._say(time.perf_counter() - began)
-
-    def _on_disk(self, folder, cases: Sequence[CaseSlices], workers, ranks) -> Decoded:
-        if folder is None:
-            self._temporary = TemporaryDirectory(prefix="lits-", ignore_cleanup_errors=True)
-        folder = Path(folder or self._temporary.name)
-        if ranks is None or ranks.writes:
-            decode_to_disk(folder, cases, self.spec, workers)
-        if ranks is not None:
-            ranks.from_first(None)  # the others wait
-        return decoded_on_disk(folder, cases, self.spec)
 
     def _keep(self, levels, labels, table: np.ndarray, cases: Sequence[CaseSlices]) -> None:
         where = self.device if self.home == "device" else torch.device("cpu")

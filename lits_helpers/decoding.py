@@ -124,39 +124,35 @@ def decoded_in_memory(
     return levels[: len(table)], labels[: len(table)], table
 
 
-def decode_to_disk(
-    folder: Path, cases: Sequence[CaseSlices], spec: InputSpec, workers: int | None = None
-) -> None:
-    """Decode as `decoded_in_memory`, into files of a folder that nobody else uses meanwhile.
+def decoded_on_disk(
+    folder: Path,
+    cases: Sequence[CaseSlices],
+    spec: InputSpec,
+    workers: int | None = None,
+    ranks=None,
+) -> Decoded:
+    """Decode as `decoded_in_memory`, into memory-mapped files that a second call finds.
 
-    They lie under a hash of the slices' file names, sizes and times and the spec. Whole files of
-    the same hash are kept; everything else in the folder is removed first.
-
-    Raises:
-        OSError: the disk has no room for them.
-    """
-    place = folder / fingerprint(cases, spec)
-    try:
-        _mapped(place)
-    except UNREADABLE:  # absent or damaged
-        shutil.rmtree(folder, ignore_errors=True)
-        _decode_into(place, cases, spec, workers)
-
-
-def decoded_on_disk(folder: Path, cases: Sequence[CaseSlices], spec: InputSpec) -> Decoded:
-    """Map what `decode_to_disk` left in `folder` into memory; returned as `decoded_in_memory` does.
+    They lie under a hash of the slices' file names, sizes and times and the spec. Everything else
+    in `folder`, which nobody but these `ranks` uses, is removed first.
 
     Raises:
-        OSError: it is not there.
+        OSError: the disk has no room for them, or another rank does not see the folder.
     """
     place = folder / fingerprint(cases, spec)
-    try:
-        levels, labels, table = _mapped(place)
-    except FileNotFoundError as error:
+    if ranks is None or ranks.writes:
+        try:
+            _mapped(place)
+        except UNREADABLE:  # absent or damaged
+            shutil.rmtree(folder, ignore_errors=True)
+            _decode_into(place, cases, spec, workers)
+    if ranks is not None:
+        ranks.from_first(None)  # the others wait
+    if not place.exists():
         raise OSError(
-            f"the slices that the first process decoded are not at {place}: choose a run folder "
-            "that all processes share, and start the same training again"
-        ) from error
+            f"what the first process decoded is not at {place}: choose a shared run folder"
+        )
+    levels, labels, table = _mapped(place)
     if len(table) < len(levels):
         logger.warning(
             "%d slices could not be read when %s was decoded and are left out (of case %s); "

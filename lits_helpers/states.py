@@ -50,7 +50,7 @@ def save_state(folder: Path, state: Mapping) -> None:
             os.replace(last, folder / "previous.pth")
 
 
-def newest_state(folder: Path, mirror: Path | None = None) -> tuple[dict, str] | None:
+def newest_state(folder: Path, mirror: Path | str | None = None) -> tuple[dict, str] | None:
     """Find the training state that got furthest among last, previous and the mirror's slots.
 
     A damaged or foreign file is named in the log and passed over.
@@ -118,7 +118,7 @@ def _position(state: Mapping) -> tuple[int, int, int]:
     return int(state.get("branch", 0)), int(state["epoch"]), int(state["step"])
 
 
-def named_state(path: Path | str, folder: Path, mirror: Path | None = None) -> dict:
+def named_state(path: Path | str, folder: Path, mirror: Path | str | None = None) -> dict:
     """Read the state of one named file, to go on from it where none got further.
 
     Args:
@@ -161,9 +161,9 @@ class MirrorSlots:
         folder: on Google Drive or wherever else it outlives this machine.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.slots = [folder / name for name in SLOTS]
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self.slots = [self.folder / name for name in SLOTS]
         self._next: Path | None = None
 
     def write(self, state: Mapping) -> None:

@@ -343,7 +343,7 @@ def test_the_first_of_several_processes_decodes_for_all(prepared, tmp_path, monk
         SimpleNamespace(writes=n == 0, highest=lambda *_: 1, from_first=lambda value: value)
         for n in range(2)
     )
-    with pytest.raises(OSError, match="choose a run folder that all processes share"):
+    with pytest.raises(OSError, match="choose a shared run folder"):
         SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=second)
     made = SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=first)
     monkeypatch.undo()
