@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from .decoding import choose_home, decoded_in_memory, decoded_on_disk
 from .recipes import InputSpec
 from .slices import CaseSlices, find_slices, model_input, nearest_neighbors, normalized
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class SliceCache:
@@ -27,8 +28,11 @@ class SliceCache:
         root, case_ids: as for `find_slices`.
         spec: size, window and context.
         device: where batches are wanted.
-        folder: for the memory-mapped form, made whole once and found again; None for `root/cache`.
+        folder: for the memory-mapped form, this cache's alone: found again there, or made in place
+            of whatever it holds. None for a temporary folder that goes with the cache.
         workers: threads that decode; None for one a core.
+        ranks: the processes that train together and all ask for this cache (`distributed.Ranks`):
+            the first decodes into `folder`. None for this process alone.
 
     Attributes:
         levels: (N, S, S) uint8, or uint16 where `spec.window` is None.
@@ -53,6 +57,7 @@ class SliceCache:
         device: torch.device | str = "cpu",
         folder: Path | str | None = None,
         workers: int | None = None,
+        ranks=None,
     ):
         self.spec = spec
         self.device = torch.device(device)
@@ -61,9 +66,13 @@ class SliceCache:
         self.patients = tuple(dict.fromkeys(case.patient for case in cases))
         began = time.perf_counter()
         self.home = choose_home(cases, spec, self.device)
+        if ranks is not None and ranks.highest(int(self.home == "disk"), self.device):
+            self.home = "disk"  # of all, if one of them has to
         if self.home == "disk":
-            folder = Path(folder or Path(root) / "cache")
-            self._keep(*decoded_on_disk(folder, cases, spec, workers), cases)
+            if folder is None:
+                self._temporary = TemporaryDirectory(prefix="lits-", ignore_cleanup_errors=True)
+            folder = Path(folder or self._temporary.name)
+            self._keep(*decoded_on_disk(folder, cases, spec, workers, ranks), cases)
         else:
             self._keep(*decoded_in_memory(cases, spec, workers), cases)
         self._say(time.perf_counter() - began)
@@ -82,7 +91,7 @@ class SliceCache:
     def _say(self, seconds: float) -> None:
         size = (self.levels.nbytes + self.labels.nbytes) / 2**20
         place = {"device": str(self.device), "memory": "memory", "disk": "a memory-mapped file"}
-        log.info(
+        logger.info(
             "%d slices of %d cases cached in %s: %.0f MB, %.1f s",
             len(self),
             len(self.case_ids),

@@ -24,8 +24,7 @@ class Position:
     seconds: float = 0.0  # its time so far
     steps: int = 0  # of all epochs
     best: float | None = None  # validation Dice of the best epoch
-    branch: int = 0  # how often it went back to an earlier state that was named
-    began_at: list | None = None  # (branch, epoch, step) of the state this branch went back to
+    branch: int = 0  # above 0 in old folders only, whose training went back to an earlier state
 
     @classmethod
     def of(cls, state: Mapping) -> "Position":

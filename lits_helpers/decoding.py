@@ -1,33 +1,25 @@
 """Decode the slices of many cases in parallel into compact arrays, in memory or on disk."""
 
-import itertools
 import logging
 import os
-import platform
 import shutil
-import weakref
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext, suppress
 from pathlib import Path, PurePosixPath
-from typing import IO
 
 import cv2
 import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from .files import DISK_FULL, temporary_name, written_whole
-from .locks import hold, locked_folder, unheld
+from .files import DISK_FULL, written_whole
 from .pool import available_cores
 from .recipes import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
 
-log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
-LOCK = ".lock"
-MARKS = "used-on-"  # machines that use what is decoded
-MARK = MARKS + platform.node()
+ARRAYS, TABLE = ("levels.npy", "labels.npy"), "table.npy"
 CONTAINER = Path("/sys/fs/cgroup")  # where Linux states the memory of containers and jobs
 OWN_GROUPS = Path("/proc/self/cgroup")  # whose of them this process's are
 GROUP_FILES = (  # limit, use, and the name of what is given back when it is needed; versions 2, 1
@@ -133,30 +125,36 @@ def decoded_in_memory(
 
 
 def decoded_on_disk(
-    folder: Path, cases: Sequence[CaseSlices], spec: InputSpec, workers: int | None = None
+    folder: Path,
+    cases: Sequence[CaseSlices],
+    spec: InputSpec,
+    workers: int | None = None,
+    ranks=None,
 ) -> Decoded:
     """Decode as `decoded_in_memory`, into memory-mapped files that a second call finds.
 
-    They lie below `folder`, under a hash of the slices' file names, sizes and times and the spec.
-    Of several processes one decodes while the others wait. What was decoded there before, for other
-    cases or another spec, and is in no process's use is removed first: each fold of a
-    cross-validation would fill the disk with its own. What another machine used stays.
+    They lie under a hash of the slices' file names, sizes and times and the spec. Everything else
+    in `folder`, which nobody but these `ranks` uses, is removed first.
 
     Raises:
-        OSError: the disk has no room for them.
+        OSError: the disk has no room for them, or another rank does not see the folder.
     """
     place = folder / fingerprint(cases, spec)
-    in_use = _held_once_decoded(place, cases, spec, workers)
-    with suppress(OSError):
-        (place / MARK).touch()
-    table = np.load(place / "table.npy")
-    # copy on write: nothing writes, and torch warns about read-only arrays
-    levels = np.load(place / "levels.npy", mmap_mode="c")
-    labels = np.load(place / "labels.npy", mmap_mode="c")
-    if in_use:
-        weakref.finalize(levels._mmap, in_use.close)
+    if ranks is None or ranks.writes:
+        try:
+            _mapped(place)
+        except UNREADABLE:  # absent or damaged
+            shutil.rmtree(folder, ignore_errors=True)
+            _decode_into(place, cases, spec, workers)
+    if ranks is not None:
+        ranks.from_first(None)  # the others wait
+    if not place.exists():
+        raise OSError(
+            f"what the first process decoded is not at {place}: choose a shared run folder"
+        )
+    levels, labels, table = _mapped(place)
     if len(table) < len(levels):
-        log.warning(
+        logger.warning(
             "%d slices could not be read when %s was decoded and are left out (of case %s); "
             "delete that folder to try them again",
             len(levels) - len(table),
@@ -166,64 +164,27 @@ def decoded_on_disk(
     return levels[: len(table)], labels[: len(table)], table
 
 
+def _mapped(place: Path) -> Decoded:
+    # copy on write: nothing writes, and torch warns about read-only arrays
+    levels, labels = (np.load(place / name, mmap_mode="c") for name in ARRAYS)
+    return levels, labels, np.load(place / TABLE)
+
+
 def _incomplete(cases: Sequence[CaseSlices], table: np.ndarray) -> list[str]:
     """Return the cases of which slices are missing."""
-    there = np.bincount(table[:, 0], minlength=len(cases))
-    return [c.case_id for c, n in zip(cases, there, strict=True) if n < len(c.slice_indices)]
-
-
-def _held_once_decoded(place: Path, cases, spec: InputSpec, workers: int | None) -> IO | None:
-    """Have the folder `place` decoded, by this process or another; return its share of the lock."""
-    lock = place.with_suffix(LOCK)
-    with suppress(OSError):  # the folder may be read-only and hold what is wanted
-        place.parent.mkdir(parents=True, exist_ok=True)
-    for attempt in itertools.count():
-        share = hold(lock)  # waits while another process decodes
-        if place.exists():
-            return share
-        if share:
-            share.close()
-        with unheld(lock) as alone:
-            if alone and not place.exists():
-                _remove_unused(place.parent, place.name)
-            elif alone is False and attempt < 2:
-                continue
-            with locked_folder(place):  # also where it was removed while others map it
-                if not place.exists():
-                    _decode_into(place, cases, spec, workers)
-
-
-def _remove_unused(folder: Path, own: str) -> None:
-    """Remove what no process holds, whole or left half decoded, and no other machine has used.
-
-    Locks may not reach machines that share the folder. The lock `own` is held by the caller.
-    """
-    for lock in sorted(folder.glob(f"*{LOCK}")):
-        with nullcontext(True) if lock.stem == own else unheld(lock) as free:
-            for decoded in sorted(folder.glob(f"*{lock.stem}")) if free else ():
-                _remove(decoded)
-
-
-def _remove(decoded: Path) -> None:
-    if any(mark.name != MARK for mark in decoded.glob(f"{MARKS}*")):
-        return
-    with suppress(OSError):  # another user's
-        doomed = temporary_name(decoded)
-        decoded.rename(doomed)  # never half there, if this process is killed
-        shutil.rmtree(doomed, ignore_errors=True)
+    counts = np.bincount(table[:, 0], minlength=len(cases))
+    return [c.case_id for c, n in zip(cases, counts, strict=True) if n < len(c.slice_indices)]
 
 
 def _decode_into(place: Path, cases, spec: InputSpec, workers: int | None) -> None:
     with written_whole(place) as folder:
         folder.mkdir()
-        (folder / MARK).touch()
-        names = ("levels.npy", "labels.npy")
         levels, labels = (
             np.lib.format.open_memmap(folder / name, "w+", dtype, shape)
-            for name, (shape, dtype) in zip(names, _shapes(cases, spec), strict=True)
+            for name, (shape, dtype) in zip(ARRAYS, _shapes(cases, spec), strict=True)
         )
-        _reserve([folder / name for name in names])
-        np.save(folder / "table.npy", _fill(levels, labels, cases, spec, workers))
+        _reserve([folder / name for name in ARRAYS])
+        np.save(folder / TABLE, _fill(levels, labels, cases, spec, workers))
         levels.flush()
         labels.flush()
 
@@ -288,7 +249,7 @@ def _fill_case(levels, labels, number: int, case: CaseSlices, spec: InputSpec) -
             labels[row] = case.working_labels(slice_index, spec)
             table[row] = number, slice_index, native.any(), (native == 2).any()
         except UNREADABLE as error:
-            log.warning(
+            logger.warning(
                 "slice %d of case %s cannot be read and is left out: %s",
                 slice_index,
                 case.case_id,

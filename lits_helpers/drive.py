@@ -13,7 +13,6 @@ from pathlib import Path
 
 from .environment import mount_drive
 from .files import TEMPORARY_PREFIX, copy_whole, remove_leftovers
-from .makers import RECORDS
 from .records import TUMOR_WEIGHTS, RunFolder
 from .settings import Settings
 from .states import newest_state
@@ -25,13 +24,7 @@ BARE = Path(TUMOR_WEIGHTS)
 MODEL_FILES = (Path("checkpoints") / "best_model.pth", BARE, BARE.with_suffix(".json"))
 HISTORY = "history.csv"
 RUN_FILES = ("recipe.json", HISTORY, "checkpoints/loss_curve.png")
-RESULT_FILES = (
-    "*.csv",
-    "*.json",
-    "figures/*.png",
-    "predictions/*.nii.gz",
-    f"predictions/{RECORDS}",
-)
+RESULT_FILES = ("*.csv", "*.json", "figures/*.png", "predictions/*.nii.gz", "predictions/*.json")
 
 
 def drive_folder(settings: Settings, part: str) -> Path | None:

@@ -17,12 +17,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from . import continuation, health
-from .acceleration import Precision, step_or_give_up
+from .acceleration import step_or_give_up
 from .continuation import Position
 from .datasets import SliceCache, augmentation_of, epoch_order
 from .distributed import Ranks
 from .interruption import SAVE, STOP, StopRequest, Stopwatch
-from .recipes import Recipe
 from .records import RunFolder
 from .schedule import learning_rate
 from .systems import System
@@ -39,12 +38,10 @@ class Trainer:
     """One training of one system on one split.
 
     Args:
-        system: networks, optimizers and the step.
+        system: networks, optimizers and the step, with their recipe and precision.
         training, validation: caches of the two parts of the split.
-        recipe: the setting.
         folder: where it is recorded.
         identity: what every checkpoint states: system, recipe, seed, ids, precision, version.
-        precision: mixed precision.
         ranks: the processes that train together.
         watch: the clock, with its limit.
     """
@@ -54,16 +51,21 @@ class Trainer:
         system: System,
         training: SliceCache,
         validation: SliceCache,
-        recipe: Recipe,
+        *,
         folder: RunFolder,
         identity: Mapping,
-        precision: Precision,
         ranks: Ranks,
         watch: Stopwatch,
     ):
-        self.system, self.recipe, self.identity = system, recipe, dict(identity)
-        self.training, self.validation = training, validation
-        self.folder, self.precision, self.ranks, self.watch = folder, precision, ranks, watch
+        self.system = system
+        self.recipe = system.recipe
+        self.precision = system.precision
+        self.training = training
+        self.validation = validation
+        self.folder = folder
+        self.identity = dict(identity)
+        self.ranks = ranks
+        self.watch = watch
         self.at = Position()
         self.history: list[dict] = []
         self.sums = torch.zeros(len(system.losses), device=training.device)
@@ -125,7 +127,8 @@ class Trainer:
             self._step(batches[self.at.step], len(batches))
             bar.update(1)
             now = time.monotonic()
-            self.at.seconds, began = self.at.seconds + now - began, now
+            self.at.seconds += now - began
+            began = now
             if self._together() if self.ranks.world > 1 else now - looked > LOOK_SECONDS:
                 self._look(bar)
                 looked = now

@@ -7,6 +7,7 @@ import logging
 import os
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -70,6 +71,23 @@ def remove_leftovers(folder: str | os.PathLike, name: str = "*") -> int:
         else:
             leftover.unlink(missing_ok=True)
     return len(leftovers)
+
+
+def writable_folder(folder: str | os.PathLike) -> Path:
+    """Make a folder and try it, before hours of work that could not be kept.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {folder} ({error.strerror}); choose another folder"
+        ) from error
+    return Path(folder)
 
 
 def write_json(path: str | os.PathLike, content: object) -> Path:

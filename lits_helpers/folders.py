@@ -138,10 +138,7 @@ def segment_files(
     out = Path(out)
     targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
     record = MakerRecord(out, liver_model, tumor_model, post)
-    if take_over:
-        record.take_over()
-    else:
-        record.claim()
+    record.claim(take_over=take_over)
     mine = own_share(list(targets))
     report = FolderReport(present={p: targets[p] for p in mine if _finished(p, targets[p], record)})
     wanted = [path for path in mine if path not in report.present]

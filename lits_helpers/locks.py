@@ -72,49 +72,9 @@ def _held(path: Path, folder: Path, refusal: str | None) -> Iterator[None]:
         yield
 
 
-def hold(path: str | os.PathLike) -> IO | None:
-    """Take a share of a lock; closing the stream that is returned gives it back.
-
-    Any number of processes may hold one. Waits while another has the lock for itself. None where
-    locks do not exist, or this one cannot be made.
-    """
-    try:
-        import fcntl
-
-        stream = _opened(path)
-    except (ImportError, OSError):
-        return None
-    try:
-        fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        logger.info("waiting for the process that works in %s", Path(path).parent)
-        fcntl.flock(stream, fcntl.LOCK_SH)
-    except OSError:  # no locks on this disk
-        stream.close()
-        return None
-    return stream
-
-
 def _opened(path: str | os.PathLike) -> IO:
     """Open a lock to read and write, as NFS wants it for both kinds, or else to read."""
     try:
         return open(path, "a+")
     except PermissionError:
         return open(path)
-
-
-@contextmanager
-def unheld(path: str | os.PathLike) -> Iterator[bool | None]:
-    """Say whether nobody has the lock, nor a share of it, and keep it so; None where unknown."""
-    with ExitStack() as stack:
-        try:
-            import fcntl
-
-            stream = stack.enter_context(_opened(path))
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            free = True
-        except BlockingIOError:
-            free = False
-        except (ImportError, OSError):
-            free = None
-        yield free

@@ -1,7 +1,7 @@
-"""Who made the predictions in a folder, and from which files: ``segmented_by.json`` beside them."""
+"""Who made a prediction, and from which file: a small record, ``NAME.nii.gz.json``, beside it."""
 
-import os
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
@@ -9,21 +9,19 @@ from pathlib import Path
 import torch
 
 from .checkpoints import load_checkpoint
-from .files import file_hash, read_json, write_json
-from .locks import locked
+from .files import file_hash, read_json, writable_folder, write_json
 from .postprocess import Postprocessing
 from .recipes import InputSpec
 from .trained import Origin, TrainedModel, recipe_of
 
-RECORD_NAME = "segmented_by.json"
-RANK_RECORD_NAME = "segmented_by-{}.json"  # each further process writes its own
-RECORDS = "segmented_by*.json"
-LOCK = ".lock"
+RECORD_SUFFIX = ".json"
+RECORDS = "*.nii*.json"
+FOLDER_RECORDS = "segmented_by*.json"  # of 0.1.0: all predictions of a process in one
 SYSTEMS = ("liver", "tumor")
 
 
 class MakerRecord:
-    """What a folder says of its predictions: their models and settings, and their sources.
+    """Who makes predictions in a folder: the models and settings, which all of them share.
 
     A prediction counts as finished only while both it and its source have the content that was
     recorded; so neither a source of the same name nor a file put there by others passes for it.
@@ -40,68 +38,55 @@ class MakerRecord:
         tumor_model: TrainedModel | None,
         post: Postprocessing | None,
     ):
-        self.folder, rank = Path(folder), int(os.environ.get("RANK", 0))
-        self._path = self.folder / (RANK_RECORD_NAME.format(rank) if rank else RECORD_NAME)
+        self.folder = Path(folder)
         self.maker = {
-            "liver": liver_model and _described(liver_model),
-            "tumor": tumor_model and _described(tumor_model),
+            "liver": _described(liver_model),
+            "tumor": _described(tumor_model),
             "postprocessing": asdict(post or Postprocessing()),
         }
-        self._finished: dict[str, dict] = {}  # by this process
 
-    def claim(self) -> None:
-        """Go on with the folder's records.
+    def claim(self, *, take_over: bool = False) -> None:
+        """Make sure that the folder can be written and holds nothing of another setting.
 
-        Raises:
-            ValueError: they name other models or settings.
-            OSError: the folder cannot be written.
-        """
-        other = self._differing()
-        if other:
-            raise ValueError(
-                f"{self.folder} holds results of another setting ({' and '.join(other)} differ): "
-                "choose another folder for these, or delete that one"
-            )
-        self._write()
-
-    def take_over(self) -> None:
-        """As `claim`, but records of other models or settings are given up.
+        Args:
+            take_over: give records of other models or settings up, not refuse them.
 
         Raises:
-            OSError: the folder cannot be written.
+            ValueError: it holds records of other models or settings.
+            OSError: it cannot be written.
         """
-        with locked(self.folder / LOCK):
-            if self._differing():
-                for path in self.folder.glob(RECORDS):
-                    path.unlink(missing_ok=True)
-        self.claim()
+        for path in _record_paths(self.folder):
+            with suppress(FileNotFoundError):  # another process of `torchrun` gave it up
+                differing = self._differing(read_json(path))
+                if differing and not take_over:
+                    raise ValueError(
+                        f"{self.folder} holds results of another setting "
+                        f"({' and '.join(differing)} differ): choose another folder for these, "
+                        "or delete that one"
+                    )
+                if differing:
+                    path.unlink()
+        writable_folder(self.folder)
 
     def holds(self, target: Path, source: Path) -> bool:
         """Tell whether `target` holds what these models made of this very source."""
-        records = (record["finished"].get(target.name) for record in read_records(self.folder))
-        made = [record for record in records if record]
-        return bool(made) and target.is_file() and _pair(target, file_hash(source)) in made
+        made = [record for record in _records_of(target) if not self._differing(record)]
+        if not made or not target.is_file():
+            return False
+        content = file_hash(source), file_hash(target)
+        return any((record["source"], record["prediction"]) == content for record in made)
 
     def add(self, target: Path, source_hash: str) -> None:
         """Write down that `target` was made from the file of that `files.file_hash`."""
-        self._finished[target.name] = _pair(target, source_hash)
-        self._write()
+        made = {"source": source_hash, "prediction": file_hash(target)}
+        write_json(target.with_name(target.name + RECORD_SUFFIX), self.maker | made)
 
-    def _differing(self) -> list[str]:
-        records = read_records(self.folder)
-        own = self.maker
-        return [name for name in own if any(not _same(r[name], own[name]) for r in records)]
+    def _differing(self, record: Mapping) -> list[str]:
+        return [name for name, value in self.maker.items() if not _same(record[name], value)]
 
-    def _write(self) -> None:
-        try:
-            with locked(self.folder / LOCK):  # another process may work for the same folder
-                there = read_json(self._path) if self._path.is_file() else {}
-                others = {} if self._differing() else there.get("finished", {})
-                write_json(self._path, {**self.maker, "finished": others | self._finished})
-        except OSError as error:
-            raise OSError(
-                f"cannot write to {self.folder} ({error}); choose another folder"
-            ) from error
+
+def _record_paths(folder: Path | str) -> list[Path]:
+    return sorted(Path(folder).glob(RECORDS)) + sorted(Path(folder).glob(FOLDER_RECORDS))
 
 
 def read_records(folder: Path | str) -> list[dict]:
@@ -110,48 +95,58 @@ def read_records(folder: Path | str) -> list[dict]:
     Raises:
         ValueError: one is not readable.
     """
-    return [read_json(path) for path in sorted(Path(folder).glob(RECORDS))]
+    return [read_json(path) for path in _record_paths(folder)]
+
+
+def _records_of(prediction: Path) -> list[dict]:
+    """Return what is recorded of one prediction, beside it or for its whole folder."""
+    path = prediction.with_name(prediction.name + RECORD_SUFFIX)
+    records = [read_json(path)] if path.is_file() else []
+    for path in sorted(prediction.parent.glob(FOLDER_RECORDS)):
+        whole = read_json(path)
+        if prediction.name in whole["finished"]:
+            records.append(whole | whole["finished"][prediction.name])
+    return records
 
 
 def recorded_origins(folder: Path | str) -> list[Origin]:
-    """Return what a folder's record says of the models behind its predictions."""
-    return [
+    """Return what a folder's records say of the models behind its predictions."""
+    records = read_records(folder)
+    origins = [
         Origin(
             system,
             InputSpec(**record[system]["spec"]),
             tuple(record[system]["training_ids"]),
             frozenset(record[system].get("training_cts", ())),
         )
-        for record in read_records(folder)[:1]  # those of one folder name the same models
         for system in SYSTEMS
+        for record in records
         if record[system]
     ]
+    return list(dict.fromkeys(origins))
 
 
 def check_makers(folder: Path | str, models: Iterable[Path | str]) -> None:
-    """Compare checkpoints with what a folder's record says of its predictions.
+    """Compare checkpoints with what a folder's records say of its predictions.
 
     Raises:
-        ValueError: it names other models.
+        ValueError: they name other models.
     """
-    records = read_records(folder)[:1]
+    records = read_records(folder)
     for path in models if records else ():
         checkpoint = load_checkpoint(path)
-        spec = recipe_of(path, checkpoint).spec
-        made_by = records[0][checkpoint["system"]]
-        if not made_by or made_by["weights"] != weights_hash(spec, checkpoint["model"]):
+        weights = weights_hash(recipe_of(path, checkpoint).spec, checkpoint["model"])
+        made_by = [record[checkpoint["system"]] for record in records]
+        if not any(model and model["weights"] == weights for model in made_by):
             raise ValueError(
-                f"{path} did not make the predictions in {folder}, as {RECORD_NAME} there says: "
+                f"{path} did not make the predictions in {folder}, as the records there say: "
                 "name the models that did, or none, or predict again"
             )
 
 
 def is_recorded(prediction: Path) -> bool:
-    """Tell whether the record beside a prediction is about this very file."""
-    records = (
-        record["finished"].get(prediction.name) for record in read_records(prediction.parent)
-    )
-    hashes = [record["prediction"] for record in records if record]
+    """Tell whether a record is about this very prediction."""
+    hashes = [record["prediction"] for record in _records_of(prediction)]
     return bool(hashes) and prediction.is_file() and file_hash(prediction) in hashes
 
 
@@ -165,22 +160,21 @@ def weights_hash(spec: InputSpec, weights: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _described(model: TrainedModel) -> dict:
+def _described(model: TrainedModel | None) -> dict | None:
+    if model is None:
+        return None
     spec = asdict(model.spec)
+    spec["window"] = list(spec["window"]) if spec["window"] else None  # as JSON gives it
     return {
         "weights": weights_hash(model.spec, model.network.state_dict()),
         "training_ids": list(model.origin.training_ids),
         "training_cts": sorted(model.origin.training_cts),
-        "spec": {**spec, "window": spec["window"] and list(spec["window"])},  # as JSON gives it
+        "spec": spec,
     }
 
 
-def _same(recorded, own) -> bool:
+def _same(recorded, wanted) -> bool:
     """Compare two entries of a record; records of 0.1.0 name no CTs."""
-    if isinstance(recorded, dict) and "training_cts" not in recorded:
-        own = own and {name: value for name, value in own.items() if name != "training_cts"}
-    return recorded == own
-
-
-def _pair(target: Path, source_hash: str) -> dict[str, str]:
-    return {"source": source_hash, "prediction": file_hash(target)}
+    if isinstance(recorded, dict) and "training_cts" not in recorded and wanted:
+        wanted = {name: value for name, value in wanted.items() if name != "training_cts"}
+    return recorded == wanted

@@ -86,13 +86,13 @@ def checkpoint_path(settings: Settings, system: str) -> Path:
 
 
 def train_liver(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
-    """Train system A on the prepared data; see `training.train_liver_gan` for the options."""
+    """Train system A on the prepared data; options as of `training.TrainingOptions`."""
     recipe = recipe or liver_recipe(tiny=settings.tiny)
     return _train(train_liver_gan, "liver", settings, data, recipe, options)
 
 
 def train_tumor(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
-    """Train system B on the prepared data; see `training.train_tumor_regnet` for the options."""
+    """Train system B on the prepared data; options as of `training.TrainingOptions`."""
     recipe = recipe or tumor_recipe(tiny=settings.tiny)
     return _train(train_tumor_regnet, "tumor", settings, data, recipe, options)
 
@@ -113,8 +113,8 @@ def _train(train, system: str, settings: Settings, data: Prepared, recipe, optio
 def best_epoch(history: list[dict]) -> dict | None:
     """Return the row of the highest validation Dice: its model was kept.
 
-    But for a training that went on from a named state whose model was gone: it kept the best of
-    what followed.
+    Exception: after resuming from a named file whose best model is missing, only later epochs
+    count.
 
     Where no validation case holds the target there is no Dice, and the last epoch is kept. None
     while no epoch has ended.

@@ -43,8 +43,12 @@ class RunFolder:
         writes: False on the ranks that only compute: they may read nothing and write nothing here.
     """
 
-    def __init__(self, root: Path, system: str, mirror: Path | None = None, writes: bool = True):
-        self.root, self.system, self.writes = root, system, writes
+    def __init__(
+        self, root: Path, system: str, mirror: Path | str | None = None, writes: bool = True
+    ):
+        self.root = root
+        self.system = system
+        self.writes = writes
         self.checkpoints = root / "checkpoints"
         self.mirror = MirrorSlots(mirror) if mirror else None
         self._drawn = time.monotonic()

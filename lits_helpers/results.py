@@ -2,7 +2,6 @@
 
 import logging
 import math
-import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from tqdm.auto import tqdm
 from .canvas import save_figure
 from .ceiling import resize_ceiling
 from .curves import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement
-from .files import write_json
+from .files import writable_folder, write_json
 from .folders import PREDICTION_NAME, own_device, segment_files
 from .frames import liver_frame
 from .geometry import same_grid
@@ -44,9 +43,9 @@ def segment_cases(
 ) -> dict[str, Path]:
     """Segment prepared cases and write each as NIfTI in its source file's geometry.
 
-    What these models and settings have made there already is not made again. ``segmented_by.json``
-    beside them says by which models; `evaluate` reads it. Under `torchrun` each process takes its
-    share of the cases.
+    What these models and settings have made there already is not made again. A record beside each
+    says by which models; `evaluate` reads it. Under `torchrun` each process takes its share of the
+    cases.
 
     Args:
         data, case_ids: which cases.
@@ -62,9 +61,9 @@ def segment_cases(
         ValueError: every case failed; the first reason.
         OSError: `out` cannot be written.
     """
-    out, device = _writable(out), own_device(device)
-    liver_model = liver and load_liver_model(liver, device)
-    tumor_model = tumor and load_tumor_model(tumor, device)
+    device = own_device(device)
+    liver_model = load_liver_model(liver, device) if liver else None
+    tumor_model = load_tumor_model(tumor, device) if tumor else None
     sources = {data.volume_path(case_id): case_id for case_id in case_ids}
     report = segment_files(list(sources), out, liver_model, tumor_model, post, take_over=True)
     done = {**report.present, **report.written}
@@ -114,8 +113,8 @@ def evaluate(
         data: prepared cases with segmentations.
         predictions: {case id: predicted NIfTI}.
         results: folder for both files.
-        models: checkpoints that made the predictions; none for those that the record beside the
-            predictions names. Cases they were trained on (of the same number, or with the same
+        models: checkpoints that made the predictions; none for those that the records beside the
+            predictions name. Cases they were trained on (of the same number, or with the same
             CT) are marked and left out of the means; their working size gives each case's resize
             ceiling.
 
@@ -126,11 +125,11 @@ def evaluate(
         one is infinite (a volume difference over nothing) summary.json has null.
 
     Raises:
-        ValueError: no prediction has a reference, or none can be compared with it; or the record
-            names other models.
+        ValueError: no prediction has a reference, or none can be compared with it; or the records
+            name other models.
         OSError: `results` cannot be written.
     """
-    results = _writable(results)
+    results = writable_folder(results)
     known = {case.id: case for case in data.cases if case.has_segmentation}
     pairs = {case_id: path for case_id, path in predictions.items() if case_id in known}
     if not pairs:
@@ -172,23 +171,6 @@ def save_score_figures(rows: Sequence[Mapping], folder: Path | str) -> list[Path
     return [save_figure(draw(rows), Path(folder) / f"{name}.png") for name, draw in FIGURES.items()]
 
 
-def _writable(folder: Path | str) -> Path:
-    """Make a folder and try it, before hours of work that could not be kept.
-
-    Raises:
-        OSError: it cannot be written.
-    """
-    try:
-        Path(folder).mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise OSError(
-            f"cannot write to {folder} ({error.strerror}); choose another folder"
-        ) from error
-    return Path(folder)
-
-
 def _few(ids: Iterable[str], count: int = 5) -> str:
     ids = list(ids)
     more = ", ..." if len(ids) > count else ""
@@ -196,8 +178,9 @@ def _few(ids: Iterable[str], count: int = 5) -> str:
 
 
 def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin]:
-    """Return where the models behind the predictions come from, by their record if there is one."""
-    predictions, origins = [Path(path) for path in predictions], []
+    """Return where the models behind the predictions come from, by their records if any."""
+    predictions = [Path(path) for path in predictions]
+    origins: list[Origin] = []
     for folder in sorted({path.parent for path in predictions}):
         check_makers(folder, models)
         recorded = recorded_origins(folder)
@@ -228,16 +211,17 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
     counts as seen, and the log says so.
     """
     hashes = data_hashes(data.root, case_ids)
-    own = {case_id: source and hash_of_ct(source) for case_id, source in hashes.items()}
-    seen, others = set(), set()
+    cts = {case: hash_of_ct(source) if source else None for case, source in hashes.items()}
+    seen: set[str] = set()
+    others: set[str] = set()
     for origin in origins:
-        same_ct = {case_id for case_id, ct in own.items() if ct in origin.training_cts}
-        same_number = {case_id for case_id in own if case_id in origin.training_ids}
+        same_ct = {case_id for case_id, ct in cts.items() if ct in origin.training_cts}
+        same_number = {case_id for case_id in cts if case_id in origin.training_ids}
         patients = {case.patient for case in data.cases if case.id in origin.training_ids}
-        same_patient = {case_id for case_id in own if data.case(case_id).patient in patients}
+        same_patient = {case_id for case_id in cts if data.case(case_id).patient in patients}
         seen |= same_ct | same_patient  # of the same number is of the same patient
         if origin.training_cts:
-            others |= {case_id for case_id in same_number - same_ct if own[case_id]}
+            others |= {case_id for case_id in same_number - same_ct if cts[case_id]}
     if others:
         logger.warning(
             "counted as training cases by their number, though their CTs are other files: %s; if "

@@ -50,11 +50,10 @@ def save_state(folder: Path, state: Mapping) -> None:
             os.replace(last, folder / "previous.pth")
 
 
-def newest_state(folder: Path, mirror: Path | None = None) -> tuple[dict, str] | None:
+def newest_state(folder: Path, mirror: Path | str | None = None) -> tuple[dict, str] | None:
     """Find the training state that got furthest among last, previous and the mirror's slots.
 
-    States of a later branch (see `named_state`) come before those of an earlier one. A damaged or
-    foreign file is named in the log and passed over.
+    A damaged or foreign file is named in the log and passed over.
 
     Returns:
         The state and where it came from, or None where there is none.
@@ -115,39 +114,28 @@ def _order(pair: tuple[Mapping, str]) -> tuple:
 
 
 def _position(state: Mapping) -> tuple[int, int, int]:
+    """Return how far a state is; in old folders states of a later branch come before the others."""
     return int(state.get("branch", 0)), int(state["epoch"]), int(state["step"])
 
 
-def named_state(path: Path | str, folder: Path, mirror: Path | None = None) -> dict:
-    """Read the state of one named file, to go on from it even where others got further.
-
-    What is saved from there on is of a new branch, which `newest_state` puts before theirs. Named
-    again, the file stands for the branch that began there: a command that names it can be repeated.
+def named_state(path: Path | str, folder: Path, mirror: Path | str | None = None) -> dict:
+    """Read the state of one named file, to go on from it where none got further.
 
     Args:
         path: the named file.
         folder, mirror: as for `newest_state`.
 
     Raises:
-        FileNotFoundError, CheckpointError: as `read_state`; or others got further, and the file is
-            one that the training will write over.
+        FileNotFoundError, CheckpointError: as `read_state`; or a state in `folder` or `mirror` got
+            further.
         OSError: as `newest_state`.
     """
     state, found = read_state(path), newest_state(folder, mirror)
-    named = list(_position(state))
-    own = Path(path).resolve().parent in [place.resolve() for place in (folder, mirror) if place]
-    if found is None or _position(found[0]) <= _position(state):
-        return state if own else {**state, "began_at": named}
-    furthest = found[0]
-    if furthest.get("began_at") == named:
-        return furthest
-    if own:
+    if found is not None and _position(found[0]) > _position(state):
         raise CheckpointError(
-            f"{path} is written over as the training goes on: to go back to it, copy it to another "
-            "folder and name the copy"
+            f'{found[1]} got further than {path}: resume="auto" goes on from there; to go on from '
+            "the named file, choose another run folder"
         )
-    logger.warning('going back to %s; resume="auto" continues from there from now on', path)
-    state["branch"], state["began_at"] = furthest.get("branch", 0) + 1, named
     return state
 
 
@@ -173,9 +161,9 @@ class MirrorSlots:
         folder: on Google Drive or wherever else it outlives this machine.
     """
 
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.slots = [folder / name for name in SLOTS]
+    def __init__(self, folder: Path | str):
+        self.folder = Path(folder)
+        self.slots = [self.folder / name for name in SLOTS]
         self._next: Path | None = None
 
     def write(self, state: Mapping) -> None:
@@ -282,8 +270,8 @@ def _differences(state: Mapping, wanted: Mapping) -> Iterator[str]:
 def _id_differences(key: str, before: set, now: set) -> Iterator[str]:
     for verb, ids in (("lost", before - now), ("gained", now - before)):
         if ids:
-            some = ", ".join(sorted(ids)[:5]) + (", ..." if len(ids) > 5 else "")
-            yield f"{key} {verb} {len(ids)} ({some})"
+            named = ", ".join(sorted(ids)[:5]) + (", ..." if len(ids) > 5 else "")
+            yield f"{key} {verb} {len(ids)} ({named})"
 
 
 def _plain(value):

@@ -19,7 +19,7 @@ from .losses import (
     shared_dice_loss,
 )
 from .models import build_critic, build_generator, build_segmenter
-from .recipes import LiverRecipe, TumorRecipe
+from .recipes import LiverRecipe, Recipe, TumorRecipe
 
 THRESHOLD = 0.5
 
@@ -29,6 +29,8 @@ class System(Protocol):
 
     name: str
     losses: tuple[str, ...]
+    recipe: Recipe
+    precision: Precision
     parts: Mapping[str, object]  # everything with a state_dict that a resume needs
     optimizers: list[torch.optim.Optimizer]
     compiled: list[Compiled]  # networks that go through torch.compile

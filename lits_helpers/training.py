@@ -1,9 +1,10 @@
 """Train the liver GAN and the tumor segmenter, both on the one engine of `engine.py`."""
 
 import logging
+import shutil
 import traceback
-from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,23 +25,44 @@ from .systems import LiverSystem, System, TumorSystem
 
 logger = logging.getLogger(__name__)
 
-COMPILE = ("auto", "always", "never")
+PARTS = ("training", "validation")  # of a split, that a training reads
+CACHE = "cache"  # in the run folder: slices that do not fit into memory, until the training's end
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a training runs, whatever it trains.
+
+    Attributes:
+        device: torch device, or None to choose.
+        resume: "auto" continues the newest whole checkpoint in the run folder or `mirror`, "never"
+            starts anew, a path continues that very file, if none of them got further.
+        seed: random seed of weights, order and augmentation.
+        max_minutes: stop cleanly after this long; the next call resumes.
+        mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
+        tensorboard: also write TensorBoard events to `run`/tensorboard.
+        precision: "auto", "fp32", "bf16" or "fp16".
+        compiled: "auto" (long trainings on a GPU), "always" or "never".
+    """
+
+    device: torch.device | str | None = None
+    resume: Path | str = "auto"
+    seed: int = 0
+    max_minutes: float | None = None
+    mirror: Path | str | None = None
+    tensorboard: bool = False
+    precision: str = "auto"
+    compiled: str = "auto"
+
+    def __post_init__(self):
+        if self.compiled not in ("auto", "always", "never"):
+            raise ValueError(f"compiled must be auto, always or never; got {self.compiled!r}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be 0 or more and below 2**63, got {self.seed}")
 
 
 def train_liver_gan(
-    prepared: Path | str,
-    run: Path | str,
-    split,
-    recipe: LiverRecipe,
-    *,
-    device: torch.device | str | None = None,
-    resume: Path | str = "auto",
-    seed: int = 0,
-    max_minutes: float | None = None,
-    mirror: Path | str | None = None,
-    tensorboard: bool = False,
-    precision: str = "auto",
-    compile: str = "auto",
+    prepared: Path | str, run: Path | str, split, recipe: LiverRecipe, **options
 ) -> list[dict]:
     """Train system A and keep the best generator by validation Dice per case.
 
@@ -49,15 +71,7 @@ def train_liver_gan(
         run: run folder; what is in it is continued.
         split: `training` and `validation` (and `test`) are tuples of case ids.
         recipe: the setting.
-        device: torch device, or None to choose.
-        resume: "auto" continues the newest whole checkpoint in `run` or `mirror`, "never" starts
-            anew, a path continues that very file, and later calls go on from there.
-        seed: random seed of weights, order and augmentation.
-        max_minutes: stop cleanly after this long; the next call resumes.
-        mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
-        tensorboard: also write TensorBoard events to `run`/tensorboard.
-        precision: "auto", "fp32", "bf16" or "fp16".
-        compile: "auto" (long trainings on a GPU), "always" or "never".
+        options: see `TrainingOptions`.
 
     Returns:
         A row an epoch: epoch, steps (of all epochs so far), seconds (of this epoch, validation
@@ -66,31 +80,18 @@ def train_liver_gan(
         returns its history at once.
 
     Raises:
+        TypeError: an unknown option.
         ValueError: an empty split, a case that does not exist, a batch larger than the training
             set, a checkpoint of another training (the difference is named).
         TrainingDivergedError, MemoryError, OSError: with what to change; checkpoints stay intact.
         KeyboardInterrupt, SystemExit: after Stop, SIGTERM or SIGUSR1; the state was saved first.
     """
-    request = _Request(
-        "liver", prepared, run, split, recipe, seed, resume, mirror, precision, compile
-    )
-    return request.train(LiverSystem, device, max_minutes, tensorboard)
+    chosen = TrainingOptions(**options)
+    return _Training(LiverSystem, Path(prepared), Path(run), split, recipe, chosen).history()
 
 
 def train_tumor_regnet(
-    prepared: Path | str,
-    run: Path | str,
-    split,
-    recipe: TumorRecipe,
-    *,
-    device: torch.device | str | None = None,
-    resume: Path | str = "auto",
-    seed: int = 0,
-    max_minutes: float | None = None,
-    mirror: Path | str | None = None,
-    tensorboard: bool = False,
-    precision: str = "auto",
-    compile: str = "auto",
+    prepared: Path | str, run: Path | str, split, recipe: TumorRecipe, **options
 ) -> list[dict]:
     """Train system B; arguments, history and errors as for `train_liver_gan`.
 
@@ -102,88 +103,94 @@ def train_tumor_regnet(
     Raises:
         OSError: also when the ImageNet weights are neither cached nor to be had.
     """
-    request = _Request(
-        "tumor", prepared, run, split, recipe, seed, resume, mirror, precision, compile
-    )
-    return request.train(TumorSystem, device, max_minutes, tensorboard)
+    chosen = TrainingOptions(**options)
+    return _Training(TumorSystem, Path(prepared), Path(run), split, recipe, chosen).history()
 
 
-class _Request:
-    """One call of a training, checked."""
+@dataclass(frozen=True)
+class _Training:
+    """One call of a training."""
 
-    def __init__(
-        self, name, prepared, run, split, recipe, seed, resume, mirror, precision, compile
-    ):
-        self.name, self.prepared, self.split, self.recipe = name, Path(prepared), split, recipe
-        self.seed, self.resume, self.precision, self.compile = seed, resume, precision, compile
-        self.run, self.mirror = Path(run), Path(mirror) if mirror else None
-        if compile not in COMPILE:
-            raise ValueError(f"compile must be one of {', '.join(COMPILE)}, got {compile!r}")
-        if not 0 <= seed < 2**63:
-            raise ValueError(f"seed must be 0 or more and below 2**63, got {seed}")
-        _check_split(split)
+    system_type: type[LiverSystem | TumorSystem]
+    prepared: Path
+    run: Path
+    split: object
+    recipe: Recipe
+    options: TrainingOptions
 
-    def train(self, make_system: Callable, device, max_minutes, tensorboard) -> list[dict]:
-        """Run the training to its end or to a stop."""
+    def history(self) -> list[dict]:
+        """Train to the end or to a stop; return the history so far."""
+        _check_split(self.split)
         try:
-            return self._train(make_system, device, max_minutes, tensorboard)
+            return self._train()
         except (KeyboardInterrupt, SystemExit, MemoryError, TrainingDivergedError) as error:
             traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and our caches by it
             raise
 
-    def _train(self, make_system: Callable, device, max_minutes, tensorboard) -> list[dict]:
-        watch = Stopwatch(max_minutes)
+    def _train(self) -> list[dict]:
+        watch = Stopwatch(self.options.max_minutes)
+        device = self.options.device
         device = choose_device(None if device is None else str(device))
         with joined_ranks(device) as (ranks, device):
-            precision = Precision(device, self.precision)
+            precision = Precision(device, self.options.precision)
             identity = self._identity(precision)
             state = ranks.from_first(self._state(identity) if ranks.writes else None)
-            folder = RunFolder(self.run, self.name, self.mirror, writes=ranks.writes)
+            folder = RunFolder(
+                self.run, self.system_type.name, self.options.mirror, writes=ranks.writes
+            )
             if state is not None and state["epoch"] > self.recipe.epochs:
                 folder.restore_finished(state)
                 return list(state["history"])
             with self._alone(ranks):
                 with memory_advice(self.recipe):
-                    caches = [self._cache(ids, device) for ids in self._parts()]
-                    system = self._system(make_system, device, precision, ranks, caches[0], state)
+                    caches = [self._cache(part, device, ranks) for part in PARTS]
+                    system = self._system(device, precision, ranks, caches[0], state)
                 trainer = Trainer(
-                    system, *caches, self.recipe, folder, identity, precision, ranks, watch
+                    system, *caches, folder=folder, identity=identity, ranks=ranks, watch=watch
                 )
                 if state is not None:
                     trainer.restore(state)
-                record, anew = self._record(identity, ranks, device), self.resume == "never"
-                folder.begin(record, tensorboard, anew)
-                return trainer.run()
+                record = self._record(identity, ranks, device)
+                folder.begin(record, self.options.tensorboard, self.options.resume == "never")
+                history = trainer.run()
+                if ranks.writes and len(history) == self.recipe.epochs:
+                    shutil.rmtree(self.run / CACHE, ignore_errors=True)
+                return history
 
     def _alone(self, ranks: Ranks) -> AbstractContextManager:
         """Keep a second training out of the run folder; both would write the same files."""
         cure = "wait for it, end it, or choose another folder for this training"
         return locked(self.run / ".lock", cure) if ranks.writes else nullcontext()
 
-    def _parts(self) -> tuple:
-        return self.split.training, self.split.validation
+    def _cache(self, part: str, device: torch.device, ranks: Ranks) -> SliceCache:
+        return SliceCache(
+            self.prepared,
+            getattr(self.split, part),
+            self.recipe.spec,
+            device=device,
+            folder=self.run / CACHE / part,
+            ranks=ranks,
+        )
 
-    def _cache(self, case_ids, device: torch.device) -> SliceCache:
-        return SliceCache(self.prepared, case_ids, self.recipe.spec, device=device)
-
-    def _system(self, make_system, device, precision, ranks: Ranks, cache, state) -> System:
-        steps = len(epoch_order(cache, self.recipe, seed=self.seed, epoch=1))
+    def _system(self, device, precision: Precision, ranks: Ranks, cache, state) -> System:
+        seed = int(self.options.seed)
+        steps = len(epoch_order(cache, self.recipe, seed=seed, epoch=1))
         _check_batch(self.recipe, steps)
         done = state["epoch"] - 1 if state else 0
         steps = steps // self.recipe.batch_size * (self.recipe.epochs - done)
-        compiled = self.compile == "always" or (
-            self.compile == "auto" and compile_pays(device, steps)
-        )
-        options = {"pretrained": False} if self.name == "tumor" and state is not None else {}
+        compiled = self.options.compiled == "always"
+        if self.options.compiled == "auto":
+            compiled = compile_pays(device, steps)
+        weights = {"pretrained": False} if self.system_type is TumorSystem and state else {}
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(int(self.seed))  # a GPU's own is the caller's
-            return make_system(self.recipe, device, precision, ranks, compiled, **options)
+            torch.default_generator.manual_seed(seed)  # a GPU's own is the caller's
+            return self.system_type(self.recipe, device, precision, ranks, compiled, **weights)
 
     def _identity(self, precision: Precision) -> dict:
         return {
-            "system": self.name,
+            "system": self.system_type.name,
             "recipe": recipe_to_dict(self.recipe),
-            "seed": int(self.seed),  # numpy's numbers and texts would spoil checkpoints
+            "seed": int(self.options.seed),  # numpy's numbers and texts would spoil checkpoints
             "training_ids": [str(case_id) for case_id in self.split.training],
             "validation_ids": [str(case_id) for case_id in self.split.validation],
             "data": data_hashes(self.prepared, [*self.split.training, *self.split.validation]),
@@ -193,16 +200,17 @@ class _Request:
 
     def _state(self, identity: dict) -> dict | None:
         """Return the state to continue from, if any."""
-        if self.resume == "never":
+        resume = self.options.resume
+        if resume == "never":
             return None
-        places = self.run / "checkpoints", self.mirror
-        if self.resume == "auto":
+        places = self.run / "checkpoints", self.options.mirror
+        if resume == "auto":
             found = newest_state(*places)
             if found is None:
                 return None
             state, where = found
         else:
-            state, where = named_state(self.resume, *places), str(self.resume)
+            state, where = named_state(resume, *places), str(resume)
         require_same(state, identity, where)
         logger.info("resuming from %s: epoch %d, step %d", where, state["epoch"], state["step"])
         return state
@@ -219,7 +227,7 @@ class _Request:
 
 
 def _check_split(split) -> None:
-    for part in ("training", "validation"):
+    for part in PARTS:
         if not getattr(split, part):
             raise ValueError(
                 f"the split's {part} part is empty: prepare more cases or change its shares"

@@ -282,37 +282,32 @@ def test_state_of_a_training_is_not_taken_for_its_model(tmp_path):
         load_checkpoint(tmp_path / "last.pth")
 
 
-def test_file_named_again_stands_for_the_branch_that_began_there(tmp_path):
-    save_state(tmp_path / "run", a_state(2))
-    save_state(tmp_path / "kept", read_state(tmp_path / "run" / "last.pth"))
-    save_state(tmp_path / "run", a_state(3))
-    named = tmp_path / "kept" / "last.pth", tmp_path / "run"
-    first = named_state(*named)
-    assert (first["branch"], first["began_at"], first["epoch"]) == (1, [0, 2, 0], 2)
-    for step in (5, 6, 7):
-        save_state(tmp_path / "run", {**first, "step": step})
-    again = named_state(*named)
-    assert (again["branch"], again["step"]) == (1, 7)
-
-
-def test_file_named_again_stands_for_the_training_that_it_began_elsewhere(tmp_path):
+@pytest.mark.parametrize("name", ["run/previous.pth", "kept/last.pth"])
+@pytest.mark.parametrize("further", ["here", "mirror"])
+def test_named_file_is_refused_where_a_training_got_further(tmp_path, name, further):
+    run, mirror = tmp_path / "run", tmp_path / "mirror"
+    save_state(run, a_state(2))
     save_state(tmp_path / "kept", a_state(2))
-    named = tmp_path / "kept" / "last.pth", tmp_path / "run"
-    first = named_state(*named)
-    for epoch in (3, 4):
-        save_state(tmp_path / "run", {**first, "epoch": epoch})
-    again = named_state(*named)
-    assert (again.get("branch", 0), again["epoch"]) == (0, 4)
+    save_state(run, a_state(3 if further == "here" else 2))
+    if further == "mirror":
+        MirrorSlots(mirror).write(a_state(3))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"got further .*choose another run folder"):
+        named_state(tmp_path / name, run, mirror)
+    assert {path: path.read_bytes() for path in before} == before
+    assert named_state(tmp_path / name, tmp_path / "another")["epoch"] == 2
 
 
-def test_going_back_to_a_file_that_will_be_written_over_is_refused(tmp_path):
+def test_named_file_that_got_furthest_is_read(tmp_path):
     save_state(tmp_path, a_state(2))
     save_state(tmp_path, a_state(3))
-    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(CheckpointError, match="copy it to another folder and name the copy"):
-        named_state(tmp_path / "previous.pth", tmp_path)
-    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert named_state(tmp_path / "last.pth", tmp_path)["epoch"] == 3
+
+
+def test_in_an_old_folder_the_later_branch_comes_first(tmp_path):
+    save_state(tmp_path, a_state(5))
+    save_state(tmp_path, a_state(2, branch=1, began_at=[0, 2, 0]))
+    assert newest_state(tmp_path)[0]["epoch"] == 2
 
 
 def test_of_two_states_alike_the_one_with_its_model_is_taken(tmp_path):

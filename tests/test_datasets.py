@@ -1,10 +1,8 @@
 """Slices from packed cases, PNG folders and NIfTI; the cache; augmentation; sampling."""
 
 import errno
+import gc
 import logging
-import shutil
-import time
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -72,6 +70,12 @@ def prepared(tmp_path):
     write_packed_case(tmp_path, "12", ramp((9, 48, 40))[:, ::-1].copy(), blob((9, 48, 40)))
     write_packed_case(tmp_path, "20", ramp((4, 40, 48)), None)
     return tmp_path
+
+
+@pytest.fixture
+def little_memory(monkeypatch):
+    """So little that every cache lies on disk."""
+    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
 
 
 @pytest.fixture
@@ -225,14 +229,13 @@ def test_one_unreadable_slice_is_left_out_of_the_cache_by_name(png_folder, caplo
     assert "slice 4 of case 7 cannot be read" in caplog.text
 
 
-def test_a_cache_on_disk_says_each_time_what_it_lacks(png_folder, tmp_path, caplog):
-    cases = find_slices(png_folder, ["7"], LIVER)
+def test_a_cache_on_disk_says_each_time_what_it_lacks(png_folder, tmp_path, little_memory, caplog):
     (png_folder / "images" / "7" / "4.png").write_bytes(b"no PNG")
-    decoding.decoded_on_disk(tmp_path / "cache", cases, LIVER)
-    caplog.clear()
-    decoding.decoded_on_disk(tmp_path / "cache", cases, LIVER)
-    assert "1 slices could not be read" in caplog.text
-    assert "(of case 7); delete that folder to try them again" in caplog.text
+    for _ in range(2):
+        caplog.clear()
+        SliceCache(png_folder, ["7"], LIVER, folder=tmp_path / "cache")
+        assert "1 slices could not be read" in caplog.text
+        assert "(of case 7); delete that folder to try them again" in caplog.text
 
 
 def test_one_unreadable_slice_is_named_by_the_data_set(png_folder):
@@ -258,14 +261,15 @@ def test_model_input_refuses_a_missing_axis():
 
 
 def test_cache_too_large_for_memory_is_mapped_from_disk_and_found_again(
-    prepared, monkeypatch, caplog
+    prepared, tmp_path, monkeypatch, caplog
 ):
     caplog.set_level(logging.INFO)
-    in_memory = SliceCache(prepared, ["12", "3"], CONTEXT)
+    folder = tmp_path / "cache"
+    in_memory = SliceCache(prepared, ["12", "3"], CONTEXT, folder=folder)
     monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
-    on_disk = SliceCache(prepared, ["12", "3"], CONTEXT)
+    on_disk = SliceCache(prepared, ["12", "3"], CONTEXT, folder=folder)
     monkeypatch.setattr(decoding, "_fill", None)  # a second decoding would fail
-    again = SliceCache(prepared, ["12", "3"], CONTEXT)
+    again = SliceCache(prepared, ["12", "3"], CONTEXT, folder=folder)
     for cache in (on_disk, again):
         assert cache.home == "disk"
         for one, other in zip(cache.batch([0, 15]), in_memory.batch([0, 15]), strict=True):
@@ -275,16 +279,28 @@ def test_cache_too_large_for_memory_is_mapped_from_disk_and_found_again(
     assert "21 slices of 2 cases cached in a memory-mapped file" in caplog.text
 
 
+def test_without_a_folder_the_files_go_with_the_cache(
+    prepared, tmp_path, little_memory, monkeypatch
+):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    cache = SliceCache(prepared, ["3"], LIVER)
+    (folder,) = tmp_path.glob("lits-*")
+    assert any(folder.iterdir())
+    del cache
+    gc.collect()
+    assert not folder.exists()
+
+
 def test_slices_that_the_disk_cannot_hold_are_an_error_and_not_a_dead_process(
-    prepared, tmp_path, monkeypatch
+    prepared, tmp_path, little_memory, monkeypatch
 ):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr("os.posix_fallocate", full)
     with pytest.raises(OSError, match=r"do not fit into memory, and the disk has no .* GB"):
-        decoding.decoded_on_disk(tmp_path / "cache", find_slices(prepared, ["3"], LIVER), LIVER)
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".lock"]
+        SliceCache(prepared, ["3"], LIVER, folder=tmp_path / "cache")
+    assert list((tmp_path / "cache").iterdir()) == []
 
 
 def test_processes_of_one_machine_share_its_memory(prepared, monkeypatch):
@@ -302,81 +318,46 @@ def test_processes_of_one_machine_share_its_memory(prepared, monkeypatch):
     assert decoding.choose_home(cases, LIVER, torch.device("cuda")) == "device"
 
 
-def test_of_two_processes_one_decodes_to_disk(prepared, tmp_path, monkeypatch):
-    decoded, plain = [], decoding._fill
-
-    def slow(*arguments):
-        decoded.append(arguments)
-        time.sleep(0.2)
-        return plain(*arguments)
-
-    monkeypatch.setattr(decoding, "_fill", slow)
-    cases = find_slices(prepared, ["3"], LIVER)
-    with ThreadPoolExecutor(2) as pool:  # each opens the lock's file, as a process does
-        both = [pool.submit(decoding.decoded_on_disk, tmp_path, cases, LIVER) for _ in range(2)]
-        (one, *_), (other, *_) = (future.result() for future in both)
-    assert len(decoded) == 1
-    assert np.array_equal(one, other)
-
-
-def test_a_folder_removed_while_another_process_maps_it_is_decoded_anew(prepared, tmp_path):
-    cases = find_slices(prepared, ["3"], LIVER)
-    place = tmp_path / "decoded"
-    mapped, *_ = decoding.decoded_on_disk(place, cases, LIVER)
-    (folder,) = (path for path in place.iterdir() if path.is_dir())
-    shutil.rmtree(folder)
-    again, *_ = decoding.decoded_on_disk(place, cases, LIVER)
-    assert np.array_equal(again, mapped)
+@pytest.mark.parametrize("left", ["half decoded", "of other cases", "cut short", "empty", "lost"])
+def test_what_a_folder_held_before_makes_room(prepared, tmp_path, little_memory, left):
+    folder, whole = tmp_path / "cache", SliceCache(prepared, ["3"], LIVER).batch([5])[0]
+    if left == "half decoded":  # by a killed training
+        (folder / ".part-1-a").mkdir(parents=True)
+        (folder / ".part-1-a" / "levels.npy").write_bytes(b"half")
+    else:
+        SliceCache(prepared, ["12" if left == "of other cases" else "3"], LIVER, folder=folder)
+        (levels,) = folder.glob("*/levels.npy")
+        if left == "lost":
+            levels.unlink()
+        elif left != "of other cases":
+            levels.write_bytes(levels.read_bytes()[:-99] if left == "cut short" else b"")
+    assert torch.equal(SliceCache(prepared, ["3"], LIVER, folder=folder).batch([5])[0], whole)
+    assert len(list(folder.iterdir())) == 1
 
 
-def test_what_no_process_uses_makes_room_for_the_next_on_disk(prepared, tmp_path):
-    place = tmp_path / "decoded"
-
-    def decoded(*ids):
-        return decoding.decoded_on_disk(place, find_slices(prepared, ids, LIVER), LIVER)
-
-    def folders():
-        return {path.name for path in place.iterdir() if path.is_dir()}
-
-    first = decoded("3")
-    (one,) = folders()
-    second = decoded("12")
-    (other,) = folders() - {one}
-    assert one in folders(), "in use, by this process"
-    (place / f".part-1-{one}").mkdir()  # of a killed process
-    (place / other / "used-on-another").touch()
-    del first, second
-    decoded("3", "12")
-    assert len(folders() - {other}) == 1, "neither the unused nor the half decoded are left"
-    assert other in folders(), "maybe in use on the other machine"
-    decoded("3")
-    assert {one, other} == folders()
-
-
-def test_a_removal_that_was_stopped_leaves_nothing_that_looks_whole(
-    prepared, tmp_path, monkeypatch
-):
-    def stopped(*_, **__):
-        raise KeyboardInterrupt
-
-    def decoded(case_id):
-        return decoding.decoded_on_disk(
-            tmp_path / "decoded", find_slices(prepared, [case_id], LIVER), LIVER
-        )
-
-    before = decoded("3")[2]
-    with monkeypatch.context() as patch:
-        patch.setattr("shutil.rmtree", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            decoded("12")
-    assert np.array_equal(decoded("3")[2], before)
-
-
-def test_mapped_cache_is_made_anew_when_a_case_changes(prepared, monkeypatch):
+def test_the_first_of_several_processes_decodes_for_all(prepared, tmp_path, monkeypatch):
+    """The second has memory enough, the first has not."""
     monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
-    before = SliceCache(prepared, ["3"], LIVER).batch([5])[0]
+    folder = tmp_path / "cache"
+    first, second = (
+        SimpleNamespace(writes=n == 0, highest=lambda *_: 1, from_first=lambda value: value)
+        for n in range(2)
+    )
+    with pytest.raises(OSError, match="choose a shared run folder"):
+        SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=second)
+    made = SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=first)
+    monkeypatch.undo()
+    monkeypatch.setattr(decoding, "_fill", None)  # a second decoding would fail
+    found = SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=second)
+    assert found.home == "disk"
+    assert torch.equal(found.batch([5])[0], made.batch([5])[0])
+
+
+def test_mapped_cache_is_made_anew_when_a_case_changes(prepared, tmp_path, little_memory):
+    before = SliceCache(prepared, ["3"], LIVER, folder=tmp_path / "cache").batch([5])[0]
     write_packed_case(prepared, "3", ramp() + np.int16(50), blob())
-    assert not torch.equal(SliceCache(prepared, ["3"], LIVER).batch([5])[0], before)
+    after = SliceCache(prepared, ["3"], LIVER, folder=tmp_path / "cache").batch([5])[0]
+    assert not torch.equal(after, before)
 
 
 def test_augmentation_repeats_to_the_bit_from_the_same_generator_state(prepared):

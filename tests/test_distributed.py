@@ -100,7 +100,9 @@ def test_gradients_of_two_processes_are_those_of_one(tmp_path):
 @pytest.mark.slow
 def test_two_processes_see_every_slice_once_and_validate_as_one(tmp_path):
     """Ten validation slices and nine training slices divide evenly by neither 2 nor the batch."""
-    finished(start("whole_training", tmp_path))
+    output = finished(start("whole_training", tmp_path))
+    assert output.count("cached in a memory-mapped file") == 4  # two parts, on two processes
+    assert not (tmp_path / "run" / "cache").exists()  # the training is finished
     seen = [json.loads((tmp_path / f"seen_{rank}.json").read_text()) for rank in range(2)]
     parts = [part for rank in seen for part, weight in rank if weight]
     assert sorted(itertools.chain(*parts)) == sorted(2 * list(range(9)))  # two epochs

@@ -170,7 +170,7 @@ def test_without_a_model_on_drive_nothing_comes_back(colab, tmp_path):
 def test_results_go_to_drive_without_the_notebooks(colab, tmp_path):
     settings = load_settings(tmp_path, drive=True)
     wanted = {"metrics.csv", "figures/dice.png", "predictions/p.nii.gz"}
-    wanted.add("predictions/segmented_by.json")
+    wanted.add("predictions/p.nii.gz.json")
     for name in (*wanted, "notebooks/04.ipynb"):
         (settings.runs / "results" / name).parent.mkdir(parents=True, exist_ok=True)
         (settings.runs / "results" / name).touch()

@@ -69,7 +69,7 @@ def test_compiled_training_is_the_plain_one(
     """The third training finds compiled code in torch's cache, as a resumed one does."""
     plain, *compiled = (
         trained(
-            system, slices, volumes, tmp_path / str(n), name=name, compile=how, precision=precision
+            system, slices, volumes, tmp_path / str(n), name=name, compiled=how, precision=precision
         )
         for n, how in enumerate(("never", "always", "always"))
     )

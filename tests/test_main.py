@@ -137,7 +137,9 @@ def test_one_model_alone_segments_what_it_knows(way, monkeypatch):
     assert call.code == 0
     names = {Path(line).name for line in call.out.splitlines()}
     assert names == {Path(line).name for line in way.predict.out.splitlines()}
-    assert '"rotation_degrees": 8.0' in (way.folder / "livers" / "segmented_by.json").read_text()
+    records = list((way.folder / "livers").glob("*.nii.gz.json"))
+    assert len(records) == len(names)
+    assert all(read_json(path)["postprocessing"]["rotation_degrees"] == 8 for path in records)
 
 
 def test_a_finished_step_is_not_done_again(way, monkeypatch):

@@ -160,23 +160,52 @@ def test_the_record_beside_the_predictions_says_who_made_them(data, tmp_path, ca
     assert "unknown models: prediction-volume-2.nii.gz; their training cases" in caplog.text
 
 
-def test_a_record_of_0_1_0_which_names_no_cts_is_gone_on_with(data, models, tmp_path):
-    made = segment_cases(data, ["0"], tmp_path / "p", liver=models["liver"], device="cpu")
-    path = tmp_path / "p" / "segmented_by.json"
-    record = read_json(path)
-    del record["liver"]["training_cts"]
-    results.write_json(path, record)
-    assert evaluate(data, made, tmp_path / "r")[0][0]["training_case"] is False
-    before = made["0"].stat().st_mtime_ns
-    again = segment_cases(data, ["0"], tmp_path / "p", liver=models["liver"], device="cpu")
-    assert again["0"].stat().st_mtime_ns == before
+@pytest.fixture
+def old_records(data, models, tmp_path):
+    """A folder whose predictions are recorded together, as 0.1.0 did: it named no CTs."""
+    folder, finished = tmp_path / "p", {}
+    segment_cases(data, ["0", "1"], folder, liver=models["liver"], device="cpu")
+    for path in folder.glob("*.nii.gz.json"):
+        maker = read_json(path)
+        finished[path.stem] = {name: maker.pop(name) for name in ("source", "prediction")}
+        path.unlink()
+    del maker["liver"]["training_cts"]
+    maker["liver"]["training_ids"] = ["1"]
+    results.write_json(folder / "segmented_by.json", {**maker, "finished": {}})
+    results.write_json(folder / "segmented_by-1.json", {**maker, "finished": finished})
+    return folder
+
+
+def test_what_records_of_a_whole_folder_say_still_counts(data, old_records, tmp_path, caplog):
+    rows, _ = evaluate(data, find_predictions(old_records), tmp_path / "r")
+    assert [row["training_case"] for row in rows] == [False, True]
+    assert "not recorded" not in caplog.text
+    evaluate(data, predict(data, old_records, {"0": SHIFTED}), tmp_path / "r")
+    assert "unknown models: prediction-volume-0.nii.gz" in caplog.text
+
+
+def test_a_folder_with_a_record_of_the_whole_is_gone_on_with(data, models, old_records):
+    for path in old_records.glob("segmented_by*.json"):
+        record = read_json(path)
+        record["liver"]["training_ids"] = []  # as of these models
+        results.write_json(path, record)
+    before = {path: path.stat().st_mtime_ns for path in old_records.glob("*.nii.gz")}
+    segment_cases(data, ["0", "1", "2"], old_records, liver=models["liver"], device="cpu")
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert [path.name for path in old_records.glob("*.nii.gz.json")] == [
+        "prediction-volume-2.nii.gz.json"
+    ]
+    with pytest.raises(ValueError, match="holds results of another setting"):
+        MakerRecord(old_records, None, None, None).claim()
+    MakerRecord(old_records, None, None, None).claim(take_over=True)
+    assert not list(old_records.glob("*.json"))
 
 
 def test_models_that_did_not_make_the_predictions_are_refused(data, models, tmp_path):
     made = segment_cases(data, ["0"], tmp_path / "p", liver=models["liver"], device="cpu")
     other = write_checkpoint(tmp_path / "other.pth", "liver")  # random weights of its own
     for model in (other, models["tumor"]):
-        with pytest.raises(ValueError, match=r"did not make the predictions in .*segmented_by"):
+        with pytest.raises(ValueError, match=r"did not make the predictions in .*records"):
             evaluate(data, made, tmp_path / "r", models=[model])
     assert not (tmp_path / "r" / "metrics.csv").exists()
 
@@ -277,7 +306,7 @@ def test_where_no_prediction_fits_earlier_scores_are_kept(data, tmp_path):
 
 
 def test_an_unwritable_folder_is_named_before_the_work_begins(data, models, tmp_path, monkeypatch):
-    monkeypatch.setattr(results, "segment_files", pytest.fail)
+    monkeypatch.setattr(folders, "segment_volume", pytest.fail)
     monkeypatch.setattr(results, "evaluate_case", pytest.fail)
     predictions = predict(data, tmp_path / "p", {"0": LABELS})
     taken = tmp_path / "taken"
@@ -330,9 +359,7 @@ def test_cases_segmented_by_the_same_models_are_finished_for_folders_too(data, m
     report = segment_files(cts, tmp_path, load_liver_model(models["liver"], "cpu"))
     assert list(report.present) == cts[:1]
     segment_cases(data, ["0"], tmp_path, tumor=models["tumor"], device="cpu")
-    assert list(read_json(tmp_path / "segmented_by.json")["finished"]) == [
-        "prediction-volume-0.nii.gz"
-    ]
+    assert read_json(tmp_path / "prediction-volume-0.nii.gz.json")["liver"] is None
 
 
 def test_a_prepared_case_is_not_taken_for_another_ct_of_its_name(data, models, tmp_path):
@@ -342,31 +369,12 @@ def test_a_prepared_case_is_not_taken_for_another_ct_of_its_name(data, models, t
     assert nib.load(report.written[other]).shape == nib.load(other).shape
 
 
-def test_of_two_records_of_a_folder_the_newest_word_on_a_file_stays(tmp_path):
-    file = tmp_path / "prediction-volume-0.nii.gz"
-    file.write_bytes(b"before")
-    MakerRecord(tmp_path, None, None, None).add(file, "old")
-    one, other = (MakerRecord(tmp_path, None, None, None) for _ in range(2))
-    one.claim()
-    other.claim()
-    file.write_bytes(b"after")
-    one.add(file, "new")
-    further = tmp_path / "prediction-volume-1.nii.gz"
-    further.write_bytes(b"another")
-    other.add(further, "of the other")
-    finished = read_json(tmp_path / "segmented_by.json")["finished"]
-    assert {name: pair["source"] for name, pair in finished.items()} == {
-        file.name: "new",
-        further.name: "of the other",
-    }
-
-
 def test_the_processes_of_torchrun_share_the_cases(data, models, tmp_path, monkeypatch):
-    MakerRecord(tmp_path, None, None, None).claim()  # of other models, given up by whoever is first
+    segment_cases(data, ["2"], tmp_path, tumor=models["tumor"])  # given up by whoever is first
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, own in enumerate((["0", "2"], ["1"])):
+    for rank, share in enumerate((["0", "2"], ["1"])):
         monkeypatch.setenv("RANK", str(rank))
-        assert list(segment_cases(data, ["0", "1", "2"], tmp_path, liver=models["liver"])) == own
+        assert list(segment_cases(data, ["0", "1", "2"], tmp_path, liver=models["liver"])) == share
     made = find_predictions(tmp_path)
     assert list(made) == ["0", "1", "2"]
     assert len(evaluate(data, made, tmp_path / "r")[0]) == 3
@@ -449,15 +457,3 @@ def test_a_case_whose_packed_file_is_damaged_does_not_end_the_others(tmp_path, m
     assert list(files) == ["0", "2"]
     assert "1.b2nd is damaged" in caplog.text
     assert "delete it and prepare the case again" in caplog.text
-
-
-def test_two_processes_that_segment_for_one_folder_keep_each_others_record(data, models, tmp_path):
-    options = {"out": tmp_path / "p", "liver": models["liver"]}
-    record = MakerRecord(tmp_path / "p", load_liver_model(models["liver"]), None, None)
-    record.claim()
-    segment_cases(data, ["0"], **options)
-    record.add(tmp_path / "p" / "prediction-volume-0.nii.gz", "other")
-    segment_cases(data, ["1"], **options)
-    record.add(tmp_path / "p" / "prediction-volume-0.nii.gz", "other")
-    finished = read_json(tmp_path / "p" / "segmented_by.json")["finished"]
-    assert len(finished) == 2

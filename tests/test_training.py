@@ -25,7 +25,7 @@ from small_runs import (
     without_clocks,
 )
 
-from lits_helpers import interruption, records
+from lits_helpers import decoding, interruption, records
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
 from lits_helpers.engine import Trainer
 from lits_helpers.health import TrainingDivergedError
@@ -132,6 +132,18 @@ def test_stopped_and_resumed_training_ends_with_the_same_bits(
     assert without_clocks(history) == without_clocks(calm[1])
     assert same(weights(tmp_path), weights(calm[0]))
     assert same(weights(tmp_path, "best_model.pth"), weights(calm[0], "best_model.pth"))
+
+
+def test_training_that_goes_on_decodes_nothing_again(calm, slices, tmp_path, monkeypatch):
+    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 4)
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+    assert len(list(tmp_path.glob("cache/*/*/levels.npy"))) == 2
+    monkeypatch.setattr(decoding, "_fill", None)  # a second decoding would fail
+    train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+    assert same(weights(tmp_path), weights(calm[0]))
+    assert not (tmp_path / "cache").exists()  # the training is finished
 
 
 def test_three_kills_change_no_bit():
@@ -265,10 +277,7 @@ def test_named_checkpoint_is_continued(calm, slices, tmp_path):
     assert without_clocks(history) == without_clocks(calm[1])
 
 
-@pytest.mark.parametrize("other", [False, True])
-def test_named_checkpoint_whose_best_model_is_not_here_ends_with_one(calm, slices, tmp_path, other):
-    if other:  # a longer training of another seed lies in the folder
-        train_liver_gan(slices, tmp_path / "run", SPLIT, small_liver(), device="cpu", seed=7)
+def test_named_checkpoint_whose_best_model_is_not_here_ends_with_one(calm, slices, tmp_path):
     state = torch.load(calm[0] / "checkpoints" / "previous.pth", weights_only=True)
     torch.save({**state, "best": 1.5}, tmp_path / "state.pth")  # what follows is no better
     arguments = (slices, tmp_path / "run", SPLIT, small_liver())
@@ -313,21 +322,25 @@ def test_what_a_stopped_training_held_is_let_go_though_its_error_is_kept(
     assert held[0]() is None
 
 
-def test_training_that_went_back_to_a_named_checkpoint_goes_on_from_there(
-    calm, slices, tmp_path, monkeypatch
-):
-    early, arguments = calm[0] / "checkpoints" / "previous.pth", (slices, tmp_path / "run", SPLIT)
-    options = {"device": "cpu", "mirror": tmp_path / "drive"}
-    for resume, steps in (("auto", 5), (early, 1)):  # the end of the first epoch is its third step
-        with monkeypatch.context() as patch:
-            stopping_after(patch, steps)
-            train_liver_gan(*arguments, small_liver(), resume=resume, **options)
-    for folder in (tmp_path / "run" / "checkpoints", tmp_path / "nowhere"):
-        state, _ = newest_state(folder, tmp_path / "drive")
-        assert (state["branch"], state["epoch"], state["step"]) == (1, 2, 1)
-    history = train_liver_gan(*arguments, small_liver(), **options)
+def test_named_checkpoint_is_refused_where_a_training_got_further(calm, slices, tmp_path):
+    early = calm[0] / "checkpoints" / "previous.pth"
+    train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", seed=7)
+    with pytest.raises(CheckpointError, match="choose another run folder"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", resume=early)
+
+
+def test_state_of_a_branch_of_an_old_folder_goes_on(calm, slices, tmp_path, monkeypatch):
+    """States held the number of times that a training had gone back, and to where."""
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 5)
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+    last = tmp_path / "checkpoints" / "last.pth"
+    state = torch.load(last, weights_only=True)
+    torch.save({**state, "branch": 1, "began_at": [0, 2, 0]}, last)
+    history = train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     assert without_clocks(history) == without_clocks(calm[1])
-    assert newest_state(tmp_path / "run" / "checkpoints")[0]["branch"] == 1
+    assert same(weights(tmp_path), weights(calm[0]))
+    assert newest_state(tmp_path / "checkpoints")[0]["epoch"] == 3  # not the one before
 
 
 def test_other_recipe_or_split_is_refused_with_the_difference(calm, slices):

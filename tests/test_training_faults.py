@@ -142,10 +142,16 @@ def test_tensorboard_that_is_not_installed_is_told(slices, tmp_path, monkeypatch
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", tensorboard=True)
 
 
-@pytest.mark.parametrize("options", [{"precision": "int8"}, {"compile": "sometimes"}])
+@pytest.mark.parametrize("options", [{"precision": "int8"}, {"compiled": "sometimes"}])
 def test_unknown_option_is_named(slices, tmp_path, options):
     with pytest.raises(ValueError, match=f"{next(iter(options))} must be"):
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", **options)
+
+
+def test_option_that_does_not_exist_is_named_before_any_work(tmp_path):
+    with pytest.raises(TypeError, match="max_minute'"):
+        train_liver_gan(tmp_path, tmp_path, SPLIT, small_liver(), max_minute=5)
+    assert not list(tmp_path.iterdir())
 
 
 def test_limit_shorter_than_the_training_is_told(caplog):
