@@ -6,7 +6,7 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
@@ -145,33 +145,6 @@ def _unzip_one(source: Path, target: Path) -> None:
         if len(named) != 1:
             raise BrokenFile(f"the zip does not hold {target.name} once, but {len(named)} times")
         _unzip_member(archive, named[0], target)
-
-
-def unpack_archive(path: Path, folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
-    """Unpack the wanted NIfTI files of a zip, for example one downloaded in the browser.
-
-    Files that are there whole are skipped.
-
-    Args:
-        path: the zip.
-        folder: members keep their folders below it.
-        wanted: says by a member's bare name whether it is unpacked.
-
-    Yields:
-        Each final path.
-
-    Raises:
-        BrokenFile: the zip is damaged.
-        HostileArchive: see `safe_members`.
-    """
-    with _opened(path) as archive:
-        for member in safe_members(archive):
-            target = folder / member.filename
-            if wanted(PurePosixPath(member.filename).name):
-                if not is_whole(target):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    _unzip_member(archive, member, target)
-                yield target
 
 
 def safe_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:

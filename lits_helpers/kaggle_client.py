@@ -117,9 +117,9 @@ class KaggleClient:
 
     @contextlib.contextmanager
     def open(
-        self, dataset: str, name: str | None, headers: Mapping[str, str] | None = None
+        self, dataset: str, name: str, headers: Mapping[str, str] | None = None
     ) -> Iterator[requests.Response]:
-        """Yield the streaming response for one file, or for the set's archive if `name` is None.
+        """Yield the streaming response for one file.
 
         Args:
             headers: sent to the storage server only (Range and If-Range).
@@ -132,7 +132,7 @@ class KaggleClient:
         request = ApiDownloadDatasetRequest()
         request.owner_slug, request.dataset_slug = dataset.split("/")
         request.file_name = name
-        with self._service(f"{name or 'the archive'} of {dataset}", dataset, headers) as service:
+        with self._service(f"{name} of {dataset}", dataset, headers) as service:
             with service.download_dataset(request) as response:
                 yield response
 

@@ -130,14 +130,14 @@ def _harmless(name: str) -> bool:
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name
 
 
-def checked_numbers(numbers: Iterable[int] | None) -> list[int]:
-    """Return case numbers sorted, each once; None = all 131.
+def checked_numbers(numbers: Iterable[int]) -> list[int]:
+    """Return case numbers sorted, each once.
 
     Raises:
         ValueError: a number out of 0..130.
     """
-    numbers = range(CASES) if numbers is None else sorted(set(numbers))
+    numbers = sorted(set(numbers))
     wrong = [number for number in numbers if number not in range(CASES)]
     if wrong:
         raise ValueError(f"LiTS has the cases 0..{CASES - 1}, got {', '.join(map(str, wrong))}")
-    return list(numbers)
+    return numbers

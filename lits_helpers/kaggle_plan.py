@@ -74,8 +74,8 @@ class DownloadPlan:
 
 
 def plan_download(
-    cases: Iterable[int] | None = None,
-    folder: Path | str = "raw",
+    numbers: Iterable[int],
+    folder: Path | str,
     *,
     keep_raw: bool = False,
     mounted: Path | str | None = None,
@@ -86,7 +86,7 @@ def plan_download(
     """Say what fetching these cases takes. Kaggle is asked only if something is missing.
 
     Args:
-        cases: case numbers; None = all 131.
+        numbers: case numbers.
         folder: where the raw files go.
         keep_raw: the raw files stay; otherwise at most two cases lie there at a time.
         mounted: a further folder, read in place.
@@ -97,7 +97,7 @@ def plan_download(
         ValueError: a number out of 0..130.
         KaggleError: no credentials, or Kaggle cannot be asked.
     """
-    numbers, folder = checked_numbers(cases), Path(folder)
+    numbers, folder = checked_numbers(numbers), Path(folder)
     here = present_cases(folder, mounted, numbers=numbers)
     present = [number for number in numbers if len(here.get(number, {})) == 2]
     missing = [number for number in numbers if number not in present]
