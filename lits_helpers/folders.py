@@ -60,24 +60,6 @@ class FolderReport:
         return "\n".join(lines + ([f"all of them: {self.archive}"] if self.archive else []))
 
 
-def segment_folder(
-    root: Path | str,
-    out: Path | str,
-    liver_model: LiverModel | None = None,
-    tumor_model: TumorModel | None = None,
-    post: Postprocessing | None = None,
-    *,
-    submission: bool = False,
-) -> FolderReport:
-    """Segment every CT below a folder; see `segment_files`.
-
-    Raises:
-        FileNotFoundError: no CT there.
-    """
-    files = find_volumes(root, out)
-    return segment_files(files, out, liver_model, tumor_model, post, submission=submission)
-
-
 def find_volumes(root: Path | str, out: Path | str | None = None) -> list[Path]:
     """Return the CTs anywhere below `root`, or `root` itself if it is a file.
 
