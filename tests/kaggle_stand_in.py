@@ -22,6 +22,7 @@ from lits_helpers.kaggle_errors import FileUnavailable, Patience
 
 TOKEN = "KGAT_the-secret-token"
 USER, KEY = "a-user", "the-secret-key"
+REFRESH = "the-secret-refresh-token"  # for which a new TOKEN is given
 SIGNATURE = "the-secret-signature"  # of the storage address
 CHUNK = 4096
 FIRST = "andrewmvd/liver-tumor-segmentation"
@@ -154,9 +155,8 @@ class _Api(_Handler):
             return self.fail(fault)
         if fault.body is not None:
             return self.answer(200, fault.body)
-        if service == "IntrospectToken":
-            known = asked.get("token") == TOKEN
-            return self.answer(200, json.dumps({"active": known, "username": USER}).encode())
+        if service == "GenerateAccessToken" and asked.get("refreshToken") == REFRESH:
+            return self.answer(200, json.dumps({"token": TOKEN, "expiresIn": 43_200}).encode())
         if not self.signed_in():
             return self.fail(Fault(status=401))
         files = self.stand_in.sets.get(f"{asked['ownerSlug']}/{asked['datasetSlug']}")

@@ -1,12 +1,14 @@
 """Transfers that break, servers that refuse: what is kept and what is said."""
 
 import io
+import json
 import logging
 import os
 import sys
 import time
 import traceback
 import types
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -15,6 +17,7 @@ from kaggle_stand_in import (
     KEY,
     LABELS,
     PATIENCE,
+    REFRESH,
     SIGNATURE,
     TOKEN,
     USER,
@@ -61,31 +64,84 @@ def test_credentials_do_not_show_their_values():
     assert TOKEN not in repr(KaggleClient(credentials()))
 
 
+def client_file(name: str, content) -> Path:
+    """Write one of the files in which Kaggle's client keeps credentials, and no variable."""
+    file = Path(os.environ["HOME"], ".kaggle", name)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(content if isinstance(content, str) else json.dumps(content))
+    os.environ.pop("KAGGLE_API_TOKEN", None)  # which the fixture `signed_in` puts back
+    return file
+
+
+def kept_sign_in(access_token: str, days: int, refresh_token: str = REFRESH) -> dict:
+    """Return what `kaggle auth login` keeps, its access token valid for so many days."""
+    until = (datetime.now(UTC) + timedelta(days=days)).isoformat()
+    return {
+        "refresh_token": refresh_token,
+        "access_token": access_token,
+        "access_token_expiration": until,
+        "username": USER,
+    }
+
+
 def test_environment_key_wins_over_the_clients_token_file(monkeypatch, kaggle, client, raw):
-    file = Path(os.environ["HOME"], ".kaggle", "access_token")
-    file.parent.mkdir(parents=True)
-    file.write_text("an-outdated-token")
-    monkeypatch.delenv("KAGGLE_API_TOKEN")
+    client_file("access_token", "an-outdated-token")
     monkeypatch.setenv("KAGGLE_USERNAME", USER)
     monkeypatch.setenv("KAGGLE_KEY", KEY)
     assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
 
 
-def test_token_file_of_the_client_is_used(monkeypatch, kaggle, client, raw):
-    file = Path(os.environ["HOME"], ".kaggle", "access_token")
-    file.parent.mkdir(parents=True)
-    file.write_text(TOKEN)
-    monkeypatch.delenv("KAGGLE_API_TOKEN")
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("access_token", TOKEN),
+        ("access_token.txt", f"{TOKEN}\n"),
+        ("kaggle.json", {"username": USER, "key": KEY}),
+        ("credentials.json", kept_sign_in(TOKEN, days=1)),
+        ("credentials.json", kept_sign_in("an-outdated-token", days=-1)),
+    ],
+)
+def test_files_of_the_client_sign_in(kaggle, client, raw, capfd, name, content):
+    client_file(name, content)
+    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
+    assert "".join(capfd.readouterr()) == ""
+
+
+def test_renewed_token_of_a_kept_sign_in_is_kept_too(kaggle, client, raw):
+    file = client_file("credentials.json", kept_sign_in("an-outdated-token", days=-1))
+    fetch_one(3, raw, client=client)
+    assert json.loads(file.read_text())["access_token"] == TOKEN
+
+
+def test_revoked_sign_in_says_how_to_make_a_new_one(kaggle, client, raw):
+    file = client_file("credentials.json", kept_sign_in("", days=-1, refresh_token="revoked"))
+    with pytest.raises(KaggleError, match=r"credentials\.json \(401\): make a new token"):
+        fetch_one(3, raw, client=client)
+    assert file.exists()
+
+
+def test_variable_may_name_a_file_that_holds_the_token(monkeypatch, kaggle, client, raw, tmp_path):
+    (tmp_path / "token").write_text(f"{TOKEN}\n")
+    monkeypatch.setenv("KAGGLE_API_TOKEN", str(tmp_path / "token"))
+    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+def test_unusable_file_of_the_client_is_named(kaggle, client, raw):
+    file = client_file("kaggle.json", '{"username": ')
+    with pytest.raises(KaggleError, match=rf"none in {file}\): make a token"):
+        fetch_one(3, raw, client=client)
+
+
+def test_sign_in_waits_for_a_server_that_fails(kaggle, client, raw):
+    client_file("credentials.json", kept_sign_in("", days=-1))
+    kaggle.api_faults["GenerateAccessToken"] = [Fault(status=500), Fault(body=b"<html>")]
     assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
 
 
 def test_rejected_token_says_how_to_make_a_new_one(monkeypatch, kaggle, client, raw):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_expired")
-    stdin = sys.stdin
     with pytest.raises(KaggleError, match=r"KAGGLE_API_TOKEN.*make a new token"):
         fetch_one(3, raw, client=client)
-    assert sys.stdin is stdin
-    assert not stdin.closed
 
 
 @pytest.mark.parametrize("spoilt", [f"{TOKEN}\n", f"  {TOKEN} "])
@@ -111,14 +167,6 @@ def test_changed_layout_of_the_data_set_is_told(kaggle, client, raw):
 def test_case_that_is_not_listed_is_no_change_of_layout(kaggle, client, raw):
     kaggle.sets[FIRST] = {"train.csv": b"", VOLUME: nifti(3)}
     assert plan_download([5], raw, client=client).files == ()
-
-
-def test_verbose_client_is_kept_from_printing_credentials(kaggle, client, raw, capfd, monkeypatch):
-    from kaggle.api.kaggle_api_extended import KaggleApi
-
-    monkeypatch.setattr(KaggleApi, "args", ["--verbose"])
-    fetch_one(3, raw, client=client)
-    assert "".join(capfd.readouterr()) == ""
 
 
 def test_storage_server_never_gets_the_token(kaggle, client, raw):
