@@ -1,6 +1,5 @@
 """Who made the predictions in a folder, and from which files: ``segmented_by.json`` beside them."""
 
-import os
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from hashlib import blake2b
@@ -12,6 +11,7 @@ from .checkpoints import load_checkpoint
 from .files import file_hash, read_json, write_json
 from .locks import locked
 from .postprocess import Postprocessing
+from .ranks import own_rank
 from .recipes import InputSpec
 from .trained import Origin, TrainedModel, recipe_of
 
@@ -40,7 +40,8 @@ class MakerRecord:
         tumor_model: TrainedModel | None,
         post: Postprocessing | None,
     ):
-        self.folder, rank = Path(folder), int(os.environ.get("RANK", 0))
+        self.folder = Path(folder)
+        rank = own_rank()
         self._path = self.folder / (RANK_RECORD_NAME.format(rank) if rank else RECORD_NAME)
         self.maker = {
             "liver": liver_model and _described(liver_model),
