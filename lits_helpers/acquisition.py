@@ -15,6 +15,7 @@ from .files import read_json, write_json
 from .kaggle_errors import KaggleError
 from .kaggle_files import CASES, named_files
 from .locks import locked_folder
+from .nifti import parse_name
 from .phantom import write_phantom_dataset
 from .prepared import CaseFiles, Prepared, open_prepared
 from .preprocess import (
@@ -171,7 +172,7 @@ def _fetch(
         here = {n: case for n, case in found.items() if len(case) == 2}
         prepare_some([_case_of(**case) for case in here.values()])
         numbers = [n for n in numbers if n not in here]
-        cut = {kaggle_data.parse_name(path.name)[1] for path in named_files(mounted)}
+        cut = {parse_name(path.name)[1] for path in named_files(mounted)}
         cut &= set(numbers)
         for number in sorted(cut):
             logger.warning("case %d is not whole in %s: asking Kaggle for it", number, mounted)
@@ -222,7 +223,7 @@ def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]
 
 
 def _case_of(volume: Path, segmentation: Path) -> Case:
-    number = str(kaggle_data.parse_name(volume.name)[1])
+    number = str(parse_name(volume.name)[1])
     return Case(id=number, patient=number, volume=volume, segmentation=segmentation)
 
 

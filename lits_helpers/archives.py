@@ -11,8 +11,8 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from .files import TEMPORARY_PREFIX
+from .nifti import HEADER_BYTES, claimed_bytes
 
-HEADER_BYTES = 348  # of NIfTI-1
 LARGEST_FILE_BYTES = 3 * 2**30  # the longest LiTS scan as float64 has 2.1e9
 MOST_MEMBERS = 10_000
 SLACK_BYTES = 2**20  # what may follow the voxels
@@ -28,37 +28,20 @@ class HostileArchive(ValueError):
 
 
 def nifti_bytes(head: bytes) -> int:
-    """Return how many bytes a single-file NIfTI-1 has at least, uncompressed, by its header.
+    """Return how many bytes a NIfTI file has at least, uncompressed, by its header.
 
     Args:
-        head: its first 348 bytes or more.
+        head: its first `HEADER_BYTES`.
 
     Raises:
         BrokenFile: it is no such header.
     """
-    if len(head) < HEADER_BYTES:
-        raise BrokenFile(f"{len(head)} bytes are fewer than a NIfTI header has")
     if head.lstrip()[:1] in (b"<", b"{"):
         raise BrokenFile("it is a web page or a message, not a NIfTI file")
-    order = next((o for o in "<>" if struct.unpack_from(o + "i", head)[0] == HEADER_BYTES), None)
-    if order is None or head[344:347] != b"n+1":
-        raise BrokenFile(f"it starts with {head[:4]!r}, not with a NIfTI header")
-    rank, *dim = struct.unpack_from(order + "8h", head, 40)
-    (bits,), (offset,) = (
-        struct.unpack_from(order + "h", head, 72),
-        struct.unpack_from(order + "f", head, 108),
-    )
-    if (
-        not 1 <= rank <= 7
-        or min(dim[:rank]) < 1
-        or bits < 1
-        or not HEADER_BYTES <= offset < SLACK_BYTES
-    ):
-        raise BrokenFile(f"its NIfTI header makes no sense (shape {tuple(dim)}, {bits} bits)")
-    voxels = 1
-    for length in dim[:rank]:
-        voxels *= length
-    return int(offset) + voxels * bits // 8
+    try:
+        return claimed_bytes(head)
+    except ValueError as error:
+        raise BrokenFile(str(error)) from error
 
 
 def check_nifti(path: Path) -> None:

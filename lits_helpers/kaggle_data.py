@@ -1,7 +1,6 @@
 """LiTS from Kaggle: any cases, one by one, on a disk that holds only two."""
 
 import logging
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -15,12 +14,12 @@ from .kaggle_files import (
     checked_numbers,
     find_mounted,
     named_files,
-    parse_name,
     present_cases,
     remote_files,
 )
 from .kaggle_plan import DownloadPlan, plan_download
 from .kaggle_transfer import Transfer, discard_temporaries
+from .nifti import LITS_NAME, parse_name
 from .progress import Meter
 
 __all__ = [
@@ -30,7 +29,6 @@ __all__ = [
     "RemoteFile",
     "fetch_cases",
     "find_mounted",
-    "parse_name",
     "plan_download",
     "present_cases",
 ]
@@ -164,8 +162,8 @@ class _Run:
 def _clear_transit(transit: Path, keep: Sequence[int]) -> None:
     """Remove what an earlier run left in transit of cases that are not wanted any more."""
     for path in sorted(transit.rglob("*")):
-        number = re.search(r"(?:volume|segmentation)-(\d+)\.nii", path.name)
-        if path.is_file() and not (number and int(number[1]) in keep):
+        match = LITS_NAME.search(path.name)  # temporary names too
+        if path.is_file() and not (match and int(match[2]) in keep):
             path.unlink()
 
 

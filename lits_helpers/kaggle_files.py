@@ -1,7 +1,6 @@
 """Which LiTS file lies where: in the two sets on Kaggle, in a folder, on a mounted disk."""
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,13 +8,13 @@ from pathlib import Path, PurePosixPath
 from .archives import is_whole
 from .kaggle_client import KaggleClient
 from .kaggle_errors import KaggleError
+from .nifti import parse_name
 
 FIRST_SET = "andrewmvd/liver-tumor-segmentation"  # all segmentations, volumes 0-50
 SECOND_SET = "andrewmvd/liver-tumor-segmentation-part-2"  # volumes 51-130
 FIRST_SET_VOLUMES = 51
 CASES = 131
 TYPICAL_BYTES = {"volume": 300_000_000, "segmentation": 110_000_000}  # where a listing has no size
-NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
 MOUNTS = ("/kaggle/input", "/content/drive/MyDrive/lits", "/content/drive/MyDrive/LiTS")
 MOUNT_DEPTH = 4  # folders below a root that are looked into
 NO_RAW = ("images", "masks", "runs")  # tens of thousands of files, slow to list on a Drive
@@ -62,12 +61,6 @@ def named_files(root: Path | str | None) -> list[Path]:
         return []
     tree = os.walk(root)
     return sorted(Path(top, name) for top, _, names in tree for name in names if parse_name(name))
-
-
-def parse_name(name: str) -> tuple[str, int] | None:
-    """Return ("volume" or "segmentation", number) of a bare file name, None for any other name."""
-    match = NAME.fullmatch(name)
-    return (match[1], int(match[2])) if match else None
 
 
 def find_mounted(roots: Iterable[Path | str] = MOUNTS) -> Path | None:
