@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from .files import TEMPORARY_PREFIX
-from .nifti import HEADER_BYTES, claimed_bytes
+from .nifti import GZIP_MAGIC, HEADER_BYTES, claimed_bytes
 
 LARGEST_FILE_BYTES = 3 * 2**30  # the longest LiTS scan as float64 has 2.1e9
 MOST_MEMBERS = 10_000
@@ -53,7 +53,7 @@ def check_nifti(path: Path) -> None:
     size = path.stat().st_size
     with open(path, "rb") as stream:
         head = stream.read(HEADER_BYTES)
-        if head[:2] == b"\x1f\x8b":
+        if head[:2] == GZIP_MAGIC:
             stream.seek(-4, os.SEEK_END)
             (claimed,) = struct.unpack("<I", stream.read(4))
             return _check_gzip_length(path, claimed)
@@ -109,13 +109,13 @@ def settle(source: Path, target: Path) -> Path:
         magic = stream.read(4)
     if magic == b"PK\x03\x04":
         _unzip_one(source, target)
-    elif magic[:2] == b"\x1f\x8b" and target.suffix != ".gz":
+    elif magic[:2] == GZIP_MAGIC and target.suffix != ".gz":
         with gzip.open(source) as stream:
             _pour(stream, target)
     else:
-        if magic[:2] != b"\x1f\x8b" and target.suffix == ".gz":
+        if magic[:2] != GZIP_MAGIC and target.suffix == ".gz":
             target = target.with_suffix("")
-        if magic[:2] == b"\x1f\x8b":
+        if magic[:2] == GZIP_MAGIC:
             _checked_gzip(source)
         check_nifti(source)
         os.replace(source, target)
@@ -123,11 +123,16 @@ def settle(source: Path, target: Path) -> Path:
 
 
 def _unzip_one(source: Path, target: Path) -> None:
-    with _opened(source) as archive:
-        named = [m for m in safe_members(archive) if PurePosixPath(m.filename).name == target.name]
-        if len(named) != 1:
-            raise BrokenFile(f"the zip does not hold {target.name} once, but {len(named)} times")
-        _unzip_member(archive, named[0], target)
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = safe_members(archive)
+            named = [m for m in members if PurePosixPath(m.filename).name == target.name]
+            if len(named) != 1:
+                raise BrokenFile(f"the zip does not hold {target.name} once but {len(named)} times")
+            with archive.open(named[0]) as stream:
+                _pour(stream, target)
+    except (zipfile.BadZipFile, RuntimeError) as error:  # the second: encrypted, unknown method
+        raise BrokenFile(f"{target.name} in the zip is broken ({error})") from error
 
 
 def safe_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -159,21 +164,6 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
             f"{entry.filename!r} in the archive would unpack to {entry.file_size / 2**30:.0f} GiB,"
             " more than any CT volume has"
         )
-
-
-def _opened(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise BrokenFile(f"the zip is broken ({error})") from error
-
-
-def _unzip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    try:
-        with archive.open(member) as stream:
-            _pour(stream, target)
-    except (zipfile.BadZipFile, RuntimeError) as error:  # the second: encrypted, unknown method
-        raise BrokenFile(f"{member.filename} in the zip is broken ({error})") from error
 
 
 def _pour(stream: BinaryIO, target: Path) -> None:

@@ -13,9 +13,9 @@ from .kaggle_files import (
     RemoteFile,
     checked_numbers,
     find_mounted,
+    missing_files,
     named_files,
     present_cases,
-    remote_files,
 )
 from .kaggle_plan import DownloadPlan, plan_download
 from .kaggle_transfer import Transfer, discard_temporaries
@@ -96,17 +96,15 @@ class _Run:
         mounted: Path | str | None,
         client: KaggleClient,
     ):
-        self.numbers, self.transit = numbers, folder / IN_TRANSIT
-        self.stop, self.failed = threading.Event(), {}
+        self.numbers = numbers
+        self.transit = folder / IN_TRANSIT
+        self.stop = threading.Event()
+        self.failed: dict[int, str] = {}
         self.interrupted: list[int] = []  # cases whose transfer may go on in the next run
         self._stuck = False  # the last case ended so
         _clear_transit(self.transit, [] if keep_raw else numbers)
         self.here = present_cases(folder, mounted, numbers=numbers)
-        missing = [number for number in numbers if len(self.here.get(number, {})) < 2]
-        remote = remote_files(missing, client) if missing else {}
-        files = [
-            f for n in missing for kind, f in remote[n].items() if kind not in self.here.get(n, {})
-        ]
+        files = missing_files(numbers, self.here, client)
         self.meter = Meter(sum(file.bytes for file in files), "LiTS")
         damaged = {path.name: path for path in named_files(folder)}
         self.transfers: dict[int, dict[str, Transfer]] = {number: {} for number in numbers}

@@ -118,6 +118,18 @@ def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict
     return found
 
 
+def missing_files(
+    numbers: Iterable[int], here: dict[int, dict[str, Path]], client: KaggleClient
+) -> list[RemoteFile]:
+    """Return what Kaggle has of these cases beyond the files `here`; asked only if any is missing.
+
+    Raises:
+        KaggleError: as `remote_files`.
+    """
+    remote = remote_files([n for n in numbers if len(here.get(n, {})) < 2], client)
+    return [f for n, files in remote.items() for k, f in files.items() if k not in here.get(n, {})]
+
+
 def _harmless(name: str) -> bool:
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name

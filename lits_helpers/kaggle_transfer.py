@@ -48,10 +48,17 @@ class Transfer:
         meter: Meter | None = None,
         stop: threading.Event | None = None,
     ):
-        self.client, self.dataset, self.name, self.target = client, dataset, name, target
-        self.size, self.meter, self.stop = size, meter, stop or threading.Event()
-        self._counted = self._farthest = 0
-        self.part, self.note = part_name(target), note_name(target)
+        self.client = client
+        self.dataset = dataset
+        self.name = name
+        self.target = target
+        self.size = size
+        self.meter = meter
+        self.stop = stop or threading.Event()
+        self.part = part_name(target)
+        self.note = note_name(target)
+        self._counted = 0
+        self._farthest = 0
 
     def fetch(self) -> Path:
         """Bring the file to its final name and return the path.

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from kaggle_stand_in import FIRST, LABELS, VOLUME, fetch_one, files_below, nifti, zipped
 
-from lits_helpers import kaggle_plan, kaggle_transfer, progress
+from lits_helpers import kaggle_transfer, progress
 from lits_helpers.kaggle_data import fetch_cases, find_mounted, plan_download
 from lits_helpers.kaggle_errors import KaggleError
 
@@ -168,27 +168,28 @@ def test_plan_says_gigabytes_minutes_and_disk(kaggle, client, raw):
     kaggle.sizes = {VOLUME: 3_000_000_000, LABELS: 1_000_000_000}
     plan = plan_download([3], raw, client=client)
     assert plan.bytes == 4_000_000_000
-    assert plan.disk_bytes == 8_000_000_000 + 1_400_000_000  # two cases and the prepared one
+    needed = 8_000_000_000 + 1_400_000_000  # two cases and the prepared one
+    assert [room.needed for room in plan.rooms] == [needed]
     assert "1 cases to fetch, 0 already here: 4.0 GB, about 3 min at 20 MB/s" in str(plan)
     kept = plan_download([3], raw, keep_raw=True, client=client)
-    assert kept.disk_bytes == plan.disk_bytes + plan.bytes
+    assert kept.rooms[0].needed == needed + plan.bytes
 
 
-def test_plan_asks_each_disk_for_what_goes_there(kaggle, client, raw, tmp_path, monkeypatch):
+def test_plan_asks_each_disk_for_what_goes_there(kaggle, client, raw, tmp_path):
     kaggle.sizes = {VOLUME: 3_000_000_000, LABELS: 1_000_000_000}
-    free, prepared = {raw: 9e9, tmp_path / "prepared": 9e8}, tmp_path / "prepared"
-    monkeypatch.setattr(kaggle_plan, "_free_bytes", free.get)
-    monkeypatch.setattr(kaggle_plan, "_disk_of", str)
-    plan = plan_download([3], raw, client=client, prepared=prepared, png=False)
-    assert (plan.disk_bytes, plan.elsewhere[1]) == (8_000_000_000, 1_000_000_000)
+    prepared = tmp_path / "prepared"
+    where = {"client": client, "prepared": prepared, "png": False}
+    disks = {raw: (1, 9_000_000_000), prepared: (2, 900_000_000)}
+    plan = plan_download([3], raw, **where, disk_of=disks.__getitem__)
+    assert [room.needed for room in plan.rooms] == [8_000_000_000, 1_000_000_000]
+    assert f"1.0 GB in {prepared} (0.9 GB are free)" in str(plan)
     with pytest.raises(KaggleError, match=r"prepared needs 1.0 GB for this but has 0.9 GB free"):
         plan.check()
 
 
-def test_plan_stops_where_the_disk_is_too_small(kaggle, client, raw, monkeypatch):
-    monkeypatch.setattr(kaggle_plan, "_free_bytes", lambda _: 10)
+def test_plan_stops_where_the_disk_is_too_small(kaggle, client, raw):
     with pytest.raises(KaggleError, match=r"needs 0.0 GB for this but has 0.0 GB free: free some"):
-        plan_download([3], raw, client=client).check()
+        plan_download([3], raw, client=client, disk_of=lambda _: (1, 10)).check()
 
 
 @pytest.mark.parametrize("below", ["", "datasets/andrewmvd"])
