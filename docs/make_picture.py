@@ -12,6 +12,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -23,12 +24,17 @@ from lits_helpers.figures import Picture, color_key, save_figure
 from lits_helpers.phantom import make_phantom
 from lits_helpers.pipeline import find_predictions
 from lits_helpers.planes import EDGE_LETTERS, mask_box, plane, plane_spacing, zoom_to
-from lits_helpers.surface3d import render_turns
+from lits_helpers.surface3d import COLORS, LIVER_OPACITY, Mesh, make_meshes
 from lits_helpers.volumes import read_segmentation, read_volume
 
 PICTURE = Path(__file__).with_name("picture.png")
 SEED, SHAPE = 1, (48, 256, 256)
 PIXELS = 640
+# (z, y, x), towards the light: from the front, above and the right
+LIGHT = np.array([0.45, -0.8, -0.4])
+FINENESS = 2  # the surface is drawn this much larger and averaged: smooth edges
+GAP = 1.8  # pixels between samples of a surface; what lies between is closed afterwards
+CLOSING = np.ones((3, 3), np.uint8)
 
 
 def generated() -> tuple:
@@ -81,7 +87,7 @@ def draw(hu, prediction, reference, spacing_mm, caption: str) -> Picture:
         "Prediction against reference": cut(hu, contours, spacing_mm, "axial", z, axial),
         "Errors of the liver": cut(hu, errors, spacing_mm, "axial", z, axial),
         "Prediction, coronal": cut(hu, fills, spacing_mm, "coronal", y, coronal),
-        "Prediction in 3D": without_rim(render_turns(prediction, spacing_mm, [20], PIXELS)[0]),
+        "Prediction in 3D": without_rim(render_surface(prediction, spacing_mm, 20, PIXELS)),
     }
     shares = [rgb.shape[1] / rgb.shape[0] for rgb in panels.values()]
     figure = Picture(14, 14 / sum(shares) + 0.9)
@@ -91,6 +97,74 @@ def draw(hu, prediction, reference, spacing_mm, caption: str) -> Picture:
     color_key(figure, [*contours, *errors])
     figure.suptitle(caption, fontsize=11)
     return figure
+
+
+def render_surface(labels: np.ndarray, spacing_mm, degrees: float, size: int) -> np.ndarray:
+    """Return the translucent liver with its tumors, (size, size, 3) uint8 on white.
+
+    Args:
+        labels: (Z, Y, X) 0/1/2.
+        spacing_mm: (dz, dy, dx).
+        degrees: turn around the body's axis; 0 is seen from the front, the patient's right on the
+            left.
+        size: side of the picture, pixels.
+
+    Raises:
+        ValueError: the labels are empty.
+    """
+    meshes = make_meshes(labels, spacing_mm)
+    liver = meshes["liver"].points
+    center = (liver.min(axis=0) + liver.max(axis=0)) / 2
+    scale = FINENESS * size / (2.1 * np.linalg.norm(liver - center, axis=1).max())
+    clouds = {name: _cloud(mesh, center, scale) for name, mesh in meshes.items() if mesh}
+    return _render(clouds, np.deg2rad(degrees), FINENESS * size)
+
+
+def _cloud(mesh: Mesh, center: np.ndarray, scale: float) -> tuple[np.ndarray, np.ndarray]:
+    """Sample a mesh every GAP pixels or closer: (points, normals), (K, 3) in pixels."""
+    corners = (mesh.points[mesh.triangles] - center) * scale  # (M, 3 corners, 3)
+    edge = np.linalg.norm(corners[:, 0] - corners[:, 1], axis=1).max()
+    parts = max(1, int(np.ceil(edge / GAP)))
+    steps = [(i, j, parts - i - j) for i in range(parts + 1) for j in range(parts + 1 - i)]
+    weights = np.array(steps, np.float32) / parts  # (S, 3)
+    points = np.einsum("sc,mcx->msx", weights, corners).reshape(-1, 3)
+    normals = np.einsum("sc,mcx->msx", weights, mesh.normals[mesh.triangles]).reshape(-1, 3)
+    return points.astype(np.float32), normals.astype(np.float32)
+
+
+def _render(clouds, angle: float, size: int) -> np.ndarray:
+    picture = np.full((size, size, 3), 255, np.float32)
+    for name in ("tumor", "liver"):  # the liver is laid over what is inside it
+        if name in clouds:
+            shade = _shaded(*clouds[name], angle, size)
+            seen = shade > 0
+            color = np.float32(COLORS[name]) * shade[seen][:, None]
+            opacity = LIVER_OPACITY if name == "liver" else 1.0
+            picture[seen] = (1 - opacity) * picture[seen] + opacity * color
+    small = cv2.resize(picture, (size // FINENESS,) * 2, interpolation=cv2.INTER_AREA)
+    return np.clip(small, 0, 255).astype(np.uint8)
+
+
+def _shaded(points, normals, angle: float, size: int) -> np.ndarray:
+    """Return the brightness (size, size) of each pixel's nearest surface, 0 where there is none."""
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]], np.float32)
+    away = normals[:, 1:] @ turn[:, 0]  # along y, from the viewer at the front
+    facing = away < 0
+    y, x = (points[facing, 1:] @ turn).T
+    rows = np.round(size / 2 - points[facing, 0]).astype(np.int64)
+    columns = np.round(size / 2 + x).astype(np.int64)
+    lit = np.column_stack([normals[facing, 0], normals[facing, 1:] @ turn]) @ LIGHT
+    bright = (255 * (0.35 + 0.65 * np.clip(lit, 0, 1))).astype(np.int64)
+    nearness = (4 * (size - y)).astype(np.int64)
+    buffer = np.zeros(size * size, np.int64)
+    inside = (rows >= 0) & (rows < size) & (columns >= 0) & (columns < size)
+    place = (rows * size + columns)[inside]
+    np.maximum.at(buffer, place, (nearness << 8 | bright)[inside])
+    # Nearness and brightness together stay below 2**24, so float32 holds them exactly.
+    closed = cv2.morphologyEx(
+        buffer.reshape(size, size).astype(np.float32), cv2.MORPH_CLOSE, CLOSING
+    )
+    return (closed.astype(np.int64) & 255).astype(np.float32) / 255
 
 
 def without_rim(rgb: np.ndarray) -> np.ndarray:

@@ -8,13 +8,14 @@ from pathlib import Path
 
 from . import pipeline
 from .cases import find_cases
-from .folders import find_volumes, own_device, own_share, segment_files
+from .folders import find_volumes, own_device, segment_files
 from .inference import load_liver_model, load_tumor_model
 from .makers import SYSTEMS, read_records
 from .metrics import format_summary
 from .options import parser
 from .postprocess import Postprocessing
 from .preprocess import prepare
+from .ranks import own_rank, own_share
 from .recipes import liver_recipe, tumor_recipe
 from .results import save_score_figures
 from .settings import Settings, load_settings
@@ -30,7 +31,8 @@ def main(arguments: list[str] | None = None) -> int:
     """Run one step; return the exit code: 0 done, 1 failed with a sentence, 2 wrong usage."""
     options = parser(STEPS).parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("lits_helpers").setLevel(logging.INFO if _speaks() else logging.WARNING)
+    level = logging.WARNING if own_rank() else logging.INFO  # of torchrun's processes one speaks
+    logging.getLogger("lits_helpers").setLevel(level)
     try:
         settings = load_settings(
             ".",
@@ -52,11 +54,6 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.name}: stopped; the same command{how} continues", file=sys.stderr)
         return 130
     return 0
-
-
-def _speaks() -> bool:
-    """Of the processes that torchrun started one speaks; the others only warn."""
-    return os.environ.get("RANK", "0") == "0"
 
 
 def phantom(settings: Settings, options: argparse.Namespace) -> None:
@@ -195,7 +192,7 @@ def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) 
         tensorboard=options.tensorboard,
         precision=options.precision,
     )
-    if _speaks():
+    if own_rank() == 0:
         print(pipeline.best_epoch_text(history))
 
 

@@ -13,7 +13,9 @@ from .drive_cases import REFUSED, KeptCases
 from .environment import in_colab
 from .files import read_json, write_json
 from .kaggle_errors import KaggleError
+from .kaggle_files import CASES, named_files
 from .locks import locked_folder
+from .nifti import parse_name
 from .phantom import write_phantom_dataset
 from .prepared import CaseFiles, Prepared, open_prepared
 from .preprocess import (
@@ -170,7 +172,7 @@ def _fetch(
         here = {n: case for n, case in found.items() if len(case) == 2}
         prepare_some([_case_of(**case) for case in here.values()])
         numbers = [n for n in numbers if n not in here]
-        cut = {kaggle_data.parse_name(path.name)[1] for path in kaggle_data.named_files(mounted)}
+        cut = {parse_name(path.name)[1] for path in named_files(mounted)}
         cut &= set(numbers)
         for number in sorted(cut):
             logger.warning("case %d is not whole in %s: asking Kaggle for it", number, mounted)
@@ -221,7 +223,7 @@ def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]
 
 
 def _case_of(volume: Path, segmentation: Path) -> Case:
-    number = str(kaggle_data.parse_name(volume.name)[1])
+    number = str(parse_name(volume.name)[1])
     return Case(id=number, patient=number, volume=volume, segmentation=segmentation)
 
 
@@ -257,4 +259,4 @@ def parse_numbers(text: str) -> list[int]:
         if first > last:  # "9-5" must not come to mean all
             raise ValueError(f'case numbers look like "0-9, 27", got {text!r}')
         numbers.update(range(first, last + 1))
-    return sorted(numbers) or list(range(kaggle_data.CASES))
+    return sorted(numbers) or list(range(CASES))

@@ -6,13 +6,13 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from .files import TEMPORARY_PREFIX
+from .nifti import GZIP_MAGIC, HEADER_BYTES, claimed_bytes
 
-HEADER_BYTES = 348  # of NIfTI-1
 LARGEST_FILE_BYTES = 3 * 2**30  # the longest LiTS scan as float64 has 2.1e9
 MOST_MEMBERS = 10_000
 SLACK_BYTES = 2**20  # what may follow the voxels
@@ -28,37 +28,20 @@ class HostileArchive(ValueError):
 
 
 def nifti_bytes(head: bytes) -> int:
-    """Return how many bytes a single-file NIfTI-1 has at least, uncompressed, by its header.
+    """Return how many bytes a NIfTI file has at least, uncompressed, by its header.
 
     Args:
-        head: its first 348 bytes or more.
+        head: its first `HEADER_BYTES`.
 
     Raises:
         BrokenFile: it is no such header.
     """
-    if len(head) < HEADER_BYTES:
-        raise BrokenFile(f"{len(head)} bytes are fewer than a NIfTI header has")
     if head.lstrip()[:1] in (b"<", b"{"):
         raise BrokenFile("it is a web page or a message, not a NIfTI file")
-    order = next((o for o in "<>" if struct.unpack_from(o + "i", head)[0] == HEADER_BYTES), None)
-    if order is None or head[344:347] != b"n+1":
-        raise BrokenFile(f"it starts with {head[:4]!r}, not with a NIfTI header")
-    rank, *dim = struct.unpack_from(order + "8h", head, 40)
-    (bits,), (offset,) = (
-        struct.unpack_from(order + "h", head, 72),
-        struct.unpack_from(order + "f", head, 108),
-    )
-    if (
-        not 1 <= rank <= 7
-        or min(dim[:rank]) < 1
-        or bits < 1
-        or not HEADER_BYTES <= offset < SLACK_BYTES
-    ):
-        raise BrokenFile(f"its NIfTI header makes no sense (shape {tuple(dim)}, {bits} bits)")
-    voxels = 1
-    for length in dim[:rank]:
-        voxels *= length
-    return int(offset) + voxels * bits // 8
+    try:
+        return claimed_bytes(head)
+    except ValueError as error:
+        raise BrokenFile(str(error)) from error
 
 
 def check_nifti(path: Path) -> None:
@@ -70,7 +53,7 @@ def check_nifti(path: Path) -> None:
     size = path.stat().st_size
     with open(path, "rb") as stream:
         head = stream.read(HEADER_BYTES)
-        if head[:2] == b"\x1f\x8b":
+        if head[:2] == GZIP_MAGIC:
             stream.seek(-4, os.SEEK_END)
             (claimed,) = struct.unpack("<I", stream.read(4))
             return _check_gzip_length(path, claimed)
@@ -126,13 +109,13 @@ def settle(source: Path, target: Path) -> Path:
         magic = stream.read(4)
     if magic == b"PK\x03\x04":
         _unzip_one(source, target)
-    elif magic[:2] == b"\x1f\x8b" and target.suffix != ".gz":
+    elif magic[:2] == GZIP_MAGIC and target.suffix != ".gz":
         with gzip.open(source) as stream:
             _pour(stream, target)
     else:
-        if magic[:2] != b"\x1f\x8b" and target.suffix == ".gz":
+        if magic[:2] != GZIP_MAGIC and target.suffix == ".gz":
             target = target.with_suffix("")
-        if magic[:2] == b"\x1f\x8b":
+        if magic[:2] == GZIP_MAGIC:
             _checked_gzip(source)
         check_nifti(source)
         os.replace(source, target)
@@ -140,38 +123,16 @@ def settle(source: Path, target: Path) -> Path:
 
 
 def _unzip_one(source: Path, target: Path) -> None:
-    with _opened(source) as archive:
-        named = [m for m in safe_members(archive) if PurePosixPath(m.filename).name == target.name]
-        if len(named) != 1:
-            raise BrokenFile(f"the zip does not hold {target.name} once, but {len(named)} times")
-        _unzip_member(archive, named[0], target)
-
-
-def unpack_archive(path: Path, folder: Path, wanted: Callable[[str], bool]) -> Iterator[Path]:
-    """Unpack the wanted NIfTI files of a zip, for example one downloaded in the browser.
-
-    Files that are there whole are skipped.
-
-    Args:
-        path: the zip.
-        folder: members keep their folders below it.
-        wanted: says by a member's bare name whether it is unpacked.
-
-    Yields:
-        Each final path.
-
-    Raises:
-        BrokenFile: the zip is damaged.
-        HostileArchive: see `safe_members`.
-    """
-    with _opened(path) as archive:
-        for member in safe_members(archive):
-            target = folder / member.filename
-            if wanted(PurePosixPath(member.filename).name):
-                if not is_whole(target):
-                    target.parent.mkdir(parents=True, exist_ok=True)
-                    _unzip_member(archive, member, target)
-                yield target
+    try:
+        with zipfile.ZipFile(source) as archive:
+            members = safe_members(archive)
+            named = [m for m in members if PurePosixPath(m.filename).name == target.name]
+            if len(named) != 1:
+                raise BrokenFile(f"the zip does not hold {target.name} once but {len(named)} times")
+            with archive.open(named[0]) as stream:
+                _pour(stream, target)
+    except (zipfile.BadZipFile, RuntimeError) as error:  # the second: encrypted, unknown method
+        raise BrokenFile(f"{target.name} in the zip is broken ({error})") from error
 
 
 def safe_members(archive: zipfile.ZipFile) -> list[zipfile.ZipInfo]:
@@ -203,21 +164,6 @@ def _check_entry(entry: zipfile.ZipInfo) -> None:
             f"{entry.filename!r} in the archive would unpack to {entry.file_size / 2**30:.0f} GiB,"
             " more than any CT volume has"
         )
-
-
-def _opened(path: Path) -> zipfile.ZipFile:
-    try:
-        return zipfile.ZipFile(path)
-    except zipfile.BadZipFile as error:
-        raise BrokenFile(f"the zip is broken ({error})") from error
-
-
-def _unzip_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
-    try:
-        with archive.open(member) as stream:
-            _pour(stream, target)
-    except (zipfile.BadZipFile, RuntimeError) as error:  # the second: encrypted, unknown method
-        raise BrokenFile(f"{member.filename} in the zip is broken ({error})") from error
 
 
 def _pour(stream: BinaryIO, target: Path) -> None:

@@ -3,17 +3,16 @@
 import csv
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from .checks import Finding, check_case
 from .files import file_hash
+from .nifti import parse_name
 
 __all__ = ["Case", "Finding", "Split", "check_case", "find_cases", "split_cases"]
 
-NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
 PATIENTS = "patients.csv"  # columns case (its number) and patient, where some have several scans
 
 
@@ -63,9 +62,8 @@ def find_cases(root: str | os.PathLike) -> list[Case]:
     """
     found: dict[tuple[str, int], Path] = {}
     for path in _files_below(Path(root)):
-        match = NAME.fullmatch(path.name)
-        if match:
-            key = (match[1], int(match[2]))
+        key = parse_name(path.name)
+        if key:
             found[key] = _one_of(found.get(key), path)
     numbers = sorted(number for kind, number in found if kind == "volume")
     if not numbers:

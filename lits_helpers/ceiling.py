@@ -2,14 +2,12 @@
 
 import numpy as np
 
-from .pixels import resize_image, resize_mask, restore
+from .pixels import resize_image, restore
 from .recipes import InputSpec
 from .summary import dice
 
 
-def resize_ceiling(
-    mask: np.ndarray, spec: InputSpec, *, sharp: bool = False, threshold: float = 0.5
-) -> float:
+def resize_ceiling(mask: np.ndarray, spec: InputSpec, *, threshold: float = 0.5) -> float:
     """Return the Dice of a model that knows everything about each pixel of the working size.
 
     Its output is the share of each pixel that the mask covers, and comes back as any probability
@@ -19,8 +17,6 @@ def resize_ceiling(
         mask: (Z, Y, X) bool at native size: the liver mask with the liver model's spec, the tumor
             mask with the tumor model's.
         spec: how the model sees a slice; only its size matters here.
-        sharp: the model answers with 0 and 1 only, as training targets do. Lower, and no ceiling:
-            a model unsure at edges passes it.
         threshold: probability from which a pixel counts.
 
     Returns:
@@ -32,10 +28,9 @@ def resize_ceiling(
     mask = np.asarray(mask)
     if mask.ndim != 3 or mask.dtype != bool:
         raise ValueError(f"mask must be (Z, Y, X) bool, got shape {mask.shape}, {mask.dtype}")
-    resize = resize_mask if sharp else resize_image
     shared, predicted, real = 0, 0, 0
     for plane in mask[mask.any(axis=(1, 2))]:
-        output = resize(plane.astype(np.float32), spec.size)
+        output = resize_image(plane.astype(np.float32), spec.size)
         back = restore(output, plane.shape) >= threshold
         shared += int(np.count_nonzero(back & plane))
         predicted += int(np.count_nonzero(back))

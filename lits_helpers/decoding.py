@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from .files import DISK_FULL, written_whole
 from .pool import available_cores
+from .ranks import processes_here
 from .recipes import InputSpec
 from .slices import UNREADABLE, CaseSlices, fingerprint
 
@@ -39,8 +40,7 @@ def choose_home(cases: Sequence[CaseSlices], spec: InputSpec, device: torch.devi
     in memory first, and has to fit there too.
     """
     size_bytes = sum(np.prod(shape) * dtype.itemsize for shape, dtype in _shapes(cases, spec))
-    beside = int(os.environ.get("LOCAL_WORLD_SIZE", 1))  # processes of this machine: torchrun's
-    if size_bytes > MEMORY_SHARE * free_memory_bytes() / beside:
+    if size_bytes > MEMORY_SHARE * free_memory_bytes() / processes_here():
         return "disk"
     on_device = device.type != "cpu" and size_bytes <= DEVICE_SHARE * free_device_bytes(device)
     return "device" if on_device else "memory"

@@ -5,9 +5,7 @@ batch, so the batch size of a recipe is the global one whatever the number of pr
 """
 
 import inspect
-import itertools
 import logging
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,8 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from .ranks import local_rank, own_rank, world_size
+
 logger = logging.getLogger(__name__)
 
 # How torch calls it from 2.14 on, and how before.
@@ -26,7 +26,6 @@ SYNC_BUFFERS = next(
     for name in ("forward_sync_buffers", "broadcast_buffers")
     if name in inspect.signature(DistributedDataParallel).parameters
 )
-_meetings = itertools.count()
 PATIENCE = timedelta(minutes=10)  # longest wait for another rank: one rank may be decoding the data
 
 
@@ -129,11 +128,10 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
         This process's ranks and its device: on a machine with several GPUs each local rank takes
         its own, and where each sees one GPU alone that one.
     """
-    world = int(os.environ.get("WORLD_SIZE", "1"))
-    if world == 1:
+    if world_size() == 1:
         yield Ranks(), device
         return
-    ranks = Ranks(int(os.environ["RANK"]), world, int(os.environ.get("LOCAL_RANK", "0")))
+    ranks = Ranks(own_rank(), world_size(), local_rank() or 0)
     if device.type == "cuda":
         device = torch.device("cuda", ranks.local_rank if torch.cuda.device_count() > 1 else 0)
         torch.cuda.set_device(device)
@@ -146,20 +144,3 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     finally:
         if started:
             dist.destroy_process_group()
-
-
-def wait_for_others() -> bool:
-    """Return when every process that `torchrun` started is here: one that fails ends them all.
-
-    Returns:
-        Whether there are others; where something else started them, nobody waits.
-    """
-    if not (dist.is_available() and dist.is_torchelastic_launched()):
-        return False
-    store, _, world = next(dist.rendezvous("env://"))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)  # the store outlives it
-    meeting = f"lits_helpers/{attempt}/{next(_meetings)}"
-    if store.add(meeting, 1) == world:
-        store.set(f"{meeting}/all", "here")
-    store.wait([f"{meeting}/all"], timedelta(days=7))
-    return world > 1

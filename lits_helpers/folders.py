@@ -1,7 +1,6 @@
 """Folders of CTs: each segmented once, whatever becomes of the others, by one or many processes."""
 
 import logging
-import os
 import re
 import shutil
 import zipfile
@@ -16,13 +15,13 @@ from tqdm.auto import tqdm
 
 from .cases import Case
 from .checks import load_case
-from .distributed import wait_for_others
 from .environment import choose_device
 from .files import file_hash, written_whole
 from .inference import segment_volume
 from .makers import MakerRecord
 from .packed import LABELS_SUFFIX, SUFFIX
 from .postprocess import Postprocessing
+from .ranks import local_rank, own_rank, own_share, wait_for_others
 from .trained import LiverModel, TumorModel
 from .volumes import Volume, read_volume, write_segmentation
 
@@ -60,24 +59,6 @@ class FolderReport:
         return "\n".join(lines + ([f"all of them: {self.archive}"] if self.archive else []))
 
 
-def segment_folder(
-    root: Path | str,
-    out: Path | str,
-    liver_model: LiverModel | None = None,
-    tumor_model: TumorModel | None = None,
-    post: Postprocessing | None = None,
-    *,
-    submission: bool = False,
-) -> FolderReport:
-    """Segment every CT below a folder; see `segment_files`.
-
-    Raises:
-        FileNotFoundError: no CT there.
-    """
-    files = find_volumes(root, out)
-    return segment_files(files, out, liver_model, tumor_model, post, submission=submission)
-
-
 def find_volumes(root: Path | str, out: Path | str | None = None) -> list[Path]:
     """Return the CTs anywhere below `root`, or `root` itself if it is a file.
 
@@ -90,9 +71,9 @@ def find_volumes(root: Path | str, out: Path | str | None = None) -> list[Path]:
     root = Path(root)
     if root.is_file():
         return [root]
-    own = None if out is None else Path(out).resolve()
-    if own and root.resolve() not in own.parents:  # results beside the CTs go by their names
-        own = None
+    results = None if out is None else Path(out).resolve()
+    if results and root.resolve() not in results.parents:  # beside the CTs they go by their names
+        results = None
     found = [
         path
         for path in sorted(root.rglob("*"))
@@ -100,7 +81,7 @@ def find_volumes(root: Path | str, out: Path | str | None = None) -> list[Path]:
         and not path.name.startswith(NO_CT)
         and not path.name.endswith(LABELS_SUFFIX)
         and path.is_file()
-        and own not in path.resolve().parents
+        and results not in path.resolve().parents
     ]
     if not found:
         raise FileNotFoundError(f"no CT at {root}: expected .nii, .nii.gz or packed .b2nd files")
@@ -139,10 +120,11 @@ def segment_files(
     targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
     record = MakerRecord(out, liver_model, tumor_model, post)
     record.claim(take_over=take_over)
-    mine = own_share(list(targets))
-    report = FolderReport(present={p: targets[p] for p in mine if _finished(p, targets[p], record)})
-    wanted = [path for path in mine if path not in report.present]
-    bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=_rank() > 0)
+    share, rank = own_share(list(targets)), own_rank()
+    present = {path: targets[path] for path in share if _finished(path, targets[path], record)}
+    report = FolderReport(present=present)
+    wanted = [path for path in share if path not in present]
+    bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=rank > 0)
     for path, source in bar:
         try:
             volume, content = source.result()
@@ -159,27 +141,18 @@ def segment_files(
     met = wait_for_others()  # whoever goes on to report a failure ends them
     done = {**report.present, **report.written}
     others = [path for path in targets if path not in done]  # of other processes
-    packs = submission and not report.failed and not (met and _rank())
+    packs = submission and not report.failed and not (met and rank)
     if packs and all(record.holds(targets[p], p) for p in others):
         report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
     return report
 
 
-def own_share(items: Sequence) -> Sequence:
-    """Return those of the items that fall to this process: all, unless `torchrun` started more."""
-    return items[_rank() :: int(os.environ.get("WORLD_SIZE", 1))]
-
-
-def _rank() -> int:
-    alone = os.environ.get("WORLD_SIZE", "1") == "1"
-    return 0 if alone else int(os.environ.get("RANK", 0))
-
-
 def own_device(name: str | None = None) -> torch.device:
     """Return the device of this process: under `torchrun` each takes a GPU of its own."""
     device = choose_device(name)
-    if device.type == "cuda" and device.index is None and "LOCAL_RANK" in os.environ:
-        return torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    number = local_rank()
+    if device.type == "cuda" and device.index is None and number is not None:
+        return torch.device("cuda", number % torch.cuda.device_count())
     return device
 
 

@@ -195,25 +195,16 @@ def matched_to(geometry: Geometry, like: Geometry) -> Geometry:
     return replace(geometry, axes=tuple(own.axes[j] for j in twin), flips=tuple(turned))
 
 
-def header_from_bytes(block: bytes) -> nib.Nifti1Header:
+def header_from_bytes(block: bytes, *, mended: bool = True) -> nib.Nifti1Header:
     """Return a NIfTI-1 or NIfTI-2 header from its bytes.
+
+    Args:
+        block: as many bytes as the header has, or more.
+        mended: let nibabel mend small faults and refuse large ones.
 
     Raises:
         ValueError: the bytes are no NIfTI header.
     """
-    return _header_of(block, mended=True)
-
-
-def lacks_spacing(block: bytes) -> bool:
-    """Tell whether a header's spacing rests on voxel sizes one of which is 0.
-
-    `header_from_bytes` gives 1 for it, as nibabel does.
-    """
-    header = _header_of(block, mended=False)
-    return bool(header["sform_code"] <= 0 and not header["pixdim"][1:4].all())
-
-
-def _header_of(block: bytes, mended: bool) -> nib.Nifti1Header:
     sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
     if 348 in sizes and len(block) >= 348:
         kind, length = nib.Nifti1Header, 348
@@ -226,6 +217,15 @@ def _header_of(block: bytes, mended: bool) -> nib.Nifti1Header:
             return kind(block[:length], check=mended)
     except (HeaderDataError, ValueError, OverflowError) as error:
         raise ValueError(f"broken NIfTI header: {error}") from error
+
+
+def lacks_spacing(block: bytes) -> bool:
+    """Tell whether a header's spacing rests on voxel sizes one of which is 0.
+
+    `header_from_bytes` gives 1 for it, as nibabel does.
+    """
+    header = header_from_bytes(block, mended=False)
+    return bool(header["sform_code"] <= 0 and not header["pixdim"][1:4].all())
 
 
 def _affine_of(header: nib.Nifti1Header) -> np.ndarray:

@@ -1,7 +1,6 @@
 """Whole patients: a CT volume in, labels 0/1/2 in the patient's own geometry out."""
 
 import logging
-import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,6 +17,7 @@ from .environment import amp_dtype
 from .frames import WHOLE_SLICE, LiverFrame, liver_frame
 from .pool import available_cores
 from .postprocess import Postprocessing
+from .ranks import processes_here
 from .trained import (
     LiverModel,
     Origin,
@@ -220,7 +220,7 @@ def _thread_per_core() -> Iterator[ThreadPoolExecutor]:
 
 def _own_cores() -> int:
     """Return this process's share of the cores; `torchrun` says how many share them."""
-    return max(1, available_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", 1)))
+    return max(1, available_cores() // processes_here())
 
 
 def _compute_alone() -> None:

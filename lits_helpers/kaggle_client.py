@@ -1,7 +1,7 @@
-"""Kaggle's own client, signed in quietly: credentials, listings, one response per file."""
+"""Kaggle through its own client: credentials, listings, one response per file."""
 
 import contextlib
-import io
+import json
 import os
 import sys
 from collections.abc import Iterator, Mapping
@@ -12,7 +12,7 @@ import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
-from .kaggle_errors import TOKEN_PAGE, KaggleError, Patience, explain, refused, retrying
+from .kaggle_errors import TOKEN_PAGE, KaggleError, Patience, explain, retrying
 
 PAGE_SIZE = 200  # the most that one listing answer holds
 VARIABLES = (("KAGGLE_API_TOKEN",), ("KAGGLE_USERNAME", "KAGGLE_KEY"))
@@ -20,13 +20,16 @@ VARIABLES = (("KAGGLE_API_TOKEN",), ("KAGGLE_USERNAME", "KAGGLE_KEY"))
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where credentials were found. `variables` is empty where the client reads its own file.
+    """Where credentials were found, and what they are.
 
-    The values stay out of `repr`, and so out of logs and tracebacks.
+    Attributes:
+        source: a variable, a secret or a file.
+        values: by the names in `VARIABLES`; empty for the file that `kaggle auth login` keeps. They
+            stay out of `repr`, and so out of logs and tracebacks.
     """
 
     source: str
-    variables: Mapping[str, str] = field(default_factory=dict, repr=False)
+    values: Mapping[str, str] = field(default_factory=dict, repr=False)
 
 
 def credentials() -> Credentials:
@@ -40,13 +43,17 @@ def credentials() -> Credentials:
             values = {name: (look_up(name) or "").strip() for name in names}
             if all(values.values()):
                 return Credentials(f"{' and '.join(names)} ({place})", values)
-    for path in _client_files():
-        if path.is_file():
-            return Credentials(str(path))
+    files = [path for path in _client_files() if path.is_file()]
+    for path in files:
+        values = _read(path)
+        if values is not None:
+            return Credentials(str(path), values)
+    none_there = f" (there are none in {', '.join(map(str, files))})" if files else ""
     raise KaggleError(
-        f"no Kaggle credentials: make a token at {TOKEN_PAGE} (API), put it into the environment"
-        " variable or Colab secret KAGGLE_API_TOKEN (or KAGGLE_USERNAME and KAGGLE_KEY), or into"
-        " the file ~/.kaggle/access_token (an older one: ~/.kaggle/kaggle.json), and run again"
+        f"no Kaggle credentials{none_there}: make a token at {TOKEN_PAGE} (API), put it into the"
+        " environment variable or Colab secret KAGGLE_API_TOKEN (or KAGGLE_USERNAME and"
+        " KAGGLE_KEY), or into the file ~/.kaggle/access_token (an older one:"
+        " ~/.kaggle/kaggle.json), and run again"
     )
 
 
@@ -63,8 +70,23 @@ def _client_files() -> list[Path]:
     config = Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "kaggle"
     folder = os.environ.get("KAGGLE_CONFIG_DIR")
     places = [Path(folder)] if folder else [home / ".kaggle", config]
-    names = ("access_token", "access_token.txt", "credentials.json")
-    return [home / ".kaggle" / name for name in names] + [p / "kaggle.json" for p in places]
+    tokens = [home / ".kaggle" / name for name in ("access_token", "access_token.txt")]
+    keys = [place / "kaggle.json" for place in places]
+    return [*tokens, *keys, home / ".kaggle" / "credentials.json"]
+
+
+def _read(path: Path) -> dict[str, str] | None:
+    """Return the values in one of the client's files, None where it holds no credentials."""
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+        if path.suffix != ".json":
+            return {"KAGGLE_API_TOKEN": text} if text else None
+        content = json.loads(text)
+        if path.name == "credentials.json":
+            return {} if content["refresh_token"] else None
+        return {"KAGGLE_USERNAME": content["username"], "KAGGLE_KEY": content["key"]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 @dataclass(frozen=True)
@@ -86,7 +108,7 @@ class KaggleClient:
     def __init__(self, found: Credentials | None = None, patience: Patience | None = None):
         self.patience = patience or Patience()
         self._found = found
-        self._api = None
+        self._token = ""
         self._listings: dict[str, tuple[Listed, ...]] = {}
 
     def files(self, dataset: str) -> tuple[Listed, ...]:
@@ -100,9 +122,8 @@ class KaggleClient:
         return self._listings[dataset]
 
     def _list(self, dataset: str) -> Iterator[Listed]:
-        from kagglesdk.datasets.types.dataset_api_service import ApiListDatasetFilesRequest
-
-        request, token = ApiListDatasetFilesRequest(), ""
+        request = _sdk().datasets.types.dataset_api_service.ApiListDatasetFilesRequest()
+        token = ""
         request.owner_slug, request.dataset_slug = dataset.split("/")
         request.page_size = PAGE_SIZE
         while token is not None:
@@ -117,9 +138,9 @@ class KaggleClient:
 
     @contextlib.contextmanager
     def open(
-        self, dataset: str, name: str | None, headers: Mapping[str, str] | None = None
+        self, dataset: str, name: str, headers: Mapping[str, str] | None = None
     ) -> Iterator[requests.Response]:
-        """Yield the streaming response for one file, or for the set's archive if `name` is None.
+        """Yield the streaming response for one file.
 
         Args:
             headers: sent to the storage server only (Range and If-Range).
@@ -127,24 +148,19 @@ class KaggleClient:
         Raises:
             KaggleError: see `explain`.
         """
-        from kagglesdk.datasets.types.dataset_api_service import ApiDownloadDatasetRequest
-
-        request = ApiDownloadDatasetRequest()
+        request = _sdk().datasets.types.dataset_api_service.ApiDownloadDatasetRequest()
         request.owner_slug, request.dataset_slug = dataset.split("/")
         request.file_name = name
-        with self._service(f"{name or 'the archive'} of {dataset}", dataset, headers) as service:
+        with self._service(f"{name} of {dataset}", dataset, headers) as service:
             with service.download_dataset(request) as response:
                 yield response
 
     @contextlib.contextmanager
     def _service(self, about: str, dataset: str, headers: Mapping[str, str] | None = None):
-        if self._api is None:
-            self._found = self._found or credentials()
+        self._found = self._found or credentials()
         try:
-            if self._api is None:
-                self._api = _signed_in(self._found)
-            with self._api.build_kaggle_client() as client:
-                self._equip(client.http_client()._session, headers or {})
+            self._token = self._token or self._access_token()
+            with self._connected(self._token, headers or {}) as client:
                 yield client.datasets.dataset_api_client
         except (requests.RequestException, urllib3.exceptions.HTTPError) as error:
             raise explain(error, about, dataset, self._found.source) from None
@@ -156,13 +172,43 @@ class KaggleClient:
                 f"make a new one at {TOKEN_PAGE} (API) and copy it whole"
             ) from None
 
-    def _equip(self, session: requests.Session, headers: Mapping[str, str]) -> None:
-        """Add what the client lacks: time-outs, storage headers, our order of credentials."""
-        wire = _Wire(self.patience.timeout_s, {"Accept-Encoding": "identity", **headers})
-        session.mount("https://", wire)
-        session.mount("http://", wire)
-        if "KAGGLE_KEY" in self._found.variables:  # the client would prefer its token file
-            session.auth = tuple(self._found.variables[name] for name in VARIABLES[1])
+    def _access_token(self) -> str:
+        """Return the token that signs every request, "" where a user's key does.
+
+        What `kaggle auth login` keeps is renewed there when it is old.
+        """
+        if not self._found.values:
+            with self._connected("", {}) as client:
+                return _sdk().KaggleCredentials.load(client).get_access_token()
+        token = self._found.values.get("KAGGLE_API_TOKEN", "")
+        # as for Kaggle's own tools it may be the path of a file that holds it
+        return Path(token).read_text(encoding="utf-8").strip() if os.path.isfile(token) else token
+
+    @contextlib.contextmanager
+    def _connected(self, token: str, headers: Mapping[str, str]):
+        """Yield Kaggle's client with what it lacks: time-outs, headers, our own credentials."""
+        sdk, values = _sdk(), self._found.values
+        # with a token, even an empty one, it looks for no other
+        with sdk.KaggleClient(env=sdk.KaggleEnv.PROD, api_token=token) as client:
+            session = client.http_client()._session
+            if not token:
+                key = tuple(values[name] for name in VARIABLES[1] if name in values)
+                session.auth = key or None
+            wire = _Wire(self.patience.timeout_s, {"Accept-Encoding": "identity", **headers})
+            session.mount("https://", wire)
+            session.mount("http://", wire)
+            yield client
+
+
+def _sdk():
+    """Import Kaggle's own client, which a machine that downloads nothing need not have."""
+    try:
+        import kagglesdk.datasets.types.dataset_api_service
+    except ImportError as error:
+        raise KaggleError(
+            f"the Kaggle client does not import ({error}): pip install kagglesdk"
+        ) from error
+    return kagglesdk
 
 
 class _Wire(HTTPAdapter):
@@ -176,44 +222,3 @@ class _Wire(HTTPAdapter):
         if request.method == "GET":
             request.headers.update(self.headers)
         return super().send(request, **options)
-
-
-def _signed_in(found: Credentials):
-    """Import the client and sign in."""
-    stdin, sys.stdin = sys.stdin, io.StringIO()  # finding nothing it prints, exits, closes stdin
-    try:
-        with _environment(found.variables), _silence():
-            from kaggle.api.kaggle_api_extended import KaggleApi
-
-            api = KaggleApi()
-            api.authenticate()
-    except SystemExit:
-        raise refused(found.source) from None
-    except ImportError as error:
-        raise KaggleError(
-            f"the kaggle client does not import ({error}): pip install kaggle six"
-        ) from error
-    finally:
-        sys.stdin = stdin
-    # a verbose client prints its credentials
-    api.args = [word for word in api.args if word not in ("-v", "--verbose")]
-    return api
-
-
-@contextlib.contextmanager
-def _silence() -> Iterator[None]:
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-        yield
-
-
-@contextlib.contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    hidden = {name for names in VARIABLES for name in names} if variables else set()
-    before = {name: os.environ.pop(name) for name in hidden if name in os.environ}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name in hidden:
-            os.environ.pop(name, None)
-        os.environ.update(before)

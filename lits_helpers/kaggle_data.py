@@ -1,31 +1,25 @@
-"""LiTS from Kaggle: both sets whole, or any cases one by one on a disk that holds only two."""
+"""LiTS from Kaggle: any cases, one by one, on a disk that holds only two."""
 
-import dataclasses
 import logging
-import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from .archives import BrokenFile
 from .kaggle_client import KaggleClient
 from .kaggle_errors import FileUnavailable, KaggleError, PassingFailure
 from .kaggle_files import (
-    CASES,
-    FIRST_SET,
-    SECOND_SET,
     RemoteFile,
     checked_numbers,
     find_mounted,
+    missing_files,
     named_files,
-    parse_name,
     present_cases,
-    remote_files,
 )
 from .kaggle_plan import DownloadPlan, plan_download
-from .kaggle_transfer import BROKEN_TRIES, Transfer, discard_temporaries
+from .kaggle_transfer import Transfer, discard_temporaries
+from .nifti import LITS_NAME, parse_name
 from .progress import Meter
 
 __all__ = [
@@ -33,50 +27,19 @@ __all__ = [
     "KaggleClient",
     "KaggleError",
     "RemoteFile",
-    "download_all",
-    "fetch_case",
     "fetch_cases",
     "find_mounted",
-    "parse_name",
     "plan_download",
     "present_cases",
 ]
 
 logger = logging.getLogger(__name__)
 
-ARCHIVE_SHARE = 0.3  # zips against what is in them
 IN_TRANSIT = "in-transit"  # below the raw folder: everything in it is ours and goes away
 
 
-def fetch_case(
-    number: int,
-    folder: Path | str,
-    *,
-    mounted: Path | str | None = None,
-    client: KaggleClient | None = None,
-) -> tuple[Path, Path]:
-    """Fetch one case for good and return its (volume, segmentation); no request if both are there.
-
-    Raises:
-        ValueError: a number out of 0..130.
-        KaggleError: one sentence with what to do.
-    """
-    pairs: list[tuple[Path, Path]] = []
-    failed = fetch_cases(
-        [number],
-        folder,
-        lambda *pair: pairs.append(pair),
-        keep_raw=True,
-        mounted=mounted,
-        client=client,
-    )
-    if failed:
-        raise FileUnavailable(failed[number])
-    return pairs[0]
-
-
 def fetch_cases(
-    numbers: Iterable[int] | None,
+    numbers: Iterable[int],
     folder: Path | str,
     on_case: Callable[[Path, Path], object],
     *,
@@ -92,7 +55,7 @@ def fetch_cases(
     call goes on where this one ended.
 
     Args:
-        numbers: case numbers; None = all 131. Leave out those that are prepared already.
+        numbers: case numbers. Leave out those that are prepared already.
         on_case: an error it raises ends the run; the case's raw files stay for the next one.
         keep_raw: keep the raw files below `folder`.
         mounted: a further folder with data, only read.
@@ -133,17 +96,15 @@ class _Run:
         mounted: Path | str | None,
         client: KaggleClient,
     ):
-        self.numbers, self.transit = numbers, folder / IN_TRANSIT
-        self.stop, self.failed = threading.Event(), {}
+        self.numbers = numbers
+        self.transit = folder / IN_TRANSIT
+        self.stop = threading.Event()
+        self.failed: dict[int, str] = {}
         self.interrupted: list[int] = []  # cases whose transfer may go on in the next run
         self._stuck = False  # the last case ended so
         _clear_transit(self.transit, [] if keep_raw else numbers)
         self.here = present_cases(folder, mounted, numbers=numbers)
-        missing = [number for number in numbers if len(self.here.get(number, {})) < 2]
-        remote = remote_files(missing, client) if missing else {}
-        files = [
-            f for n in missing for kind, f in remote[n].items() if kind not in self.here.get(n, {})
-        ]
+        files = missing_files(numbers, self.here, client)
         self.meter = Meter(sum(file.bytes for file in files), "LiTS")
         damaged = {path.name: path for path in named_files(folder)}
         self.transfers: dict[int, dict[str, Transfer]] = {number: {} for number in numbers}
@@ -199,8 +160,8 @@ class _Run:
 def _clear_transit(transit: Path, keep: Sequence[int]) -> None:
     """Remove what an earlier run left in transit of cases that are not wanted any more."""
     for path in sorted(transit.rglob("*")):
-        number = re.search(r"(?:volume|segmentation)-(\d+)\.nii", path.name)
-        if path.is_file() and not (number and int(number[1]) in keep):
+        match = LITS_NAME.search(path.name)  # temporary names too
+        if path.is_file() and not (match and int(match[2]) in keep):
             path.unlink()
 
 
@@ -210,50 +171,3 @@ def _discard_strays(folder: Path, here: dict[int, dict[str, Path]]) -> None:
         for path in case.values():
             if path.is_relative_to(folder):
                 discard_temporaries(path)
-
-
-def download_all(
-    folder: Path | str, *, as_archives: bool = False, client: KaggleClient | None = None
-) -> Path:
-    """Fetch both sets whole and keep them raw (54 GB).
-
-    Args:
-        as_archives: fetch one zip per set (15 GB to transfer, and to hold beside the raw files).
-
-    Raises:
-        KaggleError: the disk cannot hold it, or cases cannot be had (all others are fetched first).
-    """
-    folder, client = Path(folder), client or KaggleClient()
-    plan = plan_download(None, folder, keep_raw=True, client=client)
-    if as_archives:
-        zips = int(ARCHIVE_SHARE * plan.bytes)
-        plan = dataclasses.replace(plan, disk_bytes=plan.disk_bytes + zips)
-    logger.info("%s", plan)
-    plan.check()
-    for dataset in (FIRST_SET, SECOND_SET) if as_archives else ():
-        archive = folder / f"{dataset.split('/')[1]}.zip"
-        if any(file.dataset == dataset for file in plan.files):
-            _fetch_archive(Transfer(client, dataset, None, archive))
-        else:
-            discard_temporaries(archive)  # a kill may come between unpacking and tidying
-    failed = fetch_cases(None, folder, lambda *_: None, keep_raw=True, client=client)
-    if failed:
-        raise FileUnavailable(
-            f"{len(failed)} of {CASES} cases are missing: {'; '.join(failed.values())}"
-        )
-    return folder
-
-
-def _fetch_archive(transfer: Transfer) -> None:
-    for _ in range(BROKEN_TRIES):
-        transfer.receive()
-        try:
-            transfer.unpack(lambda name: parse_name(name) is not None)
-        except BrokenFile as error:
-            problem = error
-            continue
-        return
-    raise KaggleError(
-        f"the archive of {transfer.dataset} arrived damaged {BROKEN_TRIES} times ({problem}):"
-        " run again later, or fetch case by case"
-    )

@@ -1,7 +1,6 @@
 """Which LiTS file lies where: in the two sets on Kaggle, in a folder, on a mounted disk."""
 
 import os
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -9,13 +8,13 @@ from pathlib import Path, PurePosixPath
 from .archives import is_whole
 from .kaggle_client import KaggleClient
 from .kaggle_errors import KaggleError
+from .nifti import parse_name
 
 FIRST_SET = "andrewmvd/liver-tumor-segmentation"  # all segmentations, volumes 0-50
 SECOND_SET = "andrewmvd/liver-tumor-segmentation-part-2"  # volumes 51-130
 FIRST_SET_VOLUMES = 51
 CASES = 131
 TYPICAL_BYTES = {"volume": 300_000_000, "segmentation": 110_000_000}  # where a listing has no size
-NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
 MOUNTS = ("/kaggle/input", "/content/drive/MyDrive/lits", "/content/drive/MyDrive/LiTS")
 MOUNT_DEPTH = 4  # folders below a root that are looked into
 NO_RAW = ("images", "masks", "runs")  # tens of thousands of files, slow to list on a Drive
@@ -62,12 +61,6 @@ def named_files(root: Path | str | None) -> list[Path]:
         return []
     tree = os.walk(root)
     return sorted(Path(top, name) for top, _, names in tree for name in names if parse_name(name))
-
-
-def parse_name(name: str) -> tuple[str, int] | None:
-    """Return ("volume" or "segmentation", number) of a bare file name, None for any other name."""
-    match = NAME.fullmatch(name)
-    return (match[1], int(match[2])) if match else None
 
 
 def find_mounted(roots: Iterable[Path | str] = MOUNTS) -> Path | None:
@@ -125,19 +118,31 @@ def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict
     return found
 
 
+def missing_files(
+    numbers: Iterable[int], here: dict[int, dict[str, Path]], client: KaggleClient
+) -> list[RemoteFile]:
+    """Return what Kaggle has of these cases beyond the files `here`; asked only if any is missing.
+
+    Raises:
+        KaggleError: as `remote_files`.
+    """
+    remote = remote_files([n for n in numbers if len(here.get(n, {})) < 2], client)
+    return [f for n, files in remote.items() for k, f in files.items() if k not in here.get(n, {})]
+
+
 def _harmless(name: str) -> bool:
     path = PurePosixPath(name)
     return not path.is_absolute() and ".." not in path.parts and "\\" not in name
 
 
-def checked_numbers(numbers: Iterable[int] | None) -> list[int]:
-    """Return case numbers sorted, each once; None = all 131.
+def checked_numbers(numbers: Iterable[int]) -> list[int]:
+    """Return case numbers sorted, each once.
 
     Raises:
         ValueError: a number out of 0..130.
     """
-    numbers = range(CASES) if numbers is None else sorted(set(numbers))
+    numbers = sorted(set(numbers))
     wrong = [number for number in numbers if number not in range(CASES)]
     if wrong:
         raise ValueError(f"LiTS has the cases 0..{CASES - 1}, got {', '.join(map(str, wrong))}")
-    return list(numbers)
+    return numbers

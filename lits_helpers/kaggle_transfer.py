@@ -1,19 +1,17 @@
 """One file from Kaggle to the disk: resumed by Range, proven whole, then renamed."""
 
 import base64
-import contextlib
 import hashlib
 import json
 import logging
 import shutil
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import requests
 import urllib3
 
-from .archives import BrokenFile, HostileArchive, settle, unpack_archive, unpacked_name
+from .archives import BrokenFile, HostileArchive, settle, unpacked_name
 from .files import DISK_FULL, TEMPORARY_PREFIX
 from .kaggle_client import KaggleClient
 from .kaggle_errors import FileUnavailable, KaggleError, PassingFailure, retrying
@@ -33,7 +31,7 @@ class Transfer:
     Args:
         client: whom to ask.
         dataset: "owner/name".
-        name: the file's name in the data set, or None for the archive of all.
+        name: the file's name in the data set.
         target: final path.
         size: bytes that the listing names, which the meter is brought to in the end; 0 = unknown.
         meter: told of every byte.
@@ -44,16 +42,23 @@ class Transfer:
         self,
         client: KaggleClient,
         dataset: str,
-        name: str | None,
+        name: str,
         target: Path,
         size: int = 0,
         meter: Meter | None = None,
         stop: threading.Event | None = None,
     ):
-        self.client, self.dataset, self.name, self.target = client, dataset, name, target
-        self.size, self.meter, self.stop = size, meter, stop or threading.Event()
-        self._counted = self._farthest = 0
-        self.part, self.note = part_name(target), note_name(target)
+        self.client = client
+        self.dataset = dataset
+        self.name = name
+        self.target = target
+        self.size = size
+        self.meter = meter
+        self.stop = stop or threading.Event()
+        self.part = part_name(target)
+        self.note = note_name(target)
+        self._counted = 0
+        self._farthest = 0
 
     def fetch(self) -> Path:
         """Bring the file to its final name and return the path.
@@ -82,31 +87,9 @@ class Transfer:
             BrokenFile: it is damaged; its bytes are gone, so that the next `receive` starts afresh.
             KaggleError: a hostile archive or a full disk.
         """
-        with self._settling():
+        try:
             self._check_sum()
             path = settle(self.part, self.target)
-        self.discard()
-        return path
-
-    def unpack(self, wanted: Callable[[str], bool]) -> None:
-        """Unpack a completely received archive into the folder of `target`, and remove it.
-
-        Args:
-            wanted: says by a member's bare name whether it is unpacked.
-
-        Raises:
-            BrokenFile, KaggleError: as `put_in_place`.
-        """
-        with self._settling():
-            self._check_sum()
-            for _ in unpack_archive(self.part, self.target.parent, wanted):
-                pass
-        self.discard()
-
-    @contextlib.contextmanager
-    def _settling(self) -> Iterator[None]:
-        try:
-            yield
         except HostileArchive as error:
             self.discard()
             raise FileUnavailable(
@@ -118,6 +101,8 @@ class Transfer:
         except BrokenFile:
             self.discard()
             raise
+        self.discard()
+        return path
 
     def discard(self) -> None:
         """Remove everything temporary of this file."""

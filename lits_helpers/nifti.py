@@ -5,7 +5,9 @@ refused.
 """
 
 import gzip
+import math
 import os
+import re
 import stat
 import zlib
 from collections.abc import Iterator
@@ -20,9 +22,21 @@ from nibabel.spatialimages import HeaderDataError
 
 from .geometry import Geometry, geometry_of_header, header_from_bytes, lacks_spacing
 
+LITS_NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
+HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 GZIP_MAGIC = b"\x1f\x8b"
 MAX_VOXELS = 2**30  # four times the longest LiTS case; a broken header claims more
 MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink more than about 1032 times
+
+
+def parse_name(name: str) -> tuple[str, int] | None:
+    """Return ("volume" or "segmentation", number) of a file named as in LiTS, None for others.
+
+    Args:
+        name: without its folder.
+    """
+    match = LITS_NAME.fullmatch(name)
+    return (match[1], int(match[2])) if match else None
 
 
 class NiftiSource:
@@ -43,10 +57,8 @@ class NiftiSource:
 
     def __init__(self, path: Path, stream: BinaryIO, file_bytes: int, compressed: bool):
         self.path, self._stream, self.compressed = path, stream, compressed
-        block = _first_bytes(stream)
-        self.header = header_from_bytes(block)
-        if not self.header["magic"].tobytes().startswith((b"n+1", b"n+2")):
-            raise ValueError("it is not a single NIfTI file (magic is not n+1)")
+        block = stream.read(HEADER_BYTES)
+        self.header = _single_file_header(block)
         self.shape = _three_axes(self.header)
         self.dtype = _real_dtype(self.header)
         self.slope, self.intercept = _scaling(self.header)
@@ -182,15 +194,33 @@ def to_hu(stored: np.ndarray, source: NiftiSource) -> np.ndarray:
     return np.clip(values, -32768, 32767)
 
 
-def _first_bytes(stream: BinaryIO) -> bytes:
-    block = stream.read(540)
+def claimed_bytes(block: bytes) -> int:
+    """Return how many bytes a NIfTI file has at least, uncompressed, by its header.
+
+    Args:
+        block: its first `HEADER_BYTES`, fewer where it is shorter.
+
+    Raises:
+        ValueError: it is no header of such a file, or makes no sense.
+    """
+    header = _single_file_header(block, mended=False)
+    shape, bits = header.get_data_shape(), int(header["bitpix"])
+    if not 1 <= header["dim"][0] <= 7 or min(shape) < 1 or bits < 1:
+        raise ValueError(f"its NIfTI header makes no sense (shape {shape}, {bits} bits)")
+    return _offset(header) + math.prod(shape) * bits // 8
+
+
+def _single_file_header(block: bytes, *, mended: bool = True) -> nib.Nifti1Header:
     if not block:
         raise ValueError("it is empty")
     if len(block) < 348:
         raise ValueError(
             f"it is truncated: {len(block)} bytes are less than a NIfTI header (or it is no NIfTI)"
         )
-    return block
+    header = header_from_bytes(block, mended=mended)
+    if not header["magic"].tobytes().startswith((b"n+1", b"n+2")):
+        raise ValueError("it is not a single NIfTI file (magic is not n+1)")
+    return header
 
 
 def _three_axes(header: nib.Nifti1Header) -> tuple[int, int, int]:

@@ -14,23 +14,24 @@ SUFFIX = ".b2nd"
 LABELS_SUFFIX = "-labels.b2nd"
 
 
-class PackedVolume:
-    """Lazy reader of a packed array, one slice at a time; pickled, it opens the file again.
+class LazyVolume:
+    """A volume on disk that gives one slice at a time; pickled, it opens the file again.
 
     Attributes:
-        path: the .b2nd file.
+        path: the file.
         shape: (Z, Y, X).
         geometry: where the voxels lie and how to write results back.
     """
 
-    def __init__(self, path: str | os.PathLike, geometry: Geometry | None = None):
-        self.path = Path(path)
-        self._array = _open(self.path)
-        self.geometry = geometry or _recorded_geometry(self.path)
-        self.shape = tuple(self._array.shape)
+    path: Path
+    shape: tuple[int, int, int]
+    geometry: Geometry
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return (self.slice(k) for k in range(len(self)))
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -41,14 +42,31 @@ class PackedVolume:
         """Return axial slice `k` as (H, W): int16 HU, or uint8 labels."""
         if not 0 <= k < self.shape[0]:
             raise IndexError(f"{self.path.name} has slices 0 to {self.shape[0] - 1}, got {k}")
-        return self._values(k, k + 1)[0]
+        return self._slice(k)
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self.slice(k) for k in range(len(self)))
+    def read(self) -> np.ndarray:
+        """Return the whole (Z, Y, X) array."""
+        return np.stack(list(self))
+
+
+class PackedVolume(LazyVolume):
+    """Lazy reader of a packed array, a .b2nd file."""
+
+    def __init__(self, path: str | os.PathLike, geometry: Geometry | None = None):
+        self.path = Path(path)
+        self._array = _open(self.path)
+        self.geometry = geometry or _recorded_geometry(self.path)
+        self.shape = tuple(self._array.shape)
+
+    def __reduce__(self):
+        return PackedVolume, (self.path, self.geometry)
 
     def read(self) -> np.ndarray:
         """Return the whole (Z, Y, X) array."""
         return self._values(0, len(self))
+
+    def _slice(self, k: int) -> np.ndarray:
+        return self._values(k, k + 1)[0]
 
     def _values(self, start: int, stop: int) -> np.ndarray:
         try:
@@ -57,12 +75,6 @@ class PackedVolume:
             raise ValueError(
                 f"{self.path} is damaged ({error}); delete it and prepare the case again"
             ) from error
-
-    def __getstate__(self) -> dict:
-        return {"path": self.path, "geometry": self.geometry}
-
-    def __setstate__(self, state: dict):
-        self.__init__(state["path"], state["geometry"])
 
 
 def write_packed(array: np.ndarray, path: str | os.PathLike) -> Path:

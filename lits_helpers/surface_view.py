@@ -8,10 +8,7 @@ import numpy as np
 
 from .surface3d import COLORS, LIVER_OPACITY, Mesh, make_meshes
 
-STEPS_MM = {
-    "liver": 5.0,
-    "tumor": 2.5,
-}  # coarser than the turntable: a browser draws it at each move
+STEPS_MM = {"liver": 5.0, "tumor": 2.5}  # coarse: a browser draws all of it at each move
 
 SCRIPT = """
 for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-started])')) {
@@ -97,7 +94,7 @@ class SurfaceView:
     """The translucent liver with its tumors; drag to turn it. Put it on the last line of a cell.
 
     The first view is from the front, the patient's right on the left. Where no script runs
-    (GitHub) nothing is seen: use `surface3d.turntable` there.
+    (GitHub) nothing is seen.
 
     Args:
         labels: (Z, Y, X) 0/1/2.

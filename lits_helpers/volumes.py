@@ -7,7 +7,6 @@ undone.
 import hashlib
 import os
 import tempfile
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import numpy as np
 from .files import written_whole
 from .geometry import PLAUSIBLE_SPACING_MM, Geometry, matched_to, plain_geometry, same_grid
 from .nifti import NiftiSource, are_labels, open_nifti, read_hu, read_labels, to_hu
-from .packed import SUFFIX, PackedVolume, write_packed
+from .packed import SUFFIX, LazyVolume, PackedVolume, write_packed
 from .pixels import (
     content_box,
     resize_image,
@@ -30,6 +29,7 @@ from .pixels import (
 
 __all__ = [
     "Geometry",
+    "LazyVolume",
     "MappedVolume",
     "PackedVolume",
     "Volume",
@@ -163,8 +163,8 @@ def segmentation_path(path: str | os.PathLike) -> Path:
     return Path(path)
 
 
-class MappedVolume:
-    """Lazy reader of an uncompressed .nii, with the interface of `PackedVolume`."""
+class MappedVolume(LazyVolume):
+    """Lazy reader of an uncompressed .nii."""
 
     def __init__(self, path: str | os.PathLike):
         self.path = Path(path)
@@ -177,34 +177,14 @@ class MappedVolume:
         )
         self._volume = self.geometry.as_internal(stored)
 
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        return (self.slice(k) for k in range(len(self)))
-
-    @property
-    def spacing_mm(self) -> tuple[float, float, float]:
-        """Voxel size (dz, dy, dx) in mm."""
-        return self.geometry.spacing_mm
-
-    def slice(self, k: int) -> np.ndarray:
-        """Return axial slice `k` as (H, W) int16."""
-        if not 0 <= k < self.shape[0]:
-            raise IndexError(f"{self.path.name} has slices 0 to {self.shape[0] - 1}, got {k}")
-        return np.ascontiguousarray(to_hu(self._volume[k], self._source), dtype=np.int16)
-
-    def read(self) -> np.ndarray:
-        """Return the whole (Z, Y, X) array."""
-        return np.stack([self.slice(k) for k in range(len(self))])
-
     def __reduce__(self):
         return MappedVolume, (self.path,)
 
+    def _slice(self, k: int) -> np.ndarray:
+        return np.ascontiguousarray(to_hu(self._volume[k], self._source), dtype=np.int16)
 
-def open_volume(
-    path: str | os.PathLike, cache: str | os.PathLike | None = None
-) -> PackedVolume | MappedVolume:
+
+def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None) -> LazyVolume:
     """Open a volume for reading slices at random.
 
     Args:

@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from lits_helpers.kaggle_errors import Patience
+from lits_helpers.kaggle_data import fetch_cases
+from lits_helpers.kaggle_errors import FileUnavailable, Patience
 
 TOKEN = "KGAT_the-secret-token"
 USER, KEY = "a-user", "the-secret-key"
+REFRESH = "the-secret-refresh-token"  # for which a new TOKEN is given
 SIGNATURE = "the-secret-signature"  # of the storage address
 CHUNK = 4096
 FIRST = "andrewmvd/liver-tumor-segmentation"
@@ -83,7 +85,7 @@ class StandIn:
     """What the servers hold and what they saw.
 
     Attributes:
-        sets: data set -> file name -> content. The name "" is the archive of all.
+        sets: data set -> file name -> content.
         sizes: file name -> size that the listing claims, where it is not the content's.
         api_faults, storage_faults: file name ("*" for any) -> faults, each used once.
         seen: (method and service or "GET", file name, Range header).
@@ -153,9 +155,8 @@ class _Api(_Handler):
             return self.fail(fault)
         if fault.body is not None:
             return self.answer(200, fault.body)
-        if service == "IntrospectToken":
-            known = asked.get("token") == TOKEN
-            return self.answer(200, json.dumps({"active": known, "username": USER}).encode())
+        if service == "GenerateAccessToken" and asked.get("refreshToken") == REFRESH:
+            return self.answer(200, json.dumps({"token": TOKEN, "expiresIn": 43_200}).encode())
         if not self.signed_in():
             return self.fail(Fault(status=401))
         files = self.stand_in.sets.get(f"{asked['ownerSlug']}/{asked['datasetSlug']}")
@@ -172,7 +173,7 @@ class _Api(_Handler):
         return self.headers.get("Authorization") in (f"Bearer {TOKEN}", f"Basic {basic}")
 
     def listing(self, files: dict[str, bytes], asked: dict) -> None:
-        names = [name for name in files if name]
+        names = list(files)
         start = int(asked.get("pageToken") or 0)
         end = start + min(self.stand_in.page, asked.get("pageSize") or 20)
         lines = [
@@ -291,6 +292,19 @@ def lits_sets(numbers=(3, 60), zipped_numbers=(), second_from=51) -> dict[str, d
         "andrewmvd/liver-tumor-segmentation": first,
         "andrewmvd/liver-tumor-segmentation-part-2": second,
     }
+
+
+def fetch_one(number: int, folder: Path, client=None) -> tuple[Path, Path]:
+    """Fetch a case, keep its raw files and return them.
+
+    Raises:
+        FileUnavailable: it could not be had.
+    """
+    pairs: list[tuple[Path, Path]] = []
+    failed = fetch_cases([number], folder, lambda *p: pairs.append(p), keep_raw=True, client=client)
+    if failed:
+        raise FileUnavailable(failed[number])
+    return pairs[0]
 
 
 def files_below(folder: Path) -> list[str]:

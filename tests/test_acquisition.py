@@ -14,6 +14,7 @@ from lits_helpers import acquisition, drive_cases, kaggle_data
 from lits_helpers.acquisition import download, ensure_prepared
 from lits_helpers.files import read_json
 from lits_helpers.kaggle_errors import KaggleError
+from lits_helpers.kaggle_files import FIRST_SET, SECOND_SET
 from lits_helpers.locks import locked_folder
 from lits_helpers.prepared import open_prepared
 from lits_helpers.preprocess import PreparationReport
@@ -42,8 +43,8 @@ def kaggle(phantoms, signed_in, monkeypatch):
     monkeypatch.setattr(kaggle_data, "find_mounted", lambda: None)
     second = {name for name in phantoms if name.endswith("volume-60.nii")}
     sets = {
-        kaggle_data.FIRST_SET: {n: c for n, c in phantoms.items() if n not in second},
-        kaggle_data.SECOND_SET: {n: c for n, c in phantoms.items() if n in second},
+        FIRST_SET: {n: c for n, c in phantoms.items() if n not in second},
+        SECOND_SET: {n: c for n, c in phantoms.items() if n in second},
     }
     with serving(StandIn(sets)) as stand_in:
         point_client_at(stand_in.url)

@@ -6,10 +6,9 @@ import stat
 import zipfile
 
 import pytest
-from kaggle_stand_in import FIRST, VOLUME, files_below, nifti, zipped
+from kaggle_stand_in import FIRST, VOLUME, fetch_one, files_below, nifti, zipped
 
 from lits_helpers.archives import is_whole
-from lits_helpers.kaggle_data import fetch_case
 from lits_helpers.kaggle_errors import FileUnavailable
 
 pytest_plugins = ["kaggle_fixtures"]
@@ -51,20 +50,20 @@ CLAIMED_HUGE = hostile(entry("big.nii"), b"y" * 1000).replace(
 def test_hostile_archive_is_refused_and_leaves_nothing(kaggle, client, raw, archive, words):
     kaggle.sets[FIRST][VOLUME] = archive
     with pytest.raises(FileUnavailable, match=words):
-        fetch_case(3, raw, client=client)
+        fetch_one(3, raw, client=client)
     assert files_below(raw.parent) == []
 
 
 def test_archive_claiming_gigabytes_is_refused(kaggle, client, raw):
     kaggle.sets[FIRST][VOLUME] = CLAIMED_HUGE
     with pytest.raises(FileUnavailable, match="more than any CT volume"):
-        fetch_case(3, raw, client=client)
+        fetch_one(3, raw, client=client)
 
 
 def test_archive_without_the_wanted_file_is_named(kaggle, client, raw):
     kaggle.sets[FIRST][VOLUME] = zipped(**{"volume-4.nii": nifti(4)})
     with pytest.raises(FileUnavailable, match=r"does not hold volume-3\.nii"):
-        fetch_case(3, raw, client=client)
+        fetch_one(3, raw, client=client)
 
 
 @pytest.mark.parametrize("end", [9000, 30_000, -1])

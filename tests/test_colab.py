@@ -176,9 +176,8 @@ def test_nothing_has_to_be_installed_in_colab():
         pin.name: str(pin.specifier).removeprefix("==") for pin in lines("constraints-colab.txt")
     }
     for requirement in lines("requirements.txt"):
-        if requirement.name != "six":  # a dependency of what Colab ships, any version will do
-            assert requirement.name in pinned
-            assert requirement.specifier.contains(pinned[requirement.name]), requirement
+        assert requirement.name in pinned
+        assert requirement.specifier.contains(pinned[requirement.name]), requirement
 
 
 @pytest.mark.colab

@@ -312,21 +312,6 @@ def test_a_mesh_encloses_the_volume_of_its_mask():
     assert (outward > 0).mean() > 0.95
 
 
-def test_a_turntable_starts_at_the_front_and_shows_the_tumor():
-    _, labels = labeled_volume()
-    labels[:, :, 30:] = 0
-    front, back = surface3d.render_turns(labels, SPACING_MM, [0, 180], size=80)
-    assert front.shape == (80, 80, 3)
-    red = [(it[..., 0].astype(int) - it[..., 2] > 20) for it in (front, back)]
-    assert np.argwhere(red[0])[:, 1].mean() < 40 < np.argwhere(red[1])[:, 1].mean()
-
-
-def test_a_turntable_is_a_gif_that_turns():
-    _, labels = labeled_volume()
-    picture = Image.open(io.BytesIO(surface3d.turntable(labels, SPACING_MM, frames=5, size=60)))
-    assert (picture.format, picture.n_frames, picture.size) == ("GIF", 5, (60, 60))
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -342,7 +327,7 @@ def test_a_turntable_is_a_gif_that_turns():
         (lambda: curves.plot_history([]), "train for an epoch first"),
         (lambda: curves.plot_history([{"epoch": 1}]), "no validation_dice"),
         (lambda: curves.plot_dice_per_case([]), "evaluate at least one case"),
-        (lambda: surface3d.turntable(np.zeros(SHAPE, np.uint8), SPACING_MM), "no surface"),
+        (lambda: surface3d.make_meshes(np.zeros(SHAPE, np.uint8), SPACING_MM), "no surface"),
         (lambda: save_figure(Figure(), "a.pdf"), "saved as .png"),
     ],
 )

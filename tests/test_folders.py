@@ -16,7 +16,7 @@ from torch import nn
 
 from lits_helpers import folders
 from lits_helpers.files import read_json
-from lits_helpers.folders import find_volumes, own_device, segment_files, segment_folder
+from lits_helpers.folders import find_volumes, own_device, segment_files
 from lits_helpers.inference import LiverModel, Origin, Postprocessing
 from lits_helpers.recipes import InputSpec
 
@@ -54,8 +54,13 @@ def write_three(root):
     return root
 
 
+def segment_below(root, out, *models, **options):
+    """Segment every CT below a folder."""
+    return segment_files(find_volumes(root, out), out, *models, **options)
+
+
 def test_one_bad_file_is_named_and_the_others_are_segmented(tmp_path):
-    report = segment_folder(write_three(tmp_path / "raw"), tmp_path / "out", model())
+    report = segment_below(write_three(tmp_path / "raw"), tmp_path / "out", model())
     assert [path.name for path in report.written] == ["volume-0.nii", "volume-2.nii"]
     assert [path.name for path in report.failed] == ["volume-1.nii"]
     assert "truncated" in next(iter(report.failed.values()))
@@ -68,10 +73,10 @@ def test_one_bad_file_is_named_and_the_others_are_segmented(tmp_path):
 
 def test_the_next_call_segments_only_what_is_missing(tmp_path):
     root, out = write_three(tmp_path / "raw"), tmp_path / "out"
-    segment_folder(root, out, model())
+    segment_below(root, out, model())
     before = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
     write_ct(root / "volume_pt1" / "volume-1.nii")
-    report = segment_folder(root, out, model())
+    report = segment_below(root, out, model())
     assert [path.name for path in report.written] == ["volume-1.nii"]
     assert [path.name for path in report.present] == ["volume-0.nii", "volume-2.nii"]
     after = {path.name: path.stat().st_mtime_ns for path in out.glob("*.nii.gz")}
@@ -88,18 +93,18 @@ def test_the_next_call_segments_only_what_is_missing(tmp_path):
 )
 def test_results_of_other_models_or_settings_are_never_mixed(tmp_path, changed, post, words):
     write_ct(tmp_path / "raw" / "volume-0.nii")
-    segment_folder(tmp_path / "raw", tmp_path / "out", model())
+    segment_below(tmp_path / "raw", tmp_path / "out", model())
     with pytest.raises(ValueError, match=f"holds results of another setting.*{words}"):
-        segment_folder(tmp_path / "raw", tmp_path / "out", changed, post=post)
+        segment_below(tmp_path / "raw", tmp_path / "out", changed, post=post)
 
 
 @pytest.mark.parametrize("submission", [False, True])
 def test_another_ct_of_the_same_name_is_segmented_again(tmp_path, caplog, submission):
     for folder, k in (("a", 0), ("b", 2)):
         write_ct(tmp_path / folder / "volume-2.nii", slice_index=k)
-    segment_folder(tmp_path / "a", tmp_path / "out", model(), submission=submission)
+    segment_below(tmp_path / "a", tmp_path / "out", model(), submission=submission)
     with caplog.at_level(logging.INFO):
-        report = segment_folder(tmp_path / "b", tmp_path / "out", model(), submission=submission)
+        report = segment_below(tmp_path / "b", tmp_path / "out", model(), submission=submission)
     (target,) = report.written.values()
     assert np.flatnonzero(np.asarray(nib.load(target).dataobj).any(axis=(0, 1))).tolist() == [2]
     assert report.present == {}
@@ -109,9 +114,9 @@ def test_another_ct_of_the_same_name_is_segmented_again(tmp_path, caplog, submis
 def test_a_file_that_others_put_in_the_place_of_a_result_is_not_counted(tmp_path):
     write_ct(tmp_path / "raw" / "volume-0.nii")
     target = tmp_path / "out" / "prediction-volume-0.nii.gz"
-    segment_folder(tmp_path / "raw", tmp_path / "out", model())
+    segment_below(tmp_path / "raw", tmp_path / "out", model())
     write_nifti(np.ones(SHAPE, np.uint8), target)
-    assert list(segment_folder(tmp_path / "raw", tmp_path / "out", model()).written) == [
+    assert list(segment_below(tmp_path / "raw", tmp_path / "out", model()).written) == [
         tmp_path / "raw" / "volume-0.nii"
     ]
     assert np.asarray(nib.load(target).dataobj).mean() < 0.5
@@ -119,9 +124,9 @@ def test_a_file_that_others_put_in_the_place_of_a_result_is_not_counted(tmp_path
 
 def test_a_ct_moved_to_another_folder_is_still_finished(tmp_path):
     source = write_ct(tmp_path / "a" / "volume-0.nii")
-    segment_folder(tmp_path / "a", tmp_path / "out", model())
+    segment_below(tmp_path / "a", tmp_path / "out", model())
     source.parent.rename(tmp_path / "b")
-    report = segment_folder(tmp_path / "b", tmp_path / "out", model())
+    report = segment_below(tmp_path / "b", tmp_path / "out", model())
     assert list(report.present) == [tmp_path / "b" / "volume-0.nii"]
 
 
@@ -129,11 +134,11 @@ def test_a_submission_never_holds_what_was_made_from_other_cts(tmp_path, monkeyp
     for folder in "ab":
         for n in range(2):
             write_ct(tmp_path / folder / f"volume-{n}.nii", slice_index=n + (folder == "b"))
-    segment_folder(tmp_path / "a", tmp_path / "out", model(), submission=True)
+    segment_below(tmp_path / "a", tmp_path / "out", model(), submission=True)
     monkeypatch.setenv("WORLD_SIZE", "2")
     for rank, packed in (("1", False), ("0", True)):
         monkeypatch.setenv("RANK", rank)
-        report = segment_folder(tmp_path / "b", tmp_path / "out", model(), submission=True)
+        report = segment_below(tmp_path / "b", tmp_path / "out", model(), submission=True)
         assert (report.archive is not None) == packed
 
 
@@ -155,7 +160,7 @@ def test_a_ct_without_orientation_is_turned_by_its_anatomy(tmp_path, caplog):
     origin = Origin("liver", SPEC, ())
     right = LiverModel(RightHalf(), SPEC, origin).eval()
     with caplog.at_level(logging.INFO):
-        report = segment_folder(tmp_path / "raw", tmp_path / "out", right)
+        report = segment_below(tmp_path / "raw", tmp_path / "out", right)
     written = nib.load(report.written[path])
     assert np.array_equal(written.affine, np.eye(4))
     predicted, reference = np.asarray(written.dataobj) > 0, stored_as(labels, "LAS") > 0
@@ -167,7 +172,7 @@ def test_a_ct_without_orientation_is_turned_by_its_anatomy(tmp_path, caplog):
 def test_a_harmful_finding_is_the_reason_of_the_failure(tmp_path):
     hu = np.where(body()[0] > -300, 9 * body()[0] + 4000, -1000).astype(np.int16)
     path = write_nifti(hu, tmp_path / "raw" / "volume-0.nii")
-    report = segment_folder(tmp_path / "raw", tmp_path / "out", model())
+    report = segment_below(tmp_path / "raw", tmp_path / "out", model())
     assert "absurd values" in report.failed[path]
     assert "volume-0.nii: absurd values" in report.text()
 
@@ -211,14 +216,14 @@ def test_a_folder_without_ct_and_a_missing_one_are_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     for place in (tmp_path, tmp_path / "missing"):
         with pytest.raises(FileNotFoundError, match=r"no CT at .*expected \.nii"):
-            segment_folder(place, tmp_path / "out", model())
+            segment_below(place, tmp_path / "out", model())
 
 
 def test_an_unwritable_target_is_one_sentence_before_any_work(tmp_path):
     write_ct(tmp_path / "raw" / "volume-0.nii")
     (tmp_path / "out").write_text("a file, no folder")
     with pytest.raises(OSError, match=r"cannot write to .*out .*choose another folder"):
-        segment_folder(tmp_path / "raw", tmp_path / "out", model())
+        segment_below(tmp_path / "raw", tmp_path / "out", model())
 
 
 def test_ranks_share_the_files_and_the_last_one_packs_the_submission(tmp_path, monkeypatch):
@@ -228,7 +233,7 @@ def test_ranks_share_the_files_and_the_last_one_packs_the_submission(tmp_path, m
     for rank in (1, 0):
         monkeypatch.setenv("RANK", str(rank))
         monkeypatch.setenv("WORLD_SIZE", "2")
-        reports.append(segment_folder(tmp_path / "raw", tmp_path / "out", model(), submission=True))
+        reports.append(segment_below(tmp_path / "raw", tmp_path / "out", model(), submission=True))
     assert [[path.name[12:-4] for path in r.written] for r in reports] == [["1"], ["0", "2"]]
     assert reports[0].archive is None
     assert reports[1].archive == tmp_path / "out" / "submission.zip"
@@ -237,7 +242,7 @@ def test_ranks_share_the_files_and_the_last_one_packs_the_submission(tmp_path, m
 def test_a_submission_holds_every_scan_flat_as_nii_and_is_reproducible(tmp_path):
     for n in (3, 12):
         write_ct(tmp_path / "raw" / f"test-volume-{n}.nii")
-    report = segment_folder(tmp_path / "raw", tmp_path / "out", model(), submission=True)
+    report = segment_below(tmp_path / "raw", tmp_path / "out", model(), submission=True)
     with zipfile.ZipFile(report.archive) as archive:
         assert archive.testzip() is None
         names = ["test-segmentation-12.nii", "test-segmentation-3.nii"]
@@ -245,13 +250,13 @@ def test_a_submission_holds_every_scan_flat_as_nii_and_is_reproducible(tmp_path)
         assert archive.read(names[0]) == (tmp_path / "out" / names[0]).read_bytes()
     first = report.archive.read_bytes()
     os.utime(tmp_path / "out" / names[0], (1e9, 1e9))
-    again = segment_folder(tmp_path / "raw", tmp_path / "out", model(), submission=True)
+    again = segment_below(tmp_path / "raw", tmp_path / "out", model(), submission=True)
     assert again.written == {}
     assert again.archive.read_bytes() == first
 
 
 def test_an_incomplete_submission_is_not_packed(tmp_path):
-    report = segment_folder(
+    report = segment_below(
         write_three(tmp_path / "raw"), tmp_path / "out", model(), submission=True
     )
     assert report.archive is None
@@ -262,7 +267,7 @@ def test_the_record_names_settings_and_no_path_or_time(tmp_path):
     write_ct(tmp_path / "raw" / "volume-0.nii")
     records = []
     for out in ("one", "two"):
-        segment_folder(tmp_path / "raw", tmp_path / out, model())
+        segment_below(tmp_path / "raw", tmp_path / out, model())
         (path,) = (tmp_path / out).glob("*.json")
         records.append(path.read_bytes())
     assert records[0] == records[1]
@@ -295,8 +300,8 @@ def test_two_processes_under_torchrun_segment_every_file_once(tmp_path):
         write_ct(tmp_path / "raw" / f"volume-{n}.nii", slice_index=n % 3)
     done = under_torchrun(
         tmp_path,
-        "import sys; from test_folders import model, segment_folder\n"
-        "report = segment_folder(sys.argv[1], sys.argv[2], model())\n"
+        "import sys; from test_folders import model, segment_below\n"
+        "report = segment_below(sys.argv[1], sys.argv[2], model())\n"
         "print(*[path.name for path in report.written], sep='\\n')\n",
     )
     assert done.returncode == 0, done.stderr
@@ -312,10 +317,10 @@ def test_a_process_whose_files_all_fail_does_not_end_the_other(tmp_path):
         (tmp_path / "raw" / f"volume-{n}.nii").write_bytes(b"no NIfTI")
     done = under_torchrun(
         tmp_path,
-        "import os, sys, time; from test_folders import model, segment_folder\n"
+        "import os, sys, time; from test_folders import model, segment_below\n"
         "for seconds in (3, 1):  # a process may meet the others more than once\n"
         "    time.sleep(seconds * (os.environ['RANK'] == '0'))\n"
-        "    report = segment_folder(sys.argv[1], sys.argv[2], model())\n"
+        "    report = segment_below(sys.argv[1], sys.argv[2], model())\n"
         "sys.exit(len(report.failed))\n",
     )
     assert done.returncode != 0

@@ -9,10 +9,10 @@ import types
 from pathlib import Path
 
 import pytest
-from kaggle_stand_in import FIRST, LABELS, VOLUME, files_below, lits_sets, nifti, zipped
+from kaggle_stand_in import FIRST, LABELS, VOLUME, fetch_one, files_below, nifti, zipped
 
-from lits_helpers import kaggle_data, kaggle_files, kaggle_plan, kaggle_transfer, progress
-from lits_helpers.kaggle_data import fetch_case, fetch_cases, find_mounted, plan_download
+from lits_helpers import kaggle_transfer, progress
+from lits_helpers.kaggle_data import fetch_cases, find_mounted, plan_download
 from lits_helpers.kaggle_errors import KaggleError
 
 pytest_plugins = ["kaggle_fixtures"]
@@ -22,7 +22,7 @@ pytest_plugins = ["kaggle_fixtures"]
 
 
 def test_case_arrives_whole_from_both_sets(kaggle, client, raw):
-    volume, labels = fetch_case(60, raw, client=client)
+    volume, labels = fetch_one(60, raw, client=client)
     assert volume == raw / "volume_pt7" / "volume-60.nii"
     assert labels == raw / "segmentations" / "segmentation-60.nii"
     assert (volume.read_bytes(), labels.read_bytes()) == (nifti(60), nifti(60, bits=8))
@@ -30,10 +30,10 @@ def test_case_arrives_whole_from_both_sets(kaggle, client, raw):
 
 
 def test_second_call_makes_no_request_and_needs_no_credentials(kaggle, client, raw, monkeypatch):
-    pair = fetch_case(3, raw, client=client)
+    pair = fetch_one(3, raw, client=client)
     kaggle.seen.clear()
     monkeypatch.delenv("KAGGLE_API_TOKEN")
-    assert fetch_case(3, raw) == pair
+    assert fetch_one(3, raw) == pair
     assert str(plan_download([3], raw)).startswith("nothing to fetch: 1 cases")
     assert kaggle.seen == []
 
@@ -47,20 +47,20 @@ def test_listing_is_read_page_by_page(kaggle, client):
 @pytest.mark.parametrize("zip_name", ["volume-3.nii", "volume_pt1/volume-3.nii"])
 def test_zipped_file_is_unpacked(kaggle, client, raw, zip_name):
     kaggle.sets[FIRST][VOLUME] = zipped(**{zip_name: nifti(3), "notes.txt": b"x"})
-    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
     assert len(files_below(raw)) == 2
 
 
 def test_gzipped_file_is_unpacked(kaggle, client, raw):
     kaggle.sets[FIRST][VOLUME] = gzip.compress(nifti(3))
-    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
+    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
 
 
 def test_gz_name_keeps_its_compression(kaggle, client, raw):
     content = gzip.compress(nifti(3))
     kaggle.sets[FIRST][VOLUME + ".gz"] = content
     del kaggle.sets[FIRST][VOLUME]
-    assert fetch_case(3, raw, client=client)[0].read_bytes() == content
+    assert fetch_one(3, raw, client=client)[0].read_bytes() == content
 
 
 # --- many cases on a small disk -----------------------------------------------------------------
@@ -128,23 +128,23 @@ def test_cut_off_file_under_its_final_name_is_replaced_in_place(kaggle, client, 
     flat = raw / "volume-3.nii"
     raw.mkdir()
     flat.write_bytes(nifti(3)[:9000])
-    assert fetch_case(3, raw, client=client)[0] == flat
+    assert fetch_one(3, raw, client=client)[0] == flat
     assert flat.read_bytes() == nifti(3)
 
 
 def test_full_disk_stops_clearly_and_keeps_what_is_whole(kaggle, client, raw):
     kaggle.sets[FIRST][VOLUME] = nifti(3, (40, 48, 400))
     volume = "volume_pt7/volume-60.nii"
-    fetch_case(60, raw, client=client)
+    fetch_one(60, raw, client=client)
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
         with pytest.raises(KaggleError, match="no space left in"):
-            fetch_case(3, raw, client=client)
+            fetch_one(3, raw, client=client)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert (raw / volume).read_bytes() == nifti(60)
-    assert fetch_case(3, raw, client=client)[0].stat().st_size == 352 + 40 * 48 * 400 * 2
+    assert fetch_one(3, raw, client=client)[0].stat().st_size == 352 + 40 * 48 * 400 * 2
 
 
 def test_file_larger_than_the_free_disk_is_not_begun(kaggle, client, raw, monkeypatch):
@@ -152,56 +152,44 @@ def test_file_larger_than_the_free_disk_is_not_begun(kaggle, client, raw, monkey
         kaggle_transfer.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=9)
     )
     with pytest.raises(KaggleError, match=r"volume-3.nii needs 0.00 GB"):
-        fetch_case(3, raw, client=client)
+        fetch_one(3, raw, client=client)
 
 
 def test_unwritable_folder_is_named(kaggle, client, tmp_path):
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(KaggleError, match="cannot write in"):
-        fetch_case(3, tmp_path / "file" / "raw", client=client)
+        fetch_one(3, tmp_path / "file" / "raw", client=client)
 
 
-# --- plan, whole sets, mounts, progress ---------------------------------------------------------
+# --- plan, mounts, progress ---------------------------------------------------------------------
 
 
 def test_plan_says_gigabytes_minutes_and_disk(kaggle, client, raw):
     kaggle.sizes = {VOLUME: 3_000_000_000, LABELS: 1_000_000_000}
     plan = plan_download([3], raw, client=client)
     assert plan.bytes == 4_000_000_000
-    assert plan.disk_bytes == 8_000_000_000 + 1_400_000_000  # two cases and the prepared one
+    needed = 8_000_000_000 + 1_400_000_000  # two cases and the prepared one
+    assert [room.needed for room in plan.rooms] == [needed]
     assert "1 cases to fetch, 0 already here: 4.0 GB, about 3 min at 20 MB/s" in str(plan)
     kept = plan_download([3], raw, keep_raw=True, client=client)
-    assert kept.disk_bytes == plan.disk_bytes + plan.bytes
+    assert kept.rooms[0].needed == needed + plan.bytes
 
 
-def test_plan_asks_each_disk_for_what_goes_there(kaggle, client, raw, tmp_path, monkeypatch):
+def test_plan_asks_each_disk_for_what_goes_there(kaggle, client, raw, tmp_path):
     kaggle.sizes = {VOLUME: 3_000_000_000, LABELS: 1_000_000_000}
-    free, prepared = {raw: 9e9, tmp_path / "prepared": 9e8}, tmp_path / "prepared"
-    monkeypatch.setattr(kaggle_plan, "_free_bytes", free.get)
-    monkeypatch.setattr(kaggle_plan, "_disk_of", str)
-    plan = plan_download([3], raw, client=client, prepared=prepared, png=False)
-    assert (plan.disk_bytes, plan.elsewhere[1]) == (8_000_000_000, 1_000_000_000)
+    prepared = tmp_path / "prepared"
+    where = {"client": client, "prepared": prepared, "png": False}
+    disks = {raw: (1, 9_000_000_000), prepared: (2, 900_000_000)}
+    plan = plan_download([3], raw, **where, disk_of=disks.__getitem__)
+    assert [room.needed for room in plan.rooms] == [8_000_000_000, 1_000_000_000]
+    assert f"1.0 GB in {prepared} (0.9 GB are free)" in str(plan)
     with pytest.raises(KaggleError, match=r"prepared needs 1.0 GB for this but has 0.9 GB free"):
         plan.check()
 
 
-def test_plan_stops_where_the_disk_is_too_small(kaggle, client, raw, monkeypatch):
-    monkeypatch.setattr(kaggle_plan, "_free_bytes", lambda _: 10)
+def test_plan_stops_where_the_disk_is_too_small(kaggle, client, raw):
     with pytest.raises(KaggleError, match=r"needs 0.0 GB for this but has 0.0 GB free: free some"):
-        plan_download([3], raw, client=client).check()
-
-
-@pytest.mark.parametrize("as_archives", [False, True])
-def test_both_sets_are_fetched_whole(kaggle, client, raw, monkeypatch, as_archives):
-    monkeypatch.setattr(kaggle_files, "CASES", 4)
-    monkeypatch.setattr(kaggle_files, "FIRST_SET_VOLUMES", 2)
-    kaggle.sets = lits_sets(range(4), second_from=2)
-    for files in kaggle.sets.values():
-        files[""] = zipped(**files)
-    kaggle_data.download_all(raw, as_archives=as_archives, client=client)
-    assert len(files_below(raw)) == 8
-    assert (raw / "volume_pt1" / "volume-2.nii").read_bytes() == nifti(2)
-    assert len(kaggle.gets()) == (2 if as_archives else 8)
+        plan_download([3], raw, client=client, disk_of=lambda _: (1, 10)).check()
 
 
 @pytest.mark.parametrize("below", ["", "datasets/andrewmvd"])
@@ -237,7 +225,7 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
 ):
     monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
     caplog.set_level(logging.INFO, "lits_helpers")
-    fetch_case(3, raw, client=client)
+    fetch_one(3, raw, client=client)
     assert "LiTS: 0.00 of 0.00 GB" in caplog.text
     assert "MB/s" in caplog.text
 
@@ -256,11 +244,11 @@ def test_progress_line_has_bytes_rate_and_time_left(monkeypatch):
 
 
 def test_kill_between_renaming_and_tidying_leaves_nothing(kaggle, client, raw):
-    volume, _ = fetch_case(3, raw, client=client)
+    volume, _ = fetch_one(3, raw, client=client)
     for name in (".part-volume-3.nii", ".part-volume-3.nii.json", ".part-unpacked-volume-3.nii"):
         volume.with_name(name).write_bytes(b"x")
     kaggle.seen.clear()
-    fetch_case(3, raw, client=client)
+    fetch_one(3, raw, client=client)
     assert len(files_below(raw)) == 2
     assert kaggle.seen == []
 
@@ -270,17 +258,7 @@ def test_kill_while_writing_the_note_starts_the_file_afresh(kaggle, client, raw)
     part.parent.mkdir(parents=True)
     part.write_bytes(b"of another object")
     part.with_name(part.name + ".json").write_text('{"identity": ')
-    assert fetch_case(3, raw, client=client)[0].read_bytes() == nifti(3)
-
-
-def test_kill_between_unpacking_and_tidying_an_archive_leaves_nothing(raw, monkeypatch):
-    monkeypatch.setattr(kaggle_files, "CASES", 1)
-    raw.mkdir()
-    (raw / "volume-0.nii").write_bytes(nifti(0))
-    (raw / "segmentation-0.nii").write_bytes(nifti(0, bits=8))
-    (raw / ".part-liver-tumor-segmentation.zip").write_bytes(b"x")
-    kaggle_data.download_all(raw, as_archives=True)
-    assert files_below(raw) == ["segmentation-0.nii", "volume-0.nii"]
+    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
 
 
 @pytest.mark.parametrize("keep_raw", [True, False])
