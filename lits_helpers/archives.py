@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
-from .files import TEMPORARY_PREFIX
+from .files import TEMPORARY_PREFIX, rename_lasting
 from .nifti import GZIP_MAGIC, HEADER_BYTES, claimed_bytes
 
 LARGEST_FILE_BYTES = 3 * 2**30  # the longest LiTS scan as float64 has 2.1e9
@@ -118,7 +118,7 @@ def settle(source: Path, target: Path) -> Path:
         if magic[:2] == GZIP_MAGIC:
             _checked_gzip(source)
         check_nifti(source)
-        os.replace(source, target)
+        rename_lasting(source, target)
     return target
 
 
@@ -177,7 +177,7 @@ def _pour(stream: BinaryIO, target: Path) -> None:
         if packed:
             _checked_gzip(temporary)
         check_nifti(temporary)
-        os.replace(temporary, target)
+        rename_lasting(temporary, target)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise BrokenFile(f"its compressed data is broken ({error})") from error
     finally:

@@ -34,7 +34,7 @@ def save_figure(figure: Figure, path: str | os.PathLike, dpi: float = DPI) -> Pa
     path = Path(path)
     if path.suffix != ".png":
         raise ValueError(f"figures are saved as .png, got {path.name}")
-    with written_whole(path) as temporary:
+    with written_whole(path, lasting=False) as temporary:
         temporary.write_bytes(figure_png(figure, dpi))
     return path
 

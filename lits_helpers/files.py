@@ -9,17 +9,18 @@ import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
 TEMPORARY_PREFIX = ".part-"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}  # an odd file system, not a failed disk
 
 
 @contextmanager
-def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+def written_whole(path: str | os.PathLike, *, lasting: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside `path`, renamed to `path` when the block ends without an error.
 
     The temporary name keeps the suffix (libraries choose the format by it). After an error whatever
@@ -27,6 +28,8 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
 
     Args:
         path: final name of a file or folder; its folder is made if absent.
+        lasting: whole also after a power cut, see `rename_lasting`; False for what is quickly made
+            again, or many small files.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,13 +38,53 @@ def written_whole(path: str | os.PathLike) -> Iterator[Path]:
         yield temporary
         if temporary.is_dir() and path.exists():
             shutil.rmtree(path)  # os.replace cannot replace a folder that holds files
-        os.replace(temporary, path)
+        if lasting:
+            rename_lasting(temporary, path)
+        else:
+            os.replace(temporary, path)
     except BaseException:
         if temporary.is_dir():
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
         raise
+
+
+def rename_lasting(temporary: Path, path: Path) -> None:
+    """Rename a file, or a folder of files, once its content is on the disk; then sync the rename.
+
+    Without it a power cut may leave the final name with an empty file.
+
+    Raises:
+        OSError: the disk is full or failed.
+    """
+    if temporary.is_dir():
+        for member in temporary.iterdir():
+            _sync_file(member)
+        _sync_folder(temporary)
+    else:
+        _sync_file(temporary)
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "r+b") as stream:  # Windows syncs no file that is open for reading only
+        try:
+            os.fsync(stream.fileno())
+        except OSError as error:
+            if error.errno not in CANNOT_SYNC:
+                raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync the names in a folder; Windows and some network file systems cannot."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 def temporary_name(path: Path) -> Path:

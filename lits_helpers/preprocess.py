@@ -7,7 +7,7 @@ spawned, and each would pay for it.
 import logging
 import os
 from collections.abc import Iterable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 
@@ -202,21 +202,31 @@ def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome
 def _write_case(
     files: CaseFiles, volume: Volume, labels: np.ndarray | None, window: Window | None
 ) -> None:
-    write_packed(volume.hu, files.volume)
+    try:
+        with ThreadPoolExecutor(1) as beside:  # the disk is waited for while PNG are encoded
+            packing = beside.submit(_pack, files, volume.hu, labels)
+            if window:
+                write_png(files, volume.hu, labels, window)
+            packing.result()
+    except OSError:
+        files.remove()  # a full disk needs the room
+        raise
+
+
+def _pack(files: CaseFiles, hu: np.ndarray, labels: np.ndarray | None) -> None:
+    write_packed(hu, files.volume)
     if labels is not None:
         write_packed(labels, files.labels)
-    if window:
-        write_png(files, volume.hu, labels, window)
 
 
 def write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: Window) -> None:
     """Write windowed slices and, with labels, liver masks of 0 and 255."""
-    with written_whole(files.images) as folder:
+    with written_whole(files.images, lasting=False) as folder:
         folder.mkdir()
         for k, plane in enumerate(hu):
             write_picture(folder / f"{k}.png", window_to_uint8(plane, window))
     if labels is not None:
-        with written_whole(files.masks) as folder:
+        with written_whole(files.masks, lasting=False) as folder:
             folder.mkdir()
             blank = None
             for k, plane in enumerate(labels):

@@ -197,7 +197,7 @@ def write_pictures(
         reference, prediction: (n, S, S) bool.
     """
     planes = images[:, images.shape[1] // 2].float().cpu().numpy()
-    with written_whole(folder) as temporary:
+    with written_whole(folder, lasting=False) as temporary:
         temporary.mkdir(parents=True, exist_ok=True)
         for row, name in enumerate(names):
             layers = {"reference": reference[row], "prediction": prediction[row]}
@@ -215,7 +215,7 @@ def write_history(path: Path, history: Sequence[Mapping]) -> None:
     if not history:
         return
     with (
-        written_whole(path) as temporary,
+        written_whole(path, lasting=False) as temporary,
         open(temporary, "w", newline="", encoding="utf-8") as stream,
     ):
         writer = csv.DictWriter(stream, fieldnames=list(history[0]))
