@@ -21,6 +21,7 @@ from lits_helpers import __version__, acquisition, pipeline, recipes, settings
 from lits_helpers.__main__ import main
 from lits_helpers.files import read_json
 from lits_helpers.metrics import read_metrics_csv
+from lits_helpers.training import TrainingOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("phantom", "download", "prepare", "train-liver", "train-tumor", "predict", "evaluate")
@@ -163,8 +164,9 @@ def test_a_training_without_options_is_the_notebooks(step, tiny, tmp_path, monke
 
     def record(*given, **options):
         call = signature.bind(*given, **options)
-        call.apply_defaults()
-        calls.append(call.arguments)
+        arguments = dict(call.arguments)
+        arguments["options"] = TrainingOptions(**arguments.get("options", {}))
+        calls.append(arguments)
         return []
 
     monkeypatch.setattr(pipeline, TRAININGS[step], record)
