@@ -30,7 +30,6 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from benchmarks.step import synchronize  # noqa: E402
-from lits_helpers.acceleration import Precision  # noqa: E402
 from lits_helpers.cases import find_cases  # noqa: E402
 from lits_helpers.datasets import (  # noqa: E402
     Augmentation,
@@ -42,7 +41,8 @@ from lits_helpers.datasets import (  # noqa: E402
 from lits_helpers.phantom import write_phantom_dataset  # noqa: E402
 from lits_helpers.preprocess import prepare  # noqa: E402
 from lits_helpers.recipes import liver_recipe, tumor_recipe  # noqa: E402
-from lits_helpers.systems import LiverSystem, TumorSystem  # noqa: E402
+from lits_helpers.training.optimization import Precision  # noqa: E402
+from lits_helpers.training.systems import LiverSystem, TumorSystem  # noqa: E402
 
 BATCH = 16
 ROUND_SECONDS = 0.5

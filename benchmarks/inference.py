@@ -16,7 +16,7 @@ meets a liver where there is one; their weights are random and the answers the s
 
 Best of the rounds; parts of ours are timed once more on their own. A faster gzip (isal) is timed
 where it is installed: it reads a LiTS scan in under half the time, about a seventh of the whole,
-which is less than reading the next scan ahead spares (`folders.py`), so it is no dependency.
+which is less than reading the next scan ahead spares (`inference/folders.py`): no dependency.
 """
 
 import argparse
@@ -41,18 +41,12 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from lits_helpers.cases import find_cases  # noqa: E402
+from lits_helpers.checkpoints import LiverModel, Origin, TumorModel  # noqa: E402
 from lits_helpers.environment import amp_dtype  # noqa: E402
-from lits_helpers.inference import (  # noqa: E402
-    LiverModel,
-    Origin,
-    Postprocessing,
-    TumorModel,
-    segment_file,
-    segment_volume,
-)
+from lits_helpers.inference import Postprocessing, segment_file, segment_volume  # noqa: E402
+from lits_helpers.inference.postprocess import liver_reach  # noqa: E402
 from lits_helpers.models import build_generator, build_segmenter  # noqa: E402
 from lits_helpers.phantom import write_phantom_dataset  # noqa: E402
-from lits_helpers.postprocess import liver_reach  # noqa: E402
 from lits_helpers.recipes import liver_recipe, tumor_recipe  # noqa: E402
 from lits_helpers.settings import real_data  # noqa: E402
 from lits_helpers.volumes import read_volume, write_segmentation  # noqa: E402

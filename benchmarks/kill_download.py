@@ -25,10 +25,13 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
 from kaggle_stand_in import TOKEN, StandIn, lits_sets, point_client_at, serving  # noqa: E402
 
-from lits_helpers import kaggle_transfer  # noqa: E402
-from lits_helpers.files import remove_leftovers, written_whole  # noqa: E402
-from lits_helpers.kaggle_data import KaggleClient, fetch_cases  # noqa: E402
-from lits_helpers.kaggle_errors import Patience  # noqa: E402
+from lits_helpers.download import (  # noqa: E402
+    KaggleClient,
+    fetch_cases,
+    transfer,
+)
+from lits_helpers.download.client import Patience  # noqa: E402
+from lits_helpers.machine import remove_leftovers, written_whole  # noqa: E402
 
 NUMBERS = (3, 7, 60)
 PACE_S = 0.004  # per chunk of 4 KiB
@@ -43,7 +46,7 @@ def fetch(url: str, folder: Path, keep_raw: bool) -> None:
             out.write_text("".join(_hash(path) for path in (volume, segmentation)))
 
     os.environ |= {"HOME": str(folder.parent), "KAGGLE_API_TOKEN": TOKEN}
-    kaggle_transfer.CHUNK_BYTES = 1024  # the files are tiny
+    transfer.CHUNK_BYTES = 1024  # the files are tiny
     tqdm.set_lock(threading.RLock())  # its own would be a semaphore that a kill leaks
     point_client_at(url)
     remove_leftovers(folder / "prepared")

@@ -24,11 +24,10 @@ import torch
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lits_helpers import interruption
-from lits_helpers.engine import Trainer
 from lits_helpers.recipes import InputSpec, liver_recipe
-from lits_helpers.records import CLOCK_COLUMNS, read_history
-from lits_helpers.training import train_liver_gan
+from lits_helpers.training import stopping, train_liver_gan
+from lits_helpers.training.engine import Trainer
+from lits_helpers.training.run_folder import CLOCK_COLUMNS, read_history
 
 CASES, SLICES = 6, 4
 SPLIT = SimpleNamespace(training=("0", "1", "2", "3"), validation=("4", "5"), test=())
@@ -50,7 +49,7 @@ def write_slices(root: Path) -> None:
 
 def train(root: Path, run: Path, epochs: int) -> list[dict]:
     """Train, or go on training, with a checkpoint after every step."""
-    interruption.SAVE_SECONDS = 0.0
+    stopping.SAVE_SECONDS = 0.0
     torch.set_num_threads(1)
     recipe = liver_recipe(
         spec=InputSpec(size=32, window=(-200, 300)),

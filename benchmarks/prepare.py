@@ -33,12 +33,20 @@ os.environ["TQDM_DISABLE"] = "1"  # before tqdm is imported
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
-from lits_helpers.cases import Case, find_cases  # noqa: E402
-from lits_helpers.checks import load_case  # noqa: E402
-from lits_helpers.files import file_hash  # noqa: E402
-from lits_helpers.pool import run_jobs  # noqa: E402
-from lits_helpers.prepared import CaseFiles  # noqa: E402
-from lits_helpers.preprocess import prepare, write_png  # noqa: E402
+from lits_helpers.cases import (  # noqa: E402
+    Case,
+    find_cases,
+    load_case,
+)
+from lits_helpers.machine import (  # noqa: E402
+    file_hash,
+    run_jobs,
+)
+from lits_helpers.preprocess import (  # noqa: E402
+    CaseFiles,
+    prepare,
+)
+from lits_helpers.preprocess.packing import write_png  # noqa: E402
 from lits_helpers.settings import real_data  # noqa: E402
 from lits_helpers.volumes import read_segmentation, read_volume  # noqa: E402
 

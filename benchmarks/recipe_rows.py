@@ -6,12 +6,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from lits_helpers.acceleration import Precision, adam, on_device
-from lits_helpers.averaging import Average
 from lits_helpers.losses import pixel_loss
+from lits_helpers.models import TUMOR_LOGIT
 from lits_helpers.recipes import LiverRecipe, Recipe, liver_recipe, tumor_recipe
-from lits_helpers.regnet import TUMOR_LOGIT
-from lits_helpers.systems import LiverSystem, System, TumorSystem
+from lits_helpers.training.optimization import Average, Precision, adam, on_device
+from lits_helpers.training.systems import LiverSystem, System, TumorSystem
 
 
 class GeneratorAlone(LiverSystem):

@@ -14,25 +14,18 @@ import numpy as np
 import torch
 
 from benchmarks.recipe_rows import Row
-from lits_helpers.acceleration import Precision
 from lits_helpers.cases import find_cases
+from lits_helpers.checkpoints import LiverModel, TumorModel
 from lits_helpers.datasets import SliceCache, augmentation_of, epoch_order
+from lits_helpers.datasets.slices import find_slices, nearest_neighbors
 from lits_helpers.environment import choose_device
-from lits_helpers.inference import (
-    LiverModel,
-    Postprocessing,
-    TumorModel,
-    probabilities,
-    segment_volume,
-)
-from lits_helpers.metrics import evaluate_case
-from lits_helpers.packed import PackedVolume
-from lits_helpers.prepared import CaseFiles
-from lits_helpers.schedule import learning_rate
-from lits_helpers.slices import find_slices, nearest_neighbors
-from lits_helpers.summary import dice
-from lits_helpers.systems import System, TumorSystem
-from lits_helpers.volumes import read_segmentation, read_volume, restore
+from lits_helpers.inference import Postprocessing, segment_volume
+from lits_helpers.inference.segment import probabilities
+from lits_helpers.metrics import dice, evaluate_case
+from lits_helpers.preprocess import CaseFiles
+from lits_helpers.training.optimization import Precision, learning_rate
+from lits_helpers.training.systems import System, TumorSystem
+from lits_helpers.volumes import PackedVolume, read_segmentation, read_volume, restore
 
 THRESHOLD = 0.5
 BATCH_SIZE = 32  # slices a forward pass in scoring
@@ -83,7 +76,7 @@ def as_model(row: Row, system) -> LiverModel | TumorModel:
 
 
 def slice_scores(model: LiverModel, root: Path, case_ids, degrees: float = 0.0) -> list[dict]:
-    """Score the liver on a PNG folder: a row a case, as `summary.evaluate_dataset` counts.
+    """Score the liver on a PNG folder: a row a case, as `metrics.evaluate_dataset` counts.
 
     Args:
         model: the row's model.

@@ -47,11 +47,11 @@ from benchmarks.recipe_tables import (  # noqa: E402
     write_tables,
 )
 from lits_helpers.cases import split_cases  # noqa: E402
+from lits_helpers.checkpoints import LiverModel  # noqa: E402
 from lits_helpers.environment import choose_device  # noqa: E402
-from lits_helpers.files import written_whole  # noqa: E402
-from lits_helpers.inference import LiverModel  # noqa: E402
+from lits_helpers.machine import written_whole  # noqa: E402
 from lits_helpers.models import build_generator  # noqa: E402
-from lits_helpers.prepared import prepared_cases  # noqa: E402
+from lits_helpers.preprocess import prepared_cases  # noqa: E402
 from lits_helpers.recipes import Recipe, recipe_to_dict  # noqa: E402
 
 LIVER_SECONDS = 240.0  # for the liver model that goes before all tumor rows of a fold

@@ -26,12 +26,12 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lits_helpers.acceleration import Precision
 from lits_helpers.environment import choose_device
 from lits_helpers.losses import feature_loss, masked_image, pixel_loss
 from lits_helpers.models import build_critic, build_generator
 from lits_helpers.recipes import liver_recipe
-from lits_helpers.systems import LiverSystem
+from lits_helpers.training.optimization import Precision
+from lits_helpers.training.systems import LiverSystem
 
 
 class PlainStep:

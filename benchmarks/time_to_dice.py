@@ -20,15 +20,14 @@ import torch
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.step import PublishedStep
-from lits_helpers.acceleration import Precision
 from lits_helpers.cases import split_cases
 from lits_helpers.datasets import SliceCache, augmentation_of, epoch_order
 from lits_helpers.environment import choose_device
 from lits_helpers.preprocess import prepared_cases
 from lits_helpers.recipes import liver_recipe
-from lits_helpers.schedule import learning_rate
-from lits_helpers.systems import LiverSystem
-from lits_helpers.validation import validation_score
+from lits_helpers.training.optimization import Precision, learning_rate
+from lits_helpers.training.systems import LiverSystem
+from lits_helpers.training.validation import validation_score
 
 GOAL, RUNNING = 0.80, 3
 

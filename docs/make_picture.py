@@ -17,14 +17,24 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lits_helpers.canvas import show_image
 from lits_helpers.cases import find_cases
-from lits_helpers.drawing import error_layers, label_layers, render_slice
-from lits_helpers.figures import Picture, color_key, save_figure
+from lits_helpers.figures import (
+    EDGE_LETTERS,
+    Picture,
+    error_layers,
+    label_layers,
+    plane,
+    plane_spacing,
+    render_slice,
+    save_figure,
+    zoom_to,
+)
+from lits_helpers.figures.curves import show_image
+from lits_helpers.figures.drawing import mask_box
+from lits_helpers.figures.panels import color_key
 from lits_helpers.phantom import make_phantom
 from lits_helpers.pipeline import find_predictions
-from lits_helpers.planes import EDGE_LETTERS, mask_box, plane, plane_spacing, zoom_to
-from lits_helpers.surface3d import COLORS, LIVER_OPACITY, Mesh, make_meshes
+from lits_helpers.viewer.surface_view import COLORS, LIVER_OPACITY, Mesh, make_meshes
 from lits_helpers.volumes import read_segmentation, read_volume
 
 PICTURE = Path(__file__).with_name("picture.png")

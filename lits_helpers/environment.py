@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from .pool import available_cores
+from .machine import available_cores
 
 logger = logging.getLogger(__name__)
 

@@ -4,16 +4,260 @@
 layers, to the parameter. The options are the mended variants of the `default` recipes.
 """
 
+import pickle
+from functools import partial
+from itertools import pairwise
+from pathlib import Path
+from urllib.error import URLError
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.parametrizations import spectral_norm
+from torchvision.models import RegNet_Y_400MF_Weights, regnet_y_400mf
 
-from .blocks import NORMS, FullSize, normalized
-from .critics import Discriminator, StridedCritic
 from .recipes import LiverRecipe, TumorRecipe
-from .regnet import RegNetSegmenter
 
+# "batch" by the statistics of a batch, then of all training; "instance" of each image alone, so
+# that contrast and brightness of a patient matter less.
+NORMS = {"batch": nn.BatchNorm2d, "instance": partial(nn.InstanceNorm2d, affine=True)}
+FEATURE_GRID = 8  # features are average-pooled to this side
+REGNET_CHANNELS = (32, 48, 104, 208, 440)  # stem and four stages, at strides 2, 4, 8, 16, 32
+TUMOR_LOGIT = -3.5  # 3 %: at 12 % the first steps teach "less of it" so hard that features die
 RESIDUALS = (0, 0, 1, 2)  # blocks at each level of a residual generator: where they are cheap
 LIVER_LOGIT = -2.0  # a new head says 12 %, about the share of liver in a slice
+
+
+def normalized(*layers: nn.Module, channels: int, norm: str = "batch") -> nn.Sequential:
+    """Return the layers with a norm of `NORMS` and ReLU behind them."""
+    return nn.Sequential(*layers, NORMS[norm](channels), nn.ReLU(inplace=True))
+
+
+class FullSize(nn.Module):
+    """The last stage: refine features at half size, then add the image's own at full size.
+
+    Args:
+        inputs: channels of the features.
+        channels: of the image.
+        depth: convolutions on the image before the two are added, and from there on with the one
+            that the caller puts behind; what is fine in an outline is decided here.
+
+    Shapes: (N, inputs, H/2, W/2), image (N, channels, H, W) -> (N, max(inputs // 2, 4), H, W).
+    """
+
+    def __init__(self, inputs: int, channels: int, depth: int = 1):
+        super().__init__()
+        self.width = max(inputs // 2, 4)
+        same = nn.Conv2d(inputs, inputs, 3, 1, 1, bias=False)
+        self.refine = normalized(same, channels=inputs)
+        self.narrow = nn.Conv2d(inputs, self.width, 1)
+        seen = (channels, *[self.width] * depth)
+        self.first = nn.Sequential(*map(_same_block, seen[:-2], seen[1:-1]))
+        self.fine = nn.Conv2d(seen[-2], self.width, 3, 1, 1)
+        self.norm = nn.BatchNorm2d(self.width)
+        self.further = nn.Sequential(*map(_same_block, seen[1:-1], seen[2:]))
+
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        x = F.interpolate(self.narrow(self.refine(x)), scale_factor=2, mode="nearest")
+        return self.further(F.relu(self.norm(x + self.fine(self.first(image)))))
+
+
+def _same_block(inputs: int, outputs: int) -> nn.Sequential:
+    return normalized(nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False), channels=outputs)
+
+
+class _Critic(nn.Module):
+    """What both critics share: `layers`, a ModuleList applied one after the other."""
+
+    layers: nn.ModuleList
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Return the last layer's activations, (N, 1, H', W')."""
+        for layer in self.layers:
+            image = layer(image)
+        return image
+
+    def forward_all_layers(self, image: Tensor) -> list[Tensor]:
+        """Return the features of every layer from a single pass.
+
+        Args:
+            image: (N, C, H, W) a slice times a mask.
+
+        Returns:
+            One (N, channels * 64) tensor a layer: its activations average-pooled to 8x8, flattened.
+        """
+        features = []
+        for layer in self.layers:
+            image = layer(image)
+            features.append(F.adaptive_avg_pool2d(image, FEATURE_GRID).flatten(1))
+        return features
+
+
+class Discriminator(_Critic):
+    """The published critic: three layers at full resolution, batch norm in the first two.
+
+    Args:
+        width: channels of the first layer; the second has twice as many.
+        channels: channels of the input image.
+    """
+
+    def __init__(self, width: int = 128, channels: int = 1):
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [
+                nn.Sequential(
+                    nn.Conv2d(channels, width, 3, 1, 1),
+                    nn.BatchNorm2d(width),
+                    nn.LeakyReLU(0.2, inplace=True),
+                ),
+                nn.Sequential(
+                    nn.Conv2d(width, 2 * width, 3, 1, 1),
+                    nn.BatchNorm2d(2 * width),
+                    nn.LeakyReLU(0.2, inplace=True),
+                ),
+                nn.Sequential(nn.Conv2d(2 * width, 1, 3, 1, 1), nn.LeakyReLU(0.2, inplace=True)),
+            ]
+        )
+
+
+class StridedCritic(_Critic):
+    """The cheap critic: it looks at half the size and halves it in every layer.
+
+    Spectral norm bounds it, so that it can maximise the feature distance without running away;
+    without batch norm a slice's features do not depend on its batch.
+
+    Args:
+        width: channels of the first layer, doubled twice.
+        channels: channels of the input image.
+    """
+
+    def __init__(self, width: int = 8, channels: int = 1):
+        super().__init__()
+        widths = (channels, width, 2 * width, 4 * width)
+        self.layers = nn.ModuleList(
+            nn.Sequential(
+                spectral_norm(nn.Conv2d(widths[i], widths[i + 1], 3, 2, 1)),
+                nn.LeakyReLU(0.2, inplace=True),
+            )
+            for i in range(3)
+        )
+        self.layers[0].insert(0, nn.AvgPool2d(2))
+        self.layers.append(spectral_norm(nn.Conv2d(4 * width, 1, 3, 1, 1)))
+
+
+class RegNetSegmenter(nn.Module):
+    """Segment tumors: torchvision's RegNetY-400MF as encoder, an upsampling decoder to logits.
+
+    Args:
+        weights: "imagenet" for torchvision's weights of the encoder (found in torch's cache folder
+            or downloaded), None for random ones.
+        skips: False is the published decoder of ten layers; True a cheaper one that takes in the
+            stages at strides 16 to 2, and the image at full size.
+
+    Shapes: (N, 3, H, W) normalized as ImageNet -> logits (N, 1, H, W); H and W are multiples of 32.
+
+    Raises:
+        ValueError: weights is neither "imagenet" nor None.
+        OSError: the weights are neither cached nor to be had; the message says what to do.
+    """
+
+    def __init__(self, weights: str | None = "imagenet", skips: bool = False):
+        super().__init__()
+        if weights not in ("imagenet", None):
+            raise ValueError(f'RegNetSegmenter weights must be "imagenet" or None, got {weights!r}')
+        network = regnet_y_400mf(weights=None)
+        if weights == "imagenet":
+            network.load_state_dict(imagenet_weights())
+        self.stem = network.stem
+        self.trunk_output = network.trunk_output
+        self.decoder = _SkipDecoder() if skips else _published_decoder()
+        self.skips = skips
+
+    def forward(self, image: Tensor) -> Tensor:
+        features = [self.stem(image)]
+        for stage in self.trunk_output:
+            features.append(stage(features[-1]))
+        return self.decoder(features, image) if self.skips else self.decoder(features[-1])
+
+
+def _published_decoder() -> nn.Sequential:
+    widths = (REGNET_CHANNELS[-1], 256, 128, 64, 32, 16)
+    layers = []
+    for inputs, outputs in pairwise(widths):
+        layers += [
+            nn.ConvTranspose2d(inputs, outputs, 3, 2, 1, output_padding=1),
+            nn.ReLU(inplace=True),
+            nn.Conv2d(outputs, outputs, 3, 1, 1),
+            nn.ReLU(inplace=True),
+        ]
+    return nn.Sequential(*layers, nn.Conv2d(widths[-1], 1, 1))
+
+
+class _SkipDecoder(nn.Module):
+    """Merge the stages from deep to shallow, and join the image itself at full size.
+
+    Cheaper than the published decoder: channels are cut by 1x1 before anything is enlarged.
+    """
+
+    widths = (128, 64, 32, 16)  # at strides 16, 8, 4, 2
+
+    def __init__(self):
+        super().__init__()
+        deeper = (REGNET_CHANNELS[-1], *self.widths[:-1])
+        skipped = REGNET_CHANNELS[-2::-1]
+        self.merges = nn.ModuleList(
+            _Merge(*channels) for channels in zip(deeper, skipped, self.widths, strict=True)
+        )
+        self.full_size = FullSize(self.widths[-1], 3)
+        self.last = nn.Conv2d(self.full_size.width, 1, 3, 1, 1)
+        nn.init.constant_(self.last.bias, TUMOR_LOGIT)
+
+    def forward(self, features: list[Tensor], image: Tensor) -> Tensor:
+        x = features[-1]
+        for merge, skipped in zip(self.merges, features[-2::-1], strict=True):
+            x = merge(x, skipped)
+        return self.last(self.full_size(x, image))
+
+
+class _Merge(nn.Module):
+    def __init__(self, deep: int, skipped: int, width: int):
+        super().__init__()
+        self.deep = nn.Conv2d(deep, width, 1)
+        self.skipped = nn.Conv2d(skipped, width, 1)
+        self.join = nn.Sequential(
+            nn.ReLU(inplace=True),
+            nn.Conv2d(width, width, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(width),
+            nn.ReLU(inplace=True),
+        )
+
+    def forward(self, deep: Tensor, skipped: Tensor) -> Tensor:
+        enlarged = F.interpolate(self.deep(deep), scale_factor=2, mode="nearest")
+        return self.join(enlarged + self.skipped(skipped))
+
+
+def imagenet_weights() -> dict[str, Tensor]:
+    """Return torchvision's ImageNet weights of RegNetY-400MF, from the cache folder or the network.
+
+    Raises:
+        OSError: no network, or a damaged file; the message names the address, the file that torch
+            looks for, and how to train without.
+    """
+    weights = RegNet_Y_400MF_Weights.IMAGENET1K_V2
+    cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    without = "or train without them: tumor_recipe(pretrained=False)"
+    existed = cached.exists()
+    try:
+        return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)
+    except (RuntimeError, pickle.UnpicklingError, EOFError, OSError) as error:
+        if existed and not isinstance(error, URLError):
+            raise OSError(
+                f"damaged ImageNet weights in {cached} ({error}); delete that file, {without}"
+            ) from error
+        raise OSError(
+            f"no ImageNet weights: {weights.url} cannot be fetched ({error}). "
+            f"Put that file at {cached}, {without}"
+        ) from error
 
 
 class Generator(nn.Module):
@@ -31,7 +275,7 @@ class Generator(nn.Module):
             convolutions on the image before and, the last layer included, on both together after;
             0 enlarges the last layer's answer twofold instead.
         shallow_norm: of the encoder's first two levels (without `residual` the first has none);
-            "batch" as published, or "instance", see `blocks.NORMS`. Deeper ones keep batch norm.
+            "batch" as published, or "instance", see `models.NORMS`. Deeper ones keep batch norm.
 
     Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16. A sigmoid
     head gives float32 under autocast too: next to 1 bfloat16 knows two digits.

@@ -206,7 +206,6 @@ LIVER_RECIPES = {
         feature_floor=0.1,
     ),
 }
-
 TUMOR_RECIPES = {
     "original": TumorRecipe(
         name="original",

@@ -11,16 +11,16 @@ import cv2
 import numpy as np
 import torch
 
-from lits_helpers import decoding
-from lits_helpers.acceleration import Precision
-from lits_helpers.cache import SliceCache
-from lits_helpers.distributed import Ranks, joined_ranks
-from lits_helpers.engine import Trainer
-from lits_helpers.interruption import Stopwatch
+from lits_helpers.datasets import SliceCache
+from lits_helpers.machine import memory
 from lits_helpers.recipes import InputSpec, liver_recipe
-from lits_helpers.systems import LiverSystem
 from lits_helpers.training import train_liver_gan
-from lits_helpers.validation import validation_score
+from lits_helpers.training.distributed import Ranks, joined_ranks
+from lits_helpers.training.engine import Trainer
+from lits_helpers.training.optimization import Precision
+from lits_helpers.training.stopping import Stopwatch
+from lits_helpers.training.systems import LiverSystem
+from lits_helpers.training.validation import validation_score
 
 CPU = torch.device("cpu")
 SPLIT = SimpleNamespace(training=("0", "1", "2"), validation=("3", "4", "5"), test=())
@@ -105,7 +105,7 @@ def whole_training(folder: Path) -> None:
             (folder / "validation.json").write_text(json.dumps(scores))
 
     if rank == 1:
-        decoding.free_memory_bytes = lambda: 1000
+        memory.free_memory_bytes = lambda: 1000
     SliceCache.batch, LiverSystem.step = noted_batch, noted_step
     Trainer._end_epoch = checked_epoch
     train_liver_gan(write_slices(folder), folder / "run", SPLIT, recipe(), device="cpu")

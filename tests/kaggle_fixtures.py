@@ -5,7 +5,7 @@ import os
 import pytest
 from kaggle_stand_in import PATIENCE, TOKEN, StandIn, lits_sets, point_client_at, serving
 
-from lits_helpers.kaggle_client import KaggleClient
+from lits_helpers.download import KaggleClient
 
 
 @pytest.fixture

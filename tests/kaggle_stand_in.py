@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from lits_helpers.kaggle_data import fetch_cases
-from lits_helpers.kaggle_errors import FileUnavailable, Patience
+from lits_helpers.download import fetch_cases
+from lits_helpers.download.client import FileUnavailable, Patience
 
 TOKEN = "KGAT_the-secret-token"
 USER, KEY = "a-user", "the-secret-key"

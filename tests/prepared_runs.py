@@ -7,8 +7,7 @@ from small_runs import small_liver, small_tumor
 from lits_helpers.cases import find_cases
 from lits_helpers.checkpoints import save_model
 from lits_helpers.models import build_generator, build_segmenter
-from lits_helpers.prepared import open_prepared
-from lits_helpers.preprocess import prepare
+from lits_helpers.preprocess import open_prepared, prepare
 from lits_helpers.recipes import recipe_to_dict
 
 VARIABLES = [f"LITS_{name}" for name in ("TINY", "SOURCE", "RAW", "PREPARED", "RUNS", "DEVICE")]

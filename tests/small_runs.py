@@ -7,9 +7,9 @@ import nibabel as nib
 import numpy as np
 import torch
 
-from lits_helpers.interruption import Stopwatch
 from lits_helpers.recipes import InputSpec, liver_recipe, tumor_recipe
-from lits_helpers.records import CLOCK_COLUMNS
+from lits_helpers.training.run_folder import CLOCK_COLUMNS
+from lits_helpers.training.stopping import Stopwatch
 
 CPU = torch.device("cpu")
 SPLIT = SimpleNamespace(training=("0", "1", "2"), validation=("3", "4"), test=())

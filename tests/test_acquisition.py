@@ -10,15 +10,14 @@ import pytest
 from drawn import body, write_case
 from kaggle_stand_in import StandIn, point_client_at, serving
 
-from lits_helpers import acquisition, drive_cases, kaggle_data
-from lits_helpers.acquisition import download, ensure_prepared
-from lits_helpers.files import read_json
-from lits_helpers.kaggle_errors import KaggleError
-from lits_helpers.kaggle_files import FIRST_SET, SECOND_SET
-from lits_helpers.locks import locked_folder
-from lits_helpers.prepared import open_prepared
-from lits_helpers.preprocess import PreparationReport
-from lits_helpers.report import Finding
+from lits_helpers.cases import Finding
+from lits_helpers.download import KaggleError
+from lits_helpers.download import fetch as fetch_module
+from lits_helpers.download.listing import FIRST_SET, SECOND_SET
+from lits_helpers.machine import files, locked_folder, read_json
+from lits_helpers.pipeline import acquisition, download, ensure_prepared
+from lits_helpers.pipeline import drive as drive_module
+from lits_helpers.preprocess import PreparationReport, open_prepared
 from lits_helpers.settings import Settings
 
 pytest_plugins = ["kaggle_fixtures"]
@@ -40,7 +39,7 @@ def phantoms(tmp_path_factory):
 @pytest.fixture
 def kaggle(phantoms, signed_in, monkeypatch):
     """A stand-in Kaggle that holds them in its two sets; nothing is mounted."""
-    monkeypatch.setattr(kaggle_data, "find_mounted", lambda: None)
+    monkeypatch.setattr(acquisition, "find_mounted", lambda: None)
     second = {name for name in phantoms if name.endswith("volume-60.nii")}
     sets = {
         FIRST_SET: {n: c for n, c in phantoms.items() if n not in second},
@@ -54,7 +53,7 @@ def kaggle(phantoms, signed_in, monkeypatch):
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Make the settings of a new machine; all of them share one Drive, a plain folder."""
-    monkeypatch.setattr(drive_cases, "ROOM_FOR_RUNS", 0)
+    monkeypatch.setattr(drive_module, "ROOM_FOR_RUNS", 0)
 
     def new(name: str = "first", drive: bool = False) -> Settings:
         root = tmp_path / name
@@ -152,7 +151,7 @@ def test_killed_between_prepare_and_delete_the_next_call_tidies_up(kaggle, machi
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(kaggle_data._Run, "clear", die)
+        patch.setattr(fetch_module._Run, "clear", die)
         with pytest.raises(KeyboardInterrupt):
             fetch(here, "3")
     assert {name.rpartition("/")[2] for name in contents(here.raw)} >= {"volume-3.nii"}
@@ -181,7 +180,7 @@ def test_mounted_files_are_read_in_place(kaggle, machine, phantoms, tmp_path, mo
             path = tmp_path / "input" / name.rpartition("/")[2]
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
-    monkeypatch.setattr(kaggle_data, "find_mounted", lambda: tmp_path / "input")
+    monkeypatch.setattr(acquisition, "find_mounted", lambda: tmp_path / "input")
     assert fetch(machine(), "3").prepared == ["3"]
     assert kaggle.gets() == []
     assert len(contents(tmp_path / "input")) == 2
@@ -246,7 +245,7 @@ def test_mounted_case_that_is_cut_short_comes_from_kaggle(
     for name, content in phantoms.items():
         cut = name.endswith("volume-60.nii")
         (mounted / Path(name).name).write_bytes(content[:-9] if cut else content)
-    monkeypatch.setattr(kaggle_data, "find_mounted", lambda: mounted)
+    monkeypatch.setattr(acquisition, "find_mounted", lambda: mounted)
     assert fetch(machine()).prepared == ["3", "60"]
     assert {entry[1].rpartition("/")[2] for entry in kaggle.gets()} == {"volume-60.nii"}
 
@@ -257,7 +256,7 @@ def test_mounted_case_that_is_cut_short_ends_nothing_without_an_account(
     for name, content in phantoms.items():
         cut = name.endswith("volume-60.nii")
         (tmp_path / Path(name).name).write_bytes(content[:-9] if cut else content)
-    monkeypatch.setattr(kaggle_data, "find_mounted", lambda: tmp_path)
+    monkeypatch.setattr(acquisition, "find_mounted", lambda: tmp_path)
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     report = fetch(machine())
     assert report.prepared == ["3"]
@@ -331,7 +330,7 @@ def test_what_drive_missed_is_copied_by_the_next_call_and_nothing_twice(kaggle, 
 
 
 def test_drive_without_room_is_told_once_and_loses_nothing(kaggle, machine, monkeypatch, caplog):
-    monkeypatch.setattr(drive_cases, "ROOM_FOR_RUNS", 10**18)
+    monkeypatch.setattr(drive_module, "ROOM_FOR_RUNS", 10**18)
     here = machine(drive=True)
     assert fetch(here).prepared == ["3", "60"]
     assert set(contents(here.prepared)) == PACKED
@@ -367,14 +366,14 @@ def test_one_file_that_drive_does_not_give_costs_its_case_only(
     kaggle, machine, monkeypatch, caplog
 ):
     fetch(machine("first", drive=True))
-    plain = drive_cases.copy_whole
+    plain = files.copy_whole
 
     def copy(source, target):
         if source.name == "3.b2nd" and "drive" in source.parts:
             raise OSError(5, "Input/output error")
         plain(source, target)
 
-    monkeypatch.setattr(drive_cases, "copy_whole", copy)
+    monkeypatch.setattr(drive_module, "copy_whole", copy)
     assert [case.id for case in ensure_prepared(machine("second", drive=True)).cases] == ["60"]
     assert "cases 3 did not come back from Google Drive ([Errno 5]" in caplog.text
 

@@ -8,8 +8,8 @@ import zipfile
 import pytest
 from kaggle_stand_in import FIRST, VOLUME, fetch_one, files_below, nifti, zipped
 
-from lits_helpers.archives import is_whole
-from lits_helpers.kaggle_errors import FileUnavailable
+from lits_helpers.download.archives import is_whole
+from lits_helpers.download.client import FileUnavailable
 
 pytest_plugins = ["kaggle_fixtures"]
 

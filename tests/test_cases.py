@@ -10,9 +10,8 @@ import numpy as np
 import pytest
 from drawn import ORIENTATIONS, affine_of, body, stored_as, write_case, write_nifti
 
-from lits_helpers.cases import Case, check_case, find_cases, split_cases
-from lits_helpers.checks import check_lits_set, load_case
-from lits_helpers.prepared import PreparedCase
+from lits_helpers.cases import Case, check_case, check_lits_set, find_cases, load_case, split_cases
+from lits_helpers.preprocess import PreparedCase
 from lits_helpers.settings import real_data
 
 FLIPS = list(itertools.product((False, True), repeat=3))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from lits_helpers.ceiling import resize_ceiling
+from lits_helpers.pipeline.results import resize_ceiling
 from lits_helpers.recipes import InputSpec
 
 

@@ -7,12 +7,11 @@ import pickle
 import pytest
 import torch
 
-from lits_helpers import states
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint, save_model
-from lits_helpers.states import (
+from lits_helpers.training import newest_state, states
+from lits_helpers.training.states import (
     MirrorSlots,
     named_state,
-    newest_state,
     read_slot,
     read_state,
     require_same,

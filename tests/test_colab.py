@@ -12,8 +12,8 @@ import pytest
 from notebook_rules import REPOSITORY, read_notebooks, text
 from packaging.requirements import Requirement
 
-from lits_helpers import environment, kaggle_client, progress
-from lits_helpers.kaggle_errors import KaggleError
+from lits_helpers import environment
+from lits_helpers.download import KaggleError, client, transfer
 
 pytest_plugins = ["colab_fixtures"]
 
@@ -132,14 +132,14 @@ def test_secret_never_reaches_the_log(colab, caplog):
 
 def test_kaggle_signs_in_with_colab_secrets(colab, no_kaggle_account):
     colab.userdata.secrets.update(KAGGLE_USERNAME="somebody", KAGGLE_KEY="abc")
-    assert "Colab secrets" in kaggle_client.credentials().source
+    assert "Colab secrets" in client.credentials().source
 
 
 def test_denied_secrets_end_in_the_words_that_help(colab, no_kaggle_account):
     colab.userdata.secrets["KAGGLE_API_TOKEN"] = "abc"
     colab.userdata.denied.add("KAGGLE_API_TOKEN")
     with pytest.raises(KaggleError, match="Colab secret KAGGLE_API_TOKEN"):
-        kaggle_client.credentials()
+        client.credentials()
 
 
 # --- the machine ---------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ def test_stand_in_is_gone_after_its_tests():
 
 def test_ipykernel_loaded_outside_a_kernel_is_no_notebook(monkeypatch, capfd):
     monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))  # as ipywidgets 7
-    with progress.Meter(10, "LiTS") as meter:
+    with transfer.Meter(10, "LiTS") as meter:
         meter.add(10)
     assert capfd.readouterr().err == ""
 

@@ -13,31 +13,29 @@ import pytest
 import torch
 from drawn import SPACING_MM, blob, ramp, stored_as, write_case
 
-from lits_helpers import decoding
-from lits_helpers.augmentation import (
+from lits_helpers.cases import find_cases
+from lits_helpers.datasets import (
     Augmentation,
-    affine_grid,
-    affine_matrices,
+    LiverSlices,
+    SliceCache,
+    TumorSlices,
     augment_batch,
     augmentation_of,
-    grey_curves,
+    epoch_order,
+    model_input,
     rotated,
 )
-from lits_helpers.cases import find_cases
-from lits_helpers.datasets import LiverSlices, SliceCache, TumorSlices, epoch_order, model_input
-from lits_helpers.files import write_json
-from lits_helpers.geometry import plain_geometry
-from lits_helpers.prepared import prepared_cases
+from lits_helpers.datasets import cache as cache_module
+from lits_helpers.datasets.augmentation import affine_grid, affine_matrices, grey_curves
+from lits_helpers.datasets.inputs import IMAGENET_DEVIATION, IMAGENET_MEAN
+from lits_helpers.datasets.sampling import balanced_indices
+from lits_helpers.datasets.slices import find_slices, nearest_neighbors
+from lits_helpers.machine import memory, write_json
+from lits_helpers.preprocess import prepared_cases
 from lits_helpers.recipes import InputSpec, liver_recipe, tumor_recipe
-from lits_helpers.sampling import balanced_indices
 from lits_helpers.settings import real_data
-from lits_helpers.slices import (
-    IMAGENET_DEVIATION,
-    IMAGENET_MEAN,
-    find_slices,
-    nearest_neighbors,
-)
 from lits_helpers.volumes import resize_mask, slice_levels, write_packed
+from lits_helpers.volumes.geometry import plain_geometry
 
 LIVER = InputSpec(size=32, window=(-200, 300))
 TUMOR = InputSpec(size=64, window=None, channels=3, normalization="imagenet")
@@ -75,7 +73,7 @@ def prepared(tmp_path):
 @pytest.fixture
 def little_memory(monkeypatch):
     """So little that every cache lies on disk."""
-    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(cache_module, "free_memory_bytes", lambda: 1000)
 
 
 @pytest.fixture
@@ -266,9 +264,9 @@ def test_cache_too_large_for_memory_is_mapped_from_disk_and_found_again(
     caplog.set_level(logging.INFO)
     folder = tmp_path / "cache"
     in_memory = SliceCache(prepared, ["12", "3"], CONTEXT, folder=folder)
-    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(cache_module, "free_memory_bytes", lambda: 1000)
     on_disk = SliceCache(prepared, ["12", "3"], CONTEXT, folder=folder)
-    monkeypatch.setattr(decoding, "_fill", None)  # a second decoding would fail
+    monkeypatch.setattr(cache_module, "_fill", None)  # a second decoding would fail
     again = SliceCache(prepared, ["12", "3"], CONTEXT, folder=folder)
     for cache in (on_disk, again):
         assert cache.home == "disk"
@@ -306,16 +304,18 @@ def test_slices_that_the_disk_cannot_hold_are_an_error_and_not_a_dead_process(
 def test_processes_of_one_machine_share_its_memory(prepared, monkeypatch):
     cases = find_slices(prepared, ["3"], LIVER)
     size_bytes = SliceCache(prepared, ["3"], LIVER).levels.numel() * 2
-    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 3 * size_bytes)
+    monkeypatch.setattr(cache_module, "free_memory_bytes", lambda: 3 * size_bytes)
     homes = []
     for processes in ("1", "2"):
         monkeypatch.setenv("LOCAL_WORLD_SIZE", processes)
-        homes.append(decoding.choose_home(cases, LIVER, torch.device("cpu")))
+        homes.append(cache_module.choose_home(cases, LIVER, torch.device("cpu")))
     assert homes == ["memory", "disk"]
-    monkeypatch.setattr(decoding, "free_device_bytes", lambda device: 100 * size_bytes)
-    assert decoding.choose_home(cases, LIVER, torch.device("cuda")) == "disk", "decoded here first"
+    monkeypatch.setattr(cache_module, "free_device_bytes", lambda device: 100 * size_bytes)
+    assert cache_module.choose_home(cases, LIVER, torch.device("cuda")) == "disk", (
+        "decoded here first"
+    )
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
-    assert decoding.choose_home(cases, LIVER, torch.device("cuda")) == "device"
+    assert cache_module.choose_home(cases, LIVER, torch.device("cuda")) == "device"
 
 
 @pytest.mark.parametrize("left", ["half decoded", "of other cases", "cut short", "empty", "lost"])
@@ -337,7 +337,7 @@ def test_what_a_folder_held_before_makes_room(prepared, tmp_path, little_memory,
 
 def test_the_first_of_several_processes_decodes_for_all(prepared, tmp_path, monkeypatch):
     """The second has memory enough, the first has not."""
-    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(cache_module, "free_memory_bytes", lambda: 1000)
     folder = tmp_path / "cache"
     first, second = (
         SimpleNamespace(writes=n == 0, highest=lambda *_: 1, from_first=lambda value: value)
@@ -347,7 +347,7 @@ def test_the_first_of_several_processes_decodes_for_all(prepared, tmp_path, monk
         SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=second)
     made = SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=first)
     monkeypatch.undo()
-    monkeypatch.setattr(decoding, "_fill", None)  # a second decoding would fail
+    monkeypatch.setattr(cache_module, "_fill", None)  # a second decoding would fail
     found = SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=second)
     assert found.home == "disk"
     assert torch.equal(found.batch([5])[0], made.batch([5])[0])
@@ -635,10 +635,10 @@ def test_files_that_are_only_cached_leave_a_container_its_memory(tmp_path, monke
         "memory.stat": "anon 300\ninactive_file 500\nactive_file 100\n",
     }.items():
         (tmp_path / name).write_text(text)
-    monkeypatch.setattr(decoding, "CONTAINER", tmp_path)
-    assert decoding.free_memory_bytes() == 600
+    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    assert memory.free_memory_bytes() == 600
     (tmp_path / "memory.max").write_text("max")
-    assert decoding.free_memory_bytes() > 600
+    assert memory.free_memory_bytes() > 600
 
 
 @pytest.mark.parametrize(
@@ -661,9 +661,9 @@ def test_the_memory_of_a_job_counts_wherever_it_is_stated(
     (tmp_path / group / f"memory.{limit}").write_text("1000\n")
     (tmp_path / group / f"memory.{used}").write_text("900\n")
     (tmp_path / group / "memory.stat").write_text(f"cache 1\n{cached} 500\n")
-    monkeypatch.setattr(decoding, "CONTAINER", tmp_path)
-    monkeypatch.setattr(decoding, "OWN_GROUPS", tmp_path / "own")
-    assert decoding.free_memory_bytes() == 600
+    monkeypatch.setattr(memory, "CONTAINER", tmp_path)
+    monkeypatch.setattr(memory, "OWN_GROUPS", tmp_path / "own")
+    assert memory.free_memory_bytes() == 600
 
 
 def test_unknown_sampling_is_refused():

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from lits_helpers.distributed import Ranks
-from lits_helpers.records import read_history
+from lits_helpers.training.distributed import Ranks
+from lits_helpers.training.run_folder import read_history
 
 WORKER = """
 import sys

@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from lits_helpers import drive, environment
+from lits_helpers import environment
+from lits_helpers.pipeline import drive
 from lits_helpers.settings import load_settings
-from lits_helpers.states import MirrorSlots
+from lits_helpers.training.states import MirrorSlots
 
 pytest_plugins = ["colab_fixtures"]
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from small_runs import SPLIT, small_liver
 
-from lits_helpers.cache import SliceCache
-from lits_helpers.systems import LiverSystem
+from lits_helpers.datasets import SliceCache
 from lits_helpers.training import train_liver_gan
+from lits_helpers.training.systems import LiverSystem
 
 pytest_plugins = ["training_fixtures"]
 

@@ -12,27 +12,31 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from lits_helpers import curves, figures, planes, surface3d
-from lits_helpers.drawing import (
-    BLUE,
+from lits_helpers import figures
+from lits_helpers.figures import (
     LAYER_COLORS,
-    ORANGE,
     SKY,
     VERMILION,
     WINDOWS,
     Layer,
+    curves,
+    drawing,
     encode,
     encode_frame,
     error_layers,
     label_layers,
+    montage,
+    montage_image,
+    panels,
     render_slice,
-    write_text,
+    save_figure,
+    seven_panels,
 )
-from lits_helpers.figures import montage, montage_image, save_figure, seven_panels
-from lits_helpers.pixels import window_to_uint8
+from lits_helpers.figures.drawing import BLUE, ORANGE, write_text
+from lits_helpers.metrics import overlap
 from lits_helpers.settings import real_data
-from lits_helpers.surface_view import SurfaceView
-from lits_helpers.volumes import read_segmentation, read_volume
+from lits_helpers.viewer import SurfaceView, surface_view
+from lits_helpers.volumes import read_segmentation, read_volume, window_to_uint8
 
 SHAPE, SPACING_MM = (12, 40, 48), (5.0, 0.7, 0.8)
 
@@ -189,12 +193,12 @@ def test_a_noisy_frame_stays_small():
 
 def test_planes_are_views_with_the_head_up_and_the_right_on_the_left():
     volume = np.arange(np.prod(SHAPE)).reshape(SHAPE)
-    assert planes.plane(volume, "axial", 3)[4, 5] == volume[3, 4, 5]
-    assert planes.plane(volume, "coronal", 4)[0, 5] == volume[11, 4, 5]
-    assert planes.plane(volume, "sagittal", 5)[11, 4] == volume[0, 4, 5]
-    assert all(np.shares_memory(planes.plane(volume, name, 0), volume) for name in planes.PLANES)
-    assert planes.plane_spacing(SPACING_MM, "coronal") == (5.0, 0.8)
-    assert planes.plane_spacing(SPACING_MM, "sagittal") == (5.0, 0.7)
+    assert drawing.plane(volume, "axial", 3)[4, 5] == volume[3, 4, 5]
+    assert drawing.plane(volume, "coronal", 4)[0, 5] == volume[11, 4, 5]
+    assert drawing.plane(volume, "sagittal", 5)[11, 4] == volume[0, 4, 5]
+    assert all(np.shares_memory(drawing.plane(volume, name, 0), volume) for name in drawing.PLANES)
+    assert drawing.plane_spacing(SPACING_MM, "coronal") == (5.0, 0.8)
+    assert drawing.plane_spacing(SPACING_MM, "sagittal") == (5.0, 0.7)
 
 
 def test_seven_panels_hold_seven_pictures_and_a_key():
@@ -211,8 +215,8 @@ def test_seven_panels_hold_seven_pictures_and_a_key():
 
 def test_a_tumor_belongs_to_the_liver_mask():
     labels = np.array([[0, 1, 2]])
-    assert figures.label_mask(labels, "liver").tolist() == [[False, True, True]]
-    assert figures.label_mask(labels, "tumor").tolist() == [[False, False, True]]
+    assert overlap.label_mask(labels, "liver").tolist() == [[False, True, True]]
+    assert overlap.label_mask(labels, "tumor").tolist() == [[False, False, True]]
 
 
 def test_seven_panels_of_a_slice_without_labels():
@@ -223,9 +227,9 @@ def test_seven_panels_of_a_slice_without_labels():
 
 def test_a_montage_spreads_over_the_labeled_slices():
     hu, labels = labeled_volume()
-    assert figures.spread_slices(hu, {"reference": labels}, 4) == [3, 5, 6, 8]
-    assert figures.spread_slices(hu, None, 3) == [0, 6, 11]
-    assert figures.spread_slices(hu, {"reference": labels}, 99) == [3, 4, 5, 6, 7, 8]
+    assert panels.spread_slices(hu, {"reference": labels}, 4) == [3, 5, 6, 8]
+    assert panels.spread_slices(hu, None, 3) == [0, 6, 11]
+    assert panels.spread_slices(hu, {"reference": labels}, 99) == [3, 4, 5, 6, 7, 8]
 
 
 def test_a_montage_has_a_tile_for_each_slice():
@@ -301,7 +305,7 @@ def test_a_mesh_encloses_the_volume_of_its_mask():
     mask = np.zeros((30, 60, 50), bool)
     mask[0:20, 10:50, 5:35] = True  # it touches the first slice
     spacing = (2.0, 0.7, 0.8)
-    mesh = surface3d.make_mesh(mask, spacing, step_mm=1.5)
+    mesh = surface_view.make_mesh(mask, spacing, step_mm=1.5)
     a, b, c = (mesh.points[mesh.triangles[:, k]].astype(float) for k in range(3))
     volume = abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6
     assert volume == pytest.approx(20 * 40 * 30 * np.prod(spacing), rel=0.06)
@@ -322,12 +326,12 @@ def test_a_mesh_encloses_the_volume_of_its_mask():
         (lambda: Layer(np.ones((4, 4)), BLUE, "dotted"), '"outline" or "fill"'),
         (lambda: Layer(np.ones((4, 4)), BLUE, opacity=2), r"0\.\.1"),
         (lambda: encode(np.zeros((4, 4, 3), np.uint8), "gif"), '"jpeg" or "png"'),
-        (lambda: planes.plane(np.zeros(SHAPE), "oblique", 0), "axial, coronal, sagittal"),
-        (lambda: figures.label_mask(np.zeros((4, 4)), "spleen"), '"liver" or "tumor"'),
+        (lambda: drawing.plane(np.zeros(SHAPE), "oblique", 0), "axial, coronal, sagittal"),
+        (lambda: overlap.label_mask(np.zeros((4, 4)), "spleen"), '"liver" or "tumor"'),
         (lambda: curves.plot_history([]), "train for an epoch first"),
         (lambda: curves.plot_history([{"epoch": 1}]), "no validation_dice"),
         (lambda: curves.plot_dice_per_case([]), "evaluate at least one case"),
-        (lambda: surface3d.make_meshes(np.zeros(SHAPE, np.uint8), SPACING_MM), "no surface"),
+        (lambda: surface_view.make_meshes(np.zeros(SHAPE, np.uint8), SPACING_MM), "no surface"),
         (lambda: save_figure(Figure(), "a.pdf"), "saved as .png"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lits_helpers.files import (
+from lits_helpers.machine import (
     TEMPORARY_PREFIX,
     file_hash,
     read_json,

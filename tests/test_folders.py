@@ -14,10 +14,9 @@ import torch
 from drawn import body, stored_as, write_nifti
 from torch import nn
 
-from lits_helpers import folders
-from lits_helpers.files import read_json
-from lits_helpers.folders import find_volumes, own_device, segment_files
-from lits_helpers.inference import LiverModel, Origin, Postprocessing
+from lits_helpers.checkpoints import LiverModel, Origin
+from lits_helpers.inference import Postprocessing, find_volumes, folders, own_device, segment_files
+from lits_helpers.machine import read_json
 from lits_helpers.recipes import InputSpec
 
 SHAPE = (3, 20, 32)

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from lits_helpers.frames import WHOLE_SLICE, Box, liver_box, liver_frame
 from lits_helpers.recipes import InputSpec
-from lits_helpers.volumes import slice_levels
+from lits_helpers.volumes import WHOLE_SLICE, liver_frame, slice_levels
+from lits_helpers.volumes.pixels import Box, liver_box
 
 SHAPE = (6, 40, 48)
 

@@ -15,13 +15,13 @@ from small_runs import (
     stopping_after,
 )
 
-from lits_helpers.acceleration import Precision
-from lits_helpers.augmentation import Augmentation
 from lits_helpers.cases import find_cases
-from lits_helpers.datasets import SliceCache
-from lits_helpers.inference import load_liver_model, load_tumor_model, segment_volume
-from lits_helpers.systems import LiverSystem, TumorSystem
+from lits_helpers.checkpoints import load_liver_model, load_tumor_model
+from lits_helpers.datasets import Augmentation, SliceCache
+from lits_helpers.inference import segment_volume
 from lits_helpers.training import train_liver_gan, train_tumor_regnet
+from lits_helpers.training.optimization import Precision
+from lits_helpers.training.systems import LiverSystem, TumorSystem
 from lits_helpers.volumes import read_volume
 
 pytest_plugins = ["training_fixtures"]

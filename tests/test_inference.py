@@ -16,24 +16,22 @@ from torch import nn
 
 from lits_helpers.__main__ import main
 from lits_helpers.cases import find_cases
-from lits_helpers.checkpoints import save_model
-from lits_helpers.geometry import plain_geometry
-from lits_helpers.inference import (
+from lits_helpers.checkpoints import (
     LiverModel,
     Origin,
-    Postprocessing,
     TumorModel,
     load_liver_model,
     load_tumor_model,
     read_origin,
-    segment_file,
-    segment_volume,
+    save_model,
 )
+from lits_helpers.inference import Postprocessing, segment_file, segment_volume
 from lits_helpers.models import Generator, RegNetSegmenter, build_generator
 from lits_helpers.preprocess import prepare
 from lits_helpers.recipes import InputSpec, liver_recipe, recipe_to_dict, tumor_recipe
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import read_volume, volume_from_array
+from lits_helpers.volumes.geometry import plain_geometry
 
 SHAPE = (12, 40, 64)
 SPEC = InputSpec(size=64, window=(-200, 300))

@@ -11,9 +11,7 @@ from pathlib import Path
 import pytest
 from kaggle_stand_in import FIRST, LABELS, VOLUME, fetch_one, files_below, nifti, zipped
 
-from lits_helpers import kaggle_transfer, progress
-from lits_helpers.kaggle_data import fetch_cases, find_mounted, plan_download
-from lits_helpers.kaggle_errors import KaggleError
+from lits_helpers.download import KaggleError, fetch_cases, find_mounted, plan_download, transfer
 
 pytest_plugins = ["kaggle_fixtures"]
 
@@ -148,9 +146,7 @@ def test_full_disk_stops_clearly_and_keeps_what_is_whole(kaggle, client, raw):
 
 
 def test_file_larger_than_the_free_disk_is_not_begun(kaggle, client, raw, monkeypatch):
-    monkeypatch.setattr(
-        kaggle_transfer.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=9)
-    )
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=9))
     with pytest.raises(KaggleError, match=r"volume-3.nii needs 0.00 GB"):
         fetch_one(3, raw, client=client)
 
@@ -223,7 +219,7 @@ def test_nothing_mounted_is_none(tmp_path):
 def test_progress_is_told_in_lines_where_there_is_no_terminal(
     kaggle, client, raw, monkeypatch, caplog
 ):
-    monkeypatch.setattr(progress, "SECONDS_BETWEEN_LINES", -1.0)
+    monkeypatch.setattr(transfer, "SECONDS_BETWEEN_LINES", -1.0)
     caplog.set_level(logging.INFO, "lits_helpers")
     fetch_one(3, raw, client=client)
     assert "LiTS: 0.00 of 0.00 GB" in caplog.text
@@ -232,8 +228,8 @@ def test_progress_is_told_in_lines_where_there_is_no_terminal(
 
 def test_progress_line_has_bytes_rate_and_time_left(monkeypatch):
     now = [100.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    meter = progress.Meter(5_000_000_000, "LiTS")
+    monkeypatch.setattr(transfer.time, "monotonic", lambda: now[0])
+    meter = transfer.Meter(5_000_000_000, "LiTS")
     now[0] = 110.0
     meter.add(1_000_000_000, fresh=False)
     meter.add(100_000_000)

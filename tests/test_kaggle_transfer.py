@@ -30,10 +30,8 @@ from kaggle_stand_in import (
     zipped,
 )
 
-from lits_helpers import kaggle_transfer
-from lits_helpers.kaggle_client import KaggleClient, credentials
-from lits_helpers.kaggle_data import fetch_cases, plan_download
-from lits_helpers.kaggle_errors import FileUnavailable, KaggleError, Patience
+from lits_helpers.download import KaggleClient, KaggleError, fetch_cases, plan_download, transfer
+from lits_helpers.download.client import FileUnavailable, Patience, credentials
 
 pytest_plugins = ["kaggle_fixtures"]
 pytestmark = pytest.mark.usefixtures("signed_in")
@@ -45,7 +43,7 @@ pytestmark = pytest.mark.usefixtures("signed_in")
 def test_credentials_come_from_environment_then_colab_then_files(monkeypatch, tmp_path):
     secrets = {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
     monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    monkeypatch.setattr("lits_helpers.kaggle_client._colab_secret", secrets.get)
+    monkeypatch.setattr("lits_helpers.download.client._colab_secret", secrets.get)
     file = tmp_path / "home" / ".kaggle" / "access_token"
     file.parent.mkdir(parents=True)
     file.write_text("from-the-file")
@@ -194,7 +192,7 @@ def test_a_disk_that_takes_only_a_part_of_what_is_written_loses_no_byte(
     def opened(path, mode, buffering=-1):
         return Reluctant(path, mode) if buffering == 0 else open(path, mode)
 
-    monkeypatch.setattr(kaggle_transfer, "open", opened, raising=False)
+    monkeypatch.setattr(transfer, "open", opened, raising=False)
     assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
     assert [r for *_, r in kaggle.gets(VOLUME)] == [""]
 

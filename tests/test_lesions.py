@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from lits_helpers.lesions import lesion_counts, list_lesions
+from lits_helpers.metrics.lesions import lesion_counts, list_lesions
 
 SPACING_MM = (5.0, 0.7, 0.8)
 WIDTH = 24

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from lits_helpers.locks import locked_folder
+from lits_helpers.machine import locked_folder
 
 
 @pytest.mark.parametrize("purpose", ["", "download"])

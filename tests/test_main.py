@@ -17,11 +17,13 @@ from prepared_runs import VARIABLES, write_checkpoint, write_prepared
 from small_runs import small_liver, small_tumor
 
 from lits_helpers import __main__ as shell
-from lits_helpers import __version__, acquisition, pipeline, recipes, settings
+from lits_helpers import __version__, pipeline, recipes, settings
 from lits_helpers.__main__ import main
-from lits_helpers.files import read_json
+from lits_helpers.machine import read_json
 from lits_helpers.metrics import read_metrics_csv
-from lits_helpers.training import TrainingOptions
+from lits_helpers.pipeline import acquisition, trainings
+from lits_helpers.preprocess import prepared as prepared_module
+from lits_helpers.training.start import TrainingOptions
 
 ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("phantom", "download", "prepare", "train-liver", "train-tumor", "predict", "evaluate")
@@ -159,7 +161,7 @@ def test_a_finished_step_is_not_done_again(way, monkeypatch):
 @pytest.mark.parametrize("tiny", [True, False])
 @pytest.mark.parametrize("step", TRAININGS)
 def test_a_training_without_options_is_the_notebooks(step, tiny, tmp_path, monkeypatch):
-    signature = inspect.signature(getattr(pipeline, TRAININGS[step]))
+    signature = inspect.signature(getattr(trainings, TRAININGS[step]))
     calls = []
 
     def record(*given, **options):
@@ -169,7 +171,7 @@ def test_a_training_without_options_is_the_notebooks(step, tiny, tmp_path, monke
         calls.append(arguments)
         return []
 
-    monkeypatch.setattr(pipeline, TRAININGS[step], record)
+    monkeypatch.setattr(trainings, TRAININGS[step], record)
     monkeypatch.setitem(pipeline.VALIDATION_SHARE, True, 0.6)  # of few cases, 0.4 is as 0.15
     root = write_prepared(tmp_path / "drawn", cases=6).root
     where = {"source": "folder", "raw": str(root.parent / "raw"), "prepared": str(root)}
@@ -183,7 +185,7 @@ def test_a_training_without_options_is_the_notebooks(step, tiny, tmp_path, monke
 
 def test_options_reach_the_training(tmp_path, monkeypatch):
     calls = []
-    monkeypatch.setattr(pipeline, "train_liver_gan", lambda *given, **o: calls.append((given, o)))
+    monkeypatch.setattr(trainings, "train_liver_gan", lambda *given, **o: calls.append((given, o)))
     monkeypatch.setattr(shell.pipeline, "best_epoch_text", lambda history: "")
     data = write_prepared(tmp_path / "drawn", cases=6)
     given = "--recipe original --epochs 3 --width 8 --seed 5 --resume never --max-minutes 1.5"
@@ -193,7 +195,7 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
     assert run == Path("runs/phantom/liver")
     assert (recipe.name, recipe.epochs, recipe.width) == ("original", 3, 8)
     assert (options["seed"], options["resume"], options["max_minutes"]) == (5, "never", 1.5)
-    assert split == pipeline.open_prepared(data.root, validation=0.15, fold=4).split
+    assert split == prepared_module.open_prepared(data.root, validation=0.15, fold=4).split
 
 
 @pytest.mark.parametrize(

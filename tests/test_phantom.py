@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from lits_helpers.files import file_hash
-from lits_helpers.phantom import _case_shape, make_phantom, write_phantom_dataset
-from lits_helpers.phantom_liver import draw_lesions
+from lits_helpers.machine import file_hash
+from lits_helpers.phantom import make_phantom, write_phantom_dataset
+from lits_helpers.phantom.dataset import _case_shape
+from lits_helpers.phantom.liver import draw_lesions
 
 SHAPE = (12, 40, 48)
 

@@ -6,16 +6,18 @@ import pytest
 from prepared_runs import VARIABLES, write_checkpoint, write_prepared, write_raw
 from small_runs import small_liver
 
-from lits_helpers import acquisition, pipeline, recipes
-from lits_helpers.inference import read_origin
+from lits_helpers import pipeline, recipes
+from lits_helpers.checkpoints import read_origin
 from lits_helpers.pipeline import (
+    acquisition,
     checkpoint_path,
     ensure_liver_model,
     ensure_prepared,
     ensure_tumor_model,
-    open_prepared,
-    parse_numbers,
 )
+from lits_helpers.pipeline import trainings as trainings_module
+from lits_helpers.pipeline.acquisition import parse_numbers
+from lits_helpers.preprocess import open_prepared
 from lits_helpers.settings import load_settings
 
 ENSURE = {"liver": ensure_liver_model, "tumor": ensure_tumor_model}
@@ -46,7 +48,7 @@ def trainings(monkeypatch):
         def record(*given, system=system, **options):
             calls.append((system, given, options))
 
-        monkeypatch.setattr(pipeline, name, record)
+        monkeypatch.setattr(trainings_module, name, record)
     return calls
 
 
@@ -174,7 +176,9 @@ def test_without_phantoms_a_missing_model_names_its_notebook(small, trainings, s
 @pytest.mark.parametrize("system", ENSURE)
 def test_a_model_on_drive_is_brought_back(small, trainings, monkeypatch, system):
     restored = []
-    monkeypatch.setattr(pipeline, "restore_model", lambda *given: restored.append(given) or True)
+    monkeypatch.setattr(
+        trainings_module, "restore_model", lambda *given: restored.append(given) or True
+    )
     assert ENSURE[system](small, None) == checkpoint_path(small, system)
     assert restored == [(small, system)]
     assert trainings == []
@@ -210,8 +214,8 @@ def test_what_a_stopped_training_left_goes_to_drive_too(small, tmp_path, monkeyp
         raise KeyboardInterrupt
 
     kept = []
-    monkeypatch.setattr(pipeline, "train_liver_gan", stopped)
-    monkeypatch.setattr(pipeline, "keep_run", lambda *given: kept.append(given))
+    monkeypatch.setattr(trainings_module, "train_liver_gan", stopped)
+    monkeypatch.setattr(trainings_module, "keep_run", lambda *given: kept.append(given))
     data = write_prepared(tmp_path / "drawn")
     with pytest.raises(KeyboardInterrupt):
         pipeline.train_liver(small, data)
@@ -222,6 +226,6 @@ def test_what_a_stopped_training_left_goes_to_drive_too(small, tmp_path, monkeyp
 def test_options_go_to_the_training_and_win_over_the_settings(small, trainings, tmp_path, system):
     data = write_prepared(tmp_path / "drawn")
     recipe = getattr(recipes, f"{system}_recipe")("original")
-    getattr(pipeline, f"train_{system}")(small, data, recipe, seed=3, device="cuda")
+    getattr(trainings_module, f"train_{system}")(small, data, recipe, seed=3, device="cuda")
     given = (data.root, small.runs / system, data.split, recipe)
     assert trainings == [(system, given, {"device": "cuda", "mirror": None, "seed": 3})]

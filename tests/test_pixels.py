@@ -8,7 +8,6 @@ from drawn import ramp
 
 from lits_helpers.recipes import InputSpec
 from lits_helpers.volumes import (
-    content_box,
     resize_image,
     resize_mask,
     restore,
@@ -16,6 +15,7 @@ from lits_helpers.volumes import (
     to_levels,
     window_to_uint8,
 )
+from lits_helpers.volumes.pixels import content_box
 
 WINDOWED = InputSpec(size=160, window=(-200, 300))
 MINMAX = InputSpec(size=128, window=None, channels=3, normalization="imagenet")

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from lits_helpers.postprocess import (
-    Postprocessing,
+from lits_helpers.inference import Postprocessing
+from lits_helpers.inference.postprocess import (
     clean_liver,
     drop_small_lesions,
     keep_near_liver,

@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 from drawn import blob, ramp, write_nifti
 
-from lits_helpers.archives import settle
 from lits_helpers.checkpoints import save_model
-from lits_helpers.files import written_whole
-from lits_helpers.packed import write_packed
-from lits_helpers.states import save_state
-from lits_helpers.volumes import volume_from_array, write_segmentation
+from lits_helpers.download.archives import settle
+from lits_helpers.machine import written_whole
+from lits_helpers.training.states import save_state
+from lits_helpers.volumes import volume_from_array, write_packed, write_segmentation
 
 
 @contextlib.contextmanager

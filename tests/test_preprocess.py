@@ -18,12 +18,10 @@ import numpy as np
 import pytest
 from drawn import body, stored_as, write_case
 
-from lits_helpers import pool, preprocess
 from lits_helpers.cases import find_cases
-from lits_helpers.files import read_json
-from lits_helpers.locks import locked_folder
-from lits_helpers.pool import run_jobs
-from lits_helpers.preprocess import export_png, prepare, prepared_cases
+from lits_helpers.machine import locked_folder, read_json, run_jobs
+from lits_helpers.machine import workers as workers_module
+from lits_helpers.preprocess import export_png, packing, prepare, prepared_cases
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import open_volume, read_volume, window_to_uint8, write_segmentation
 
@@ -262,7 +260,7 @@ def test_full_disk_while_a_known_case_gets_its_png_is_no_fault_of_the_case(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     prepare(find_cases(raw), tmp_path / "out", workers=0, png=False)
-    monkeypatch.setattr(preprocess, "write_png", full)
+    monkeypatch.setattr(packing, "write_png", full)
     with pytest.raises(OSError, match="the disk is full"):
         prepare(find_cases(raw), tmp_path / "out", workers=0)
     monkeypatch.undo()
@@ -296,7 +294,7 @@ def test_unforeseen_error_of_one_job_does_not_end_the_others(workers):
 
 def test_case_whose_worker_died_is_named(raw, tmp_path, monkeypatch):
     broken = BrokenExecutor("its worker process died")
-    monkeypatch.setattr(preprocess, "run_jobs", lambda *args, **kwargs: [broken])
+    monkeypatch.setattr(packing, "run_jobs", lambda *args, **kwargs: [broken])
     report = prepare(find_cases(raw)[:1], tmp_path / "out")
     assert report.skipped == {"0": "its worker process died"}
 
@@ -323,7 +321,7 @@ def test_case_that_a_disk_failed_to_give_may_be_asked_for_again(
     def failing(case):
         raise error
 
-    monkeypatch.setattr(preprocess, "load_case", failing)
+    monkeypatch.setattr(packing, "load_case", failing)
     report = prepare(find_cases(raw)[:1], tmp_path / "out", workers=0)
     assert list(report.skipped) == ["0"]
     assert report.failed == (["0"] if passing else [])
@@ -440,7 +438,7 @@ def test_two_preparations_of_one_folder_take_turns(raw, tmp_path):
 @pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("5 9", 1)])
 def test_a_container_counts_its_own_share_of_the_cores(tmp_path, monkeypatch, quota, cores):
     monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(pool, "CPU_QUOTA", tmp_path / "cpu.max")
-    assert pool.available_cores() == 8
+    monkeypatch.setattr(workers_module, "CPU_QUOTA", tmp_path / "cpu.max")
+    assert workers_module.available_cores() == 8
     (tmp_path / "cpu.max").write_text(quota)
-    assert pool.available_cores() == cores
+    assert workers_module.available_cores() == cores

@@ -9,7 +9,7 @@ from small_runs import CPU, write_slices
 from benchmarks import recipe_tables, recipes
 from benchmarks.recipe_rows import ROWS, scaled
 from benchmarks.recipe_runs import trained
-from lits_helpers.acceleration import Precision
+from lits_helpers.training.optimization import Precision
 
 
 def run(row="default", dice=(0.9, 0.8), fold=0, seed=0, seconds=10.0):

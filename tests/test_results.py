@@ -14,21 +14,23 @@ from drawn import body, write_nifti
 from prepared_runs import write_checkpoint, write_prepared
 from small_runs import small_liver, small_tumor
 
-from lits_helpers import folders, results
-from lits_helpers.ceiling import resize_ceiling
-from lits_helpers.files import read_json
-from lits_helpers.folders import segment_files
-from lits_helpers.inference import load_liver_model
-from lits_helpers.makers import MakerRecord
+from lits_helpers.checkpoints import load_liver_model
+from lits_helpers.inference import folders, segment_files
+from lits_helpers.inference import segment as segment_module
+from lits_helpers.inference.provenance import MakerRecord
+from lits_helpers.machine import files as files_module
+from lits_helpers.machine import read_json
 from lits_helpers.metrics import read_metrics_csv
-from lits_helpers.recipes import InputSpec
-from lits_helpers.results import (
+from lits_helpers.pipeline import (
     evaluate,
     find_predictions,
     open_result,
+    results,
     save_score_figures,
     segment_cases,
 )
+from lits_helpers.pipeline.results import resize_ceiling
+from lits_helpers.recipes import InputSpec
 from lits_helpers.volumes import open_volume, read_volume, write_segmentation
 
 LABELS = body()[1]
@@ -171,8 +173,8 @@ def old_records(data, models, tmp_path):
         path.unlink()
     del maker["liver"]["training_cts"]
     maker["liver"]["training_ids"] = ["1"]
-    results.write_json(folder / "segmented_by.json", {**maker, "finished": {}})
-    results.write_json(folder / "segmented_by-1.json", {**maker, "finished": finished})
+    files_module.write_json(folder / "segmented_by.json", {**maker, "finished": {}})
+    files_module.write_json(folder / "segmented_by-1.json", {**maker, "finished": finished})
     return folder
 
 
@@ -188,7 +190,7 @@ def test_a_folder_with_a_record_of_the_whole_is_gone_on_with(data, models, old_r
     for path in old_records.glob("segmented_by*.json"):
         record = read_json(path)
         record["liver"]["training_ids"] = []  # as of these models
-        results.write_json(path, record)
+        files_module.write_json(path, record)
     before = {path: path.stat().st_mtime_ns for path in old_records.glob("*.nii.gz")}
     segment_cases(data, ["0", "1", "2"], old_records, liver=models["liver"], device="cpu")
     assert {path: path.stat().st_mtime_ns for path in before} == before
@@ -216,7 +218,7 @@ def test_what_was_segmented_before_is_not_segmented_again(data, models, tmp_path
             raise KeyboardInterrupt
         return plain(volume, *arguments)
 
-    plain, out = folders.segment_volume, tmp_path / "p"
+    plain, out = segment_module.segment_volume, tmp_path / "p"
     with monkeypatch.context() as patch:
         patch.setattr(folders, "segment_volume", cut_off)
         with pytest.raises(KeyboardInterrupt):
@@ -257,7 +259,7 @@ def test_untrusted_spacing_gives_no_figures_in_mm_and_says_why(tmp_path):
     data = write_prepared(tmp_path / "d", cases=2)
     record = read_json(data.root / "cases" / "0.json")
     record["geometry"]["spacing_trusted"] = False
-    results.write_json(data.root / "cases" / "0.json", record)
+    files_module.write_json(data.root / "cases" / "0.json", record)
     drawn = {case_id: DRAWN[case_id] for case_id in ("0", "1")}
     rows, summary = evaluate(data, predict(data, tmp_path / "p", drawn), tmp_path / "r")
     assert "voxel size cannot be trusted" in rows[0]["note"]
@@ -383,7 +385,7 @@ def test_the_processes_of_torchrun_share_the_cases(data, models, tmp_path, monke
 def test_a_case_that_fails_is_named_and_the_others_are_segmented(
     data, models, tmp_path, monkeypatch, caplog
 ):
-    good = folders.segment_volume
+    good = segment_module.segment_volume
 
     def segment(volume, *arguments):
         if volume.path.stem == "0":

@@ -3,7 +3,7 @@
 import pytest
 from small_runs import small_liver
 
-from lits_helpers.schedule import learning_rate
+from lits_helpers.training.optimization import learning_rate
 
 
 def test_cosine_schedule_ends_at_a_hundredth():

@@ -6,8 +6,13 @@ import math
 import numpy as np
 import pytest
 
-from lits_helpers.metrics import evaluate_case, evaluate_dataset
-from lits_helpers.tables import format_summary, read_metrics_csv, write_metrics_csv
+from lits_helpers.metrics import (
+    evaluate_case,
+    evaluate_dataset,
+    format_summary,
+    read_metrics_csv,
+    write_metrics_csv,
+)
 
 SHAPE = (12, 40, 48)
 SPACING_MM = (5.0, 0.7, 0.8)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lits_helpers.metrics import evaluate_case
-from lits_helpers.surface import border, surface_distances, surface_metrics
+from lits_helpers.metrics.surface import border, surface_distances, surface_metrics
 
 SHAPE = (12, 40, 48)
 SPACING_MM = (5.0, 0.7, 0.8)

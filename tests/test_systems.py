@@ -6,12 +6,11 @@ import pytest
 import torch
 from small_runs import CPU, small_liver, small_tumor
 
-from lits_helpers.acceleration import Compiled, Precision, step_or_give_up
-from lits_helpers.averaging import Average
-from lits_helpers.continuation import load_weights, weights_of
 from lits_helpers.losses import feature_loss, masked_image, pixel_loss
-from lits_helpers.systems import LiverSystem, TumorSystem
-from lits_helpers.validation import validation_score
+from lits_helpers.training.optimization import Average, Compiled, Precision, step_or_give_up
+from lits_helpers.training.states import load_weights, weights_of
+from lits_helpers.training.systems import LiverSystem, TumorSystem
+from lits_helpers.training.validation import validation_score
 
 
 @pytest.fixture(autouse=True, scope="module")

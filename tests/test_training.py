@@ -25,14 +25,20 @@ from small_runs import (
     without_clocks,
 )
 
-from lits_helpers import decoding, interruption, records
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
-from lits_helpers.engine import Trainer
-from lits_helpers.health import TrainingDivergedError
-from lits_helpers.interruption import StopRequest
-from lits_helpers.records import TUMOR_WEIGHTS, read_history
-from lits_helpers.states import newest_state
-from lits_helpers.training import train_liver_gan, train_tumor_regnet
+from lits_helpers.datasets import cache
+from lits_helpers.training import (
+    TUMOR_WEIGHTS,
+    TrainingDivergedError,
+    newest_state,
+    run_folder,
+    stopping,
+    train_liver_gan,
+    train_tumor_regnet,
+)
+from lits_helpers.training.engine import Trainer
+from lits_helpers.training.run_folder import read_history
+from lits_helpers.training.stopping import StopRequest
 
 pytest_plugins = ["training_fixtures"]
 
@@ -85,18 +91,18 @@ def test_commit_of_a_repository_that_this_module_only_lies_in_is_not_recorded(
         identity = ["-c", "user.name=test", "-c", "user.email=test@localhost"]
         subprocess.run(["git", "-C", tmp_path, *identity, *arguments], check=True)
 
-    place = tmp_path / "site-packages" / "records.py"
+    place = tmp_path / "site-packages" / "run_folder.py"
     place.parent.mkdir()
     for name in (place, tmp_path / "theirs.py"):
         name.touch()
     git("init", "--quiet")
     git("add", "theirs.py")
     git("commit", "--quiet", "--message", "one")
-    monkeypatch.setattr(records, "__file__", str(place))
-    records.write_recipe(tmp_path / "recipe.json", {})
+    monkeypatch.setattr(run_folder, "__file__", str(place))
+    run_folder.write_recipe(tmp_path / "recipe.json", {})
     assert json.loads((tmp_path / "recipe.json").read_text())["commit"] is None
     git("add", ".")
-    records.write_recipe(tmp_path / "recipe.json", {})
+    run_folder.write_recipe(tmp_path / "recipe.json", {})
     assert len(json.loads((tmp_path / "recipe.json").read_text())["commit"]) == 40
 
 
@@ -135,12 +141,12 @@ def test_stopped_and_resumed_training_ends_with_the_same_bits(
 
 
 def test_training_that_goes_on_decodes_nothing_again(calm, slices, tmp_path, monkeypatch):
-    monkeypatch.setattr(decoding, "free_memory_bytes", lambda: 1000)
+    monkeypatch.setattr(cache, "free_memory_bytes", lambda: 1000)
     with monkeypatch.context() as patch:
         stopping_after(patch, 4)
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     assert len(list(tmp_path.glob("cache/*/*/levels.npy"))) == 2
-    monkeypatch.setattr(decoding, "_fill", None)  # a second decoding would fail
+    monkeypatch.setattr(cache, "_fill", None)  # a second decoding would fail
     train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     assert same(weights(tmp_path), weights(calm[0]))
     assert not (tmp_path / "cache").exists()  # the training is finished
@@ -186,7 +192,7 @@ def test_second_stop_of_the_notebook_stops_at_once():
 
 def test_checkpoints_within_an_epoch_come_by_the_clock(slices, tmp_path, monkeypatch):
     saved = []
-    monkeypatch.setattr(interruption, "SAVE_SECONDS", 0.0)
+    monkeypatch.setattr(stopping, "SAVE_SECONDS", 0.0)
     monkeypatch.setattr(Trainer, "save", lambda self, mirror: saved.append(self.at.step))
     train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
     assert saved == [1, 2, 3, 0]
@@ -314,7 +320,7 @@ def test_what_a_stopped_training_held_is_let_go_though_its_error_is_kept(
         signal.raise_signal(signal.SIGINT)
 
     monkeypatch.setattr(Trainer, "_step", step)
-    monkeypatch.setattr(Trainer, "_wish", lambda self, request: interruption.STOP)
+    monkeypatch.setattr(Trainer, "_wish", lambda self, request: stopping.STOP)
     with pytest.raises(KeyboardInterrupt) as kept:
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     gc.collect()

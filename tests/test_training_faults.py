@@ -10,16 +10,21 @@ import pytest
 import torch
 from small_runs import SPLIT, small_liver, small_tumor
 
-from lits_helpers import engine, health, training
-from lits_helpers.acceleration import Precision
 from lits_helpers.checkpoints import load_checkpoint
-from lits_helpers.continuation import Position
-from lits_helpers.engine import Trainer
-from lits_helpers.health import TrainingDivergedError
-from lits_helpers.interruption import Stopwatch
-from lits_helpers.locks import locked
-from lits_helpers.systems import LiverSystem
-from lits_helpers.training import train_liver_gan, train_tumor_regnet
+from lits_helpers.machine import locked
+from lits_helpers.training import (
+    TrainingDivergedError,
+    engine,
+    health,
+    start,
+    train_liver_gan,
+    train_tumor_regnet,
+)
+from lits_helpers.training.engine import Trainer
+from lits_helpers.training.optimization import Precision
+from lits_helpers.training.states import Position
+from lits_helpers.training.stopping import Stopwatch
+from lits_helpers.training.systems import LiverSystem
 
 pytest_plugins = ["training_fixtures"]
 
@@ -121,7 +126,7 @@ def test_batch_larger_than_the_training_part_is_refused(slices, tmp_path):
 
 def test_single_training_slice_is_refused():
     with pytest.raises(ValueError, match="1 slice: batch norm needs at least 2"):
-        training._check_batch(small_liver(), 1)
+        start._check_batch(small_liver(), 1)
 
 
 def test_folder_that_cannot_be_written_is_told(slices, tmp_path):

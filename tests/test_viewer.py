@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lits_helpers import viewer as viewer_module
-from lits_helpers.browsing import BrowsedCase, find_lesions
-from lits_helpers.drawing import WINDOWS
+from lits_helpers.figures import WINDOWS
 from lits_helpers.viewer import SliceViewer
+from lits_helpers.viewer import slice_viewer as viewer_module
+from lits_helpers.viewer.browsing import BrowsedCase, find_lesions
 
 SHAPE, SPACING_MM = (12, 40, 48), (5.0, 0.7, 0.8)
 
@@ -273,7 +273,7 @@ def test_lesions_touch_by_faces_and_are_measured_within_a_slice():
 
 def test_a_fallback_picture_follows_the_viewer(monkeypatch):
     shown = []
-    monkeypatch.setattr("lits_helpers.viewer.display", shown.append)
+    monkeypatch.setattr("lits_helpers.viewer.slice_viewer.display", shown.append)
     viewer = make_viewer()
     viewer._ipython_display_()
     assert shown[0] is viewer.controls.box

@@ -59,7 +59,7 @@ viewer._draw = logged
 viewer
 """
 SURFACE_CELL = """
-from lits_helpers.surface_view import SurfaceView
+from lits_helpers.viewer import SurfaceView
 SurfaceView(layers["reference"], volume.spacing_mm)
 """
 

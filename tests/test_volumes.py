@@ -11,7 +11,7 @@ from drawn import ORIENTATIONS, SPACING_MM, affine_of, blob, ramp, write_nifti
 from hypothesis import given, settings
 
 from lits_helpers.cases import find_cases
-from lits_helpers.files import write_json
+from lits_helpers.machine import write_json
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import (
     open_volume,

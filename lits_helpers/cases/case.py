@@ -1,0 +1,42 @@
+"""What a case is, and what can be odd about it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Case:
+    """One CT volume and what belongs to it.
+
+    Attributes:
+        id: the number in the file name, as text: "17" for volume-17.nii.
+        patient: cases of one patient are never split; each is a patient of its own, as in LiTS,
+            unless a patients.csv says otherwise.
+        volume: the CT's file.
+        segmentation: the labels' file, or None.
+        orientation: axis codes that override a wrong header, for example "LAS"; None believes the
+            header.
+    """
+
+    id: str
+    patient: str
+    volume: Path
+    segmentation: Path | None = None
+    orientation: str | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is odd about a case.
+
+    Attributes:
+        code: short fixed name, for example "spacing_untrusted".
+        harmful: the case must not be used; otherwise it was mended or is only worth knowing.
+        text: one sentence.
+        orientation: axis codes that mend the case, where that is the mend.
+    """
+
+    code: str
+    harmful: bool
+    text: str
+    orientation: str | None = None

@@ -1,0 +1,19 @@
+"""Slices as model input: read lazily or from a cache, sampled and augmented."""
+
+from .augmentation import Augmentation, augment_batch, augmentation_of, rotated
+from .cache import SliceCache
+from .inputs import model_input
+from .sampling import epoch_order
+from .slices import LiverSlices, TumorSlices
+
+__all__ = [
+    "Augmentation",
+    "LiverSlices",
+    "SliceCache",
+    "TumorSlices",
+    "augment_batch",
+    "augmentation_of",
+    "epoch_order",
+    "model_input",
+    "rotated",
+]

@@ -1,0 +1,321 @@
+"""Slices of packed cases, PNG folders and NIfTI pairs, and lazy torch data sets of them."""
+
+import hashlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from nibabel.filebasedimages import ImageFileError
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ..cases import Case, find_cases
+from ..preprocess import CaseFiles, PreparedCase, prepared_cases
+from ..recipes import InputSpec
+from ..volumes import (
+    LABELS_SUFFIX,
+    LiverFrame,
+    PackedVolume,
+    liver_frame,
+    numbered_pngs,
+    open_volume,
+    packed_copy,
+    png_size,
+    read_png,
+    read_segmentation,
+    resize_image,
+    resize_mask,
+    slice_levels,
+    to_levels,
+    write_packed,
+)
+from .inputs import model_input
+
+logger = logging.getLogger(__name__)
+
+UNREADABLE = (OSError, EOFError, ValueError, MemoryError, RuntimeError, ImageFileError)
+
+
+class CaseSlices(ABC):
+    """The slices of one case, read one at a time. Made by `find_slices`.
+
+    Attributes:
+        case_id, patient: names.
+        slice_indices: (n,) int64, ascending; a PNG folder may leave gaps.
+        files: the files that are read, for messages and for telling whether they changed.
+    """
+
+    def __init__(self, case_id: str, patient: str, files: Sequence[Path]):
+        self.case_id = case_id
+        self.patient = patient
+        self.files = tuple(files)
+        self._frame: tuple[InputSpec, LiverFrame] | None = None
+
+    @abstractmethod
+    def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
+        """Return one slice as (size, size) uint8 or uint16, see `InputSpec`."""
+
+    @abstractmethod
+    def labels(self, slice_index: int) -> np.ndarray:
+        """Return one slice's labels as (H, W) uint8 at native size."""
+
+    def working_labels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
+        """Return one slice's labels as (size, size) uint8, cut and resized as its levels are."""
+        labels, box = self.labels(slice_index), self.frame(spec).box
+        return resize_mask(labels if box is None else labels[box.area], spec.size)
+
+    def frame(self, spec: InputSpec) -> LiverFrame:
+        """Return what of every slice `spec` asks for; the liver is the reference's."""
+        if self._frame is None or self._frame[0] != spec:
+            self._frame = spec, liver_frame(self.hu, self.labels, self.slice_indices.tolist(), spec)
+        return self._frame[1]
+
+    def hu(self, slice_index: int) -> np.ndarray:
+        """Return one slice in HU as (H, W) int16.
+
+        Raises:
+            ValueError: the source holds grey levels only.
+        """
+        raise ValueError(
+            f"case {self.case_id} holds 8-bit slices, not HU; this recipe needs prepared cases"
+        )
+
+    def check(self, spec: InputSpec) -> None:
+        """Read the last slice, which is what a truncated file lacks; raise one of UNREADABLE."""
+        last = int(self.slice_indices[-1])
+        self.levels(last, spec)
+        self.labels(last)
+
+
+class _VolumeSlices(CaseSlices):
+    """Slices of a packed volume and its packed segmentation, in the same grid."""
+
+    def __init__(
+        self, case_id: str, patient: str, volume: PackedVolume, segmentation: PackedVolume
+    ):
+        super().__init__(case_id, patient, (volume.path, segmentation.path))
+        if volume.shape != segmentation.shape:
+            raise ValueError(
+                f"{volume.path} has shape {volume.shape}, its segmentation {segmentation.shape}"
+            )
+        self._volume = volume
+        self._segmentation = segmentation
+        self.slice_indices = np.arange(len(volume))
+
+    def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
+        return slice_levels(self.hu(slice_index), spec, self.frame(spec))
+
+    def hu(self, slice_index: int) -> np.ndarray:
+        return self._volume.slice(slice_index)
+
+    def labels(self, slice_index: int) -> np.ndarray:
+        return self._segmentation.slice(slice_index).astype(np.uint8, copy=False)
+
+
+class _PngSlices(CaseSlices):
+    """`images/<case>/<k>.png`, windowed already, with the liver in `masks/<case>/<k>.png`."""
+
+    def __init__(self, root: Path, case_id: str):
+        self._images = numbered_pngs(root / "images" / case_id)
+        self._masks = numbered_pngs(root / "masks" / case_id)
+        kept = [k for k in self._images if k in self._masks]
+        if len(kept) < len(self._images):
+            lacking = len(self._images) - len(kept)
+            logger.warning("case %s: %d slices without a mask left out", case_id, lacking)
+        if not kept:
+            raise ValueError(f"no <k>.png with a mask in {root / 'masks' / case_id}")
+        files = [folder[k] for k in kept for folder in (self._images, self._masks)]
+        super().__init__(case_id, case_id, files)
+        self.slice_indices = np.array(kept)
+
+    def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
+        image, box = read_png(self._images[slice_index]), self.frame(spec).box
+        levels = to_levels(image, spec) if spec.window is None else image
+        return resize_image(levels if box is None else levels[box.area], spec.size)
+
+    def labels(self, slice_index: int) -> np.ndarray:
+        mask, size = read_png(self._masks[slice_index]), png_size(self._images[slice_index])
+        if mask.shape != size:
+            raise OSError(f"{self._masks[slice_index]} is {mask.shape}, its image {size}")
+        return (mask > 0).astype(np.uint8)
+
+
+def find_slices(
+    root: Path | str, case_ids: Iterable[str], spec: InputSpec
+) -> tuple[CaseSlices, ...]:
+    """Find the labelled slices of the named cases, in the order of `case_ids`.
+
+    Args:
+        root: a prepared/ folder, a bare PNG folder (`images/`, `masks/`), or a folder with NIfTI
+            pairs. A PNG folder holds liver masks only, and its window is the one it was exported
+            with.
+        case_ids: which cases.
+        spec: used to try each case's last slice; cases that cannot be read or have no segmentation
+            are left out with a warning that names them.
+
+    Raises:
+        ValueError: a case id does not exist, or no case is left.
+    """
+    root, case_ids = Path(root), list(case_ids)
+    openers = _openers(root)
+    missing = [case_id for case_id in case_ids if case_id not in openers]
+    if missing:
+        raise ValueError(
+            f"no case {', '.join(missing[:5])} in {root}, which holds {len(openers)} cases; "
+            "prepare it first (notebook 01) or take it out of the split"
+        )
+    opened = [_opened(case_id, openers[case_id], spec) for case_id in case_ids]
+    kept = tuple(case for case in opened if case is not None)
+    if not kept:
+        raise ValueError(f"no readable case with a segmentation among {len(case_ids)} in {root}")
+    return kept
+
+
+def _opened(case_id: str, opener: Callable, spec: InputSpec) -> CaseSlices | None:
+    try:
+        case = opener()
+        if case is None:
+            logger.warning("case %s has no segmentation and is left out", case_id)
+        else:
+            case.check(spec)
+        return case
+    except UNREADABLE as error:
+        logger.warning("case %s cannot be read and is left out: %s", case_id, error)
+        return None
+
+
+def _openers(root: Path) -> dict[str, Callable[[], CaseSlices | None]]:
+    """Return for each case id a function that opens it (None where there is no segmentation)."""
+    if (root / "cases").is_dir():
+        return {case.id: partial(_open_packed, root, case) for case in prepared_cases(root)}
+    if (root / "images").is_dir():
+        folders = [path.name for path in (root / "images").iterdir() if path.is_dir()]
+        return {name: partial(_PngSlices, root, name) for name in folders}
+    return {case.id: partial(_open_nifti, case) for case in find_cases(root)}
+
+
+def _open_packed(root: Path, case: PreparedCase) -> CaseSlices | None:
+    if not case.has_segmentation:
+        return None
+    files = CaseFiles(root, case.id)
+    volume, labels = open_volume(files.volume), open_volume(files.labels)
+    return _VolumeSlices(case.id, case.patient, volume, labels)
+
+
+def _open_nifti(case: Case) -> CaseSlices | None:
+    """Open a NIfTI pair through packed copies beside that of `open_volume`."""
+    if case.segmentation is None:
+        return None
+    volume, copy = open_volume(case.volume), packed_copy(case.volume)
+    if not volume.geometry.orientation_trusted:
+        raise ValueError(
+            f"{case.volume} does not say which way its slices lie; prepare the cases first "
+            "(notebook 01), which looks at the anatomy"
+        )
+    path = copy.with_name(f"{copy.stem}-{packed_copy(case.segmentation).stem}{LABELS_SUFFIX}")
+    if not path.is_file():
+        write_packed(read_segmentation(case.segmentation, like=volume), path)
+    return _VolumeSlices(case.id, case.patient, volume, PackedVolume(path, volume.geometry))
+
+
+def fingerprint(cases: Sequence[CaseSlices], spec: InputSpec) -> str:
+    """Return a hash (32 hex digits) of the slices' names, sizes and times and of the spec."""
+    digest = hashlib.blake2b(repr(spec).encode(), digest_size=16)
+    for case in cases:
+        for path in case.files:
+            stat = path.stat()
+            digest.update(
+                f"{case.case_id} {path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode()
+            )
+    return digest.hexdigest()
+
+
+def nearest_neighbors(slice_indices: np.ndarray, context: int) -> np.ndarray:
+    """Return the positions of each slice's neighbours, from `context` below to `context` above.
+
+    Args:
+        slice_indices: (n,) ascending; gaps are allowed.
+        context: neighbours on each side.
+
+    Returns:
+        (n, 2 * context + 1) positions in `slice_indices`. A neighbour beyond the end, or in a gap,
+        is the nearest slice there is (of two equally near, the one nearer to the slice itself).
+    """
+    wanted = slice_indices[:, None] + np.arange(-context, context + 1)  # (n, 2c + 1)
+    distance = np.abs(slice_indices - wanted[..., None])  # (n, 2c + 1, n)
+    inward = np.abs(slice_indices - slice_indices[:, None])[:, None]  # (n, 1, n)
+    return (distance * (len(slice_indices) + inward.max() + 1) + inward).argmin(-1)
+
+
+class _Slices(Dataset, ABC):
+    """Every slice of the named cases; subclasses say which mask is wanted.
+
+    Args:
+        root: prepared/ folder, bare PNG folder, or folder with NIfTI pairs.
+        case_ids: which cases. One that cannot be opened or has no segmentation is left out with a
+            warning.
+        spec: how slices become input.
+
+    Raises:
+        ValueError: a case id does not exist, or no case is left.
+        OSError: (when indexed) a slice cannot be read; the message names it.
+    """
+
+    def __init__(self, root: Path | str, case_ids: Iterable[str], spec: InputSpec):
+        self.spec = spec
+        self.cases = find_slices(root, case_ids, spec)
+        self._near = [nearest_neighbors(case.slice_indices, spec.context) for case in self.cases]
+        self._ends = np.cumsum([len(case.slice_indices) for case in self.cases])
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        case, position, near = self._find(index)
+        slice_index = int(case.slice_indices[position])
+        try:
+            neighbors = case.slice_indices[near].tolist()
+            levels = np.stack([case.levels(k, self.spec) for k in neighbors])
+            labels = case.working_labels(slice_index, self.spec)
+        except UNREADABLE as error:
+            raise OSError(
+                f"slice {slice_index} of case {case.case_id} cannot be read ({error}); "
+                "prepare the case again or leave it out"
+            ) from error
+        image = model_input(torch.from_numpy(levels)[None], self.spec)[0]
+        return image, torch.from_numpy(self._mask(labels).astype(np.float32))[None]
+
+    def _find(self, index: int):
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"slice {index} of a data set of {len(self)} slices")
+        index %= len(self)
+        number = int(np.searchsorted(self._ends, index, side="right"))
+        case = self.cases[number]
+        position = index - int(self._ends[number]) + len(case.slice_indices)
+        return case, position, self._near[number][position]
+
+    @abstractmethod
+    def _mask(self, labels: np.ndarray) -> np.ndarray:
+        """Return labels (S, S) as a mask, bool."""
+
+
+class LiverSlices(_Slices):
+    """Slices with their liver mask (labels >= 1).
+
+    An item is (image, mask): (channels, size, size) float32, in [0, 1] unless the spec normalizes,
+    and (1, size, size) float32 {0, 1}.
+    """
+
+    def _mask(self, labels: np.ndarray) -> np.ndarray:
+        return labels >= 1
+
+
+class TumorSlices(_Slices):
+    """Slices with their tumor mask (labels == 2), as `LiverSlices` otherwise."""
+
+    def _mask(self, labels: np.ndarray) -> np.ndarray:
+        return labels == 2

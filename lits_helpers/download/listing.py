@@ -1,0 +1,265 @@
+"""Which LiTS file lies where: in the two sets on Kaggle, in a folder, on a mounted disk."""
+
+import os
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from ..volumes import parse_name
+from .archives import is_whole
+from .client import KaggleClient, KaggleError
+
+FIRST_SET = "andrewmvd/liver-tumor-segmentation"  # all segmentations, volumes 0-50
+SECOND_SET = "andrewmvd/liver-tumor-segmentation-part-2"  # volumes 51-130
+FIRST_SET_VOLUMES = 51
+CASES = 131
+TYPICAL_BYTES = {"volume": 300_000_000, "segmentation": 110_000_000}  # where a listing has no size
+MOUNTS = ("/kaggle/input", "/content/drive/MyDrive/lits", "/content/drive/MyDrive/LiTS")
+MOUNT_DEPTH = 4  # folders below a root that are looked into
+NO_RAW = ("images", "masks", "runs")  # tens of thousands of files, slow to list on a Drive
+PREPARED_SHARE = {False: 0.25, True: 0.35}  # packed cases, with PNG slices, against raw files
+ASSUMED_RATE = 20e6  # bytes per second, what Colab gets
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file on Kaggle: of which case, "volume" or "segmentation", how many bytes unpacked."""
+
+    dataset: str
+    name: str
+    number: int
+    kind: str
+    bytes: int
+
+
+def present_cases(
+    *roots: Path | str | None, numbers: Iterable[int] | None = None
+) -> dict[int, dict[str, Path]]:
+    """Find whole LiTS files by name anywhere below `roots`, the first root winning.
+
+    Args:
+        roots: folders; None and absent ones hold nothing.
+        numbers: only these cases; None = all. Every file looked at is opened, slow on a Drive.
+
+    Returns:
+        number -> {"volume": path, "segmentation": path}, either of which may be absent.
+    """
+    wanted = None if numbers is None else set(numbers)
+    found: dict[int, dict[str, Path]] = {}
+    for root in roots:
+        for path in named_files(root):
+            kind, number = parse_name(path.name)
+            if wanted is None or number in wanted:
+                case = found.setdefault(number, {})
+                if kind not in case and is_whole(path):
+                    case[kind] = path
+    return found
+
+
+def named_files(root: Path | str | None) -> list[Path]:
+    """Return every file below `root` that is named as LiTS names them."""
+    if root is None:
+        return []
+    tree = os.walk(root)
+    return sorted(Path(top, name) for top, _, names in tree for name in names if parse_name(name))
+
+
+def find_mounted(roots: Iterable[Path | str] = MOUNTS) -> Path | None:
+    """Find LiTS where it is mounted (Kaggle's input folder, Google Drive), to be read in place.
+
+    Returns:
+        The deepest folder that holds all volumes found under the first root that has any, or None.
+    """
+    for root in map(Path, roots):
+        kinds = _kinds_by_folder(root)
+        if any("volume" in kind for kind in kinds.values()):
+            return Path(os.path.commonpath(kinds))
+    return None
+
+
+def _kinds_by_folder(root: Path) -> dict[Path, set[str]]:
+    kinds: dict[Path, set[str]] = {}
+    for top, folders, names in os.walk(root):
+        deep = len(Path(top).relative_to(root).parts) >= MOUNT_DEPTH
+        folders[:] = [] if deep else [name for name in folders if name not in NO_RAW]
+        found = {parse_name(name)[0] for name in names if parse_name(name)}
+        if found:
+            kinds[Path(top)] = found
+    return kinds
+
+
+def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict[str, RemoteFile]]:
+    """Return what Kaggle lists for these cases: number -> {"volume": ..., "segmentation": ...}.
+
+    Raises:
+        ValueError: a number out of 0..130.
+        KaggleError: a set cannot be listed, or its layout has changed.
+    """
+    numbers = checked_numbers(numbers)
+    datasets = [FIRST_SET] if numbers else []
+    if any(number >= FIRST_SET_VOLUMES for number in numbers):
+        datasets.append(SECOND_SET)
+    found: dict[int, dict[str, RemoteFile]] = {number: {} for number in numbers}
+    others, named = [], False
+    for dataset in datasets:
+        for listed in client.files(dataset):
+            parsed = parse_name(PurePosixPath(listed.name).name)
+            if parsed and parsed[1] in found and _harmless(listed.name):
+                kind, number = parsed
+                size = listed.bytes or TYPICAL_BYTES[kind]
+                found[number].setdefault(kind, RemoteFile(dataset, listed.name, number, kind, size))
+            named = named or bool(parsed)
+            others += [] if parsed else [listed.name]
+    if others and not named:
+        raise KaggleError(
+            f"Kaggle lists no volume-N.nii and no segmentation-N.nii, but "
+            f"{', '.join(others[:3])}: its layout has changed. Download what is there by hand, "
+            'unpack it, and read it with SOURCE "folder" (in a shell --source folder --raw DIR)'
+        )
+    return found
+
+
+def missing_files(
+    numbers: Iterable[int], here: dict[int, dict[str, Path]], client: KaggleClient
+) -> list[RemoteFile]:
+    """Return what Kaggle has of these cases beyond the files `here`; asked only if any is missing.
+
+    Raises:
+        KaggleError: as `remote_files`.
+    """
+    remote = remote_files([n for n in numbers if len(here.get(n, {})) < 2], client)
+    return [f for n, files in remote.items() for k, f in files.items() if k not in here.get(n, {})]
+
+
+def _harmless(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts and "\\" not in name
+
+
+def checked_numbers(numbers: Iterable[int]) -> list[int]:
+    """Return case numbers sorted, each once.
+
+    Raises:
+        ValueError: a number out of 0..130.
+    """
+    numbers = sorted(set(numbers))
+    wrong = [number for number in numbers if number not in range(CASES)]
+    if wrong:
+        raise ValueError(f"LiTS has the cases 0..{CASES - 1}, got {', '.join(map(str, wrong))}")
+    return numbers
+
+
+@dataclass(frozen=True)
+class Room:
+    """What one disk must hold for a download at the worst moment, and can hold now, in bytes."""
+
+    folder: Path
+    needed: int
+    free: int
+
+
+@dataclass(frozen=True)
+class DownloadPlan:
+    """What a download would fetch. `str(plan)` says it in words.
+
+    Attributes:
+        files: what is missing.
+        present: case numbers that need no request.
+        rooms: on the disk of the raw files; then on that of the prepared cases, if it is another.
+    """
+
+    files: tuple[RemoteFile, ...]
+    present: tuple[int, ...]
+    rooms: tuple[Room, ...]
+
+    @property
+    def bytes(self) -> int:
+        """Bytes to fetch, unpacked; Kaggle may send them zipped to about a third."""
+        return sum(file.bytes for file in self.files)
+
+    def __str__(self) -> str:
+        if not self.files:
+            return f"nothing to fetch: {len(self.present)} cases are in {self.rooms[0].folder}"
+        cases = len({file.number for file in self.files})
+        minutes = max(self.bytes / ASSUMED_RATE / 60, 1)
+        needs = " and ".join(
+            f"{room.needed / 1e9:.1f} GB in {room.folder} ({room.free / 1e9:.1f} GB are free)"
+            for room in self.rooms
+        )
+        return (
+            f"{cases} cases to fetch, {len(self.present)} already here: {self.bytes / 1e9:.1f} GB,"
+            f" about {minutes:.0f} min at {ASSUMED_RATE / 1e6:.0f} MB/s; needs {needs}"
+        )
+
+    def check(self) -> None:
+        """Stop before anything is fetched if a disk cannot hold it.
+
+        Raises:
+            KaggleError: it cannot.
+        """
+        for room in self.rooms:
+            if room.needed > room.free:
+                raise KaggleError(
+                    f"{room.folder} needs {room.needed / 1e9:.1f} GB for this but has"
+                    f" {room.free / 1e9:.1f} GB free: free some, choose another folder or fewer"
+                    " cases, or do without raw files and PNG slices, if any were to be kept"
+                )
+
+
+def disk_of(folder: Path) -> tuple[int, int]:
+    """Return the number of the disk that a folder, there or not yet, is on, and its free bytes."""
+    folder = folder.absolute()
+    place = next(place for place in (folder, *folder.parents) if place.exists())
+    return place.stat().st_dev, shutil.disk_usage(place).free
+
+
+def plan_download(
+    numbers: Iterable[int],
+    folder: Path | str,
+    *,
+    keep_raw: bool = False,
+    mounted: Path | str | None = None,
+    client: KaggleClient | None = None,
+    prepared: Path | str | None = None,
+    png: bool = True,
+    disk_of: Callable[[Path], tuple[int, int]] = disk_of,
+) -> DownloadPlan:
+    """Say what fetching these cases takes. Kaggle is asked only if something is missing.
+
+    Args:
+        numbers: case numbers.
+        folder: where the raw files go.
+        keep_raw: the raw files stay; otherwise at most two cases lie there at a time.
+        mounted: a further folder, read in place.
+        prepared: where the prepared cases go; None for the disk of `folder`.
+        png: whether slices are exported too.
+        disk_of: tells disks apart and says what is free there.
+
+    Raises:
+        ValueError: a number out of 0..130.
+        KaggleError: no credentials, or Kaggle cannot be asked.
+    """
+    numbers, folder = checked_numbers(numbers), Path(folder)
+    here = present_cases(folder, mounted, numbers=numbers)
+    present = [number for number in numbers if len(here.get(number, {})) == 2]
+    files = missing_files(numbers, here, client or KaggleClient())
+    raw_bytes = _raw_bytes(files, keep_raw)
+    made_bytes = int(PREPARED_SHARE[png] * sum(file.bytes for file in files))
+    disk, free = disk_of(folder)
+    made_disk, made_free = disk_of(Path(prepared or folder))
+    if disk == made_disk:
+        rooms = [Room(folder, raw_bytes + made_bytes, free)]
+    else:
+        rooms = [Room(folder, raw_bytes, free), Room(Path(prepared), made_bytes, made_free)]
+    return DownloadPlan(tuple(files), tuple(present), tuple(rooms))
+
+
+def _raw_bytes(files: Sequence[RemoteFile], keep_raw: bool) -> int:
+    total = sum(file.bytes for file in files)
+    by_case = Counter()
+    for file in files:
+        by_case[file.number] += file.bytes
+    in_transit = 2 * max(by_case.values(), default=0)  # one being prepared, one arriving
+    return in_transit + (total if keep_raw else 0)

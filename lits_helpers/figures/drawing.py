@@ -1,0 +1,347 @@
+"""One slice as an RGB picture: window, outlines, fills, scale bar. Arrays in, arrays out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from ..metrics import FIRST_LABEL
+from ..volumes import window_to_uint8
+
+PLANES = ("axial", "coronal", "sagittal")
+EDGE_LETTERS = {"axial": ("R", "A"), "coronal": ("R", "H"), "sagittal": ("A", "H")}  # left, top
+WINDOWS = {  # HU (low, high), the usual radiological presets
+    "liver": (-20.0, 180.0),
+    "abdomen": (-160.0, 240.0),
+    "bone": (-450.0, 1050.0),
+    "lung": (-1350.0, 150.0),
+}
+# Colors that stay apart for color-blind readers.
+# Source: M. Okabe, K. Ito, "Color Universal Design", 2008.
+ORANGE, SKY, GREEN = (230, 159, 0), (86, 180, 233), (0, 158, 115)
+YELLOW, BLUE, VERMILION, PURPLE = (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)
+LAYER_COLORS = {
+    "reference": SKY,
+    "prediction": ORANGE,
+    "liver": SKY,
+    "tumor": YELLOW,
+    "reference liver": SKY,
+    "reference tumor": YELLOW,
+    "prediction liver": ORANGE,
+    "prediction tumor": VERMILION,
+    "false positive": VERMILION,
+    "false negative": SKY,
+}
+SPARE_COLORS = (GREEN, PURPLE, BLUE)
+FONT = cv2.FONT_HERSHEY_SIMPLEX
+CHECK = 4  # pixels of either color where two outlines coincide
+CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+
+
+def plane(volume: np.ndarray, name: str, index: int) -> np.ndarray:
+    """Return a view of a slice, head up: axial (Y, X), coronal (Z, X), sagittal (Z, Y)."""
+    if name == "axial":
+        return volume[index]
+    if name == "coronal":
+        return volume[::-1, index, :]
+    if name == "sagittal":
+        return volume[::-1, :, index]
+    raise ValueError(f"plane must be one of {', '.join(PLANES)}, got {name!r}")
+
+
+def plane_spacing(spacing_mm: tuple[float, float, float], name: str) -> tuple[float, float]:
+    """Return the pixel size (row, column) in mm of a plane; `spacing_mm` is (dz, dy, dx)."""
+    dz, dy, dx = spacing_mm
+    return {"axial": (dy, dx), "coronal": (dz, dx), "sagittal": (dz, dy)}[name]
+
+
+def picture_shape(
+    shape: tuple[int, int], spacing_mm: tuple[float, float] | None, zoom: float
+) -> tuple[int, int]:
+    """Return the (rows, columns) of a slice's picture, its aspect true to the spacing."""
+    return tuple(max(1, round(size * zoom)) for size in _sizes(shape, spacing_mm))
+
+
+def zoom_to(longer: float, shape: tuple[int, int], spacing_mm: tuple[float, float] | None) -> float:
+    """Return the zoom at which the picture of a slice is `longer` pixels on its longer side."""
+    return longer / max(_sizes(shape, spacing_mm))
+
+
+def _sizes(shape, spacing_mm) -> tuple[float, float]:
+    """Return the extents of a slice in pixels of its finer axis."""
+    row_mm, column_mm = spacing_mm or (1.0, 1.0)
+    unit = min(row_mm, column_mm)
+    return shape[0] * row_mm / unit, shape[1] * column_mm / unit
+
+
+def mask_box(mask: np.ndarray, margin: float = 0.15) -> tuple[int, int, int, int]:
+    """Return the box (top, left, height, width) of a mask and a margin; all if it is empty."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return 0, 0, *mask.shape
+    extra = int(np.ceil(margin * max(np.ptp(rows) + 1, np.ptp(columns) + 1)))
+    top, left = max(rows[0] - extra, 0), max(columns[0] - extra, 0)
+    bottom = min(rows[-1] + 1 + extra, mask.shape[0])
+    right = min(columns[-1] + 1 + extra, mask.shape[1])
+    return int(top), int(left), int(bottom - top), int(right - left)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A mask to be drawn over a slice.
+
+    Attributes:
+        mask: (H, W) bool or integer, not zero inside.
+        color: (red, green, blue), 0..255.
+        style: "outline" draws the outermost pixels of the mask, "fill" all of them.
+        opacity: 0 (invisible) to 1, of a fill.
+        thickness: of an outline, pixels of the picture, counted inwards.
+    """
+
+    mask: np.ndarray
+    color: tuple[int, int, int]
+    style: str = "outline"
+    opacity: float = 0.4
+    thickness: int = 1
+
+    def __post_init__(self):
+        if self.style not in ("outline", "fill"):
+            raise ValueError(f'Layer.style must be "outline" or "fill", got {self.style!r}')
+        if not 0 <= self.opacity <= 1:
+            raise ValueError(f"Layer.opacity must lie in 0..1, got {self.opacity}")
+
+
+def render_slice(
+    hu: np.ndarray,
+    *,
+    window: tuple[float, float] = WINDOWS["abdomen"],
+    layers: Mapping[str, np.ndarray | Layer] | None = None,
+    spacing_mm: tuple[float, float] | None = None,
+    zoom: float = 1.0,
+    box: tuple[int, int, int, int] | None = None,
+    scale_bar: bool = False,
+    edges: tuple[str, str] | None = None,
+) -> np.ndarray:
+    """Draw one slice with its layers; the only drawing routine, behind every figure and the viewer.
+
+    Outlines are taken after enlarging, so they are the outermost pixels of the mask at any zoom.
+    Where an outline coincides with an earlier one, both colors alternate. Where a mask leaves the
+    picture no line is drawn.
+
+    Args:
+        hu: (H, W) HU, or any image together with its `window`, for example [0, 1] floats and (0,
+            1).
+        window: value (low, high) shown as black and white.
+        layers: name -> mask (H, W), drawn as an outline in the name's color (`color_of`), or a
+            `Layer`; drawn in order.
+        spacing_mm: size of a pixel (row, column); gives the picture its true aspect. None: square
+            pixels.
+        zoom: picture pixels per pixel of the finer axis.
+        box: (top, left, height, width) to show, in pixels of `hu`; None shows all.
+        scale_bar: draw a bar labeled in mm; wants `spacing_mm`.
+        edges: letters at the left and top edge, see EDGE_LETTERS.
+
+    Returns:
+        (rows, columns, 3) uint8 RGB.
+
+    Raises:
+        ValueError: a shape, window or box that does not fit.
+    """
+    layers = {name: as_layer(name, layer) for name, layer in (layers or {}).items()}
+    _check(hu, window, layers)
+    top, left, height, width = box = _checked_box(box, hu.shape)
+    shape = picture_shape((height, width), spacing_mm, zoom)
+    part = np.s_[top : top + height, left : left + width]
+    picture = cv2.cvtColor(_resized(to_grey(hu[part], window), shape), cv2.COLOR_GRAY2RGB)
+    outlined = np.zeros(shape, np.uint8)
+    for layer in layers.values():
+        mask = _resized_mask(layer.mask[part], shape)
+        if layer.style == "fill":
+            _paint_fill(picture, mask, layer)
+        else:
+            _paint_outline(picture, mask, layer, outlined)
+    if scale_bar and spacing_mm is not None:
+        _draw_scale_bar(picture, spacing_mm[1] * width / shape[1])
+    if edges is not None:
+        _draw_edges(picture, edges)
+    return picture
+
+
+def encode(rgb: np.ndarray, format: str = "jpeg", quality: int = 88) -> bytes:
+    """Compress a picture (H, W, 3) or (H, W) uint8 RGB to "jpeg" (small, quick) or "png" (exact).
+
+    JPEG keeps full color resolution, or thin outlines would smear.
+    """
+    if format not in ("jpeg", "png"):
+        raise ValueError(f'format must be "jpeg" or "png", got {format!r}')
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling] if format == "jpeg" else []
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if rgb.ndim == 3 else rgb
+    done, data = cv2.imencode(f".{format}", bgr, options)
+    assert done, "OpenCV was built without this format"
+    return data.tobytes()
+
+
+def encode_frame(rgb: np.ndarray, bytes_per_pixel: float = 0.3) -> bytes:
+    """Compress a picture (H, W, 3) to JPEG, noisy ones harder: 512x512 stays below 80 KB."""
+    limit = bytes_per_pixel * rgb.shape[0] * rgb.shape[1]
+    for quality in (88, 78, 60):
+        data = encode(rgb, quality=quality)
+        if len(data) <= limit:
+            break
+    return data
+
+
+def to_grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Map `window` (low, high) to 0..255, clipping the rest; (H, W) of any number type -> uint8."""
+    if image.dtype == np.int16:
+        return window_to_uint8(image, window)
+    low, high = window
+    scale = 255.0 / (high - low)
+    clipped = np.clip(image.astype(np.float32), low, high)
+    return cv2.convertScaleAbs(clipped, alpha=scale, beta=-low * scale)
+
+
+def color_of(name: str) -> tuple[int, int, int]:
+    """Return the color of a layer by its name; names not in LAYER_COLORS share the spare ones."""
+    place = sum(name.encode()) + name.endswith("tumor")  # beside the liver of the same source
+    return LAYER_COLORS.get(name) or SPARE_COLORS[place % len(SPARE_COLORS)]
+
+
+def as_layer(name: str, layer: np.ndarray | Layer) -> Layer:
+    """Return `layer`, or a bare mask as an outline in its name's color."""
+    return layer if isinstance(layer, Layer) else Layer(np.asarray(layer), color_of(name))
+
+
+def label_layers(source: str, labels: np.ndarray, **style) -> dict[str, Layer]:
+    """Turn labels (H, W) of a source, such as "reference", into its liver and its tumor layer.
+
+    Args:
+        style: fields of `Layer` other than mask and color.
+    """
+    names = {f"{source} {structure}": first for structure, first in FIRST_LABEL.items()}
+    return {n: Layer(labels >= first, color_of(n), **style) for n, first in names.items()}
+
+
+def error_layers(prediction: np.ndarray, reference: np.ndarray, opacity=0.7) -> dict[str, Layer]:
+    """Return the fills "false positive" and "false negative" of two masks (H, W)."""
+    prediction, reference = np.asarray(prediction, bool), np.asarray(reference, bool)
+    masks = {"false positive": prediction & ~reference, "false negative": reference & ~prediction}
+    return {n: Layer(mask, color_of(n), "fill", opacity) for n, mask in masks.items()}
+
+
+def mark_point(picture: np.ndarray, place: tuple[int, int], box: tuple[int, int, int, int]) -> None:
+    """Draw a cross with an open middle at the pixel (row, column) of a slice shown in `box`."""
+    top, left, height, width = box
+    y = int((place[0] - top + 0.5) * picture.shape[0] / height)
+    x = int((place[1] - left + 0.5) * picture.shape[1] / width)
+    for color, thickness in (((0, 0, 0), 3), (GREEN, 1)):
+        for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+            ends = (x + 6 * dx, y + 6 * dy), (x + 16 * dx, y + 16 * dy)
+            cv2.line(picture, *ends, color, thickness)
+
+
+def _check(hu, window, layers: dict[str, Layer]) -> None:
+    if hu.ndim != 2 or not hu.size:
+        raise ValueError(f"a slice must be (H, W) and not empty, got shape {hu.shape}")
+    if not window[0] < window[1]:
+        raise ValueError(f"window must be (low, high) with low < high, got {tuple(window)}")
+    for name, layer in layers.items():
+        if layer.mask.shape != hu.shape:
+            raise ValueError(
+                f"layer {name!r} must have the slice's shape {hu.shape}, got {layer.mask.shape}"
+            )
+
+
+def _checked_box(box, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    if box is None:
+        return 0, 0, *shape
+    top, left, height, width = box
+    inside = top >= 0 and left >= 0 and top + height <= shape[0] and left + width <= shape[1]
+    if not inside or height < 1 or width < 1:
+        raise ValueError(f"box (top, left, height, width) {box} must lie in a slice of {shape}")
+    return box
+
+
+def _resized(grey: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    if grey.shape == shape:
+        return grey
+    shrinks = shape[0] < grey.shape[0] or shape[1] < grey.shape[1]
+    way = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return cv2.resize(grey, shape[::-1], interpolation=way)
+
+
+def _resized_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Return a mask as uint8 {0, 1} of `shape`, sampled at pixel centers."""
+    mask = np.ascontiguousarray(mask if mask.dtype == bool else mask != 0).view(np.uint8)
+    if mask.shape == shape:
+        return mask
+    return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
+
+
+def _paint_fill(picture: np.ndarray, mask: np.ndarray, layer: Layer) -> None:
+    left, top, width, height = cv2.boundingRect(mask)
+    if not width:
+        return
+    part = np.s_[top : top + height, left : left + width]
+    solid = np.full((height, width, 3), layer.color, np.uint8)
+    mixed = cv2.addWeighted(picture[part], 1 - layer.opacity, solid, layer.opacity, 0)
+    cv2.copyTo(mixed, mask[part], picture[part])
+
+
+def _paint_outline(picture, mask, layer: Layer, outlined: np.ndarray) -> None:
+    """Paint the outermost pixels of a mask; remember them in `outlined` (rows, columns) uint8."""
+    left, top, width, height = cv2.boundingRect(mask)
+    if not width:
+        return
+    inner = cv2.erode(mask, CROSS, iterations=layer.thickness)
+    part = np.s_[top : top + height, left : left + width]
+    outline = mask[part] - inner[part]
+    shared = outline & outlined[part]
+    if shared.any():
+        rows, columns = np.ogrid[top : top + height, left : left + width]
+        outline &= ~(shared & ((rows // CHECK + columns // CHECK) % 2).astype(np.uint8))
+    outlined[part] |= outline
+    solid = np.full((height, width, 3), layer.color, np.uint8)
+    cv2.copyTo(solid, outline, picture[part])
+
+
+def _draw_scale_bar(picture: np.ndarray, mm_per_pixel: float) -> None:
+    """Draw the longest round length that fits into a third of the width."""
+    rows, columns = picture.shape[:2]
+    fitting = [mm for mm in (100, 50, 20, 10, 5, 2, 1) if mm / mm_per_pixel <= columns / 3]
+    if not fitting:
+        return
+    length = round(fitting[0] / mm_per_pixel)
+    left, bottom = max(columns // 40, 2), rows - max(rows // 40, 3)
+    for color, grow in ((0, 1), (255, 0)):
+        corners = (left - grow, bottom - 2 - grow), (left + length - 1 + grow, bottom + grow)
+        cv2.rectangle(picture, *corners, (color,) * 3, cv2.FILLED)
+    write_text(picture, f"{fitting[0]} mm", (left, bottom - 7))
+
+
+def _draw_edges(picture: np.ndarray, letters: tuple[str, str]) -> None:
+    rows, columns = picture.shape[:2]
+    write_text(picture, letters[0], (4, rows // 2))
+    (width, height), _ = cv2.getTextSize(letters[1], FONT, _text_size(picture), 1)
+    write_text(picture, letters[1], ((columns - width) // 2, height + 6))
+
+
+def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
+    """Write over a picture, in place; `place` is the (column, row) of the text's lower left.
+
+    White on a black rim reads on any tissue. The rim is the text itself, moved: OpenCV 5
+    spaces thicker letters wider, so that a rim of thicker text lies beside its letters.
+    """
+    size = _text_size(picture)
+    rim = 1 if size < 0.6 else 2
+    moves = [(x, y) for x in (-rim, 0, rim) for y in (-rim, 0, rim)]
+    for color, moved in ((0, moves), (255, [(0, 0)])):
+        for x, y in moved:
+            at = place[0] + x, place[1] + y
+            cv2.putText(picture, text, at, FONT, size, (color,) * 3, 1, cv2.LINE_AA)
+
+
+def _text_size(picture: np.ndarray) -> float:
+    return min(max(picture.shape[0] / 1000, 0.4), 0.9)

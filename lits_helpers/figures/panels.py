@@ -1,0 +1,253 @@
+"""Static pictures: panels of a slice and a montage of a case. Arrays in, matplotlib figures out.
+
+A figure as the last line of a notebook's cell shows itself. Curves and the drawing routine are
+imported here, so that ``figures`` is the one name to know.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from ..metrics import label_mask, slice_dice
+from ..volumes import read_picture
+from .curves import Picture, show_image
+from .drawing import (
+    EDGE_LETTERS,
+    WINDOWS,
+    Layer,
+    color_of,
+    error_layers,
+    label_layers,
+    mask_box,
+    picture_shape,
+    plane_spacing,
+    render_slice,
+    write_text,
+    zoom_to,
+)
+
+PANEL_PIXELS = 480  # longer side of a panel's picture: sharp at the size it is printed
+TILE_PIXELS = 280
+TILE_GAP = 4
+
+
+def picture_grid(paths: Sequence[Path], *, columns: int = 2) -> Picture:
+    """Show picture files side by side under their names, for example validation pictures.
+
+    Raises:
+        FileNotFoundError: no path, or one that is no picture.
+    """
+    pictures = [read_picture(path, cv2.IMREAD_COLOR_RGB) for path in paths]
+    missing = [str(path) for path, rgb in zip(paths, pictures, strict=True) if rgb is None]
+    if missing or not pictures:
+        raise FileNotFoundError(f"no pictures to show: {', '.join(missing) or 'an empty list'}")
+    rows = math.ceil(len(pictures) / columns)
+    height, width = pictures[0].shape[:2]
+    figure = Picture(13, 13 * rows / columns * height / width + 0.3 * rows)
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for axis in axes:
+        axis.axis("off")
+    for axis, path, rgb in zip(axes, paths, pictures, strict=False):
+        show_image(axis, rgb, path.stem)
+    return figure
+
+
+def seven_panels(
+    hu: np.ndarray,
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    *,
+    spacing_mm: tuple[float, float] | None = None,
+    window: tuple[float, float] = WINDOWS["abdomen"],
+    structure: str = "tumor",
+    title: str = "",
+) -> Picture:
+    """Show a slice: CT, both masks, overlay, contours, errors, tumor within the liver.
+
+    All panels show the same part: the liver of both segmentations and a margin.
+
+    Args:
+        hu: (H, W) HU, or any image together with its `window`.
+        prediction, reference: (H, W) labels 0/1/2.
+        spacing_mm: size of a pixel (row, column); None draws no scale bar.
+        structure: "tumor" or "liver", the mask that is compared.
+    """
+    _check_labels(hu, prediction, reference)
+    panels = _panels(prediction, reference, structure)
+    box = mask_box((prediction > 0) | (reference > 0))
+    zoom = zoom_to(PANEL_PIXELS, box[2:], spacing_mm)
+    options = {"spacing_mm": spacing_mm, "zoom": zoom, "box": box}
+    blank, blank_window = np.zeros(hu.shape, np.uint8), (0, 255)
+    figure = Picture(13, 1.0 + 2 * 13 / 4 * _box_aspect(box, spacing_mm))
+    axes = figure.subplots(2, 4).ravel()
+    for axis, (name, on_ct, layers) in zip(axes, panels, strict=False):
+        image, scale = (hu, window) if on_ct else (blank, blank_window)
+        drawn = render_slice(
+            image,
+            window=scale,
+            layers=layers,
+            scale_bar=on_ct,
+            edges=EDGE_LETTERS["axial"],
+            **options,
+        )
+        show_image(axis, drawn, name)
+    _write_key(axes[7], panels, prediction, reference)
+    figure.suptitle(title, fontsize=13)
+    return figure
+
+
+def montage(
+    hu: np.ndarray,
+    layers: Mapping[str, np.ndarray] | None = None,
+    *,
+    spacing_mm: tuple[float, float, float] | None = None,
+    window: tuple[float, float] = WINDOWS["abdomen"],
+    slices: Sequence[int] | None = None,
+    count: int = 12,
+    columns: int = 6,
+    title: str = "",
+) -> Picture:
+    """Show axial slices of a case, feet to head, with outlines; parameters as `montage_image`."""
+    slices = spread_slices(hu, layers, count) if slices is None else list(slices)
+    rgb = montage_image(
+        hu, layers, spacing_mm=spacing_mm, window=window, slices=slices, columns=columns
+    )
+    width = 13.0
+    figure = Picture(width, width * rgb.shape[0] / rgb.shape[1] + 0.7)
+    show_image(figure.subplots(), rgb, title)
+    names = [
+        n for source, labels in (layers or {}).items() for n in label_layers(source, labels[0])
+    ]
+    if names:
+        color_key(figure, names)
+    return figure
+
+
+def color_key(figure: Figure, names: Sequence[str]) -> None:
+    """Write a legend of layer names below a figure."""
+    handles = [_swatch(name) for name in names]
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), frameon=False)
+
+
+def montage_image(
+    hu: np.ndarray,
+    layers: Mapping[str, np.ndarray] | None = None,
+    *,
+    spacing_mm: tuple[float, float, float] | None = None,
+    window: tuple[float, float] = WINDOWS["abdomen"],
+    slices: Sequence[int] | None = None,
+    count: int = 12,
+    columns: int = 6,
+) -> np.ndarray:
+    """Tile axial slices of a case into one picture, each with its index, cut to what is labeled.
+
+    Args:
+        hu: (Z, Y, X) HU.
+        layers: name -> labels (Z, Y, X) 0/1/2, drawn as outlines of liver and tumor.
+        slices: which; None spreads `count` over the slices that have labels.
+        columns: tiles in a row.
+
+    Returns:
+        (rows, columns, 3) uint8.
+    """
+    slices = spread_slices(hu, layers, count) if slices is None else list(slices)
+    spacing = spacing_mm and plane_spacing(spacing_mm, "axial")
+    box = _common_box(hu, layers or {})
+    zoom = zoom_to(TILE_PIXELS, box[2:], spacing)
+    options = {"window": window, "spacing_mm": spacing, "zoom": zoom, "box": box}
+    tiles = [_tile(hu, layers or {}, k, options | {"scale_bar": k == slices[0]}) for k in slices]
+    columns = min(columns, len(tiles))
+    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
+    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
+    return np.vstack(rows)[:-TILE_GAP, :-TILE_GAP]
+
+
+def spread_slices(hu: np.ndarray, layers: Mapping[str, np.ndarray] | None, count: int) -> list[int]:
+    """Spread `count` slice indices evenly over the labeled slices, else over all."""
+    labeled = np.zeros(len(hu), bool)
+    for labels in (layers or {}).values():
+        labeled |= labels.any(axis=(1, 2))
+    candidates = np.flatnonzero(labeled) if labeled.any() else np.arange(len(hu))
+    chosen = np.linspace(0, len(candidates) - 1, min(count, len(candidates)))
+    return candidates[np.round(chosen).astype(int)].tolist()
+
+
+def _tile(hu, layers, k: int, options: dict) -> np.ndarray:
+    drawn = {}
+    for source, labels in layers.items():
+        drawn |= label_layers(source, labels[k])
+    tile = render_slice(hu[k], layers=drawn, **options)
+    write_text(tile, str(k), (5, 16))
+    return np.pad(tile, ((0, TILE_GAP), (0, TILE_GAP), (0, 0)), constant_values=255)
+
+
+def _common_box(hu: np.ndarray, layers: Mapping[str, np.ndarray]) -> tuple[int, int, int, int]:
+    """Return the box (top, left, height, width) of all that is labeled, and a margin."""
+    flat = np.zeros(hu.shape[1:], bool)
+    for labels in layers.values():
+        flat |= labels.any(axis=0)
+    return mask_box(flat)
+
+
+def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict[str, Layer]]]:
+    """Return (title, drawn on the CT, layers) of the seven panels."""
+    predicted, true = (label_mask(labels, structure) for labels in (prediction, reference))
+    fills = {
+        name: Layer(mask, color_of(name), "fill", 0.45)
+        for name, mask in (("reference", true), ("prediction", predicted))
+    }
+    solid = {name: Layer(fill.mask, fill.color, "fill", 1.0) for name, fill in fills.items()}
+    outlines = {
+        name: Layer(fill.mask, fill.color, "outline", thickness=2) for name, fill in fills.items()
+    }
+    within = {
+        "liver": Layer(reference >= 1, color_of("liver"), "outline", thickness=2),
+        "tumor": Layer(prediction == 2, color_of("tumor"), "fill", 0.6),
+    }
+    return [
+        ("CT", True, {}),
+        (f"Predicted {structure}", False, {"prediction": solid["prediction"]}),
+        (f"Reference {structure}", False, {"reference": solid["reference"]}),
+        ("Overlay", True, fills),
+        ("Contours", True, outlines),
+        ("Errors", True, error_layers(predicted, true)),
+        ("Predicted tumor within the liver", True, within),
+    ]
+
+
+def _write_key(axis, panels, prediction, reference) -> None:
+    """Fill the eighth cell with the legend, a line a color, and this slice's Dice."""
+    axis.axis("off")
+    names = {}
+    for _, _, layers in panels:
+        for name, layer in layers.items():
+            names.setdefault(layer.color, {})[name] = None
+    handles = [_swatch(", ".join(it), color) for color, it in names.items()]
+    legend = axis.legend(handles=handles, loc="upper left", frameon=False, fontsize=10.5)
+    legend.set_in_layout(False)  # long names may pass the cell; the panels keep their places
+    for line, name in enumerate(("liver", "tumor")):
+        score = slice_dice(prediction, reference, name)
+        value = "neither shows it" if score is None else f"{score:.3f}"
+        text = f"Dice of the {name} in this slice: {value}"
+        axis.text(0.04, 0.45 - 0.1 * line, text, transform=axis.transAxes, fontsize=11)
+
+
+def _box_aspect(box: tuple[int, int, int, int], spacing_mm) -> float:
+    """Return height by width of a part of a slice, kept between 0.6 and 1.2 for the page's sake."""
+    height, width = picture_shape(box[2:], spacing_mm, 1.0)
+    return min(max(height / width, 0.6), 1.2)
+
+
+def _check_labels(hu, prediction, reference) -> None:
+    for name, labels in (("prediction", prediction), ("reference", reference)):
+        if labels.shape != hu.shape:
+            raise ValueError(f"{name} must have the slice's shape {hu.shape}, got {labels.shape}")
+
+
+def _swatch(name: str, color: tuple[int, int, int] | None = None) -> Patch:
+    return Patch(color=np.array(color or color_of(name)) / 255, label=name)

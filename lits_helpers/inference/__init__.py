@@ -1,0 +1,21 @@
+"""Whole patients: a CT in, labels in its own geometry out, with the record of who made them."""
+
+from .folders import PREDICTION_NAME, find_volumes, own_device, segment_files
+from .postprocess import Postprocessing
+from .provenance import SYSTEMS, check_makers, is_recorded, read_records, recorded_origins
+from .segment import segment_file, segment_volume
+
+__all__ = [
+    "PREDICTION_NAME",
+    "SYSTEMS",
+    "Postprocessing",
+    "check_makers",
+    "find_volumes",
+    "is_recorded",
+    "own_device",
+    "read_records",
+    "recorded_origins",
+    "segment_file",
+    "segment_files",
+    "segment_volume",
+]

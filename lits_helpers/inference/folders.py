@@ -1,0 +1,217 @@
+"""Folders of CTs: each segmented once, whatever becomes of the others, by one or many processes."""
+
+import logging
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from tqdm.auto import tqdm
+
+from ..cases import Case, load_case
+from ..checkpoints import LiverModel, TumorModel
+from ..environment import choose_device
+from ..machine import file_hash, local_rank, own_rank, own_share, wait_for_others, written_whole
+from ..volumes import LABELS_SUFFIX, SUFFIX, Volume, read_volume, write_segmentation
+from .postprocess import Postprocessing
+from .provenance import MakerRecord
+from .segment import segment_volume
+
+logger = logging.getLogger(__name__)
+
+PREDICTION_NAME = "prediction-volume-{}.nii.gz"
+SUBMISSION_NAME = "test-segmentation-{}.nii"  # as the LiTS server wants them, zipped
+SUBMISSION_ARCHIVE = "submission.zip"
+CT_NAME = re.compile(r"(?:test-)?(?:volume-)?(.+?)(?:\.nii(?:\.gz)?|\.b2nd)")
+NO_CT = (".", "segmentation-", "test-segmentation-", "prediction-")
+
+
+@dataclass
+class FolderReport:
+    """What became of the CTs that fell to this process.
+
+    Attributes:
+        written: {CT: labels} segmented now.
+        present: {CT: labels} finished in an earlier call.
+        failed: {CT: reason}.
+        archive: the submission, once every CT of all processes is finished; the first packs it.
+    """
+
+    written: dict[Path, Path] = field(default_factory=dict)
+    present: dict[Path, Path] = field(default_factory=dict)
+    failed: dict[Path, str] = field(default_factory=dict)
+    archive: Path | None = None
+
+    def text(self) -> str:
+        """Return a line of counts, then one for each failure, or for the submission."""
+        counts = f"{len(self.written)} segmented, {len(self.present)} were finished before"
+        lines = [f"{counts}, {len(self.failed)} failed"]
+        lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
+        return "\n".join(lines + ([f"all of them: {self.archive}"] if self.archive else []))
+
+
+def find_volumes(root: Path | str, out: Path | str | None = None) -> list[Path]:
+    """Return the CTs anywhere below `root`, or `root` itself if it is a file.
+
+    Every .nii, .nii.gz and packed .b2nd counts that is not named as a segmentation or prediction
+    and does not lie in `out`.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    root = Path(root)
+    if root.is_file():
+        return [root]
+    results = None if out is None else Path(out).resolve()
+    if results and root.resolve() not in results.parents:  # beside the CTs they go by their names
+        results = None
+    found = [
+        path
+        for path in sorted(root.rglob("*"))
+        if CT_NAME.fullmatch(path.name)
+        and not path.name.startswith(NO_CT)
+        and not path.name.endswith(LABELS_SUFFIX)
+        and path.is_file()
+        and results not in path.resolve().parents
+    ]
+    if not found:
+        raise FileNotFoundError(f"no CT at {root}: expected .nii, .nii.gz or packed .b2nd files")
+    return found
+
+
+def segment_files(
+    files: Sequence[Path],
+    out: Path | str,
+    liver_model: LiverModel | None = None,
+    tumor_model: TumorModel | None = None,
+    post: Postprocessing | None = None,
+    *,
+    submission: bool = False,
+    take_over: bool = False,
+) -> FolderReport:
+    """Segment CT files; what is finished is skipped, what fails is named and the rest goes on.
+
+    Under `torchrun` each process takes its share of the files and returns when all are through.
+
+    Args:
+        files: from `find_volumes`.
+        out: folder for ``prediction-volume-N.nii.gz``, N being what follows "volume-" in a CT's
+            name, or all of the name.
+        liver_model, tumor_model, post: as for `segment.segment_volume`.
+        submission: write ``test-segmentation-N.nii`` instead, and submission.zip when all are
+            there.
+        take_over: make results of other models or settings in `out` anew, not refuse them.
+
+    Raises:
+        ValueError: two files would have the same result, or `out` holds results of other models or
+            settings.
+        OSError: `out` cannot be written.
+    """
+    out = Path(out)
+    targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
+    record = MakerRecord(out, liver_model, tumor_model, post)
+    record.claim(take_over=take_over)
+    share, rank = own_share(list(targets)), own_rank()
+    present = {path: targets[path] for path in share if _finished(path, targets[path], record)}
+    report = FolderReport(present=present)
+    wanted = [path for path in share if path not in present]
+    bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=rank > 0)
+    for path, source in bar:
+        try:
+            volume, content = source.result()
+            labels = segment_volume(volume, liver_model, tumor_model, post)
+            target = write_segmentation(labels, volume, targets[path])
+            record.add(target, content)
+            report.written[path] = target
+        except Exception as error:  # one bad file must not end the others
+            report.failed[path] = str(error) or type(error).__name__
+            expected = isinstance(error, OSError | ValueError)
+            logger.warning(
+                "%s was not segmented: %s", path, report.failed[path], exc_info=not expected
+            )
+    met = wait_for_others()  # whoever goes on to report a failure ends them
+    done = {**report.present, **report.written}
+    others = [path for path in targets if path not in done]  # of other processes
+    packs = submission and not report.failed and not (met and rank)
+    if packs and all(record.holds(targets[p], p) for p in others):
+        report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
+    return report
+
+
+def own_device(name: str | None = None) -> torch.device:
+    """Return the device of this process: under `torchrun` each takes a GPU of its own."""
+    device = choose_device(name)
+    number = local_rank()
+    if device.type == "cuda" and device.index is None and number is not None:
+        return torch.device("cuda", number % torch.cuda.device_count())
+    return device
+
+
+def _targets(files: Sequence[Path], out: Path, name: str) -> dict[Path, Path]:
+    """Return {CT: where its labels go}."""
+    targets, sources = {}, {}
+    for path in files:
+        match = CT_NAME.fullmatch(path.name)
+        target = out / name.format(match[1] if match else path.name)
+        if target in sources:
+            raise ValueError(
+                f"{sources[target]} and {path} would both be written to {target.name}; "
+                "segment them into different folders"
+            )
+        targets[path], sources[target] = target, path
+    return targets
+
+
+def _finished(path: Path, target: Path, record: MakerRecord) -> bool:
+    """Tell whether a CT was segmented before; say so where a file only looks like it."""
+    try:
+        finished = record.holds(target, path)
+    except OSError:  # reading it will say what is wrong
+        finished = False
+    if target.is_file() and not finished:
+        logger.info("%s: segmented again, %s was not made from it as it is", path, target)
+    return finished
+
+
+def _read_ahead(files: Sequence[Path]) -> Iterator[tuple[Path, Future]]:
+    """Yield each file with what `_read` returns; the next is read meanwhile."""
+    with ThreadPoolExecutor(1) as pool:
+        ahead = None
+        for path, following in pairwise([*files, None]):
+            source = ahead or pool.submit(_read, path)
+            ahead = following and pool.submit(_read, following)
+            yield path, source
+
+
+def _read(path: Path) -> tuple[Volume, str]:
+    """Return a CT, turned as its anatomy says where its header cannot be right, and its hash.
+
+    Raises:
+        OSError, ValueError: it cannot be read, or must not be used as it is.
+    """
+    content = file_hash(path)
+    if path.suffix == SUFFIX:  # checked and turned when it was prepared
+        return read_volume(path), content
+    volume, _, findings = load_case(Case(path.name, path.name, path))
+    for finding in findings:
+        if finding.harmful:
+            raise ValueError(f"{path}: {finding.text}")
+        if finding.code != "no_segmentation":
+            logger.info("%s: %s", path, finding.text)
+    return volume, content
+
+
+def _pack(files: Sequence[Path], archive: Path) -> Path:
+    """Zip the files flat; the same files give the same bytes."""
+    with written_whole(archive) as temporary, zipfile.ZipFile(temporary, "w") as target:
+        for path in files:
+            entry = zipfile.ZipInfo(path.name)
+            entry.compress_type, entry.file_size = zipfile.ZIP_DEFLATED, path.stat().st_size
+            with open(path, "rb") as source, target.open(entry, "w") as stream:
+                shutil.copyfileobj(source, stream, 1 << 20)
+    return archive

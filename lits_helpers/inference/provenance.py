@@ -1,0 +1,179 @@
+"""Who made a prediction, and from which file: a small record, ``NAME.nii.gz.json``, beside it."""
+
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import asdict
+from hashlib import blake2b
+from pathlib import Path
+
+import torch
+
+from ..checkpoints import Origin, TrainedModel, load_checkpoint, recipe_of
+from ..machine import file_hash, read_json, writable_folder, write_json
+from ..recipes import InputSpec
+from .postprocess import Postprocessing
+
+RECORD_SUFFIX = ".json"
+RECORDS = "*.nii*.json"
+FOLDER_RECORDS = "segmented_by*.json"  # of 0.1.0: all predictions of a process in one
+SYSTEMS = ("liver", "tumor")
+
+
+class MakerRecord:
+    """Who makes predictions in a folder: the models and settings, which all of them share.
+
+    A prediction counts as finished only while both it and its source have the content that was
+    recorded; so neither a source of the same name nor a file put there by others passes for it.
+
+    Attributes:
+        folder: of the predictions.
+        maker: the models and settings, as JSON holds them.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        liver_model: TrainedModel | None,
+        tumor_model: TrainedModel | None,
+        post: Postprocessing | None,
+    ):
+        self.folder = Path(folder)
+        self.maker = {
+            "liver": _described(liver_model),
+            "tumor": _described(tumor_model),
+            "postprocessing": asdict(post or Postprocessing()),
+        }
+
+    def claim(self, *, take_over: bool = False) -> None:
+        """Make sure that the folder can be written and holds nothing of another setting.
+
+        Args:
+            take_over: give records of other models or settings up, not refuse them.
+
+        Raises:
+            ValueError: it holds records of other models or settings.
+            OSError: it cannot be written.
+        """
+        for path in _record_paths(self.folder):
+            with suppress(FileNotFoundError):  # another process of `torchrun` gave it up
+                differing = self._differing(read_json(path))
+                if differing and not take_over:
+                    raise ValueError(
+                        f"{self.folder} holds results of another setting "
+                        f"({' and '.join(differing)} differ): choose another folder for these, "
+                        "or delete that one"
+                    )
+                if differing:
+                    path.unlink()
+        writable_folder(self.folder)
+
+    def holds(self, target: Path, source: Path) -> bool:
+        """Tell whether `target` holds what these models made of this very source."""
+        made = [record for record in _records_of(target) if not self._differing(record)]
+        if not made or not target.is_file():
+            return False
+        content = file_hash(source), file_hash(target)
+        return any((record["source"], record["prediction"]) == content for record in made)
+
+    def add(self, target: Path, source_hash: str) -> None:
+        """Write down that `target` was made from the file of that `machine.file_hash`."""
+        made = {"source": source_hash, "prediction": file_hash(target)}
+        write_json(target.with_name(target.name + RECORD_SUFFIX), self.maker | made)
+
+    def _differing(self, record: Mapping) -> list[str]:
+        return [name for name, value in self.maker.items() if not _same(record[name], value)]
+
+
+def _record_paths(folder: Path | str) -> list[Path]:
+    return sorted(Path(folder).glob(RECORDS)) + sorted(Path(folder).glob(FOLDER_RECORDS))
+
+
+def read_records(folder: Path | str) -> list[dict]:
+    """Return the records in a folder of predictions; empty where nobody left one.
+
+    Raises:
+        ValueError: one is not readable.
+    """
+    return [read_json(path) for path in _record_paths(folder)]
+
+
+def _records_of(prediction: Path) -> list[dict]:
+    """Return what is recorded of one prediction, beside it or for its whole folder."""
+    path = prediction.with_name(prediction.name + RECORD_SUFFIX)
+    records = [read_json(path)] if path.is_file() else []
+    for path in sorted(prediction.parent.glob(FOLDER_RECORDS)):
+        whole = read_json(path)
+        if prediction.name in whole["finished"]:
+            records.append(whole | whole["finished"][prediction.name])
+    return records
+
+
+def recorded_origins(folder: Path | str) -> list[Origin]:
+    """Return what a folder's records say of the models behind its predictions."""
+    records = read_records(folder)
+    origins = [
+        Origin(
+            system,
+            InputSpec(**record[system]["spec"]),
+            tuple(record[system]["training_ids"]),
+            frozenset(record[system].get("training_cts", ())),
+        )
+        for system in SYSTEMS
+        for record in records
+        if record[system]
+    ]
+    return list(dict.fromkeys(origins))
+
+
+def check_makers(folder: Path | str, models: Iterable[Path | str]) -> None:
+    """Compare checkpoints with what a folder's records say of its predictions.
+
+    Raises:
+        ValueError: they name other models.
+    """
+    records = read_records(folder)
+    for path in models if records else ():
+        checkpoint = load_checkpoint(path)
+        weights = weights_hash(recipe_of(path, checkpoint).spec, checkpoint["model"])
+        made_by = [record[checkpoint["system"]] for record in records]
+        if not any(model and model["weights"] == weights for model in made_by):
+            raise ValueError(
+                f"{path} did not make the predictions in {folder}, as the records there say: "
+                "name the models that did, or none, or predict again"
+            )
+
+
+def is_recorded(prediction: Path) -> bool:
+    """Tell whether a record is about this very prediction."""
+    hashes = [record["prediction"] for record in _records_of(prediction)]
+    return bool(hashes) and prediction.is_file() and file_hash(prediction) in hashes
+
+
+def weights_hash(spec: InputSpec, weights: Mapping[str, torch.Tensor]) -> str:
+    """Return a hash (32 hex digits) of a network's weights and of how it sees a slice."""
+    digest = blake2b(repr(spec).encode(), digest_size=16)
+    for name in sorted(weights):
+        values = weights[name].detach().cpu().float().contiguous()
+        digest.update(name.encode())
+        digest.update(values.view(-1).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _described(model: TrainedModel | None) -> dict | None:
+    if model is None:
+        return None
+    spec = asdict(model.spec)
+    spec["window"] = list(spec["window"]) if spec["window"] else None  # as JSON gives it
+    return {
+        "weights": weights_hash(model.spec, model.network.state_dict()),
+        "training_ids": list(model.origin.training_ids),
+        "training_cts": sorted(model.origin.training_cts),
+        "spec": spec,
+    }
+
+
+def _same(recorded, wanted) -> bool:
+    """Compare two entries of a record; records of 0.1.0 name no CTs."""
+    if isinstance(recorded, dict) and "training_cts" not in recorded and wanted:
+        wanted = {name: value for name, value in wanted.items() if name != "training_cts"}
+    return recorded == wanted

@@ -1,0 +1,43 @@
+"""What the machine gives: whole files, locks, workers, memory, and the processes of `torchrun`."""
+
+from .files import (
+    DISK_FULL,
+    TEMPORARY_PREFIX,
+    copy_whole,
+    file_hash,
+    read_json,
+    remove_leftovers,
+    rename_lasting,
+    writable_folder,
+    write_json,
+    written_whole,
+)
+from .locks import locked, locked_folder
+from .memory import free_memory_bytes
+from .ranks import local_rank, own_rank, own_share, processes_here, wait_for_others, world_size
+from .workers import available_cores, run_jobs, spawned_pool
+
+__all__ = [
+    "DISK_FULL",
+    "TEMPORARY_PREFIX",
+    "available_cores",
+    "copy_whole",
+    "file_hash",
+    "free_memory_bytes",
+    "local_rank",
+    "locked",
+    "locked_folder",
+    "own_rank",
+    "own_share",
+    "processes_here",
+    "read_json",
+    "remove_leftovers",
+    "rename_lasting",
+    "run_jobs",
+    "spawned_pool",
+    "wait_for_others",
+    "world_size",
+    "writable_folder",
+    "write_json",
+    "written_whole",
+]

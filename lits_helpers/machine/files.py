@@ -1,0 +1,161 @@
+"""Files that appear whole or not at all."""
+
+import errno
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+TEMPORARY_PREFIX = ".part-"
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}  # an odd file system, not a failed disk
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike, *, lasting: bool = True) -> Iterator[Path]:
+    """Yield a temporary name beside `path`, renamed to `path` when the block ends without an error.
+
+    The temporary name keeps the suffix (libraries choose the format by it). After an error whatever
+    was written is removed and an existing `path` is untouched.
+
+    Args:
+        path: final name of a file or folder; its folder is made if absent.
+        lasting: whole also after a power cut, see `rename_lasting`; False for what is quickly made
+            again, or many small files.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = temporary_name(path)
+    try:
+        yield temporary
+        if temporary.is_dir() and path.exists():
+            shutil.rmtree(path)  # os.replace cannot replace a folder that holds files
+        if lasting:
+            rename_lasting(temporary, path)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        else:
+            temporary.unlink(missing_ok=True)
+        raise
+
+
+def rename_lasting(temporary: Path, path: Path) -> None:
+    """Rename a file, or a folder of files, once its content is on the disk; then sync the rename.
+
+    Without it a power cut may leave the final name with an empty file.
+
+    Raises:
+        OSError: the disk is full or failed.
+    """
+    if temporary.is_dir():
+        for member in temporary.iterdir():
+            _sync_file(member)
+        _sync_folder(temporary)
+    else:
+        _sync_file(temporary)
+    os.replace(temporary, path)
+    _sync_folder(path.parent)
+
+
+def _sync_file(path: Path) -> None:
+    with open(path, "r+b") as stream:  # Windows syncs no file that is open for reading only
+        try:
+            os.fsync(stream.fileno())
+        except OSError as error:
+            if error.errno not in CANNOT_SYNC:
+                raise
+
+
+def _sync_folder(folder: Path) -> None:
+    """Sync the names in a folder; Windows and some network file systems cannot."""
+    with suppress(OSError):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def temporary_name(path: Path) -> Path:
+    """Return a name beside `path` that nobody else has; containers repeat process numbers."""
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}")
+
+
+def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:
+    """Copy a file's content, whole or not at all."""
+    with written_whole(target) as temporary:
+        shutil.copyfile(source, temporary)
+
+
+def remove_leftovers(folder: str | os.PathLike, name: str = "*") -> int:
+    """Remove what killed runs left under temporary names anywhere below `folder`; return how many.
+
+    Call it only while nothing else writes there.
+
+    Args:
+        folder: it may be absent.
+        name: only what was to have this final name; a pattern.
+    """
+    leftovers = sorted(Path(folder).rglob(f"{TEMPORARY_PREFIX}{name}"), reverse=True)
+    for leftover in leftovers:
+        if leftover.is_dir():
+            shutil.rmtree(leftover, ignore_errors=True)
+        else:
+            leftover.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def writable_folder(folder: str | os.PathLike) -> Path:
+    """Make a folder and try it, before hours of work that could not be kept.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise OSError(
+            f"cannot write to {folder} ({error.strerror}); choose another folder"
+        ) from error
+    return Path(folder)
+
+
+def write_json(path: str | os.PathLike, content: object) -> Path:
+    """Write `content` as JSON, whole or not at all; the same content gives the same bytes."""
+    with written_whole(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+    return Path(path)
+
+
+def read_json(path: str | os.PathLike) -> dict:
+    """Read a JSON file.
+
+    Raises:
+        ValueError: the file is no JSON; the message names it.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(
+            f"{path} is not valid JSON ({error}); delete it to have it made again"
+        ) from error
+
+
+def file_hash(path: str | os.PathLike) -> str:
+    """Return the SHA-1 hash (40 hex digits) of a file's content, to know it again.
+
+    No defence against forgery; of Python's hashes it is the fastest, with and without the
+    processor's help.
+    """
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()

@@ -1,0 +1,57 @@
+"""How much memory may still be used: the machine's, a container's or a job's."""
+
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+CONTAINER = Path("/sys/fs/cgroup")  # where Linux states the memory of containers and jobs
+OWN_GROUPS = Path("/proc/self/cgroup")  # whose of them this process's are
+GROUP_FILES = (  # limit, use, and the name of what is given back when it is needed; versions 2, 1
+    ("memory.max", "memory.current", "inactive_file"),
+    ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+)
+
+
+def free_memory_bytes() -> int:
+    """Return the memory that may still be used: the machine's, a container's or a job's if less.
+
+    Where neither can be read (no Linux) 4 GiB are assumed.
+    """
+    free = [_meminfo_bytes(), _container_bytes()]
+    return min((value for value in free if value is not None), default=4 * 2**30)
+
+
+def _meminfo_bytes() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvail"))
+    except (OSError, StopIteration):
+        return None
+
+
+def _container_bytes() -> int | None:
+    free = [_group_bytes(group, *names) for group in _own_groups() for names in GROUP_FILES]
+    return min((value for value in free if value is not None), default=None)
+
+
+def _own_groups() -> Iterator[Path]:
+    """Yield the folders that may state this process's limits: its own groups' and those above."""
+    yield CONTAINER
+    try:
+        lines = OWN_GROUPS.read_text().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        _, controllers, path = line.split(":", 2)
+        if controllers in ("", "memory"):  # version 2, or version 1
+            inside = PurePosixPath(path.lstrip("/"))
+            for group in (inside, *inside.parents):
+                yield CONTAINER / controllers / group
+
+
+def _group_bytes(group: Path, limit: str, used: str, cached: str) -> int | None:
+    try:
+        free = int((group / limit).read_text()) - int((group / used).read_text())
+        rows = (line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return free + next(int(value) for name, value in rows if name == cached)
+    except (OSError, ValueError, StopIteration):  # no such file, or "max"
+        return None

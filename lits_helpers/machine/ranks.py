@@ -1,0 +1,53 @@
+"""The processes that `torchrun` started: this one's place among them, and waiting for all."""
+
+import itertools
+import os
+from collections.abc import Sequence
+from datetime import timedelta
+
+_meetings = itertools.count()
+
+
+def world_size() -> int:
+    """Return how many processes work together: 1 unless `torchrun` started more."""
+    return int(os.environ.get("WORLD_SIZE", 1))
+
+
+def own_rank() -> int:
+    """Return this process's number among them, from 0."""
+    return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
+
+
+def local_rank() -> int | None:
+    """Return this process's number on its machine; None where `torchrun` gave it none."""
+    given = os.environ.get("LOCAL_RANK")
+    return None if given is None else int(given)
+
+
+def processes_here() -> int:
+    """Return how many processes of `torchrun` share this machine."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
+
+
+def own_share(items: Sequence) -> Sequence:
+    """Return those of the items that fall to this process: all, unless `torchrun` started more."""
+    return items[own_rank() :: world_size()]
+
+
+def wait_for_others() -> bool:
+    """Return when every process that `torchrun` started is here: one that fails ends them all.
+
+    Returns:
+        Whether there are others; where something else started them, nobody waits.
+    """
+    from torch import distributed
+
+    if not (distributed.is_available() and distributed.is_torchelastic_launched()):
+        return False
+    store, _, world = next(distributed.rendezvous("env://"))
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)  # the store outlives it
+    meeting = f"lits_helpers/{attempt}/{next(_meetings)}"
+    if store.add(meeting, 1) == world:
+        store.set(f"{meeting}/all", "here")
+    store.wait([f"{meeting}/all"], timedelta(days=7))
+    return world > 1

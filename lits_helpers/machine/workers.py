@@ -1,0 +1,153 @@
+"""Run one function over many jobs, in spawned processes or in any executor."""
+
+import logging
+import multiprocessing
+import os
+import sys
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from functools import partial
+from multiprocessing import connection
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from .files import DISK_FULL
+
+logger = logging.getLogger(__name__)
+
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds in so many, of all cores together
+WORKER_DIED = (
+    "its worker process died, most likely for lack of memory; run again with fewer workers "
+    '(in a script, call prepare below `if __name__ == "__main__":`)'
+)
+
+
+def available_cores() -> int:
+    """Return the number of CPU cores this process may use, in a container its share of them."""
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
+    try:
+        quota, period = map(int, CPU_QUOTA.read_text().split())
+    except (OSError, ValueError):  # no such file, or "max"
+        return cores
+    return max(1, min(cores, quota // period))
+
+
+def run_jobs(
+    work: Callable,
+    jobs: Sequence[tuple],
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    label: str = "prepare",
+) -> list[Any]:
+    """Return ``work(*job)`` for each job, in order, with a progress bar.
+
+    Args:
+        work: a function of a module; must return exceptions it can explain and raise OSError only
+            for a target that cannot be written.
+        jobs: arguments of each call.
+        workers: spawned processes, by default one per core it may use; 0 works in this process.
+        executor: used instead of own processes.
+        label: of the progress bar.
+
+    Returns:
+        results; an exception in place of the result of a job that failed in a way its function does
+        not explain, a BrokenExecutor if it killed its process twice.
+
+    Raises:
+        OSError: the target cannot be written; with a sentence of what to do if the disk is full.
+    """
+    try:
+        if executor is not None:
+            return _submitted(executor, work, jobs, label)
+        if workers == 0 or not jobs or not _can_spawn():
+            calls = (partial(work, *job) for job in jobs)
+            return [_settled(call) for call in _bar(calls, len(jobs), label)]
+        return _spawned(work, jobs, min(workers or available_cores(), len(jobs)), label)
+    except OSError as error:
+        raise _explained(error) from error
+
+
+def _spawned(work: Callable, jobs: Sequence[tuple], workers: int, label: str) -> list[Any]:
+    with spawned_pool(workers) as pool:
+        results = _submitted(pool, work, jobs, label)
+    for i, result in enumerate(results):
+        if isinstance(
+            result, BrokenExecutor
+        ):  # one job's death takes all others with it: each alone
+            with spawned_pool(1) as pool:
+                results[i] = _submitted(pool, work, [jobs[i]], label)[0]
+    return results
+
+
+def _submitted(executor: Executor, work: Callable, jobs: Sequence[tuple], label: str) -> list[Any]:
+    futures = {executor.submit(work, *job): i for i, job in enumerate(jobs)}
+    results: list[Any] = [None] * len(jobs)
+    try:
+        for future in _bar(as_completed(futures), len(jobs), label):
+            results[futures[future]] = _settled(future.result)
+    except BaseException:
+        for future in futures:
+            future.cancel()
+        raise
+    return results
+
+
+def _bar(jobs: Iterable, total: int, label: str) -> tqdm:
+    hidden = {"disable": True} if total < 2 else {}  # else TQDM_DISABLE decides
+    return tqdm(jobs, desc=label, total=total, unit="case", **hidden)
+
+
+def _settled(call: Callable[[], Any]) -> Any:
+    """Return the result, or the exception of one job that must not end the others."""
+    try:
+        return call()
+    except BrokenExecutor:
+        return BrokenExecutor(WORKER_DIED)
+    except OSError:
+        raise
+    except Exception as error:
+        logger.exception("a case failed in a way that was not foreseen")
+        return error
+
+
+def spawned_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of fresh processes that end with this one.
+
+    Forking a process that has threads, as a notebook's, can hang.
+    """
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
+
+
+def _die_with_parent() -> None:
+    """End this worker when its parent is killed, so that a new run finds no rival."""
+    parent = multiprocessing.parent_process()
+
+    def watch():
+        connection.wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def _can_spawn() -> bool:
+    """Spawned processes import the main script again: impossible if it was piped into Python."""
+    script = getattr(sys.modules["__main__"], "__file__", None)
+    return script is None or Path(script).is_file()
+
+
+def _explained(error: OSError) -> OSError:
+    if error.errno not in DISK_FULL:
+        return error
+    place = error.filename or "the target folder"
+    return OSError(
+        error.errno,
+        "the disk is full (or a file-size limit was reached); finished cases stay valid: "
+        "free some space and run again",
+        str(place),
+    )

@@ -1,0 +1,22 @@
+"""LiTS-style metrics of one case and of many; every rule stands in docs/metrics.md."""
+
+from .case import evaluate_case, evaluate_lesions
+from .lesions import SIZE_CLASSES, size_class_title
+from .overlap import FIRST_LABEL, dice, dice_of, label_mask, slice_dice
+from .summary import evaluate_dataset, format_summary, read_metrics_csv, write_metrics_csv
+
+__all__ = [
+    "FIRST_LABEL",
+    "SIZE_CLASSES",
+    "dice",
+    "dice_of",
+    "evaluate_case",
+    "evaluate_dataset",
+    "evaluate_lesions",
+    "format_summary",
+    "label_mask",
+    "read_metrics_csv",
+    "size_class_title",
+    "slice_dice",
+    "write_metrics_csv",
+]

@@ -1,0 +1,164 @@
+"""LiTS-style metrics: how well a predicted segmentation matches its reference.
+
+Every rule, every empty case and every difference from the official script stands in
+docs/metrics.md. Here one case is measured, by `surface` and `lesions`; `summary` joins many, and
+`tables` shows them.
+"""
+
+import numpy as np
+
+from .lesions import lesion_counts, list_lesions
+from .overlap import dice
+from .surface import surface_metrics
+
+SURFACE_KEYS = ("assd_mm", "rmsd_mm", "max_surface_mm", "hd95_mm")
+
+
+def evaluate_case(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing_mm: tuple[float, float, float] | None,
+    *,
+    workers: int = -1,
+) -> dict:
+    """Measure one predicted segmentation against its reference.
+
+    Args:
+        prediction, reference: (Z, Y, X) labels 0 background, 1 liver, 2 tumor; integers or bool.
+            The liver mask is labels >= 1, the tumor mask labels == 2.
+        spacing_mm: (dz, dy, dx), or None if it cannot be trusted; then every value in mm and every
+            count by lesion size is None.
+        workers: threads of the nearest-neighbour search; -1 takes all cores.
+
+    Returns:
+        A flat dict of plain numbers. For ``liver_`` and ``tumor_``:
+
+        * ``dice`` 2I / (P + R) in [0, 1]; both masks empty: 1, one empty: 0.
+        * ``voe`` 1 - I / (P + R - I) in [0, 1]; both empty: 0, one empty: 1.
+        * ``rvd_reference`` (P - R) / R, positive if too much is predicted; ``rvd_prediction``
+          (R - P) / P, as the official script has it; both empty: 0, only the divisor empty: inf.
+        * ``assd_mm``, ``rmsd_mm``, ``max_surface_mm``, ``hd95_mm``: see `surface.surface_metrics`;
+          both empty: 0, one empty: the distance between opposite corner voxels of the volume,
+          which no distance in it exceeds.
+        * ``intersection`` I, ``size_prediction`` P, ``size_reference`` R, in voxels.
+
+        Then the counts of `lesions.lesion_counts`, and ``burden_reference``,
+        ``burden_prediction``: tumor voxels / liver voxels in [0, 1]; without liver: 0.
+
+    Raises:
+        ValueError: shapes differ or are not (Z, Y, X), other labels, or a spacing that is none.
+    """
+    spacing_mm = _checked_spacing(spacing_mm)
+    cropped = _checked_and_cropped(prediction, reference)
+    tumors = _tumor_masks(*cropped)
+    livers = tuple(labels > 0 for labels in cropped)
+    result = {}
+    for name, masks in (("liver", livers), ("tumor", tumors)):
+        values = _overlap_metrics(*masks)
+        if spacing_mm is None:
+            values |= dict.fromkeys(SURFACE_KEYS)
+        else:
+            diagonal = _diagonal_mm(np.shape(reference), spacing_mm)
+            values |= surface_metrics(*masks, spacing_mm, empty_mm=diagonal, workers=workers)
+        result |= {f"{name}_{key}": value for key, value in values.items()}
+    result |= lesion_counts(list_lesions(*tumors, spacing_mm))
+    for side in ("reference", "prediction"):
+        liver = result[f"liver_size_{side}"]
+        result[f"burden_{side}"] = result[f"tumor_size_{side}"] / liver if liver else 0.0
+    return result
+
+
+def evaluate_lesions(
+    prediction: np.ndarray,
+    reference: np.ndarray,
+    spacing_mm: tuple[float, float, float] | None,
+) -> list[dict]:
+    """List the lesions of one case, the reference's and the predicted, and say which were found.
+
+    Takes what `evaluate_case` takes and raises what it raises; `lesions.list_lesions` says what
+    comes back.
+    """
+    spacing_mm = _checked_spacing(spacing_mm)
+    return list_lesions(*_tumor_masks(*_checked_and_cropped(prediction, reference)), spacing_mm)
+
+
+def _overlap_metrics(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | int]:
+    predicted, real = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
+    shared = int(np.count_nonzero(prediction & reference))
+    union = predicted + real - shared
+    return {
+        "dice": dice(shared, predicted, real),
+        "voe": 1 - shared / union if union else 0.0,
+        "rvd_reference": _relative(predicted - real, real),
+        "rvd_prediction": _relative(real - predicted, predicted),
+        "intersection": shared,
+        "size_reference": real,
+        "size_prediction": predicted,
+    }
+
+
+def _relative(difference: int, divisor: int) -> float:
+    if divisor:
+        return difference / divisor
+    return float("inf") if difference else 0.0
+
+
+def _checked_and_cropped(
+    prediction: np.ndarray, reference: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return both segmentations cut to the box that holds all but their common background."""
+    if np.shape(prediction) != np.shape(reference):
+        raise ValueError(
+            f"prediction and reference must have one shape, got {np.shape(prediction)} and "
+            f"{np.shape(reference)}; compare a case with its own reference, in the same orientation"
+        )
+    pair = _checked_labels("prediction", prediction), _checked_labels("reference", reference)
+    box = _joint_box(*pair)
+    return pair[0][box], pair[1][box]
+
+
+def _checked_labels(name: str, labels: np.ndarray) -> np.ndarray:
+    labels = np.asarray(labels)
+    if labels.ndim != 3 or not labels.size:
+        raise ValueError(f"{name} must be a filled (Z, Y, X) volume, got shape {labels.shape}")
+    if labels.dtype.kind not in "bui":
+        raise ValueError(
+            f"{name} must hold integer labels 0, 1, 2, got {labels.dtype}; threshold first"
+        )
+    low, high = labels.min(), labels.max()
+    if low < 0 or high > 2:
+        raise ValueError(f"{name} must hold labels 0, 1, 2 only, got values from {low} to {high}")
+    return labels.view(np.uint8) if labels.dtype == bool else labels
+
+
+def _tumor_masks(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    masks = prediction == 2, reference == 2
+    box = _joint_box(*masks)
+    return masks[0][box], masks[1][box]
+
+
+def _joint_box(first: np.ndarray, second: np.ndarray) -> tuple[slice, slice, slice]:
+    """Return the smallest box that holds what is not 0 in either array; no voxel if all is 0."""
+    plane = first.any(axis=0) | second.any(axis=0)  # (Y, X)
+    column = first.any(axis=(1, 2)) | second.any(axis=(1, 2))
+    box = []
+    for filled in (column, plane.any(axis=1), plane.any(axis=0)):
+        places = np.flatnonzero(filled)
+        box.append(slice(places[0], places[-1] + 1) if len(places) else slice(0, 0))
+    return tuple(box)
+
+
+def _checked_spacing(spacing_mm) -> tuple[float, float, float] | None:
+    if spacing_mm is None:
+        return None
+    spacing = tuple(float(step) for step in spacing_mm)
+    if len(spacing) != 3 or not all(0 < step < np.inf for step in spacing):
+        raise ValueError(
+            f"spacing_mm must be (dz, dy, dx), each above 0, or None, got {spacing_mm}"
+        )
+    return spacing
+
+
+def _diagonal_mm(shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> float:
+    steps = np.asarray(shape) - 1
+    return float(np.linalg.norm(steps * spacing_mm))

@@ -1,0 +1,32 @@
+"""The labels of a segmentation, and the Dice of two of them."""
+
+import numpy as np
+
+FIRST_LABEL = {"liver": 1, "tumor": 2}  # a structure is every label from here on
+
+
+def dice_of(confusion: np.ndarray, structure: str) -> float:
+    """Return the Dice of a structure from (3, 3) counts by predicted and reference label."""
+    first = FIRST_LABEL[structure]
+    parts = confusion[first:, first:], confusion[first:], confusion[:, first:]
+    return dice(*(int(part.sum()) for part in parts))
+
+
+def slice_dice(prediction: np.ndarray, reference: np.ndarray, structure: str) -> float | None:
+    """Return the Dice in one slice of labels (H, W), None where neither shows the structure."""
+    predicted, true = (labels >= FIRST_LABEL[structure] for labels in (prediction, reference))
+    counts = [int(np.count_nonzero(it)) for it in (predicted & true, predicted, true)]
+    return dice(*counts) if any(counts) else None
+
+
+def label_mask(labels: np.ndarray, structure: str) -> np.ndarray:
+    """Return the mask of "liver" (labels >= 1: a tumor is liver too) or "tumor" (labels == 2)."""
+    if structure not in FIRST_LABEL:
+        raise ValueError(f'structure must be "liver" or "tumor", got {structure!r}')
+    return labels >= FIRST_LABEL[structure]
+
+
+def dice(intersection: int, size_prediction: int, size_reference: int) -> float:
+    """Return the Dice of two masks from their voxel counts; of two empty masks it is 1."""
+    total = size_prediction + size_reference
+    return 2 * intersection / total if total else 1.0

@@ -1,0 +1,294 @@
+"""What many cases' metrics say together: means with intervals, and pooled counts."""
+
+import csv
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from ..machine import written_whole
+from .lesions import OVERLAPS, SIZE_CLASSES, size_class_title
+from .overlap import dice
+
+QUANTITIES = (
+    "dice",
+    "voe",
+    "rvd_reference",
+    "rvd_prediction",
+    "assd_mm",
+    "rmsd_mm",
+    "max_surface_mm",
+    "hd95_mm",
+)
+TEXT_COLUMNS = ("case_id", "patient", "note")  # never read as numbers: a case may be called 007
+_TITLES = {
+    "liver_dice": "liver Dice per case",
+    "liver_dice_ceiling": "  a perfect model at this size",
+    "liver_voe": "liver VOE",
+    "liver_rvd_reference": "liver RVD (reference)",
+    "liver_assd_mm": "liver ASSD, mm",
+    "liver_rmsd_mm": "liver RMSD, mm",
+    "liver_hd95_mm": "liver HD95, mm",
+    "liver_max_surface_mm": "liver maximum distance, mm",
+    "tumor_dice": "tumor Dice, cases with tumor",
+    "tumor_dice_ceiling": "  a perfect model at this size",
+    "tumor_dice_all_cases": "tumor Dice, all cases",
+    "tumor_voe": "tumor VOE",
+    "tumor_rvd_reference": "tumor RVD (reference)",
+    "tumor_assd_mm": "tumor ASSD, mm",
+    "tumor_rmsd_mm": "tumor RMSD, mm",
+    "tumor_hd95_mm": "tumor HD95, mm",
+    "tumor_max_surface_mm": "tumor maximum distance, mm",
+}
+
+
+def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: int = 2000) -> dict:
+    """Join the rows of many cases.
+
+    Args:
+        results: `case.evaluate_case` dicts; a row may also hold ``case_id``, ``patient``,
+            ``training_case`` (true for a case that a model was trained on: it is left out of
+            everything here), ``liver_dice_ceiling`` and ``tumor_dice_ceiling``
+            (`results.resize_ceiling`).
+        seed: random seed of the bootstrap; the same rows and seed give the same intervals.
+        resamples: bootstrap samples of the patients, each with all its cases; a row without
+            ``patient`` is a patient of its own.
+
+    Returns:
+        JSON-able. ``cases``, ``training_cases`` left out, ``cases_with_tumor`` in the reference,
+        ``cases_without_tumor``, ``cases_without_tumor_clean`` where none was predicted either,
+        ``cases_with_mm``.
+
+        For each of ``liver_dice`` ... ``liver_hd95_mm`` and ``liver_dice_ceiling`` over all cases,
+        the same of ``tumor_`` over the cases with tumor, and ``tumor_dice_all_cases`` over all (as
+        LiTS ranks): ``{"cases", "mean", "sd", "median", "low", "high"}``, where ``cases`` counts
+        the values behind it, ``sd`` is the sample's, and ``low`` to ``high`` is the bootstrap 95 %
+        interval of the mean. Without values all but ``cases`` are None, of one value ``sd`` is; an
+        infinite value makes mean and sd infinite.
+
+        ``liver_dice_global``, ``tumor_dice_global``: 2 sum(I) / (sum(P) + sum(R)); 1 if all are
+        empty, None without cases.
+        ``lesion_precision_0``, ``lesion_recall_0``, ``lesion_f1_0``, the same with ``_50``, and by
+        size class ``lesion_small_precision_0`` and so on, from counts summed over the cases (size
+        classes: over those with trusted spacing); 0 / 0 is None.
+        ``burden_rmse``, ``burden_max``: of the difference of the tumor burdens, over all cases.
+        ``worst_liver`` over all cases, ``worst_tumor`` over those with tumor: ``[case_id, dice]``
+        pairs, worst first.
+    """
+    rows = list(results)
+    kept = [row for row in rows if not row.get("training_case")]
+    with_tumor = [row for row in kept if row["tumor_size_reference"]]
+    free = [row for row in kept if not row["tumor_size_reference"]]
+    summary = {
+        "cases": len(kept),
+        "training_cases": len(rows) - len(kept),
+        "cases_with_tumor": len(with_tumor),
+        "cases_without_tumor": len(free),
+        "cases_without_tumor_clean": sum(not row["tumor_size_prediction"] for row in free),
+        "cases_with_mm": sum(row["liver_assd_mm"] is not None for row in kept),
+    }
+    for name, group in (("liver", kept), ("tumor", with_tumor)):
+        for quantity in QUANTITIES:
+            key = f"{name}_{quantity}"
+            summary[key] = _statistics(group, key, seed, resamples)
+        key = f"{name}_dice_ceiling"
+        summary[key] = _statistics(group, key, seed, resamples)
+        summary[f"{name}_dice_global"] = _global_dice(kept, name)
+        summary[f"worst_{name}"] = _worst_first(group, f"{name}_dice")
+    summary["tumor_dice_all_cases"] = _statistics(kept, "tumor_dice", seed, resamples)
+    return summary | _detection(kept) | _burden(kept)
+
+
+def _statistics(rows: Sequence[Mapping], key: str, seed: int, resamples: int) -> dict:
+    rows = [row for row in rows if row.get(key) is not None]
+    known = np.array([row[key] for row in rows], dtype=np.float64)
+    names = ("mean", "sd", "median", "low", "high")
+    if not len(known):
+        return {"cases": 0, **dict.fromkeys(names)}
+    sd = None
+    if len(known) > 1:
+        sd = float(known.std(ddof=1)) if np.isfinite(known).all() else np.inf
+    low, high = _bootstrap_interval(known, _patient_numbers(rows), seed, resamples)
+    found = (float(known.mean()), sd, float(np.median(known)), low, high)
+    return {"cases": len(known), **dict(zip(names, found, strict=True))}
+
+
+def _patient_numbers(rows: Sequence[Mapping]) -> np.ndarray:
+    """Return (n,) int: rows of one patient share a number; in order of appearance from 0."""
+    numbers = {}
+    patients = [(row.get("patient") or number) for number, row in enumerate(rows)]
+    return np.array([numbers.setdefault(patient, len(numbers)) for patient in patients], int)
+
+
+def _bootstrap_interval(
+    values: np.ndarray, patients: np.ndarray, seed: int, resamples: int
+) -> tuple[float, float]:
+    """Return the percentile 95 % interval of the mean, patients drawn with all their values.
+
+    Source: Efron & Tibshirani 1993; Davison & Hinkley 1997, 3.8, for drawing whole clusters.
+    """
+    sums, counts = np.bincount(patients, values), np.bincount(patients)
+    draws = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
+    means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
+    # A measured mean at each end: interpolating towards an infinite one would give NaN.
+    low, high = np.quantile(means, (0.025, 0.975), method="inverted_cdf")
+    return float(low), float(high)
+
+
+def _global_dice(rows: Sequence[Mapping], name: str) -> float | None:
+    if not rows:
+        return None
+    shared, real, predicted = (
+        sum(row[f"{name}_{part}"] for row in rows)
+        for part in ("intersection", "size_reference", "size_prediction")
+    )
+    return dice(shared, predicted, real)
+
+
+def _worst_first(rows: Sequence[Mapping], key: str) -> list[list]:
+    named = [[row.get("case_id", number), row[key]] for number, row in enumerate(rows)]
+    return sorted(named, key=lambda pair: pair[1])
+
+
+def _detection(rows: Sequence[Mapping]) -> dict[str, float | None]:
+    pooled = {}
+    for name in ("lesion", *(f"lesion_{size}" for size in SIZE_CLASSES)):
+        for suffix in OVERLAPS:
+            tp, fp, fn = (
+                sum(row[f"{name}_{count}_{suffix}"] or 0 for row in rows)
+                for count in ("tp", "fp", "fn")
+            )
+            pooled[f"{name}_precision_{suffix}"] = _share(tp, tp + fp)
+            pooled[f"{name}_recall_{suffix}"] = _share(tp, tp + fn)
+            pooled[f"{name}_f1_{suffix}"] = _share(2 * tp, 2 * tp + fp + fn)
+    return pooled
+
+
+def _share(part: int, whole: int) -> float | None:
+    return part / whole if whole else None
+
+
+def _burden(rows: Sequence[Mapping]) -> dict[str, float | None]:
+    errors = np.array([row["burden_prediction"] - row["burden_reference"] for row in rows])
+    if not len(errors):
+        return {"burden_rmse": None, "burden_max": None}
+    rmse, largest = np.sqrt(np.square(errors).mean()), np.abs(errors).max()
+    return {"burden_rmse": float(rmse), "burden_max": float(largest)}
+
+
+def format_summary(summary: Mapping, *, worst: int = 3) -> str:
+    """Return a summary of `evaluate_dataset` as a short text table.
+
+    Args:
+        summary: from `evaluate_dataset`.
+        worst: cases to name, worst first, for liver and tumor each.
+    """
+    lines = [_heading(summary), "", _line("", "cases", "mean", "sd", "median", "95 % interval")]
+    for key, title in _TITLES.items():
+        if summary[key]["cases"] or not key.endswith("ceiling"):
+            lines.append(_statistics_line(title, summary[key]))
+    lines += ["", *_detection_lines(summary), "", *_closing_lines(summary, worst)]
+    return "\n".join(lines)
+
+
+def write_metrics_csv(rows: Iterable[Mapping], path: str | os.PathLike) -> Path:
+    """Write one row a case; `read_metrics_csv` gives the same rows back.
+
+    Columns stand in the order in which the rows first name them; None is an empty cell, and numbers
+    are written so that reading restores them exactly.
+    """
+    rows = list(rows)
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    with (
+        written_whole(path) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.DictWriter(stream, columns, restval="", lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+    return Path(path)
+
+
+def read_metrics_csv(path: str | os.PathLike) -> list[dict]:
+    """Read what `write_metrics_csv` wrote: numbers, True and False as they were, empty as None.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    with open(path, newline="", encoding="utf-8") as stream:
+        return [
+            {
+                key: cell or None if key in TEXT_COLUMNS else _parsed(cell)
+                for key, cell in row.items()
+            }
+            for row in csv.DictReader(stream)
+        ]
+
+
+def _detection_lines(summary: Mapping) -> list[str]:
+    lines = [_line("lesions found", "", "precision", "recall", "F1", "")]
+    for suffix, title in (("0", "overlap > 0"), ("50", "overlap > 0.5")):
+        labels = {"lesion": title}
+        labels |= {f"lesion_{name}": f"{title}, {size_class_title(name)}" for name in SIZE_CLASSES}
+        for name, label in labels.items():
+            values = [summary[f"{name}_{part}_{suffix}"] for part in ("precision", "recall", "f1")]
+            lines.append(_line(label, "", *map(_number, values), ""))
+    return lines
+
+
+def _closing_lines(summary: Mapping, worst: int) -> list[str]:
+    dices = (f"{name} {_number(summary[f'{name}_dice_global'])}" for name in ("liver", "tumor"))
+    burden = (_number(summary[f"burden_{part}"]) for part in ("rmse", "max"))
+    lines = [
+        "Dice global: {}, {}".format(*dices),
+        "tumor burden error: RMSE {}, max {}".format(*burden),
+    ]
+    for name in ("liver", "tumor"):
+        cases = ", ".join(
+            f"{case} {_number(value)}" for case, value in summary[f"worst_{name}"][:worst]
+        )
+        lines.append(f"worst {name} Dice: {cases or 'no case'}")
+    return lines
+
+
+def _heading(summary: Mapping) -> str:
+    text = f"{summary['cases']} cases, {summary['cases_with_tumor']} with tumor"
+    if summary["cases_without_tumor"]:
+        clean, free = summary["cases_without_tumor_clean"], summary["cases_without_tumor"]
+        text += f" (of the {free} without, {clean} had none predicted)"
+    if summary["training_cases"]:
+        text += f"; {summary['training_cases']} training cases left out"
+    untrusted = summary["cases"] - summary["cases_with_mm"]
+    if untrusted:
+        text += f"; {untrusted} without mm figures, as their spacing cannot be trusted"
+    return text
+
+
+def _statistics_line(title: str, found: Mapping) -> str:
+    interval = "-"
+    if found["cases"]:
+        interval = f"{_number(found['low'])} to {_number(found['high'])}"
+    numbers = (_number(found[key]) for key in ("mean", "sd", "median"))
+    return _line(title, str(found["cases"]), *numbers, interval)
+
+
+def _line(title: str, *cells: str) -> str:
+    widths = (5, 9, 8, 8, 18)
+    row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    return f"{title:<34}{row}".rstrip()
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _parsed(cell: str) -> int | float | bool | str | None:
+    if cell in ("", "True", "False"):
+        return {"": None, "True": True, "False": False}[cell]
+    for kind in (int, float):
+        try:
+            return kind(cell)
+        except ValueError:
+            continue
+    return cell

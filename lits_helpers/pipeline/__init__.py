@@ -1,0 +1,35 @@
+"""The steps that notebooks and the shell call; each does only what is missing."""
+
+from .acquisition import VALIDATION_SHARE, download, ensure_prepared, make_phantoms
+from .drive import drive_folder, keep_results
+from .results import evaluate, find_predictions, open_result, save_score_figures, segment_cases
+from .trainings import (
+    best_epoch,
+    best_epoch_text,
+    checkpoint_path,
+    ensure_liver_model,
+    ensure_tumor_model,
+    train_liver,
+    train_tumor,
+)
+
+__all__ = [
+    "VALIDATION_SHARE",
+    "best_epoch",
+    "best_epoch_text",
+    "checkpoint_path",
+    "download",
+    "drive_folder",
+    "ensure_liver_model",
+    "ensure_prepared",
+    "ensure_tumor_model",
+    "evaluate",
+    "find_predictions",
+    "keep_results",
+    "make_phantoms",
+    "open_result",
+    "save_score_figures",
+    "segment_cases",
+    "train_liver",
+    "train_tumor",
+]

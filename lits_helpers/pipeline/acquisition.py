@@ -1,0 +1,267 @@
+"""From a source of cases to prepared data: phantoms, a folder, Kaggle."""
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+from ..cases import Case, find_cases
+from ..download import (
+    CASES,
+    KaggleClient,
+    KaggleError,
+    fetch_cases,
+    find_mounted,
+    named_files,
+    plan_download,
+    present_cases,
+)
+from ..environment import in_colab
+from ..machine import locked_folder, read_json, write_json
+from ..phantom import write_phantom_dataset
+from ..preprocess import (
+    CaseFiles,
+    PreparationReport,
+    Prepared,
+    export_pngs,
+    open_prepared,
+    prepare,
+    recorded_report,
+)
+from ..settings import Settings
+from ..volumes import parse_name
+from .drive import REFUSED, KeptCases, drive_folder
+
+logger = logging.getLogger(__name__)
+
+PHANTOM_SEED = 0
+# by tiny: number of cases and nominal shape; share of patients that validate (tiny: 12 of the 40)
+PHANTOMS = {True: (40, (30, 160, 160)), False: (60, (48, 256, 256))}
+TINY_LITS = "0-5"  # the cases that a tiny run downloads, unless others are named
+VALIDATION_SHARE = {True: 0.4, False: 0.15}
+
+
+def ensure_prepared(
+    settings: Settings,
+    *,
+    case_numbers: str | None = None,
+    png: bool = False,
+    workers: int | None = None,
+) -> Prepared:
+    """Return the prepared data, making what is missing from the source that the settings name.
+
+    Phantoms are generated, a folder is read in place, LiTS comes from Google Drive (with
+    `settings.drive`) or else from Kaggle.
+
+    Args:
+        settings: from `load_settings`.
+        case_numbers: which LiTS cases, see `parse_numbers`; None asks Kaggle for nothing and takes
+            those that are prepared here or on Drive.
+        png: also export 8-bit slices and liver masks (system A's published input).
+        workers: processes; None takes one for each core.
+
+    Raises:
+        FileNotFoundError: no case where the source should have some.
+    """
+    if settings.source == "kaggle":
+        share, whole = VALIDATION_SHARE[settings.tiny], None
+        if case_numbers is None:
+            whole = _bring_back(settings, png, workers)
+        else:
+            download(settings, case_numbers, png=png, workers=workers)
+        return open_prepared(settings.prepared, validation=share, case_ids=whole)
+    if settings.source == "phantom":
+        make_phantoms(settings)
+    else:
+        drive_folder(settings, "prepared")  # mounts Drive: the raw folder may lie there
+    report = prepare(find_cases(settings.raw), settings.prepared, workers=workers, png=png)
+    logger.info("%s", report.table())
+    if not report.prepared:
+        raise FileNotFoundError(
+            f"none of the cases under {settings.raw} could be prepared, see the reasons above"
+        )
+    return open_prepared(  # another raw folder may have left cases there
+        settings.prepared,
+        validation=VALIDATION_SHARE[settings.tiny],
+        case_ids=report.prepared,
+    )
+
+
+def make_phantoms(settings: Settings) -> Path:
+    """Write the phantom dataset of the settings' size below `settings.raw`, unless it is there."""
+    cases, shape = PHANTOMS[settings.tiny]
+    return write_phantom_dataset(settings.raw, cases=cases, shape=shape, seed=PHANTOM_SEED)
+
+
+def download(
+    settings: Settings,
+    case_numbers: str = "",
+    *,
+    keep_raw: bool = False,
+    png: bool = False,
+    workers: int | None = None,
+) -> PreparationReport:
+    """Fetch LiTS cases from Kaggle, prepare each and delete its raw files; go on where it ended.
+
+    Cases that are prepared already cost no request. Cases on a mounted disk (Kaggle's own machines,
+    Google Drive) are read in place. With `settings.drive` prepared cases come back from Google
+    Drive first, and go there one by one as they are made.
+
+    Args:
+        settings: raw files pass through `settings.raw` into `settings.prepared`.
+        case_numbers: see `parse_numbers`; empty means all, in a tiny run `TINY_LITS`.
+        keep_raw: leave the raw files in `settings.raw`.
+        png, workers: as for `ensure_prepared`.
+
+    Returns:
+        what became of every case asked for, in this call or before.
+
+    Raises:
+        KaggleError: nothing (more) can be fetched; one sentence with what to do.
+        OSError: another download works in one of the folders.
+    """
+    refusal = "wait for it, or choose other folders (LITS_RAW and LITS_PREPARED) for this one"
+    with ExitStack() as stack:
+        for folder in sorted({settings.raw.resolve(), settings.prepared.resolve()}):
+            stack.enter_context(locked_folder(folder, refusal, purpose="download"))
+        return _download(settings, case_numbers, keep_raw, png, workers)
+
+
+def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> PreparationReport:
+    numbers = parse_numbers(case_numbers or (TINY_LITS if settings.tiny else ""))
+    asked, out = [str(number) for number in numbers], settings.prepared
+    out.mkdir(parents=True, exist_ok=True)
+    kept = KeptCases(drive_folder(settings, "prepared"))
+    kept.remove_leftovers()
+    kept.restore(asked, out)
+    refused = _Refused(out)
+    ready = [name for name in asked if CaseFiles(out, name).known()]
+    kept.keep(ready, out)  # what an earlier call had no time or room to copy
+    if png:
+        export_pngs(out, ready, workers=workers)
+    failed: dict[str, str] = {}
+
+    def prepare_some(cases: list[Case]) -> None:
+        report = prepare(cases, out, workers=workers, png=png)
+        for name, reason in report.skipped.items():
+            logger.warning("case %s is left out: %s", name, reason)
+        refused.add({n: r for n, r in report.skipped.items() if n not in report.failed})
+        failed.update({name: report.skipped[name] for name in report.failed})
+        kept.keep(report.prepared, out)
+
+    missing = [int(name) for name in asked if name not in {*ready, *refused}]
+    if missing and in_colab() and not settings.drive:
+        logger.warning(
+            "what is downloaded now is lost with this machine, and notebooks 02 to 04 each get a "
+            "machine of their own: tick USE_DRIVE to keep the prepared cases"
+        )
+    failed.update(_fetch(missing, settings.raw, prepare_some, keep_raw, out, png))
+    report = recorded_report(out, asked, {**refused, **failed})
+    report.failed = [name for name in failed if name in report.skipped]
+    logger.info("%s", report.table())
+    return report
+
+
+def _fetch(
+    numbers: list[int],
+    raw: Path,
+    prepare_some: Callable[[list[Case]], None],
+    keep_raw: bool,
+    out: Path,
+    png: bool,
+) -> dict[str, str]:
+    """Prepare what is mounted in place, the rest as it arrives; return what cannot be had."""
+    mounted, cut = find_mounted() if numbers else None, set()
+    if mounted:
+        logger.info("reading LiTS in place from %s", mounted)
+        found = present_cases(mounted, numbers=numbers)  # the whole files
+        here = {n: case for n, case in found.items() if len(case) == 2}
+        prepare_some([_case_of(**case) for case in here.values()])
+        numbers = [n for n in numbers if n not in here]
+        cut = {parse_name(path.name)[1] for path in named_files(mounted)}
+        cut &= set(numbers)
+        for number in sorted(cut):
+            logger.warning("case %d is not whole in %s: asking Kaggle for it", number, mounted)
+    client = KaggleClient()
+    where = {"keep_raw": keep_raw, "mounted": mounted, "client": client}
+    try:
+        plan = plan_download(numbers, raw, **where, prepared=out, png=png)
+    except KaggleError as error:
+        if set(numbers) - cut:
+            raise
+        return {str(n): f"not whole in {mounted}, and not fetched: {error}" for n in numbers}
+    if numbers:
+        logger.info("%s", plan)
+    plan.check()
+    failed = fetch_cases(numbers, raw, lambda *pair: prepare_some([_case_of(*pair)]), **where)
+    return {str(number): f"not fetched: {reason}" for number, reason in failed.items()}
+
+
+def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]:
+    """Bring the LiTS cases that Drive keeps to this machine.
+
+    Returns:
+        The cases that are here and whole; the log names the others.
+
+    Raises:
+        FileNotFoundError: there is none, neither here nor on Drive.
+    """
+    kept = KeptCases(drive_folder(settings, "prepared"))
+    there = kept.ids()
+    with locked_folder(settings.prepared):
+        kept.restore(there, settings.prepared)
+    records = (settings.prepared / "cases").glob("*.json")
+    known = {path.stem for path in records if not path.name.startswith(".")}
+    ready = sorted(n for n in known if CaseFiles(settings.prepared, n).known())
+    if not ready:
+        raise FileNotFoundError(
+            f"no LiTS case is prepared in {settings.prepared}: run notebook 01 first, with the "
+            "same SOURCE, TINY and USE_DRIVE (without Drive each Colab machine begins empty)"
+        )
+    if lost := sorted({*there, *known} - set(ready)):
+        names = ", ".join(lost)
+        logger.warning("left out: cases %s; run again, or let notebook 01 make them again", names)
+    if png:
+        export_pngs(settings.prepared, ready, workers=workers)
+    return ready
+
+
+def _case_of(volume: Path, segmentation: Path) -> Case:
+    number = str(parse_name(volume.name)[1])
+    return Case(id=number, patient=number, volume=volume, segmentation=segmentation)
+
+
+class _Refused(dict):
+    """Case id -> why its files cannot be used; kept, so that they are not fetched again."""
+
+    def __init__(self, prepared: Path):
+        self.path = prepared / REFUSED
+        try:
+            known = read_json(self.path) if self.path.exists() else {}
+        except ValueError as error:  # cut short, on Drive perhaps
+            logger.warning("%s", error)
+            known = {}
+        super().__init__(known if isinstance(known, dict) else {})
+
+    def add(self, reasons: Mapping[str, str]) -> None:
+        """Remember more of them. Delete the file, on Drive too, to have them fetched again."""
+        if reasons:
+            self.update(reasons)
+            write_json(self.path, dict(self))
+
+
+def parse_numbers(text: str) -> list[int]:
+    """Return the LiTS case numbers that a text names: "0-9, 27"; an empty one names all 131.
+
+    Raises:
+        ValueError: not of that form.
+    """
+    numbers: set[int] = set()
+    for part in filter(None, text.replace(" ", "").split(",")):
+        match = re.fullmatch(r"(\d+)(?:-(\d+))?", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last:  # "9-5" must not come to mean all
+            raise ValueError(f'case numbers look like "0-9, 27", got {text!r}')
+        numbers.update(range(first, last + 1))
+    return sorted(numbers) or list(range(CASES))

@@ -1,0 +1,241 @@
+"""What Google Drive keeps of a run, so that the next machine finds it.
+
+Training states live in the two slots of `states.MirrorSlots`. Beside them lie recipe, history,
+curve and pictures of the last epoch, the models for others to use, and the results; prepared cases
+are the subject of `drive_cases`. Raw volumes and slices never go to Drive: many small files time
+out there.
+"""
+
+import errno
+import filecmp
+import logging
+import os
+import shutil
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from tqdm.auto import tqdm
+
+from ..environment import mount_drive
+from ..machine import TEMPORARY_PREFIX, copy_whole, file_hash, remove_leftovers, write_json
+from ..preprocess import CaseFiles
+from ..settings import Settings
+from ..training import TUMOR_WEIGHTS, RunFolder, newest_state
+
+logger = logging.getLogger(__name__)
+
+ROOM_FOR_RUNS = 2e9  # bytes left free for checkpoints, which no download brings back
+HASHES = "file_hashes"
+TRIALS = 3  # cases in a row that fail to come back before Drive is given up
+REFUSED = "refused.json"  # which cases cannot be used; see `acquisition.download`
+PICTURES = Path("checkpoints") / "val_predictions"
+BARE = Path(TUMOR_WEIGHTS)
+MODEL_FILES = (Path("checkpoints") / "best_model.pth", BARE, BARE.with_suffix(".json"))
+HISTORY = "history.csv"
+RUN_FILES = ("recipe.json", HISTORY, "checkpoints/loss_curve.png")
+RESULT_FILES = ("*.csv", "*.json", "figures/*.png", "predictions/*.nii.gz", "predictions/*.json")
+
+
+class KeptCases:
+    """The prepared cases that Drive keeps. Trouble there is told once and ends no run.
+
+    Args:
+        folder: laid out as prepared/; None where nothing is to be kept.
+    """
+
+    def __init__(self, folder: Path | None):
+        self.folder = folder
+
+    def ids(self) -> list[str]:
+        """Return the ids of the cases that seem to be there."""
+        if self.folder is None:
+            return []
+        try:
+            records = os.listdir(self.folder / "cases")
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            logger.warning("the prepared cases on Google Drive cannot be listed (%s)", error)
+            return []
+        names = [name for name in records if not name.startswith(".")]
+        return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+
+    def restore(self, case_ids: Iterable[str], prepared: Path) -> None:
+        """Copy those of these cases that are there, whole, and missing below `prepared`."""
+        kept = set(self.ids())
+        wanted = [name for name in case_ids if name in kept]
+        missing = [name for name in wanted if CaseFiles(prepared, name).known() is None]
+        if self.folder is not None and not (prepared / REFUSED).exists():
+            self._trying("restored", _copy_if_there, self.folder / REFUSED, prepared / REFUSED)
+        hidden, lost, running = {} if missing else {"disable": True}, {}, 0
+        for name in tqdm(missing, desc="from Drive", unit="case", **hidden):
+            try:
+                _restore_case(CaseFiles(self.folder, name), CaseFiles(prepared, name))
+                running = 0
+            except OSError as error:  # a single file may fail; or Drive is gone, or this disk full
+                lost[name], running = error, running + 1
+            if running == TRIALS:
+                break
+        if lost:
+            logger.warning(
+                "cases %s did not come back from Google Drive (%s)",
+                ", ".join(lost),
+                next(iter(lost.values())),
+            )
+
+    def keep(self, case_ids: Sequence[str], prepared: Path) -> None:
+        """Copy these prepared cases to Drive unless it has them; the list of refused ones too."""
+        if self.folder is None:
+            return
+        jobs = [(_keep_case, CaseFiles(prepared, n), CaseFiles(self.folder, n)) for n in case_ids]
+        jobs.append((_copy_if_there, prepared / REFUSED, self.folder / REFUSED))
+        for work, *arguments in jobs:
+            if not self._trying("kept", work, *arguments):
+                self.folder = None  # told once, not for each case
+                return
+
+    def remove_leftovers(self) -> None:
+        """Remove what a killed run left half copied."""
+        if self.folder is not None:
+            self._trying("tidied", remove_leftovers, self.folder)
+
+    def _trying(self, done: str, work, *arguments) -> bool:
+        try:
+            work(*arguments)
+        except OSError as error:  # Drive is full or was unmounted, or the disk here is full
+            logger.warning(
+                "no more prepared cases are %s on Google Drive (%s); the run goes on without: "
+                "free space there, or set drive to False to keep none",
+                done,
+                error,
+            )
+            return False
+        return True
+
+
+def _keep_case(here: CaseFiles, there: CaseFiles) -> None:
+    record = here.known()
+    if record is None:
+        return
+    record = {**record, "png_window": None}
+    before = there.known()
+    if before and {**before, HASHES: None} == {**record, HASHES: None}:
+        return
+    _check_room(there.root, sum(path.stat().st_size for path in _arrays(here, record)))
+    there.record.unlink(missing_ok=True)
+    for path in _arrays(here, record):
+        copy_whole(path, there.record.with_name(path.name))
+    hashes = {path.name: file_hash(path) for path in _arrays(here, record)}
+    write_json(there.record, {**record, HASHES: hashes})
+
+
+def _restore_case(there: CaseFiles, here: CaseFiles) -> None:
+    record = there.known()
+    hashes = record.pop(HASHES, None) if record else None
+    if hashes is None:
+        return
+    for path in _arrays(there, record):
+        copy_whole(path, here.record.with_name(path.name))
+    if any(file_hash(path) != hashes.get(path.name) for path in _arrays(here, record)):
+        logger.warning("case %s did not arrive whole on Drive: made again", here.case_id)
+        here.remove()
+        there.record.unlink()  # else the whole one would never be copied there
+        return
+    write_json(here.record, record)
+
+
+def _arrays(files: CaseFiles, record: dict) -> list[Path]:
+    return [files.volume, files.labels] if record["has_segmentation"] else [files.volume]
+
+
+def _copy_if_there(source: Path, target: Path) -> None:
+    if source.is_file() and not (target.is_file() and file_hash(source) == file_hash(target)):
+        copy_whole(source, target)
+
+
+def _check_room(folder: Path, needed: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    if shutil.disk_usage(folder).free < needed + ROOM_FOR_RUNS:
+        reason = f"{os.strerror(errno.ENOSPC)}; {ROOM_FOR_RUNS / 1e9:g} GB are left for checkpoints"
+        raise OSError(errno.ENOSPC, reason)
+
+
+def drive_folder(settings: Settings, part: str) -> Path | None:
+    """Return the folder on Drive of a part of the run: "liver", "tumor", "results", "prepared".
+
+    Returns:
+        The folder (Drive is mounted first), or None where Drive is not wanted or not to be had.
+    """
+    drive = mount_drive() if settings.drive else None
+    return drive and drive / settings.runs.name / part
+
+
+def keep_run(run: Path, kept: Path | None) -> None:
+    """Copy a training's files to its folder on Drive; of the pictures the last epoch's only.
+
+    The models are copies for others; a later machine takes its own from the newer of the two slots.
+    """
+    if kept is None:
+        return
+    epochs = sorted((run / PICTURES).glob("epoch_*"))
+    pictures = [path.relative_to(run) for path in (epochs[-1].iterdir() if epochs else ())]
+    _copy([*map(Path, (*RUN_FILES, *MODEL_FILES)), *pictures], run, kept)
+    try:
+        before = list((kept / PICTURES).glob("epoch_*")) if epochs else []
+    except OSError:  # Drive is gone, as `_copy` has said
+        return
+    for old in before:
+        if old.name != epochs[-1].name:
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def restore_run(kept: Path | None, run: Path) -> None:
+    """Copy back what `keep_run` kept of a run, but for the models, if this machine lacks it."""
+    if kept is not None and not (run / HISTORY).exists():
+        pictures = [path.relative_to(kept) for path in (kept / PICTURES).glob("epoch_*/*.png")]
+        others = [Path(name) for name in RUN_FILES if name != HISTORY]
+        _copy([*others, *pictures, Path(HISTORY)], kept, run)  # the history says that all is there
+
+
+def restore_model(settings: Settings, system: str) -> bool:
+    """Bring a training's best model back from Drive; say whether there was one.
+
+    Args:
+        settings: of the run.
+        system: "liver" or "tumor".
+    """
+    run, kept = settings.runs / system, drive_folder(settings, system)
+    found = kept and newest_state(run / "checkpoints", kept)
+    if not found or not found[0].get("best_model"):
+        return False
+    restore_run(kept, run)
+    RunFolder(run, system).restore_finished(found[0])
+    logger.info("%s model brought back from %s", system, kept)
+    return True
+
+
+def keep_results(settings: Settings) -> Path | None:
+    """Copy scores, figures and predictions to Drive; return the folder, None without Drive."""
+    kept, results = drive_folder(settings, "results"), settings.runs / "results"
+    if kept is not None:
+        files = [path for pattern in RESULT_FILES for path in results.glob(pattern)]
+        _copy([path.relative_to(results) for path in files], results, kept)
+    return kept
+
+
+def _copy(names: list[Path], source: Path, target: Path) -> None:
+    """Copy what is there and differs, a file that is new whole or not at all.
+
+    One that was there is written over: a replaced file on Drive goes to its bin and counts there.
+    """
+    try:
+        for name in names:
+            if not (source / name).is_file() or name.name.startswith(TEMPORARY_PREFIX):
+                continue
+            if not (target / name).exists():
+                remove_leftovers((target / name).parent, f"*-{name.name}")
+                copy_whole(source / name, target / name)
+            elif not filecmp.cmp(source / name, target / name, False):
+                shutil.copyfile(source / name, target / name)
+    except OSError as error:  # Drive is full or was unmounted: what is here is whole
+        logger.warning("not everything was copied from %s to %s: %s", source, target, error)

@@ -1,0 +1,303 @@
+"""From models to label volumes, and from those to scores."""
+
+import logging
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..checkpoints import Origin, load_liver_model, load_tumor_model, read_origin
+from ..figures import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement, save_figure
+from ..inference import (
+    PREDICTION_NAME,
+    Postprocessing,
+    check_makers,
+    is_recorded,
+    own_device,
+    recorded_origins,
+    segment_files,
+)
+from ..machine import writable_folder, write_json
+from ..metrics import dice, evaluate_case, evaluate_dataset, write_metrics_csv
+from ..preprocess import Prepared, data_hashes, hash_of_ct
+from ..recipes import InputSpec
+from ..volumes import (
+    Volume,
+    liver_frame,
+    open_volume,
+    read_geometry,
+    read_segmentation,
+    read_volume,
+    resize_image,
+    restore,
+    same_grid,
+)
+
+logger = logging.getLogger(__name__)
+
+FIGURES = {  # name of the file -> what draws it from the rows
+    "dice_per_case": plot_dice_per_case,
+    "volume_agreement": plot_volume_agreement,
+    "recall_by_size": plot_recall_by_size,
+}
+
+
+def resize_ceiling(mask: np.ndarray, spec: InputSpec, *, threshold: float = 0.5) -> float:
+    """Return the Dice of a model that knows everything about each pixel of the working size.
+
+    Its output is the share of each pixel that the mask covers, and comes back as any probability
+    does: bilinearly, then through the threshold. What is lost on the way no training wins back.
+
+    Args:
+        mask: (Z, Y, X) bool at native size: the liver mask with the liver model's spec, the tumor
+            mask with the tumor model's.
+        spec: how the model sees a slice; only its size matters here.
+        threshold: probability from which a pixel counts.
+
+    Returns:
+        Dice in [0, 1]; 1 for an empty mask.
+
+    Raises:
+        ValueError: `mask` is not a bool volume.
+    """
+    mask = np.asarray(mask)
+    if mask.ndim != 3 or mask.dtype != bool:
+        raise ValueError(f"mask must be (Z, Y, X) bool, got shape {mask.shape}, {mask.dtype}")
+    shared, predicted, real = 0, 0, 0
+    for plane in mask[mask.any(axis=(1, 2))]:
+        output = resize_image(plane.astype(np.float32), spec.size)
+        back = restore(output, plane.shape) >= threshold
+        shared += int(np.count_nonzero(back & plane))
+        predicted += int(np.count_nonzero(back))
+        real += int(np.count_nonzero(plane))
+    return dice(shared, predicted, real)
+
+
+def segment_cases(
+    data: Prepared,
+    case_ids: Iterable[str],
+    out: Path | str,
+    *,
+    liver: Path | str | None = None,
+    tumor: Path | str | None = None,
+    post: Postprocessing | None = None,
+    device: str | None = None,
+) -> dict[str, Path]:
+    """Segment prepared cases and write each as NIfTI in its source file's geometry.
+
+    What these models and settings have made there already is not made again. A record beside each
+    says by which models; `evaluate` reads it. Under `torchrun` each process takes its share of the
+    cases.
+
+    Args:
+        data, case_ids: which cases.
+        out: folder of the predictions, ``prediction-volume-N.nii.gz``.
+        liver, tumor: checkpoints; at least one.
+        post, device: as for `inference.segment_volume`.
+
+    Returns:
+        {case id: file} of this process's share; a case that failed is named in the log and left
+        out.
+
+    Raises:
+        ValueError: every case failed; the first reason.
+        OSError: `out` cannot be written.
+    """
+    device = own_device(device)
+    liver_model = load_liver_model(liver, device) if liver else None
+    tumor_model = load_tumor_model(tumor, device) if tumor else None
+    sources = {data.volume_path(case_id): case_id for case_id in case_ids}
+    report = segment_files(list(sources), out, liver_model, tumor_model, post, take_over=True)
+    done = {**report.present, **report.written}
+    if report.failed and not done:
+        raise ValueError(f"no case was segmented: {next(iter(report.failed.values()))}")
+    return {case_id: done[path] for path, case_id in sources.items() if path in done}
+
+
+def find_predictions(folder: Path | str) -> dict[str, Path]:
+    """Return {case id: file} of the predictions that `segment_cases` left in a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    before, after = PREDICTION_NAME.split("{}")
+    paths = sorted(Path(folder).glob(PREDICTION_NAME.format("*")))
+    if not paths:
+        raise FileNotFoundError(
+            f"no {PREDICTION_NAME.format('N')} in {folder}: run predict or notebook 04 first"
+        )
+    return {path.name.removeprefix(before).removesuffix(after): path for path in paths}
+
+
+def open_result(data: Prepared, case_id: str, prediction: Path) -> tuple[Volume, dict]:
+    """Read a case with its labels, as figures and the viewer take them.
+
+    Returns:
+        The CT, and {"reference": labels, "prediction": labels}, (Z, Y, X) uint8 each; no reference
+        where there is none.
+    """
+    volume, layers = read_volume(data.volume_path(case_id)), {}
+    if data.case(case_id).has_segmentation:
+        layers["reference"] = open_volume(data.labels_path(case_id)).read()
+    return volume, layers | {"prediction": read_segmentation(prediction, like=volume)}
+
+
+def evaluate(
+    data: Prepared,
+    predictions: Mapping[str, Path],
+    results: Path | str,
+    *,
+    models: Iterable[Path] = (),
+) -> tuple[list[dict], dict]:
+    """Compare predicted NIfTI with the references; write metrics.csv and summary.json.
+
+    Args:
+        data: prepared cases with segmentations.
+        predictions: {case id: predicted NIfTI}.
+        results: folder for both files.
+        models: checkpoints that made the predictions; none for those that the records beside the
+            predictions name. Cases they were trained on (of the same number, or with the same
+            CT) are marked and left out of the means; their working size gives each case's resize
+            ceiling.
+
+    Returns:
+        The rows (a dict a case, see `metrics.evaluate_case`) and the summary of
+        `metrics.evaluate_dataset`, to which come two lists of case ids: ``without_reference``, and
+        ``failed`` (unreadable, or of another shape than the reference; the log says why). Where
+        one is infinite (a volume difference over nothing) summary.json has null.
+
+    Raises:
+        ValueError: no prediction has a reference, or none can be compared with it; or the records
+            name other models.
+        OSError: `results` cannot be written.
+    """
+    results = writable_folder(results)
+    known = {case.id: case for case in data.cases if case.has_segmentation}
+    pairs = {case_id: path for case_id, path in predictions.items() if case_id in known}
+    if not pairs:
+        raise ValueError(
+            f"no prediction has a reference: predictions of {_few(predictions)}, references of "
+            f"{_few(known)} in {data.root}; prepare these cases with their segmentations"
+        )
+    origins = _origins(pairs.values(), list(models))
+    seen = _training_cases(data, list(pairs), origins)
+    rows, failed = [], {}
+    for case_id, path in tqdm(pairs.items(), desc="evaluate", unit="case"):
+        row = {"case_id": case_id, "patient": known[case_id].patient}
+        row["training_case"] = case_id in seen
+        try:
+            rows.append(row | _evaluate_file(data, case_id, path, origins))
+        except (OSError, ValueError) as error:  # one bad file must not end the others
+            failed[case_id] = str(error)
+            logger.warning("case %s was not compared: %s", case_id, error)
+    if not rows:
+        raise ValueError(f"no prediction could be compared: {next(iter(failed.values()))}")
+    others = {"failed": list(failed), "without_reference": sorted(set(predictions) - set(known))}
+    summary = evaluate_dataset(rows) | others
+    write_metrics_csv(rows, results / "metrics.csv")
+    write_json(results / "summary.json", _without_infinity(summary))
+    return rows, summary
+
+
+def _without_infinity(value):
+    """Return a summary with None for what is infinite: JSON has no such number."""
+    if isinstance(value, dict):
+        return {key: _without_infinity(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_infinity(item) for item in value]
+    return None if value in (math.inf, -math.inf) else value
+
+
+def save_score_figures(rows: Sequence[Mapping], folder: Path | str) -> list[Path]:
+    """Draw the rows of `evaluate` as PNG: Dice per case, volumes, recall by lesion size."""
+    return [save_figure(draw(rows), Path(folder) / f"{name}.png") for name, draw in FIGURES.items()]
+
+
+def _few(ids: Iterable[str], count: int = 5) -> str:
+    ids = list(ids)
+    more = ", ..." if len(ids) > count else ""
+    return f"{', '.join(ids[:count]) or 'no case'}{more}"
+
+
+def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin]:
+    """Return where the models behind the predictions come from, by their records if any."""
+    predictions = [Path(path) for path in predictions]
+    origins: list[Origin] = []
+    for folder in sorted({path.parent for path in predictions}):
+        check_makers(folder, models)
+        recorded = recorded_origins(folder)
+        origins += recorded
+        if len(systems := {origin.system for origin in recorded}) == 1:
+            logger.warning(
+                "the predictions in %s are of a %s model alone: the figures of the other "
+                "structure, and of the tumor burden, say nothing",
+                folder,
+                *systems,
+            )
+        foreign = [path.name for path in predictions if path.parent == folder]
+        foreign = [name for name in foreign if recorded and not is_recorded(folder / name)]
+        if foreign:
+            logger.warning(
+                "not recorded in %s, made by unknown models: %s; their training cases may go "
+                "unmarked",
+                folder,
+                _few(foreign),
+            )
+    return origins or [read_origin(path) for path in models]
+
+
+def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[Origin]) -> set[str]:
+    """Return which cases a model was trained on: by number, by the CT's content, or by patient.
+
+    Another file of the same number may be another patient, or the same one packed differently: it
+    counts as seen, and the log says so.
+    """
+    hashes = data_hashes(data.root, case_ids)
+    cts = {case: hash_of_ct(source) if source else None for case, source in hashes.items()}
+    seen: set[str] = set()
+    others: set[str] = set()
+    for origin in origins:
+        same_ct = {case_id for case_id, ct in cts.items() if ct in origin.training_cts}
+        same_number = {case_id for case_id in cts if case_id in origin.training_ids}
+        patients = {case.patient for case in data.cases if case.id in origin.training_ids}
+        same_patient = {case_id for case_id in cts if data.case(case_id).patient in patients}
+        seen |= same_ct | same_patient  # of the same number is of the same patient
+        if origin.training_cts:
+            others |= {case_id for case_id in same_number - same_ct if cts[case_id]}
+    if others:
+        logger.warning(
+            "counted as training cases by their number, though their CTs are other files: %s; if "
+            "they are other patients, rename their files to numbers that were not trained on, "
+            "prepare them again, and they count",
+            _few(sorted(others)),
+        )
+    return seen
+
+
+def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:
+    volume = open_volume(data.volume_path(case_id))
+    prediction = read_segmentation(path, like=volume)
+    if not same_grid(read_geometry(path), volume.geometry):
+        raise ValueError(
+            f"{path}: its header puts the voxels elsewhere than the CT's does; write it with the "
+            "affine and axis order of the CT's file"
+        )
+    reference = open_volume(data.labels_path(case_id)).read()
+    spacing_mm = volume.geometry.trusted_spacing_mm
+    row = {
+        "note": None if spacing_mm else "no figures in mm: the file's voxel size cannot be trusted",
+        "voxel_mm3": math.prod(spacing_mm) if spacing_mm else None,
+    }
+    row |= evaluate_case(prediction, reference, spacing_mm)
+    for origin in origins:
+        row[f"{origin.system}_dice_ceiling"] = _ceiling(volume, reference, origin)
+    return row
+
+
+def _ceiling(volume, reference, origin: Origin) -> float:
+    """Return what a perfect model could score at the working size of this one."""
+    frame = liver_frame(volume.slice, reference.__getitem__, range(len(reference)), origin.spec)
+    mask = reference >= 1 if origin.system == "liver" else reference == 2
+    return resize_ceiling(mask if frame.box is None else mask[:, *frame.box.area], origin.spec)

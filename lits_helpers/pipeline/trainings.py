@@ -1,0 +1,105 @@
+"""The steps themselves, called by the notebooks and by ``python -m lits_helpers`` alike.
+
+Every step looks first at what is already there, does only what is missing, and can be interrupted
+anywhere. Here are the models; data come from `acquisition`, predictions and scores from `results`,
+and all of it can be called from here.
+"""
+
+import logging
+import math
+from dataclasses import replace
+from pathlib import Path
+
+from ..preprocess import Prepared
+from ..recipes import liver_recipe, tumor_recipe
+from ..settings import Settings
+from ..training import TrainingDivergedError, train_liver_gan, train_tumor_regnet
+from .drive import drive_folder, keep_run, restore_model, restore_run
+
+logger = logging.getLogger(__name__)
+
+
+def ensure_liver_model(settings: Settings, data: Prepared) -> Path:
+    """Return the best liver checkpoint, here or on Drive; on phantoms one is trained if need be.
+
+    Raises:
+        FileNotFoundError: there is none and the data are no phantoms; names the notebook.
+    """
+    return _ensure_model(settings, data, "liver", "02_train_liver_gan", train_liver)
+
+
+def ensure_tumor_model(settings: Settings, data: Prepared) -> Path:
+    """Return the best tumor checkpoint, here or on Drive; on phantoms one is trained if need be.
+
+    Raises:
+        FileNotFoundError: there is none and the data are no phantoms; names the notebook.
+    """
+    return _ensure_model(settings, data, "tumor", "03_train_tumor_regnet", train_tumor)
+
+
+def _ensure_model(settings, data, system, notebook, train) -> Path:
+    path = checkpoint_path(settings, system)
+    if path.exists() or restore_model(settings, system):
+        return path
+    if settings.source != "phantom":
+        raise FileNotFoundError(f"no {system} model at {path}: run notebook {notebook} first")
+    logger.info("no %s model at %s: training a small one on the phantoms", system, path)
+    if not settings.tiny:  # beside the full run, which may yet come
+        settings = replace(settings, tiny=True, drive=False, runs=settings.runs / "small")
+    train(settings, data)
+    return checkpoint_path(settings, system)
+
+
+def checkpoint_path(settings: Settings, system: str) -> Path:
+    """Return where a training leaves its best model; `system` is "liver" or "tumor"."""
+    return settings.runs / system / "checkpoints" / "best_model.pth"
+
+
+def train_liver(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
+    """Train system A on the prepared data; options as of `start.TrainingOptions`."""
+    recipe = recipe or liver_recipe(tiny=settings.tiny)
+    return _train(train_liver_gan, "liver", settings, data, recipe, options)
+
+
+def train_tumor(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
+    """Train system B on the prepared data; options as of `start.TrainingOptions`."""
+    recipe = recipe or tumor_recipe(tiny=settings.tiny)
+    return _train(train_tumor_regnet, "tumor", settings, data, recipe, options)
+
+
+def _train(train, system: str, settings: Settings, data: Prepared, recipe, options) -> list[dict]:
+    run, kept = settings.runs / system, drive_folder(settings, system)
+    restore_run(kept, run)
+    options = {"device": settings.device, "mirror": kept, **options}
+    try:
+        history = train(data.root, run, data.split, recipe, **options)
+    except (KeyboardInterrupt, SystemExit, TrainingDivergedError):  # stopped, with all before saved
+        keep_run(run, kept)
+        raise
+    keep_run(run, kept)
+    return history
+
+
+def best_epoch(history: list[dict]) -> dict | None:
+    """Return the row of the highest validation Dice: its model was kept.
+
+    Exception: after resuming from a named file whose best model is missing, only later epochs
+    count.
+
+    Where no validation case holds the target there is no Dice, and the last epoch is kept. None
+    while no epoch has ended.
+    """
+    scored = [row for row in history if not math.isnan(row["validation_dice"])]
+    if scored:
+        return max(scored, key=lambda row: row["validation_dice"])
+    return history[-1] if history else None
+
+
+def best_epoch_text(history: list[dict]) -> str:
+    """Say in a line what `best_epoch` found."""
+    row = best_epoch(history)
+    if row is None:
+        return "stopped before the first epoch ended; the same training again continues"
+    if math.isnan(row["validation_dice"]):
+        return "no validation patient holds the target: the model of the last epoch was kept"
+    return f"best validation Dice per case {row['validation_dice']:.3f} in epoch {row['epoch']}"

@@ -1,0 +1,256 @@
+"""Cases -> prepared/: checked, turned, packed losslessly, exported as PNG.
+
+Parallel over cases, resumable, each case whole or not at all. Imports no torch: workers are
+spawned, and each would pay for it.
+"""
+
+import logging
+import os
+from collections.abc import Iterable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ..cases import Case, Finding, load_case
+from ..machine import (
+    file_hash,
+    locked_folder,
+    remove_leftovers,
+    run_jobs,
+    write_json,
+    written_whole,
+)
+from ..volumes import PackedVolume, Volume, window_to_uint8, write_packed, write_picture
+from .prepared import RECORD_VERSION, CaseFiles
+from .summary import FAILED, Outcome, PreparationReport, outcome_of, recorded_findings, report_of
+
+logger = logging.getLogger(__name__)
+
+OPENCV_FILTERS = hasattr(cv2, "IMWRITE_PNG_FILTER")  # from 4.12 on
+PNG_WINDOW = (-200, 300)  # HU, as system A was published
+Window = tuple[float, float]
+# Masks are encoded without differences of neighbours: a quarter faster, half the size.
+FLAT = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE) if OPENCV_FILTERS else ()
+
+
+def prepare(
+    cases: Iterable[Case],
+    out: str | os.PathLike,
+    *,
+    workers: int | None = None,
+    executor: Executor | None = None,
+    png: bool = True,
+    window: Window = PNG_WINDOW,
+) -> PreparationReport:
+    """Prepare cases below `out`: packed and with a record in cases/, slices in images/, masks/.
+
+    A case whose files' content has not changed is left alone; a changed one is made again. A case
+    with a harmful finding is skipped and named in the report. Interrupted anywhere, the next call
+    goes on.
+
+    Args:
+        cases: from `find_cases`.
+        out: the prepared/ folder. On this machine a second call waits while one works there.
+        workers: spawned processes, by default one per core; 0 works in this process.
+        executor: another `concurrent.futures.Executor`, for example a cluster's whose nodes share
+            the folders; `workers` is then unused.
+        png: also write 8-bit slices and liver masks (system A's layout).
+        window: HU (low, high) of the PNG slices.
+
+    Raises:
+        OSError: the disk is full or `out` cannot be written; finished cases stay valid.
+    """
+    cases, out = list(cases), Path(out).absolute()
+    out.mkdir(parents=True, exist_ok=True)
+    window = tuple(float(limit) for limit in window) if png else None
+    cases.sort(key=_bytes_of, reverse=True)  # a long case begun last would leave cores idle
+    jobs = [(case, out, window) for case in cases]
+    with locked_folder(out):  # two trainings may begin with this at once
+        _remove_leftovers(out)
+        outcomes = run_jobs(prepare_case, jobs, workers=workers, executor=executor)
+    return report_of(
+        [outcome_of(case, result) for case, result in zip(cases, outcomes, strict=True)], out
+    )
+
+
+def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
+    """Prepare one case; what a worker does.
+
+    Args:
+        case: the case.
+        out: the prepared/ folder.
+        window: HU (low, high) of the PNG slices; None writes none.
+
+    Raises:
+        OSError: `out` cannot be written.
+    """
+    cv2.setNumThreads(0)  # the processes are the parallelism
+    files = CaseFiles(out, case.id)
+    try:
+        source = _source_hash(case)
+    except OSError as error:
+        return _skipped(case, error)
+    known = files.known()
+    if known and known["source_hash"] == source:
+        if known["patient"] != case.patient:  # patients.csv came later
+            known["patient"] = case.patient
+            write_json(files.record, known)
+        try:
+            return _refreshed(files, known, window)
+        except (ValueError, MemoryError) as error:  # its packed arrays are damaged
+            return _skipped(case, error)
+    files.remove()
+    try:
+        volume, labels, findings = load_case(case)
+    except (OSError, ValueError, MemoryError) as error:
+        return _skipped(case, error)
+    if any(finding.harmful for finding in findings):
+        return Outcome(case.id, "skipped", tuple(findings))
+    _write_case(files, volume, labels, window)
+    record = _record(case, source, volume, labels, findings, window)
+    write_json(files.record, record)
+    return Outcome(case.id, "prepared", tuple(findings))
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what killed preparations left, and nothing that a training may be at work on."""
+    for part in ("cases", "images", "masks"):
+        remove_leftovers(out / part)
+
+
+def _skipped(case: Case, error: Exception) -> Outcome:
+    code = FAILED if _is_passing(error) else "unreadable"
+    return Outcome(case.id, "skipped", (Finding(code, True, str(error)),))
+
+
+def _is_passing(error: Exception) -> bool:
+    """Say whether a file may well be readable another time: the disk or the memory was at fault."""
+    cause = error.__cause__ or error
+    return isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None
+
+
+def export_png(root: str | os.PathLike, case_id: str, window: Window = PNG_WINDOW) -> None:
+    """Write a prepared case's PNG slices from its packed arrays; the original files are not needed.
+
+    Raises:
+        FileNotFoundError: the case is not prepared.
+        OSError: the disk is full.
+    """
+    files = CaseFiles(Path(root), case_id)
+    record = files.known()
+    if record is None:
+        raise FileNotFoundError(f"case {case_id} is not prepared in {root}; run notebook 01")
+    _refreshed(files, record, tuple(float(limit) for limit in window))
+
+
+def export_pngs(
+    root: str | os.PathLike,
+    case_ids: Iterable[str],
+    *,
+    window: Window = PNG_WINDOW,
+    workers: int | None = None,
+) -> None:
+    """Write the PNG slices of those of these cases that lack them, in parallel."""
+    root, window = Path(root).absolute(), tuple(float(limit) for limit in window)
+    files = [CaseFiles(root, case_id) for case_id in case_ids]
+    lacking = [
+        (root, each.case_id, window)
+        for each in files
+        if (record := each.known()) and not each.has_png(record, window)
+    ]
+    if not lacking:
+        return
+    with locked_folder(root):
+        _remove_leftovers(root)
+        errors = run_jobs(export_png, lacking, workers=workers, label="PNG")
+    for (_, case_id, _), error in zip(lacking, errors, strict=True):
+        if error is not None:
+            logger.warning("case %s has no PNG slices: %s", case_id, error)
+
+
+def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome:
+    """Leave a known case alone but for PNG slices that are missing or have another window."""
+    if window and not files.has_png(record, window):
+        write_json(files.record, {**record, "png_window": None})
+        labels = PackedVolume(files.labels) if record["has_segmentation"] else None
+        write_png(files, PackedVolume(files.volume), labels, window)
+        write_json(files.record, {**record, "png_window": list(window)})
+    return Outcome(files.case_id, "unchanged", recorded_findings(record))
+
+
+def _write_case(
+    files: CaseFiles, volume: Volume, labels: np.ndarray | None, window: Window | None
+) -> None:
+    try:
+        with ThreadPoolExecutor(1) as beside:  # the disk is waited for while PNG are encoded
+            packing = beside.submit(_pack, files, volume.hu, labels)
+            if window:
+                write_png(files, volume.hu, labels, window)
+            packing.result()
+    except OSError:
+        files.remove()  # a full disk needs the room
+        raise
+
+
+def _pack(files: CaseFiles, hu: np.ndarray, labels: np.ndarray | None) -> None:
+    write_packed(hu, files.volume)
+    if labels is not None:
+        write_packed(labels, files.labels)
+
+
+def write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: Window) -> None:
+    """Write windowed slices and, with labels, liver masks of 0 and 255."""
+    with written_whole(files.images, lasting=False) as folder:
+        folder.mkdir()
+        for k, plane in enumerate(hu):
+            write_picture(folder / f"{k}.png", window_to_uint8(plane, window))
+    if labels is not None:
+        with written_whole(files.masks, lasting=False) as folder:
+            folder.mkdir()
+            blank = None
+            for k, plane in enumerate(labels):
+                if plane.any():
+                    write_picture(folder / f"{k}.png", (plane > 0).view(np.uint8) * 255, FLAT)
+                else:  # mostly: encoded once
+                    blank = cv2.imencode(".png", plane, FLAT)[1] if blank is None else blank
+                    (folder / f"{k}.png").write_bytes(blank)
+
+
+def _record(case, source, volume, labels, findings, window) -> dict:
+    return {
+        "version": RECORD_VERSION,
+        "case_id": case.id,
+        "patient": case.patient,
+        "source_hash": source,
+        "shape": list(volume.hu.shape),
+        "spacing_mm": list(volume.spacing_mm),
+        "geometry": volume.geometry.to_dict(),
+        "has_segmentation": labels is not None,
+        "liver_slices": _slices_with(labels, 1),
+        "tumor_slices": _slices_with(labels, 2),
+        "findings": [asdict(finding) for finding in findings],
+        "png_window": list(window) if window else None,
+    }
+
+
+def _slices_with(labels: np.ndarray | None, label: int) -> list[int]:
+    """Slices whose highest label is at least `label`: a tumor is liver too."""
+    if labels is None:
+        return []
+    return np.flatnonzero(labels.max(axis=(1, 2)) >= label).tolist()
+
+
+def _source_hash(case: Case) -> str:
+    """One text for all that a prepared case depends on: both files' content and the orientation."""
+    parts = [file_hash(path) if path else "none" for path in (case.volume, case.segmentation)]
+    return "-".join([*parts, case.orientation or "header"])
+
+
+def _bytes_of(case: Case) -> int:
+    try:
+        return case.volume.stat().st_size
+    except OSError:
+        return 0

@@ -1,0 +1,102 @@
+"""What goes wrong in a training, said early and with advice: NaN, collapse, too little memory."""
+
+import logging
+import math
+import traceback
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import torch
+
+from ..recipes import Recipe
+from .optimization import Precision, out_of_memory
+from .validation import ValidationScore
+
+logger = logging.getLogger(__name__)
+
+COLLAPSE = 0.5  # a validation Dice below this share of the best is called a collapse
+COLLAPSE_FROM = 0.2  # once the best has reached this
+SILENT_EPOCHS = 3  # predicting nothing at all is normal before this many epochs
+
+
+class TrainingDivergedError(ArithmeticError):
+    """A loss is no longer a number; the checkpoints before it are intact."""
+
+
+def require_finite(losses: Mapping[str, float], epoch: int, recipe: Recipe, precision: str) -> None:
+    """Stop a training whose losses are no numbers any more, before anything of it is saved.
+
+    Raises:
+        TrainingDivergedError: names the loss and what to try.
+    """
+    broken = [name for name, value in losses.items() if not math.isfinite(value)]
+    if broken:
+        advice = f'a lower learning_rate than {recipe.learning_rate:g}, with resume="never"'
+        if precision != "fp32":
+            advice = f'precision="fp32", which resumes before that; or {advice}'
+        raise TrainingDivergedError(
+            f"{', '.join(broken)} became NaN or infinite in epoch {epoch}; "
+            f"the checkpoints before it are kept. Try {advice}"
+        )
+
+
+def warn_of_collapse(
+    score: ValidationScore, best: float | None, epoch: int, recipe: Recipe
+) -> bool:
+    """Log when a model stopped predicting or lost most of its Dice; return whether it did."""
+    if math.isnan(score.dice):  # nothing to find
+        return False
+    silent = score.predicted_pixels == 0 and epoch >= SILENT_EPOCHS
+    fell = best is not None and best >= COLLAPSE_FROM and score.dice < COLLAPSE * best
+    if silent or fell:
+        what = (
+            "predicts nothing at all"
+            if silent
+            else f"fell from a Dice of {best:.3f} to {score.dice:.3f}"
+        )
+        dying = silent and getattr(recipe, "head", "") == "relu"
+        cure = 'head="sigmoid" (a ReLU output can die)' if dying else "a lower learning_rate"
+        logger.warning(
+            "epoch %d: the model %s; the best checkpoint is kept. If it does not recover, try %s",
+            epoch,
+            what,
+            cure,
+        )
+    return silent or fell
+
+
+def warn_of_skipped_steps(precision: Precision, epoch: int) -> None:
+    """Log when float16's gradients overflow so often that hardly a step is taken any more."""
+    if precision.scaler.is_enabled() and precision.scaler.get_scale() < 1:
+        logger.warning(
+            "epoch %d: most steps are left out, their gradients overflow in fp16; "
+            'precision="fp32" resumes from here',
+            epoch,
+        )
+
+
+@contextmanager
+def memory_advice(recipe: Recipe) -> Iterator[None]:
+    """Turn running out of memory into the setting to lower and by how much.
+
+    Raises:
+        MemoryError: with the advice; the checkpoints on disk are intact.
+    """
+    try:
+        yield
+    except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
+        if not out_of_memory(error):
+            raise
+        traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and a step's memory
+        raise MemoryError(
+            f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: "
+            f"set batch_size={max(1, recipe.batch_size // 2)} (about half the memory) or "
+            f"InputSpec.size={smaller_size(recipe.spec.size)} (about two thirds). That is another "
+            'training: start it with resume="never" or in another run folder. The checkpoints of '
+            "this one are intact"
+        ) from error
+
+
+def smaller_size(size: int) -> int:
+    """Return the multiple of 32 nearest to `size` / sqrt(2), which would be half the pixels."""
+    return max(32, round(size / math.sqrt(2) / 32) * 32)

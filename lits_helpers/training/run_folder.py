@@ -1,0 +1,259 @@
+"""What a run leaves for people: history.csv, loss curve, validation pictures, recipe.json."""
+
+import csv
+import platform
+import shutil
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from .. import __version__
+from ..checkpoints import CheckpointError, explained, load_checkpoint, save_model
+from ..figures import plot_history, render_slice, save_figure
+from ..machine import remove_leftovers, write_json, written_whole
+from ..volumes import write_picture
+from .states import MirrorSlots, require_same, save_state
+
+CURVE_SECONDS = 30.0  # between two drawings of the loss curve: a figure costs half a second
+TUMOR_WEIGHTS = "regnet_lits_tumor_segmentation_trained.pth"
+CLOCK_COLUMNS = (
+    "seconds",
+    "images_per_second",
+)  # all that differs between two runs of one training
+
+
+class RunFolder:
+    """A run's folder: checkpoints/, history.csv, curve, pictures, recipe.json.
+
+    Args:
+        root: runs/liver or runs/tumor.
+        system: "liver" or "tumor".
+        mirror: folder of the two slots, or None.
+        writes: False on the ranks that only compute: they may read nothing and write nothing here.
+    """
+
+    def __init__(
+        self, root: Path, system: str, mirror: Path | str | None = None, writes: bool = True
+    ):
+        self.root = root
+        self.system = system
+        self.writes = writes
+        self.checkpoints = root / "checkpoints"
+        self.mirror = MirrorSlots(mirror) if mirror else None
+        self._drawn = time.monotonic()
+        self._events = None
+
+    def begin(self, record: Mapping, tensorboard: bool, anew: bool = False) -> None:
+        """Write recipe.json and open what the run writes to; `anew` forgets an earlier training.
+
+        Raises:
+            OSError: the folder cannot be written.
+            ImportError: TensorBoard was asked for and is not installed.
+        """
+        if not self.writes:
+            return
+        with explained(self.root):
+            self.checkpoints.mkdir(parents=True, exist_ok=True)
+            remove_leftovers(self.root)
+            make_writer = _event_writer() if tensorboard else None
+            if anew:
+                self._clear()
+            self._events = make_writer and make_writer(str(self.root / "tensorboard"))
+            write_recipe(self.root / "recipe.json", record)
+
+    def _clear(self) -> None:
+        """Forget an earlier training's states, pictures and events: no later call resumes from it.
+
+        Its best model, history and curve stay until the new training has some.
+        """
+        for name in ("last.pth", "previous.pth"):
+            (self.checkpoints / name).unlink(missing_ok=True)
+        forgotten = [self.checkpoints / "val_predictions", self.root / "tensorboard"]
+        if self.mirror:
+            self.mirror.clear()
+            forgotten.append(self.mirror.folder / "checkpoints" / "val_predictions")
+        for folder in forgotten:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def write_best(self, content: Mapping) -> None:
+        """Keep the best model so far, for the tumor also as a bare state dict with its .json."""
+        save_model(self.checkpoints / "best_model.pth", content)
+        if self.system == "tumor":
+            described = {key: value for key, value in content.items() if key != "model"}
+            described["spec"] = content["recipe"]["spec"]
+            save_model(self.root / TUMOR_WEIGHTS, content["model"])
+            write_json((self.root / TUMOR_WEIGHTS).with_suffix(".json"), described)
+
+    def write_state(self, state: Mapping, *, mirror: bool) -> None:
+        """Save the state here and, if `mirror` says so, there too, together with the best model."""
+        save_state(self.checkpoints, state)
+        if mirror and self.mirror:
+            self.mirror.write({**state, "best_model": self.best_of(state)})
+
+    def restore_finished(self, state: Mapping) -> None:
+        """Bring back what a finished run leaves, where only the mirror still holds it.
+
+        Raises:
+            CheckpointError: nothing holds its model any more.
+        """
+        if not self.writes or self.best_of(state):
+            return
+        if not state.get("best_model"):
+            raise CheckpointError(
+                f"this training is finished, but its model {self.checkpoints / 'best_model.pth'} "
+                "is gone, damaged or of another training: train it anew with "
+                'resume="never" (--resume never, or '
+                "START_ANEW in the notebook)"
+            )
+        with explained(self.root):
+            self.restore_best(state)
+            write_history(self.root / "history.csv", state["history"])
+            self.draw_curve(state["history"])
+
+    def best_of(self, state: Mapping) -> dict | None:
+        """Return what best_model.pth holds if it is a state's best.
+
+        Or of the epoch it is in: a kill may come between an epoch's model and its state.
+        """
+        path = self.checkpoints / "best_model.pth"
+        try:
+            best = load_checkpoint(path)
+            require_same(best, state, str(path))
+        except (OSError, CheckpointError, KeyError):  # none, damaged, foreign
+            return None
+        is_best = str(best["validation_dice"]) == str(state["best"])  # a NaN is not itself
+        return best if is_best or best["epoch"] == state["epoch"] else None
+
+    def restore_best(self, state: Mapping) -> None:
+        """Bring back the best model that a mirror's state carries."""
+        if self.writes and state.get("best_model"):
+            self.write_best(state["best_model"])
+
+    def write_epoch(self, history: Sequence[Mapping], images: Tensor, masks: Mapping) -> None:
+        """Write history, pictures and now and then the curve.
+
+        Args:
+            history: all rows.
+            images: (n, C, S, S) model input of the slices shown.
+            masks: "reference" and "prediction", each (n, S, S) bool, and "names" of the slices.
+        """
+        epoch = history[-1]["epoch"]
+        with explained(self.root):
+            write_history(self.root / "history.csv", history)
+            folder = self.checkpoints / "val_predictions" / f"epoch_{epoch:04d}"
+            write_pictures(folder, images, **masks)
+            if time.monotonic() - self._drawn > CURVE_SECONDS or epoch == 1:
+                self.draw_curve(history)
+        for name, value in history[-1].items() if self._events else ():
+            self._events.add_scalar(name, value, epoch)
+
+    def draw_curve(self, history: Sequence[Mapping]) -> None:
+        """Draw losses and validation Dice over the epochs as loss_curve.png."""
+        figure = plot_history(history, title=f"{self.system} model")
+        save_figure(figure, self.checkpoints / "loss_curve.png")
+        self._drawn = time.monotonic()
+
+    def close(self) -> None:
+        """Flush what is open."""
+        if self._events:
+            self._events.close()
+
+
+def _event_writer() -> type:
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ImportError(
+            "tensorboard=True needs the package tensorboard: pip install tensorboard"
+        ) from error
+    return SummaryWriter
+
+
+def write_pictures(
+    folder: Path,
+    images: Tensor,
+    names: Sequence[str],
+    reference: np.ndarray,
+    prediction: np.ndarray,
+) -> None:
+    """Write one PNG a slice: the slice, and beside it the slice with reference and prediction.
+
+    Args:
+        folder: checkpoints/val_predictions/epoch_XXXX, replaced as a whole.
+        images: (n, C, S, S) model input; the middle channel is shown, its range from black to
+            white.
+        names: (n,) file names without suffix.
+        reference, prediction: (n, S, S) bool.
+    """
+    planes = images[:, images.shape[1] // 2].float().cpu().numpy()
+    with written_whole(folder, lasting=False) as temporary:
+        temporary.mkdir(parents=True, exist_ok=True)
+        for row, name in enumerate(names):
+            layers = {"reference": reference[row], "prediction": prediction[row]}
+            window = (float(planes[row].min()), float(planes[row].max()) + 1e-6)
+            shown = [
+                render_slice(planes[row], window=window, layers=some, zoom=2)
+                for some in ({}, layers)
+            ]
+            picture = cv2.cvtColor(np.concatenate(shown, axis=1), cv2.COLOR_RGB2BGR)
+            write_picture(temporary / f"{name}.png", picture)
+
+
+def write_history(path: Path, history: Sequence[Mapping]) -> None:
+    """Write one line an epoch, whole or not at all."""
+    if not history:
+        return
+    with (
+        written_whole(path, lasting=False) as temporary,
+        open(temporary, "w", newline="", encoding="utf-8") as stream,
+    ):
+        writer = csv.DictWriter(stream, fieldnames=list(history[0]))
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def read_history(path: Path | str) -> list[dict]:
+    """Read a history.csv back: epoch and steps as int, all else as float."""
+    with open(path, newline="", encoding="utf-8") as stream:
+        return [{k: _number(k, v) for k, v in row.items()} for row in csv.DictReader(stream)]
+
+
+def _number(name: str, text: str) -> int | float:
+    return int(text) if name in ("epoch", "steps") else float(text)
+
+
+def write_recipe(path: Path, content: Mapping) -> None:
+    """Write `content` (recipe, split, data hashes, ...) with versions and commit added."""
+    versions = {
+        "lits_helpers": __version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+    }
+    write_json(path, {**content, "versions": versions, "commit": _commit()})
+
+
+def _commit() -> str | None:
+    """Return the commit this module was checked out at, or None if it is in no repository.
+
+    Installed below another project's folder it lies in that one's repository, unknown to it.
+    """
+    place = Path(__file__)
+    if _git(place.parent, "ls-files", "--error-unmatch", place.name) is None:
+        return None
+    return _git(place.parent, "rev-parse", "HEAD")
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    command = ["git", "-C", str(folder), *arguments]
+    try:
+        answer = subprocess.run(command, capture_output=True, text=True, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return answer.stdout.strip() or None if answer.returncode == 0 else None

@@ -1,0 +1,248 @@
+"""Train the liver GAN and the tumor segmenter, both on the one engine of `engine.py`."""
+
+import logging
+import shutil
+import traceback
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from .. import __version__
+from ..datasets import SliceCache, epoch_order
+from ..environment import choose_device
+from ..machine import locked
+from ..preprocess import data_hashes
+from ..recipes import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
+from .distributed import Ranks, joined_ranks
+from .engine import Trainer
+from .health import TrainingDivergedError, memory_advice
+from .optimization import Precision, compile_pays
+from .run_folder import RunFolder
+from .states import named_state, newest_state, require_same
+from .stopping import Stopwatch
+from .systems import LiverSystem, System, TumorSystem
+
+logger = logging.getLogger(__name__)
+
+PARTS = ("training", "validation")  # of a split, that a training reads
+CACHE = "cache"  # in the run folder: slices that do not fit into memory, until the training's end
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a training runs, whatever it trains.
+
+    Attributes:
+        device: torch device, or None to choose.
+        resume: "auto" continues the newest whole checkpoint in the run folder or `mirror`, "never"
+            starts anew, a path continues that very file, if none of them got further.
+        seed: random seed of weights, order and augmentation.
+        max_minutes: stop cleanly after this long; the next call resumes.
+        mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
+        tensorboard: also write TensorBoard events to `run`/tensorboard.
+        precision: "auto", "fp32", "bf16" or "fp16".
+        compiled: "auto" (long trainings on a GPU), "always" or "never".
+    """
+
+    device: torch.device | str | None = None
+    resume: Path | str = "auto"
+    seed: int = 0
+    max_minutes: float | None = None
+    mirror: Path | str | None = None
+    tensorboard: bool = False
+    precision: str = "auto"
+    compiled: str = "auto"
+
+    def __post_init__(self):
+        if self.compiled not in ("auto", "always", "never"):
+            raise ValueError(f"compiled must be auto, always or never; got {self.compiled!r}")
+        if not 0 <= self.seed < 2**63:
+            raise ValueError(f"seed must be 0 or more and below 2**63, got {self.seed}")
+
+
+def train_liver_gan(
+    prepared: Path | str, run: Path | str, split, recipe: LiverRecipe, **options
+) -> list[dict]:
+    """Train system A and keep the best generator by validation Dice per case.
+
+    Args:
+        prepared: prepared/ folder or bare PNG folder.
+        run: run folder; what is in it is continued.
+        split: `training` and `validation` (and `test`) are tuples of case ids.
+        recipe: the setting.
+        options: see `TrainingOptions`.
+
+    Returns:
+        A row an epoch: epoch, steps (of all epochs so far), seconds (of this epoch, validation
+        included), learning_rate, g_loss, pixel_loss, feature_loss, critic_loss, validation_dice
+        (mean per case at working size), validation_dice_global, images_per_second. A finished run
+        returns its history at once.
+
+    Raises:
+        TypeError: an unknown option.
+        ValueError: an empty split, a case that does not exist, a batch larger than the training
+            set, a checkpoint of another training (the difference is named).
+        TrainingDivergedError, MemoryError, OSError: with what to change; checkpoints stay intact.
+        KeyboardInterrupt, SystemExit: after Stop, SIGTERM or SIGUSR1; the state was saved first.
+    """
+    chosen = TrainingOptions(**options)
+    return _Training(LiverSystem, Path(prepared), Path(run), split, recipe, chosen).history()
+
+
+def train_tumor_regnet(
+    prepared: Path | str, run: Path | str, split, recipe: TumorRecipe, **options
+) -> list[dict]:
+    """Train system B; arguments, history and errors as for `train_liver_gan`.
+
+    The history has `loss` in place of the four losses, and validation_dice is the mean over cases
+    with tumor. Beside best_model.pth the best weights are kept as
+    `run`/regnet_lits_tumor_segmentation_trained.pth, a bare state dict, with a .json of its
+    InputSpec.
+
+    Raises:
+        OSError: also when the ImageNet weights are neither cached nor to be had.
+    """
+    chosen = TrainingOptions(**options)
+    return _Training(TumorSystem, Path(prepared), Path(run), split, recipe, chosen).history()
+
+
+@dataclass(frozen=True)
+class _Training:
+    """One call of a training."""
+
+    system_type: type[LiverSystem | TumorSystem]
+    prepared: Path
+    run: Path
+    split: object
+    recipe: Recipe
+    options: TrainingOptions
+
+    def history(self) -> list[dict]:
+        """Train to the end or to a stop; return the history so far."""
+        _check_split(self.split)
+        try:
+            return self._train()
+        except (KeyboardInterrupt, SystemExit, MemoryError, TrainingDivergedError) as error:
+            traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and our caches by it
+            raise
+
+    def _train(self) -> list[dict]:
+        watch = Stopwatch(self.options.max_minutes)
+        device = self.options.device
+        device = choose_device(None if device is None else str(device))
+        with joined_ranks(device) as (ranks, device):
+            precision = Precision(device, self.options.precision)
+            identity = self._identity(precision)
+            state = ranks.from_first(self._state(identity) if ranks.writes else None)
+            folder = RunFolder(
+                self.run, self.system_type.name, self.options.mirror, writes=ranks.writes
+            )
+            if state is not None and state["epoch"] > self.recipe.epochs:
+                folder.restore_finished(state)
+                return list(state["history"])
+            with self._alone(ranks):
+                with memory_advice(self.recipe):
+                    caches = [self._cache(part, device, ranks) for part in PARTS]
+                    system = self._system(device, precision, ranks, caches[0], state)
+                trainer = Trainer(
+                    system, *caches, folder=folder, identity=identity, ranks=ranks, watch=watch
+                )
+                if state is not None:
+                    trainer.restore(state)
+                record = self._record(identity, ranks, device)
+                folder.begin(record, self.options.tensorboard, self.options.resume == "never")
+                history = trainer.run()
+                if ranks.writes and len(history) == self.recipe.epochs:
+                    shutil.rmtree(self.run / CACHE, ignore_errors=True)
+                return history
+
+    def _alone(self, ranks: Ranks) -> AbstractContextManager:
+        """Keep a second training out of the run folder; both would write the same files."""
+        cure = "wait for it, end it, or choose another folder for this training"
+        return locked(self.run / ".lock", cure) if ranks.writes else nullcontext()
+
+    def _cache(self, part: str, device: torch.device, ranks: Ranks) -> SliceCache:
+        return SliceCache(
+            self.prepared,
+            getattr(self.split, part),
+            self.recipe.spec,
+            device=device,
+            folder=self.run / CACHE / part,
+            ranks=ranks,
+        )
+
+    def _system(self, device, precision: Precision, ranks: Ranks, cache, state) -> System:
+        seed = int(self.options.seed)
+        steps = len(epoch_order(cache, self.recipe, seed=seed, epoch=1))
+        _check_batch(self.recipe, steps)
+        done = state["epoch"] - 1 if state else 0
+        steps = steps // self.recipe.batch_size * (self.recipe.epochs - done)
+        compiled = self.options.compiled == "always"
+        if self.options.compiled == "auto":
+            compiled = compile_pays(device, steps)
+        weights = {"pretrained": False} if self.system_type is TumorSystem and state else {}
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)  # a GPU's own is the caller's
+            return self.system_type(self.recipe, device, precision, ranks, compiled, **weights)
+
+    def _identity(self, precision: Precision) -> dict:
+        return {
+            "system": self.system_type.name,
+            "recipe": recipe_to_dict(self.recipe),
+            "seed": int(self.options.seed),  # numpy's numbers and texts would spoil checkpoints
+            "training_ids": [str(case_id) for case_id in self.split.training],
+            "validation_ids": [str(case_id) for case_id in self.split.validation],
+            "data": data_hashes(self.prepared, [*self.split.training, *self.split.validation]),
+            "precision": precision.name,
+            "version": __version__,
+        }
+
+    def _state(self, identity: dict) -> dict | None:
+        """Return the state to continue from, if any."""
+        resume = self.options.resume
+        if resume == "never":
+            return None
+        places = self.run / "checkpoints", self.options.mirror
+        if resume == "auto":
+            found = newest_state(*places)
+            if found is None:
+                return None
+            state, where = found
+        else:
+            state, where = named_state(resume, *places), str(resume)
+        require_same(state, identity, where)
+        logger.info("resuming from %s: epoch %d, step %d", where, state["epoch"], state["step"])
+        return state
+
+    def _record(self, identity: dict, ranks: Ranks, device: torch.device) -> dict:
+        test_ids = [str(case_id) for case_id in getattr(self.split, "test", ())]
+        return {
+            **identity,
+            "test_ids": test_ids,
+            "device": device.type,
+            "processes": ranks.world,
+            "data": identity["data"] | data_hashes(self.prepared, test_ids),
+        }
+
+
+def _check_split(split) -> None:
+    for part in PARTS:
+        if not getattr(split, part):
+            raise ValueError(
+                f"the split's {part} part is empty: prepare more cases or change its shares"
+            )
+    both = set(split.training) & set(split.validation)
+    if both:
+        raise ValueError(f"cases are in training and validation: {', '.join(sorted(both)[:5])}")
+
+
+def _check_batch(recipe: Recipe, slices: int) -> None:
+    if slices < 2:
+        raise ValueError(f"the training part holds {slices} slice: batch norm needs at least 2")
+    if recipe.batch_size > slices:
+        raise ValueError(
+            f"batch_size={recipe.batch_size} is larger than the {slices} training slices of an "
+            f"epoch: set batch_size={slices} or less, or add cases"
+        )

@@ -1,0 +1,6 @@
+"""The interactive slice viewer and the 3D view of a notebook."""
+
+from .slice_viewer import SliceViewer
+from .surface_view import SurfaceView
+
+__all__ = ["SliceViewer", "SurfaceView"]

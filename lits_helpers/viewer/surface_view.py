@@ -1,0 +1,230 @@
+"""Liver and tumors to turn with the mouse in a notebook: one piece of HTML, no GPU, no network."""
+
+import base64
+import html
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter
+from skimage.measure import marching_cubes
+
+from ..figures import SKY, VERMILION
+from ..metrics import FIRST_LABEL
+
+STEPS_MM = {"liver": 2.5, "tumor": 1.25}  # mesh width: a lesion of 3 mm must survive
+COLORS = {"liver": SKY, "tumor": VERMILION}
+LIVER_OPACITY = 0.33
+SMOOTHING = 0.8  # cubes: hides the steps between slices
+SHADING_STEPS_MM = {"liver": 5.0, "tumor": 2.5}  # coarse: a browser draws all of it at each move
+SCRIPT = """
+for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-started])')) {
+  canvas.dataset.started = 'yes';
+  const read = (text, type) => new type(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
+  const meshes = JSON.parse(canvas.dataset.meshes).map(mesh => ({
+    ...mesh, points: read(mesh.points, Float32Array), triangles: read(mesh.triangles, Uint32Array)
+  }));
+  const size = canvas.width, context = canvas.getContext('2d');
+  const layer = document.createElement('canvas');
+  layer.width = layer.height = size;
+  const brush = layer.getContext('2d');
+  let turn = 0, tilt = 0, held = null, touched = false, waiting = false;
+
+  function drawMesh(mesh) {
+    const p = mesh.points, n = p.length / 3, q = new Float32Array(p.length), scale = size / 2.1;
+    const [ct, st, cv, sv] = [Math.cos(turn), Math.sin(turn), Math.cos(tilt), Math.sin(tilt)];
+    for (let i = 0; i < 3 * n; i += 3) {  // x to the right, y away from the viewer, z up
+      const x = ct * p[i] - st * p[i + 1], y = st * p[i] + ct * p[i + 1], z = p[i + 2];
+      q[i] = size / 2 + scale * x;
+      q[i + 1] = cv * y + sv * z;
+      q[i + 2] = size / 2 - scale * (cv * z - sv * y);
+    }
+    const faces = [];
+    for (let k = 0; k < mesh.triangles.length; k += 3) {
+      const [a, b, c] = [0, 1, 2].map(j => 3 * mesh.triangles[k + j]);
+      const ux = q[b] - q[a], uz = q[b + 2] - q[a + 2], vx = q[c] - q[a], vz = q[c + 2] - q[a + 2];
+      const area = ux * vz - uz * vx;
+      if (area * mesh.winding <= 0) continue;  // seen from behind
+      const uy = scale * (q[b + 1] - q[a + 1]), vy = scale * (q[c + 1] - q[a + 1]);
+      const nx = uy * vz - uz * vy, nz = ux * vy - uy * vx, length = Math.hypot(nx, area, nz);
+      const lit = (0.8 * Math.abs(area) - mesh.winding * (0.4 * nx + 0.45 * nz)) / length;
+      faces.push([q[a + 1] + q[b + 1] + q[c + 1], a, b, c, 0.35 + 0.65 * Math.max(0, lit)]);
+    }
+    faces.sort((one, other) => other[0] - one[0]);
+    brush.clearRect(0, 0, size, size);
+    for (const [, a, b, c, light] of faces) {
+      const color = `rgb(${mesh.color.map(v => Math.min(255, Math.round(v * light))).join()})`;
+      brush.fillStyle = brush.strokeStyle = color;
+      brush.beginPath();
+      brush.moveTo(q[a], q[a + 2]);
+      brush.lineTo(q[b], q[b + 2]);
+      brush.lineTo(q[c], q[c + 2]);
+      brush.closePath();
+      brush.fill();
+      brush.stroke();
+    }
+    context.globalAlpha = mesh.opacity;
+    context.drawImage(layer, 0, 0);
+  }
+  function draw() {
+    waiting = false;
+    context.globalAlpha = 1;
+    context.fillStyle = 'white';
+    context.fillRect(0, 0, size, size);
+    meshes.forEach(drawMesh);
+  }
+  canvas.onpointerdown = e => {
+    held = [e.clientX, e.clientY];
+    touched = true;
+    canvas.setPointerCapture(e.pointerId);
+  };
+  canvas.onpointerup = () => { held = null; };
+  canvas.onpointermove = e => {
+    if (!held) return;
+    turn += (e.clientX - held[0]) * 0.01;
+    tilt = Math.max(-1.5, Math.min(1.5, tilt - (e.clientY - held[1]) * 0.01));
+    held = [e.clientX, e.clientY];
+    if (!waiting) requestAnimationFrame(draw);  // one picture for all moves since the last
+    waiting = true;
+  };
+  draw();
+  const timer = setInterval(() => {  // turns by itself until it is touched or gone
+    if (touched || !canvas.isConnected) { clearInterval(timer); return; }
+    turn += 0.05;
+    draw();
+  }, 80);
+}
+"""
+
+
+@dataclass(frozen=True)
+class Mesh:
+    """A closed surface.
+
+    Attributes:
+        points: (N, 3) float32, mm, (z, y, x) from the first voxel's center.
+        triangles: (M, 3) int32 indices into `points`.
+        normals: (N, 3) float32, outwards, of length 1.
+    """
+
+    points: np.ndarray
+    triangles: np.ndarray
+    normals: np.ndarray
+
+
+def make_mesh(
+    mask: np.ndarray, spacing_mm: tuple[float, float, float], step_mm: float = 2.5
+) -> Mesh | None:
+    """Return the surface of a mask (Z, Y, X), or None if it is empty.
+
+    The mask is averaged to cubes of about `step_mm` first, so a finer scan makes no larger mesh.
+    """
+    grid = _resampled(mask, spacing_mm, step_mm)
+    if grid is None:
+        return None
+    values, origin, steps = grid
+    values = gaussian_filter(values, SMOOTHING)
+    level = min(0.5, 0.5 * float(values.max()))  # a single small lesion must not vanish
+    points, triangles, normals, _ = marching_cubes(values, level, spacing=steps)
+    return Mesh((points + origin).astype(np.float32), triangles.astype(np.int32), normals)
+
+
+def make_meshes(
+    labels: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    steps_mm: Mapping[str, float] = STEPS_MM,
+) -> dict[str, Mesh | None]:
+    """Return the meshes of "liver" and "tumor" of labels (Z, Y, X); the tumor's may be None.
+
+    Raises:
+        ValueError: there is no liver to show.
+    """
+    if not labels.any():
+        raise ValueError("no surface: the labels hold neither liver nor tumor")
+    return {
+        name: make_mesh(labels >= first, spacing_mm, steps_mm[name])
+        for name, first in FIRST_LABEL.items()
+    }
+
+
+def _resampled(mask: np.ndarray, spacing_mm, step_mm: float):
+    """Return (values, origin_mm, steps_mm) of the mask's box in cubes of `step_mm`, or None."""
+    extents = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    if not len(extents[0]):
+        return None
+    starts = [int(extent[0]) for extent in extents]
+    box = tuple(slice(int(extent[0]), int(extent[-1]) + 1) for extent in extents)
+    part = mask[box].astype(np.float32)
+    counts = [max(1, round(n * mm / step_mm)) for n, mm in zip(part.shape, spacing_mm, strict=True)]
+    steps = np.array(part.shape) * spacing_mm / counts
+    flat = (counts[2], counts[1])
+    part = np.stack([cv2.resize(plane, flat, interpolation=cv2.INTER_AREA) for plane in part])
+    columns = part.reshape(len(part), -1)
+    way = cv2.INTER_AREA if counts[0] < len(part) else cv2.INTER_LINEAR
+    part = cv2.resize(columns, (columns.shape[1], counts[0]), interpolation=way)
+    values = np.pad(part.reshape(counts), 2)  # a closed surface, also at the volume's edge
+    origin = (np.array(starts) - 0.5) * spacing_mm + 0.5 * steps - 2 * steps
+    return values, origin, tuple(steps)
+
+
+class SurfaceView:
+    """The translucent liver with its tumors; drag to turn it. Put it on the last line of a cell.
+
+    The first view is from the front, the patient's right on the left. Where no script runs
+    (GitHub) nothing is seen.
+
+    Args:
+        labels: (Z, Y, X) 0/1/2.
+        spacing_mm: (dz, dy, dx).
+        size: side of the square picture, pixels.
+
+    Raises:
+        ValueError: the labels are empty.
+    """
+
+    def __init__(self, labels: np.ndarray, spacing_mm: tuple[float, float, float], size: int = 420):
+        self.size = size
+        self.meshes = make_meshes(labels, spacing_mm, SHADING_STEPS_MM)
+
+    def _repr_html_(self) -> str:
+        liver = self.meshes["liver"].points
+        center = (liver.min(axis=0) + liver.max(axis=0)) / 2
+        radius = float(np.linalg.norm(liver - center, axis=1).max())
+        shown = [
+            _packed(self.meshes[name], center, radius) | {"color": COLORS[name], "opacity": opacity}
+            for name, opacity in (("tumor", 1.0), ("liver", LIVER_OPACITY))
+            if self.meshes[name]
+        ]
+        data = html.escape(json.dumps(shown))
+        style = "touch-action: none; cursor: grab; background: white"
+        return (
+            f'<canvas class="lits-surface" width="{self.size}" height="{self.size}" style="{style}"'
+            f' data-meshes="{data}"></canvas><script>{SCRIPT}</script>'
+        )
+
+
+def _packed(mesh: Mesh, center: np.ndarray, radius: float) -> dict:
+    """Return a mesh for the script: points (x, y, z) within the unit ball."""
+    points = ((mesh.points - center) / radius)[:, ::-1]
+    return {
+        "points": _base64(points.astype("<f4")),
+        "triangles": _base64(mesh.triangles.astype("<u4")),
+        "winding": _winding(mesh),
+    }
+
+
+def _winding(mesh: Mesh) -> int:
+    """Return the sign on the screen of a triangle that faces the viewer, by the mesh's normals."""
+    a, b, c = (mesh.points[mesh.triangles[:, k]] for k in range(3))
+    across, down = (b - a)[:, [2, 0]], (c - a)[:, [2, 0]]  # (x, z), z up
+    area = (
+        across[:, 1] * down[:, 0] - across[:, 0] * down[:, 1]
+    )  # the screen's rows count downwards
+    facing = mesh.normals[mesh.triangles[:, 0], 1] < -0.5
+    return 1 if (area * facing).sum() > 0 else -1
+
+
+def _base64(array: np.ndarray) -> str:
+    return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")

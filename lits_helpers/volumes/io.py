@@ -1,0 +1,237 @@
+"""The file border: NIfTI and packed cases in, label volumes out.
+
+Whatever axis order a file has, inside it is (Z, Y, X) on LPS+ axes; on the way out the same turn is
+undone.
+"""
+
+import hashlib
+import os
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from ..machine import written_whole
+from .geometry import PLAUSIBLE_SPACING_MM, Geometry, matched_to, plain_geometry, same_grid
+from .nifti import NiftiSource, are_labels, open_nifti, read_hu, read_labels, to_hu
+from .packed import SUFFIX, LazyVolume, PackedVolume, write_packed
+
+
+@dataclass(frozen=True)
+class Volume:
+    """A CT volume.
+
+    Attributes:
+        hu: (Z, Y, X) int16, Hounsfield units, C-contiguous.
+        spacing_mm: (dz, dy, dx).
+        path: the file it came from; None for an array.
+        geometry: enough to write labels in the file's own grid; `geometry.spacing_trusted` says
+            whether figures in mm mean anything.
+    """
+
+    hu: np.ndarray
+    spacing_mm: tuple[float, float, float]
+    path: Path | None
+    geometry: Geometry
+
+
+def read_volume(path: str | os.PathLike, orientation: str | None = None) -> Volume:
+    """Read a CT volume from .nii, .nii.gz or a packed case.
+
+    Args:
+        path: the file; its content decides what it is, not its name.
+        orientation: axis codes that override a wrong header, for example "LAS"; see
+            `Case.orientation`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: no readable volume; the message names the file and the fault. Or an orientation
+            for a packed case, which is the right way round.
+    """
+    path = Path(path)
+    if path.suffix == SUFFIX:
+        if orientation:
+            raise ValueError(f"{path} was put right when it was prepared; give no orientation")
+        packed = PackedVolume(path)
+        return Volume(packed.read(), packed.spacing_mm, path, packed.geometry)
+    with open_nifti(path) as source:
+        geometry = _turned(source, orientation)
+        return Volume(read_hu(source, geometry), geometry.spacing_mm, path, geometry)
+
+
+def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np.ndarray:
+    """Read labels 0 background, 1 liver, 2 tumor.
+
+    Args:
+        path: .nii, .nii.gz or a packed `-labels.b2nd`.
+        like: the CT it belongs to. Where both headers describe the same grid, the mask is turned by
+            its own header; elsewhere (headers that disagree) voxel by voxel, in the CT's geometry.
+
+    Returns:
+        (Z, Y, X) uint8, the shape of `like.hu`.
+
+    Raises:
+        ValueError: other labels than 0, 1, 2; or a shape that does not fit `like`.
+    """
+    path = Path(path)
+    if path.suffix == SUFFIX:
+        labels = PackedVolume(path).read()
+        if like is not None and labels.shape != like.geometry.shape:
+            raise ValueError(f"{path} has shape {labels.shape}, its CT {like.geometry.shape}")
+        return labels
+    with open_nifti(path) as source:
+        geometry = source.geometry if like is None else _paired(source, like.geometry)
+        return read_labels(source, geometry)
+
+
+def read_geometry(path: str | os.PathLike) -> Geometry:
+    """Read only where a NIfTI file's voxels lie, by its header."""
+    with open_nifti(path) as source:
+        return source.geometry
+
+
+def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike) -> Path:
+    """Write labels as NIfTI in the grid of the CT's file.
+
+    Shape, affine, header codes and voxel order are those of the file that `like` was read from.
+
+    Args:
+        labels: (Z, Y, X), values 0, 1, 2.
+        like: the volume they belong to.
+        path: .nii or .nii.gz.
+
+    Raises:
+        ValueError: another shape than `like.hu`, other labels, or another suffix.
+    """
+    path = segmentation_path(path)
+    if labels.shape != like.geometry.shape:
+        raise ValueError(
+            f"labels must be {like.geometry.shape} like the volume, got {labels.shape}"
+        )
+    if labels.size and not are_labels(labels):
+        raise ValueError(f"labels must be 0, 1 or 2, got {np.unique(labels)[:6].tolist()}")
+    stored = like.geometry.as_stored(labels.astype(np.uint8, copy=False))
+    image = _image_like(stored.reshape(like.geometry.stored_shape, order="F"), like.geometry)
+    with written_whole(path) as temporary:
+        nib.save(image, temporary)
+    return path
+
+
+def segmentation_path(path: str | os.PathLike) -> Path:
+    """Return where a segmentation is to be written.
+
+    Raises:
+        ValueError: another suffix than .nii or .nii.gz.
+    """
+    if not str(path).endswith((".nii", ".nii.gz")):
+        raise ValueError(f"a segmentation is written as .nii or .nii.gz, got {Path(path).name}")
+    return Path(path)
+
+
+class MappedVolume(LazyVolume):
+    """Lazy reader of an uncompressed .nii."""
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+        with open_nifti(self.path) as source:
+            self._source = source
+        self.geometry = source.geometry
+        self.shape = self.geometry.shape
+        stored = np.memmap(
+            self.path, source.dtype, "r", offset=source.offset, shape=source.shape, order="F"
+        )
+        self._volume = self.geometry.as_internal(stored)
+
+    def __reduce__(self):
+        return MappedVolume, (self.path,)
+
+    def _slice(self, k: int) -> np.ndarray:
+        return np.ascontiguousarray(to_hu(self._volume[k], self._source), dtype=np.int16)
+
+
+def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None) -> LazyVolume:
+    """Open a volume for reading slices at random.
+
+    Args:
+        path: a packed case (volume or labels), .nii or .nii.gz; the last is packed once first.
+        cache: folder for such packed copies, about half as large as the voxels in memory; default
+            one in the system's temporary folder, a user's own. Nothing deletes them.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: it cannot be read; the message names it and the fault.
+    """
+    path = Path(path)
+    if path.suffix == SUFFIX:
+        return PackedVolume(path)
+    with open_nifti(path) as source:
+        if not source.compressed:
+            return MappedVolume(path)
+        packed = packed_copy(path, cache)
+        if not packed.is_file():
+            write_packed(read_hu(source, source.geometry), packed)
+    return PackedVolume(packed, source.geometry)
+
+
+def volume_from_array(
+    hu: np.ndarray, spacing_mm: tuple[float, float, float] | None = None
+) -> Volume:
+    """Wrap a (Z, Y, X) array of HU as a `Volume` that could be written as an LPS file.
+
+    Args:
+        hu: any number type.
+        spacing_mm: (dz, dy, dx); None for unknown: 1 mm that nothing in mm is drawn from.
+
+    Raises:
+        ValueError: not three axes, a spacing that is none, or values that int16 does not hold.
+    """
+    if hu.ndim != 3:
+        raise ValueError(f"volume must be (Z, Y, X), got shape {hu.shape}")
+    known = spacing_mm is not None
+    spacing_mm = tuple(spacing_mm) if known else (1.0, 1.0, 1.0)
+    if len(spacing_mm) != 3 or not all(0 < length < np.inf for length in spacing_mm):
+        raise ValueError(f"spacing_mm must be (dz, dy, dx) above 0, got {tuple(spacing_mm)}")
+    limits = np.iinfo(np.int16)
+    if hu.size and not (limits.min <= hu.min() and hu.max() <= limits.max):  # NaN neither
+        raise ValueError(f"HU must fit into int16, got {hu.min()} to {hu.max()}")
+    hu = np.ascontiguousarray(hu, dtype=np.int16)
+    low, high = PLAUSIBLE_SPACING_MM
+    trusted = known and all(low <= length <= high for length in spacing_mm)
+    geometry = replace(plain_geometry(hu.shape, spacing_mm), spacing_trusted=trusted)
+    return Volume(hu, spacing_mm, None, geometry)
+
+
+def packed_copy(path: Path, cache: str | os.PathLike | None = None) -> Path:
+    """Return where the packed copy of a file in its present state lies; never beside the file."""
+    user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
+    folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"lits-packed{user}"
+    state = path.stat()
+    identity = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}".encode()
+    return folder / f"{hashlib.blake2b(identity, digest_size=12).hexdigest()}{SUFFIX}"
+
+
+def _turned(source: NiftiSource, orientation: str | None) -> Geometry:
+    return source.geometry.with_orientation(orientation) if orientation else source.geometry
+
+
+def _paired(source: NiftiSource, like: Geometry) -> Geometry:
+    """Geometry that puts a mask's voxels onto the CT's."""
+    if same_grid(source.geometry, like):
+        return matched_to(source.geometry, like)
+    if source.shape != like.stored_shape[:3]:
+        raise ValueError(
+            f"the segmentation's shape {source.shape} differs from its CT's {like.stored_shape[:3]}"
+        )
+    return replace(source.geometry, axes=like.axes, flips=like.flips)
+
+
+def _image_like(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
+    """NIfTI image of uint8 labels under the CT's header."""
+    header = geometry.nifti_header()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1.0, 0.0)
+    header["cal_min"] = header["cal_max"] = 0  # the CT's display range would hide labels
+    kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
+    return kind(stored, None, header)  # no affine: the header's own codes stay

@@ -1,0 +1,243 @@
+"""From HU to the grey levels and the size a model sees, and back from its plane to the slice."""
+
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+
+from ..recipes import InputSpec
+
+MIN_BOX_SHARE = 0.25  # of the slice's longer side: a speck of liver is not blown up without end
+MEDIAN_SLICES = 16  # as many slices tell the liver's median as well as all of them
+OPENCV_LOOKS_UP = int(cv2.__version__.partition(".")[0]) >= 5  # 16-bit values, twice as fast
+
+
+class Box(NamedTuple):
+    """A rectangle of a slice, in pixels."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def area(self) -> tuple[slice, slice]:
+        """The index that cuts it out of an (H, W) plane."""
+        return (
+            slice(self.top, self.top + self.height),
+            slice(self.left, self.left + self.width),
+        )
+
+
+class LiverFrame(NamedTuple):
+    """What an `InputSpec` that looks at the liver refers to.
+
+    Attributes:
+        box: the part of every slice that is shown; None for all of it.
+        median_hu: what is added to the window; 0 leaves it absolute.
+    """
+
+    box: Box | None = None
+    median_hu: int = 0
+
+
+WHOLE_SLICE = LiverFrame()
+
+
+def liver_frame(
+    hu: Callable[[int], np.ndarray],
+    labels: Callable[[int], np.ndarray],
+    slice_indices: Sequence[int],
+    spec: InputSpec,
+) -> LiverFrame:
+    """Return the frame that `spec` asks for, from the liver of one case.
+
+    Args:
+        hu: slice index -> (H, W) int16.
+        labels: slice index -> (H, W) labels; the reference's in training, else the prediction.
+        slice_indices: all slices of the case.
+        spec: its `liver_margin` and `liver_window`.
+
+    Returns:
+        The frame; the whole slice and an absolute window where there is no liver.
+    """
+    if spec.liver_margin is None and not spec.liver_window:
+        return WHOLE_SLICE
+    footprint, with_liver = None, []
+    for k in slice_indices:
+        liver = labels(k) > 0
+        if liver.any():
+            with_liver.append(k)
+            footprint = liver if footprint is None else footprint | liver
+    if footprint is None:
+        return WHOLE_SLICE
+    box = None if spec.liver_margin is None else liver_box(footprint, spec.liver_margin)
+    return LiverFrame(box, _median_hu(hu, labels, with_liver) if spec.liver_window else 0)
+
+
+def _median_hu(hu: Callable, labels: Callable, with_liver: Sequence[int]) -> int:
+    places = np.linspace(0, len(with_liver) - 1, min(MEDIAN_SLICES, len(with_liver)))
+    chosen = [with_liver[int(place)] for place in places]
+    return int(np.median(np.concatenate([hu(k)[labels(k) > 0] for k in chosen])))
+
+
+def liver_box(footprint: np.ndarray, margin: float) -> Box:
+    """Return the bounding box of a liver, widened, within the slice.
+
+    Args:
+        footprint: (H, W) bool, true where any slice of the case holds liver; not empty.
+        margin: added on each side, as a share of the box's longer side.
+    """
+    rows, columns = np.flatnonzero(footprint.any(1)), np.flatnonzero(footprint.any(0))
+    spans = [(int(s[0]), int(s[-1]) + 1) for s in (rows, columns)]
+    longer = max(end - start for start, end in spans)
+    wanted = max(longer * (1 + 2 * margin), MIN_BOX_SHARE * max(footprint.shape))
+    grow = round((wanted - longer) / 2)
+    (top, bottom), (left, right) = (
+        (max(start - grow, 0), min(end + grow, side))
+        for (start, end), side in zip(spans, footprint.shape, strict=True)
+    )
+    return Box(top, left, bottom - top, right - left)
+
+
+def window_to_uint8(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Map HU [low, high] to grey levels [0, 255], clipped, rounded half up.
+
+    Args:
+        hu: int16, any shape.
+        window: (low, high) in HU.
+
+    Returns:
+        uint8, the shape of `hu`; exactly what the PNG export stores.
+
+    Raises:
+        ValueError: `hu` is not int16, or the window is empty.
+    """
+    hu = np.asarray(hu)
+    if hu.dtype != np.int16:
+        raise ValueError(f"hu must be int16, got {hu.dtype}")
+    return _looked_up(hu.view(np.uint16), _window_table(float(window[0]), float(window[1])))
+
+
+def to_levels(hu: np.ndarray, spec: InputSpec) -> np.ndarray:
+    """Return a slice's grey levels as `spec` asks.
+
+    Args:
+        hu: int16 (..., H, W).
+        spec: a window gives uint8 in [0, 255]; None gives uint16, each slice's minimum at 0 and
+            maximum at 65535 (a constant slice is 0).
+    """
+    if spec.window is not None:
+        return window_to_uint8(hu, spec.window)
+    values = hu.astype(np.float64)
+    low = values.min(axis=(-2, -1), keepdims=True)
+    extent = np.maximum(values.max(axis=(-2, -1), keepdims=True) - low, 1.0)
+    return np.floor((values - low) * spec.levels / extent + 0.5).astype(np.uint16)
+
+
+def content_box(shape: tuple[int, int], size: int) -> tuple[int, int, int, int]:
+    """Return (top, left, height, width) of a slice's content, centred in the (size, size) plane.
+
+    Args:
+        shape: (H, W) of the slice; the longer side becomes `size`.
+        size: side of the plane, pixels.
+    """
+    scale = size / max(shape)
+    height, width = (max(1, round(side * scale)) for side in shape)
+    return (size - height) // 2, (size - width) // 2, height, width
+
+
+def resize_image(image: np.ndarray, size: int) -> np.ndarray:
+    """Resize a slice to (size, size), aspect kept, padded with 0.
+
+    Args:
+        image: (H, W) uint8, uint16 or float32.
+        size: side of the result, pixels.
+
+    Returns:
+        (size, size), the dtype of `image`; shrunk by area means, enlarged bilinearly.
+    """
+    top, left, height, width = content_box(image.shape, size)
+    method = cv2.INTER_AREA if max(image.shape) > size else cv2.INTER_LINEAR
+    plane = np.zeros((size, size), dtype=image.dtype)
+    plane[top : top + height, left : left + width] = cv2.resize(
+        np.ascontiguousarray(image), (width, height), interpolation=method
+    )
+    return plane
+
+
+def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
+    """Resize labels to (size, size), each pixel taken where its centre falls; padded with 0.
+
+    Args:
+        mask: (H, W) bool or uint8.
+        size: side of the result, pixels.
+    """
+    top, left, height, width = content_box(mask.shape, size)
+    rows, columns = _centres(mask.shape[0], height), _centres(mask.shape[1], width)
+    plane = np.zeros((size, size), dtype=mask.dtype)
+    plane[top : top + height, left : left + width] = mask[rows[:, None], columns]
+    return plane
+
+
+def restore(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Undo the geometry of `resize_image`: crop the padding and resize bilinearly.
+
+    Args:
+        plane: (size, size), for example probabilities.
+        shape: (H, W) of the slice it came from.
+
+    Returns:
+        (H, W) float32.
+
+    Raises:
+        ValueError: `plane` is not square.
+    """
+    if plane.ndim != 2 or plane.shape[0] != plane.shape[1]:
+        raise ValueError(f"plane must be (size, size), got shape {plane.shape}")
+    top, left, height, width = content_box(shape, plane.shape[0])
+    content = np.ascontiguousarray(plane[top : top + height, left : left + width], dtype=np.float32)
+    return cv2.resize(content, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
+
+
+def slice_levels(
+    hu_slice: np.ndarray, spec: InputSpec, frame: LiverFrame = WHOLE_SLICE
+) -> np.ndarray:
+    """Return one slice (H, W) int16 as the (size, size) grey levels that `spec` asks for.
+
+    Args:
+        hu_slice: the whole slice; a min-max spec looks at all of it.
+        spec: window and size.
+        frame: what a spec that looks at the liver refers to, from `liver_frame`.
+    """
+    if spec.window is not None and frame.median_hu:
+        low, high = spec.window
+        levels = window_to_uint8(hu_slice, (low + frame.median_hu, high + frame.median_hu))
+    else:
+        levels = to_levels(hu_slice, spec)
+    return resize_image(levels if frame.box is None else levels[frame.box.area], spec.size)
+
+
+def _looked_up(index: np.ndarray, table: np.ndarray) -> np.ndarray:
+    if OPENCV_LOOKS_UP and index.size:
+        return cv2.LUT(np.ascontiguousarray(index).reshape(1, -1), table).reshape(index.shape)
+    return table.take(index)
+
+
+@lru_cache(maxsize=256)  # a window a case, where it follows the liver
+def _window_table(low: float, high: float) -> np.ndarray:
+    """Grey level of each int16 value, indexed by its bits as uint16."""
+    if not low < high:
+        raise ValueError(
+            f"window must be (low, high) in HU with low < high, got ({low:g}, {high:g})"
+        )
+    hu = np.arange(65536, dtype=np.uint16).view(np.int16).astype(np.float64)
+    levels = np.floor((hu - low) * 255 / (high - low) + 0.5)
+    return np.clip(levels, 0, 255).astype(np.uint8)
+
+
+def _centres(source: int, target: int) -> np.ndarray:
+    """Source index under the centre of each target pixel."""
+    return ((2 * np.arange(target) + 1) * source) // (2 * target)
