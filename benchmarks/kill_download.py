@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 
-from kaggle_stand_in import TOKEN, StandIn, lits_sets, point_client_at, serving  # noqa: E402
+from helpers.kaggle_stand_in import TOKEN, StandIn, lits_sets, point_client_at, serving  # noqa: E402
 
 from lits_helpers.download import (  # noqa: E402
     KaggleClient,

@@ -12,9 +12,10 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from drawn import body, write_nifti
-from prepared_runs import VARIABLES, write_checkpoint, write_prepared
-from small_runs import small_liver, small_tumor
+from helpers.drawn import body, write_nifti
+from helpers.prepared_runs import VARIABLES, write_checkpoint, write_prepared
+from helpers.repository import ROOT
+from helpers.small_runs import small_liver, small_tumor
 
 from lits_helpers import __main__ as shell
 from lits_helpers import __version__, pipeline, recipes, settings
@@ -25,7 +26,6 @@ from lits_helpers.pipeline import acquisition, trainings
 from lits_helpers.preprocess import prepared as prepared_module
 from lits_helpers.training.start import TrainingOptions
 
-ROOT = Path(__file__).resolve().parents[1]
 STEPS = ("phantom", "download", "prepare", "train-liver", "train-tumor", "predict", "evaluate")
 TRAININGS = {"train-liver": "train_liver_gan", "train-tumor": "train_tumor_regnet"}
 

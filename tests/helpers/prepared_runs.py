@@ -1,0 +1,45 @@
+"""Prepared cases and checkpoints small enough for tests of the steps around the models."""
+
+import numpy as np
+
+from helpers.drawn import body, write_case
+from helpers.small_runs import small_liver, small_tumor
+from lits_helpers.cases import find_cases
+from lits_helpers.checkpoints import save_model
+from lits_helpers.models import build_generator, build_segmenter
+from lits_helpers.preprocess import open_prepared, prepare
+from lits_helpers.recipes import recipe_to_dict
+
+VARIABLES = [f"LITS_{name}" for name in ("TINY", "SOURCE", "RAW", "PREPARED", "RUNS", "DEVICE")]
+
+
+def write_raw(root, cases=3, without_tumor=()):
+    """Write drawn abdomens in the Kaggle layout, each with noise of its own."""
+    for number in range(cases):
+        hu, labels = body()
+        hu += np.int16(number)
+        if number in without_tumor:
+            labels = np.minimum(labels, 1)
+        write_case(root, number, hu, labels, orientation=("LPS", "RAS", "PSR")[number % 3])
+    return root
+
+
+def write_prepared(root, cases=3, without_tumor=()):
+    """Prepare drawn abdomens; return them with a third of the patients validating."""
+    raw = write_raw(root / "raw", cases, without_tumor)
+    prepare(find_cases(raw), root / "prepared", workers=0, png=False)
+    return open_prepared(root / "prepared", validation=0.4)
+
+
+def write_checkpoint(path, system, training_ids=(), recipe=None, network=True, data=None):
+    """Write an untrained model as a training leaves it; without network it only says its origin."""
+    recipe = recipe or (small_liver() if system == "liver" else small_tumor())
+    model = {}
+    if network:
+        build = build_generator if system == "liver" else build_segmenter
+        model = build(recipe).state_dict()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    content = {"system": system, "recipe": recipe_to_dict(recipe), "model": model}
+    content |= {"training_ids": list(training_ids), "validation_ids": [], "data": data or {}}
+    save_model(path, content | {"epoch": 1, "validation_dice": 0.5})
+    return path

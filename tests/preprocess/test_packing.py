@@ -1,0 +1,434 @@
+"""Preparation: lossless, resumable, whole or not at all, the same wherever it runs."""
+
+import ctypes
+import errno
+import os
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from concurrent.futures import BrokenExecutor, ProcessPoolExecutor, ThreadPoolExecutor
+
+import cv2
+import nibabel as nib
+import numpy as np
+import pytest
+from helpers.drawn import body, stored_as, write_case
+from helpers.repository import ROOT, load_script
+
+from lits_helpers.cases import find_cases
+from lits_helpers.machine import locked_folder, read_json, run_jobs
+from lits_helpers.machine import workers as workers_module
+from lits_helpers.preprocess import export_png, packing, prepare, prepared_cases
+from lits_helpers.settings import real_data
+from lits_helpers.volumes import open_volume, read_volume, window_to_uint8, write_segmentation
+
+contents = load_script("benchmarks/kill_prepare.py").contents
+
+
+@pytest.fixture
+def raw(tmp_path):
+    hu, labels = body()
+    write_case(tmp_path / "raw", 0, hu, labels, "LPS")
+    write_case(tmp_path / "raw", 1, hu, (labels > 0).astype(np.uint8), "SRA", ".nii.gz")
+    write_case(tmp_path / "raw", 2, hu, None, "RAS")
+    return tmp_path / "raw"
+
+
+def test_prepared_case_is_lossless_and_knows_its_slices(raw, tmp_path):
+    report = prepare(find_cases(raw), tmp_path / "out", workers=0)
+    hu, labels = body()
+    assert report.prepared == ["0", "1", "2"]
+    assert report.skipped == {}
+    assert [f.code for f in report.findings["2"]] == ["no_segmentation"]
+    first, second, third = prepared_cases(tmp_path / "out")
+    for case in (first, second, third):
+        packed = open_volume(tmp_path / "out" / "cases" / f"{case.id}.b2nd")
+        np.testing.assert_array_equal(packed.read(), hu)
+        assert case.shape == hu.shape
+        assert case.spacing_mm == pytest.approx((5.0, 0.7, 0.8), rel=1e-5)
+        assert case.slices == tuple(range(14))
+    kept = open_volume(tmp_path / "out" / "cases" / "0-labels.b2nd")
+    np.testing.assert_array_equal(kept.read(), labels)
+    assert first.liver_slices == tuple(np.flatnonzero(labels.any(axis=(1, 2))))
+    assert first.tumor_slices == (4, 5, 6)
+    assert (second.tumor_slices, second.has_segmentation) == ((), True)
+    assert (third.liver_slices, third.has_segmentation) == ((), False)
+    assert not (tmp_path / "out" / "cases" / "2-labels.b2nd").exists()
+
+
+def test_png_slices_are_the_windowed_packed_slices_bit_for_bit(raw, tmp_path):
+    prepare(find_cases(raw), tmp_path / "out", workers=0)
+    for case in prepared_cases(tmp_path / "out"):
+        folder = tmp_path / "out" / "images" / case.id
+        assert len(list(folder.iterdir())) == 14
+        packed = open_volume(tmp_path / "out" / "cases" / f"{case.id}.b2nd")
+        for k in case.slices:
+            png = cv2.imread(str(folder / f"{k}.png"), cv2.IMREAD_UNCHANGED)
+            np.testing.assert_array_equal(png, window_to_uint8(packed.slice(k), (-200, 300)))
+    for k in range(14):
+        mask = cv2.imread(str(tmp_path / "out/masks/0" / f"{k}.png"), cv2.IMREAD_UNCHANGED)
+        np.testing.assert_array_equal(mask, 255 * (body()[1][k] > 0))
+    assert not (tmp_path / "out" / "masks" / "2").exists()
+
+
+def test_patients_right_is_left_in_the_picture_and_his_front_above(raw, tmp_path):
+    prepare(find_cases(raw), tmp_path / "out", workers=0)
+    for case_id in ("0", "1"):
+        mask = cv2.imread(str(tmp_path / "out/masks" / case_id / "6.png"), cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(str(tmp_path / "out/images" / case_id / "6.png"), cv2.IMREAD_GRAYSCALE)
+        liver, bone = np.nonzero(mask), np.nonzero(image == 255)
+        assert liver[1].mean() < 30 < bone[1].mean()  # of 76 columns
+        assert liver[0].mean() < 30 < bone[0].mean()  # of 60 rows
+
+
+def test_prediction_for_a_packed_case_needs_no_original(raw, tmp_path):
+    case = find_cases(raw)[1]
+    prepare([case], tmp_path / "out", workers=0)
+    expected = nib.load(case.segmentation)
+    stored = np.asarray(expected.dataobj)
+    shutil.rmtree(raw)
+    volume = read_volume(tmp_path / "out/cases/1.b2nd")
+    labels = (body()[1] > 0).astype(np.uint8)
+    written = nib.load(write_segmentation(labels, volume, tmp_path / "prediction.nii.gz"))
+    np.testing.assert_array_equal(np.asarray(written.dataobj), stored)
+    np.testing.assert_array_equal(written.affine, expected.affine)
+
+
+def test_second_run_leaves_everything_alone(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_cases(raw), out, workers=0)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.*")}
+    report = prepare(find_cases(raw), out, workers=0)
+    assert report.unchanged == report.prepared == ["0", "1", "2"]
+    assert [f.code for f in report.findings["2"]] == ["no_segmentation"]
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*")} == before
+
+
+def test_patients_that_are_told_later_are_taken_over(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_cases(raw), out, workers=0)
+    (raw / "patients.csv").write_text("case,patient\n0,a\n1,a\n")
+    assert prepare(find_cases(raw), out, workers=0).unchanged == ["0", "1", "2"]
+    assert [case.patient for case in prepared_cases(out)] == ["a", "a", "2"]
+
+
+def test_touched_file_is_unchanged_and_changed_content_is_made_again(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_cases(raw), out, workers=0)
+    hu, labels = body()
+    write_case(raw, 0, hu, labels)
+    os.utime(raw / "volume_pt1" / "volume-0.nii", (1, 1))
+    assert prepare(find_cases(raw), out, workers=0).unchanged == ["0", "1", "2"]
+    write_case(raw, 0, hu + np.int16(1), labels)
+    assert prepare(find_cases(raw), out, workers=0).unchanged == ["1", "2"]
+    np.testing.assert_array_equal(open_volume(out / "cases" / "0.b2nd").read(), hu + 1)
+
+
+def test_case_that_turned_bad_leaves_nothing_old_behind(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_cases(raw), out, workers=0)
+    (raw / "volume_pt1" / "volume-0.nii").write_bytes(b"")
+    report = prepare(find_cases(raw), out, workers=0)
+    assert "volume-0.nii: it is empty" in report.skipped["0"]
+    assert [case.id for case in prepared_cases(out)] == ["1", "2"]
+    of_case = ("cases/0.", "cases/0-", "images/0/", "masks/0/")
+    assert not [name for name in contents(out) if name.startswith(of_case)]
+
+
+def test_png_come_later_and_in_another_window_without_the_originals(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_cases(raw), out, workers=0, png=False)
+    assert not (out / "images").exists()
+    report = prepare(find_cases(raw), out, workers=0)
+    assert report.unchanged == ["0", "1", "2"]
+    at_once = tmp_path / "at_once"
+    prepare(find_cases(raw), at_once, workers=0)
+    assert contents(out) == contents(at_once)
+    shutil.rmtree(raw)
+    export_png(out, "0", window=(0, 100))
+    png = cv2.imread(str(out / "images/0/6.png"), cv2.IMREAD_UNCHANGED)
+    np.testing.assert_array_equal(png, window_to_uint8(body()[0][6], (0, 100)))
+    assert read_json(out / "cases/0.json")["png_window"] == [0.0, 100.0]
+
+
+def test_any_executor_gives_the_same_bytes(raw, tmp_path):
+    prepare(find_cases(raw), tmp_path / "here", workers=0)
+    prepare(find_cases(raw), tmp_path / "spawned", workers=2)
+    with ThreadPoolExecutor(2) as threads:
+        prepare(find_cases(raw), tmp_path / "threads", executor=threads)
+    expected = contents(tmp_path / "here")
+    assert len(expected) == 3 + 2 + 3 + 3 * 14 + 2 * 14
+    assert contents(tmp_path / "spawned") == expected
+    assert contents(tmp_path / "threads") == expected
+
+
+def test_a_dask_cluster_gives_the_same_bytes(raw, tmp_path):
+    distributed = pytest.importorskip("distributed", reason="pip install distributed for this test")
+    prepare(find_cases(raw), tmp_path / "here", workers=0)
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        pids = client.run(os.getpid)
+        report = prepare(find_cases(raw), tmp_path / "cluster", executor=client.get_executor())
+    assert len(pids) == 2
+    assert len({*pids.values(), os.getpid()}) == 3
+    assert report.prepared == ["0", "1", "2"]
+    assert contents(tmp_path / "cluster") == contents(tmp_path / "here")
+
+
+def test_killed_three_times_the_folder_is_that_of_an_undisturbed_run(raw, tmp_path):
+    load_script("benchmarks/kill_prepare.py").run_with_kills(
+        raw, tmp_path / "killed", kills=3, seed=4
+    )
+    assert len(contents(tmp_path / "killed")) == 78
+    assert contents(tmp_path / "killed") == contents(tmp_path / "measured")
+
+
+def test_leftovers_of_a_killed_run_are_removed(raw, tmp_path):
+    (tmp_path / "out" / "images" / ".part-17-0").mkdir(parents=True)
+    (tmp_path / "out" / "images" / ".part-17-0" / "3.png").write_bytes(b"half")
+    decoding = tmp_path / "out" / "cache" / ".part-18-0"  # of a training that is at work
+    decoding.mkdir(parents=True)
+    (decoding / "levels.npy").write_bytes(b"half")
+    prepare(find_cases(raw), tmp_path / "out", workers=0)
+    left = [name for name in contents(tmp_path / "out") if ".part" in name]
+    assert left == ["cache/.part-18-0/levels.npy"]
+
+
+LIMITED = """
+import resource, sys
+from lits_helpers.cases import find_cases
+from lits_helpers.preprocess import prepare
+if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
+    prepare(find_cases(sys.argv[1]), sys.argv[2], workers=int(sys.argv[4]))
+"""
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_full_disk_stops_with_a_sentence_and_leaves_finished_cases_valid(raw, tmp_path, workers):
+    out = tmp_path / "out"
+    prepare(find_cases(raw)[:1], out, workers=0)
+    before = contents(out)
+    script = tmp_path / "limited.py"
+    script.write_text(LIMITED)
+    command = [sys.executable, str(script), str(raw), str(out), "20000", str(workers)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 1
+    assert "the disk is full" in ended.stderr
+    assert "finished cases stay valid: free some space and run again" in ended.stderr
+    assert contents(out) == before
+    assert prepare(find_cases(raw), out, workers=0).unchanged == ["0"]
+
+
+def test_a_script_without_a_guard_is_told_instead_of_waiting_for_itself(raw, tmp_path):
+    script = tmp_path / "unguarded.py"
+    script.write_text(
+        "import sys; from lits_helpers.cases import find_cases\n"
+        "from lits_helpers.preprocess import prepare\n"
+        "print(prepare(find_cases(sys.argv[1]), sys.argv[2], workers=2).table())\n"
+    )
+    command = [sys.executable, str(script), str(raw), str(tmp_path / "out")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False, timeout=100
+    )
+    assert 'call this below `if __name__ == "__main__":`' in ended.stderr
+    assert "its worker process died" in ended.stdout
+
+
+def test_full_disk_while_a_known_case_gets_its_png_is_no_fault_of_the_case(
+    raw, tmp_path, monkeypatch
+):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    prepare(find_cases(raw), tmp_path / "out", workers=0, png=False)
+    monkeypatch.setattr(packing, "write_png", full)
+    with pytest.raises(OSError, match="the disk is full"):
+        prepare(find_cases(raw), tmp_path / "out", workers=0)
+    monkeypatch.undo()
+    assert prepare(find_cases(raw), tmp_path / "out", workers=0).unchanged == ["0", "1", "2"]
+
+
+def die_on_one(number):
+    if number == 1:
+        ctypes.string_at(0)
+    return number
+
+
+def test_job_that_kills_its_process_takes_no_other_with_it():
+    results = run_jobs(die_on_one, [(0,), (1,), (2,)], workers=2)
+    assert (results[0], results[2]) == (0, 2)
+    assert "lack of memory" in str(results[1])
+
+
+def fail_on_one(number):
+    if number == 1:
+        raise RuntimeError("nobody thought of this")
+    return number
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unforeseen_error_of_one_job_does_not_end_the_others(workers):
+    first, second, third = run_jobs(fail_on_one, [(0,), (1,), (2,)], workers=workers)
+    assert (first, third) == (0, 2)
+    assert str(second) == "nobody thought of this"
+
+
+def test_case_whose_worker_died_is_named(raw, tmp_path, monkeypatch):
+    broken = BrokenExecutor("its worker process died")
+    monkeypatch.setattr(packing, "run_jobs", lambda *args, **kwargs: [broken])
+    report = prepare(find_cases(raw)[:1], tmp_path / "out")
+    assert report.skipped == {"0": "its worker process died"}
+
+
+def caused_by(cause):
+    error = ValueError("cannot read the file")
+    error.__cause__ = cause
+    return error
+
+
+@pytest.mark.parametrize(
+    ("error", "passing"),
+    [
+        (OSError(5, "Input/output error"), True),
+        (MemoryError(), True),
+        (caused_by(MemoryError()), True),  # as `nifti.open_nifti` says it
+        (caused_by(EOFError()), False),
+        (ValueError("cut"), False),
+    ],
+)
+def test_case_that_a_disk_failed_to_give_may_be_asked_for_again(
+    raw, tmp_path, monkeypatch, error, passing
+):
+    def failing(case):
+        raise error
+
+    monkeypatch.setattr(packing, "load_case", failing)
+    report = prepare(find_cases(raw)[:1], tmp_path / "out", workers=0)
+    assert list(report.skipped) == ["0"]
+    assert report.failed == (["0"] if passing else [])
+
+
+def test_mended_case_is_stored_mended_and_recorded(tmp_path):
+    hu, labels = body()
+    for name, array in (("volume-28.nii", hu), ("segmentation-28.nii", labels)):
+        nib.save(nib.Nifti1Image(stored_as(array, "LAS"), np.eye(4)), tmp_path / name)
+    report = prepare(find_cases(tmp_path), tmp_path / "out", workers=0, png=False)
+    assert "noted  turned             case 28  read as LAS" in report.table()
+    np.testing.assert_array_equal(open_volume(tmp_path / "out/cases/28.b2nd").read(), hu)
+    record = read_json(tmp_path / "out/cases/28.json")
+    assert [finding["code"] for finding in record["findings"]] == ["spacing_untrusted", "turned"]
+    assert not record["geometry"]["spacing_trusted"]
+    volume = read_volume(tmp_path / "out/cases/28.b2nd")
+    written = nib.load(write_segmentation(labels, volume, tmp_path / "p.nii"))
+    np.testing.assert_array_equal(
+        np.asarray(written.dataobj), np.asarray(nib.load(tmp_path / "segmentation-28.nii").dataobj)
+    )
+
+
+def test_bare_png_folder_is_a_list_of_cases(tmp_path):
+    for case_id, slices in (("12", (9, 81)), ("7", (3,))):
+        for kind in ("images", "masks"):
+            (tmp_path / kind / case_id).mkdir(parents=True)
+            for k in slices:
+                image = np.full((30, 41), 255 * (kind == "images" or k == 81), np.uint8)
+                cv2.imwrite(str(tmp_path / kind / case_id / f"{k}.png"), image)
+    first, second = prepared_cases(tmp_path)
+    assert (first.id, first.patient, first.shape) == ("7", "7", (1, 30, 41))
+    assert (second.slices, second.liver_slices, second.tumor_slices) == ((9, 81), (81,), ())
+    assert (second.spacing_mm, second.has_segmentation) == (None, True)
+
+
+def test_empty_folder_names_the_notebook_that_fills_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no prepared case under .*run notebook 01"):
+        prepared_cases(tmp_path)
+
+
+def test_preparation_imports_no_torch():
+    code = "import sys, lits_helpers.preprocess; sys.exit('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    assert (
+        subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
+    )
+
+
+@pytest.mark.real
+def test_real_scans_prepare_without_findings_in_radiological_view(tmp_path):
+    if real_data() is None:
+        pytest.skip("LITS_REAL names no folder with real data")
+    report = prepare(find_cases(real_data() / "lits"), tmp_path / "out", workers=0)
+    assert (report.prepared, report.findings) == (["0", "1", "2"], {})
+    for case in prepared_cases(tmp_path / "out"):
+        k = case.liver_slices[len(case.liver_slices) // 2]
+        mask = cv2.imread(str(tmp_path / f"out/masks/{case.id}/{k}.png"), cv2.IMREAD_GRAYSCALE)
+        image = cv2.imread(str(tmp_path / f"out/images/{case.id}/{k}.png"), cv2.IMREAD_GRAYSCALE)
+        body_columns = np.nonzero(image.max(axis=0) > 100)[0]
+        assert np.nonzero(mask)[1].mean() < body_columns.mean()
+    assert len(prepared_cases(real_data() / "lits_png")) == 80
+
+
+def write_long_case(folder, depth=987):
+    """A 512x512x987 .nii.gz that is cheap to compress: one drawn slab, repeated."""
+    hu, labels = body((21, 512, 512))
+    hu = (hu // 16 * 16).astype(np.int16)
+    repeats = depth // 21
+    write_case(
+        folder, 0, np.repeat(hu, repeats, 0), np.repeat(labels, repeats, 0), "RAS", ".nii.gz"
+    )
+
+
+@pytest.mark.slow
+def test_longest_case_stays_under_1200_mb_of_memory(tmp_path):
+    write_long_case(tmp_path / "raw")
+    with ProcessPoolExecutor(1) as alone:
+        prepare(find_cases(tmp_path / "raw"), tmp_path / "out", executor=alone)
+        peak_kb = alone.submit(resource.getrusage, resource.RUSAGE_SELF).result().ru_maxrss
+    assert prepared_cases(tmp_path / "out")[0].shape == (987, 512, 512)
+    assert peak_kb < 1.2e6
+
+
+def test_packed_file_that_was_cut_is_made_again(raw, tmp_path):
+    out = tmp_path / "out"
+    prepare(find_cases(raw), out, workers=0)
+    for name in ("0.b2nd", "1-labels.b2nd"):
+        path = out / "cases" / name
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    report = prepare(find_cases(raw), out, workers=0)
+    assert (report.prepared, report.unchanged) == (["0", "1", "2"], ["2"])
+    assert open_volume(out / "cases" / "0.b2nd").read().any()
+
+
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"version": 1}', "null"])
+def test_record_that_cannot_be_understood_is_left_out_by_name(raw, tmp_path, caplog, content):
+    prepare(find_cases(raw), tmp_path / "out", workers=0)
+    (tmp_path / "out" / "cases" / "1.json").write_text(content)
+    assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "2"]
+    assert "1.json is left out" in caplog.text
+    assert prepare(find_cases(raw), tmp_path / "out", workers=0).unchanged == ["0", "2"]
+    assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "1", "2"]
+
+
+def test_two_preparations_of_one_folder_take_turns(raw, tmp_path):
+    with ThreadPoolExecutor(1) as pool:
+        with locked_folder(tmp_path / "out"):
+            waiting = pool.submit(prepare, find_cases(raw), tmp_path / "out", workers=0, png=False)
+            time.sleep(0.3)
+            assert not (tmp_path / "out" / "cases").exists()
+        assert waiting.result(timeout=60).prepared
+
+
+@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("5 9", 1)])
+def test_a_container_counts_its_own_share_of_the_cores(tmp_path, monkeypatch, quota, cores):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(workers_module, "CPU_QUOTA", tmp_path / "cpu.max")
+    assert workers_module.available_cores() == 8
+    (tmp_path / "cpu.max").write_text(quota)
+    assert workers_module.available_cores() == cores

@@ -1,0 +1,78 @@
+"""The runner of the notebooks: what it leaves and says when a cell fails, and the closing table."""
+
+import json
+
+import nbformat
+import pytest
+from helpers.repository import load_script
+from nbformat.v4 import new_code_cell, new_notebook
+
+from lits_helpers.settings import load_settings
+
+
+@pytest.fixture(scope="module")
+def runner():
+    return load_script("scripts/execute_notebooks.py")
+
+
+@pytest.fixture
+def settings(monkeypatch, tmp_path):
+    for name in ("LITS_SOURCE", "LITS_TINY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("LITS_RUNS", str(tmp_path / "runs"))
+    return load_settings(tmp_path)
+
+
+def test_failing_cell_gives_1_its_traceback_and_what_was_executed(
+    runner, settings, tmp_path, capsys
+):
+    cells = ["print(6 * 7)", "raise ValueError('no liver here')", "print('never')"]
+    path = tmp_path / "09_fails.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), path)
+    before = path.read_bytes()
+    assert runner.main([str(path)]) == 1
+    written = capsys.readouterr()
+    executed = settings.runs / "results" / "notebooks" / "09_fails.ipynb"
+    assert "ValueError" in written.err
+    assert "no liver here" in written.err
+    assert str(executed) in written.out
+    outputs = [cell.outputs for cell in nbformat.read(executed, as_version=4).cells]
+    assert outputs[0][0].text == "42\n"
+    assert outputs[1][0].ename == "ValueError"
+    assert outputs[2] == []
+    assert path.read_bytes() == before
+
+
+def test_relative_folders_are_those_of_the_caller(runner, settings, tmp_path, monkeypatch):
+    (tmp_path / "deep").mkdir()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LITS_RAW", "scans")
+    path = tmp_path / "deep" / "09_tells.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell("import os; os.environ['LITS_RAW']")]), path)
+    assert runner.main([str(path)]) == 0
+    executed = settings.runs / "results" / "notebooks" / "09_tells.ipynb"
+    output = nbformat.read(executed, as_version=4).cells[0].outputs[0]
+    assert output.data["text/plain"] == repr(str(tmp_path / "scans"))
+
+
+def test_table_names_seconds_dice_and_places(runner, settings):
+    for system, values in {"liver": ("0.71", "0.8449", ""), "tumor": ("nan", "0.5")}.items():
+        (settings.runs / system).mkdir(parents=True)
+        rows = "\n".join(["epoch,validation_dice", *(f"1,{value}" for value in values)])
+        (settings.runs / system / "history.csv").write_text(rows)
+    (settings.runs / "results").mkdir()
+    summary = {"liver_dice": {"mean": 0.9}, "tumor_dice": {"mean": None}}
+    (settings.runs / "results" / "summary.json").write_text(json.dumps(summary))
+    table = runner.table([("02_a", 61.2), ("03_b", 5.0), ("04_c", 9.0)], settings)
+    lines = [line.split() for line in table.splitlines()]
+    assert ["02_a", "61", "0.845", "-"] in lines
+    assert ["03_b", "5", "-", "0.500"] in lines
+    assert ["04_c", "9", "0.900", "-"] in lines
+    for place in ("results/notebooks", "results/figures", "liver/checkpoints", "results/pred"):
+        assert str(settings.runs / place) in table
+
+
+def test_table_without_results_has_dashes(runner, settings):
+    assert ["02_a", "1", "-", "-"] in [
+        line.split() for line in runner.table([("02_a", 1.0)], settings).splitlines()
+    ]

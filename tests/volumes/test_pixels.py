@@ -1,0 +1,123 @@
+"""Grey levels, sizes and the way back: the pixels a model sees."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from helpers.drawn import ramp
+
+from lits_helpers.recipes import InputSpec
+from lits_helpers.volumes import (
+    resize_image,
+    resize_mask,
+    restore,
+    slice_levels,
+    to_levels,
+    window_to_uint8,
+)
+from lits_helpers.volumes.pixels import content_box
+
+WINDOWED = InputSpec(size=160, window=(-200, 300))
+MINMAX = InputSpec(size=128, window=None, channels=3, normalization="imagenet")
+
+
+@pytest.mark.parametrize("window", [(-200, 300), (-100, 250), (-160, 240), (-7, 98)])
+def test_window_rounds_half_up_exactly(window):
+    low, high = window
+    hu = np.arange(-1100, 1101, dtype=np.int16)
+    exact = [
+        min(255, max(0, int((Fraction(int(v) - low, high - low) * 255 + Fraction(1, 2)) // 1)))
+        for v in hu
+    ]
+    np.testing.assert_array_equal(window_to_uint8(hu, window), exact)
+
+
+def test_window_has_its_limits_at_black_and_white():
+    levels = window_to_uint8(np.array([-32768, -200, 50, 300, 32767], np.int16), (-200, 300))
+    assert levels.dtype == np.uint8
+    assert levels.tolist() == [0, 0, 128, 255, 255]
+
+
+def test_window_refuses_what_is_no_hu_or_no_window():
+    with pytest.raises(ValueError, match="hu must be int16, got float64"):
+        window_to_uint8(np.zeros((3, 4)), (-200, 300))
+    with pytest.raises(ValueError, match=r"low < high, got \(300, -200\)"):
+        window_to_uint8(np.zeros((3, 4), np.int16), (300, -200))
+
+
+def test_minmax_spans_16_bit_in_each_slice_and_a_constant_slice_is_black():
+    hu = np.array([[[-1000, 0], [500, 1000]], [[40, 40], [40, 40]]], np.int16)
+    levels = to_levels(hu, MINMAX)
+    assert levels.dtype == np.uint16
+    assert levels[0].ravel().tolist() == [0, 32768, 49151, 65535]
+    assert not levels[1].any()
+    np.testing.assert_array_equal(to_levels(hu[0], MINMAX), levels[0])
+
+
+@pytest.mark.parametrize(
+    ("shape", "size", "box"),
+    [
+        ((40, 48), 160, (13, 0, 133, 160)),
+        ((512, 512), 160, (0, 0, 160, 160)),
+        ((101, 33), 128, (0, 43, 128, 42)),
+        ((1, 500), 64, (31, 0, 1, 64)),
+    ],
+)
+def test_content_keeps_its_aspect_in_the_middle(shape, size, box):
+    assert content_box(shape, size) == box
+
+
+@pytest.mark.parametrize("shape", [(40, 48), (300, 411)])
+def test_padding_is_the_windows_floor(shape):
+    plane = slice_levels(np.full(shape, 300, np.int16), WINDOWED)
+    top, left, height, width = content_box(shape, 160)
+    assert plane.shape == (160, 160)
+    assert (plane[top : top + height, left : left + width] == 255).all()
+    assert plane.sum() == 255 * height * width
+
+
+def test_shrinking_takes_area_means():
+    checker = (np.indices((320, 320)).sum(0) % 2 * 200).astype(np.uint8)
+    assert np.unique(resize_image(checker, 160)).tolist() == [100]
+
+
+def test_masks_are_taken_at_pixel_centres():
+    mask = np.arange(7 * 5, dtype=np.uint8).reshape(7, 5)
+    top, left, height, width = content_box((7, 5), 32)
+    plane = resize_mask(mask, 32)
+    for row, column in ((0, 0), (13, 4), (31, 22)):
+        source = mask[int((row + 0.5) * 7 / height), int((column + 0.5) * 5 / width)]
+        assert plane[top + row, left + column] == source
+    assert set(np.unique(plane)) == set(range(35))
+    assert resize_mask(mask > 3, 32).dtype == bool
+
+
+@pytest.mark.parametrize(("shape", "size"), [((40, 48), 160), ((101, 122), 160), ((240, 200), 96)])
+def test_restore_undoes_the_geometry_of_resize(shape, size):
+    y, x = np.indices(shape)
+    smooth = (np.sin(y / 9) + np.cos(x / 7)).astype(np.float32)
+    back = restore(resize_image(smooth, size), shape)
+    assert back.shape == shape
+    assert back.dtype == np.float32
+    inside = (slice(4, -4), slice(4, -4))
+    assert np.abs(back - smooth)[inside].max() < 0.05  # half a pixel off would be 0.07 and more
+
+
+def test_restored_mask_keeps_its_centre():
+    mask = np.zeros((120, 144), np.uint8)
+    mask[30:61, 80:121] = 1
+    back = restore(resize_mask(mask, 160).astype(np.float32), mask.shape) > 0.5
+    rows, columns = np.nonzero(back)
+    assert (rows.mean(), columns.mean()) == pytest.approx((45, 100), abs=0.3)
+
+
+def test_restore_refuses_a_plane_that_is_not_square():
+    with pytest.raises(ValueError, match=r"plane must be \(size, size\), got shape \(3, 4\)"):
+        restore(np.zeros((3, 4)), (30, 40))
+
+
+def test_levels_of_a_stack_equal_those_of_its_slices():
+    for spec in (WINDOWED, MINMAX):
+        whole = to_levels(ramp(), spec)
+        for k in (0, 7):
+            np.testing.assert_array_equal(whole[k], to_levels(ramp()[k], spec))
