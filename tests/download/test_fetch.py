@@ -1,22 +1,27 @@
 """The download, through the real kaggle client, against a stand-in for Kaggle."""
 
 import gzip
-import logging
 import os
 import resource
 import time
-import types
 
 import pytest
-from helpers.kaggle_stand_in import FIRST, LABELS, VOLUME, fetch_one, files_below, nifti, zipped
+from helpers.kaggle_stand_in import (
+    FIRST,
+    LABELS,
+    PATIENCE,
+    VOLUME,
+    Fault,
+    fetch_one,
+    files_below,
+    nifti,
+    zipped,
+)
 from helpers.repository import ROOT
 
-from lits_helpers.download import KaggleError, fetch_cases, find_mounted, plan_download, transfer
+from lits_helpers.download import KaggleError, fetch_cases, plan_download
 
 pytest_plugins = ["helpers.kaggle_fixtures"]
-
-
-# --- what arrives -------------------------------------------------------------------------------
 
 
 def test_case_arrives_whole_from_both_sets(kaggle, client, raw):
@@ -36,12 +41,6 @@ def test_second_call_makes_no_request_and_needs_no_credentials(kaggle, client, r
     assert kaggle.seen == []
 
 
-def test_listing_is_read_page_by_page(kaggle, client):
-    kaggle.page = 2
-    assert len(client.files(FIRST)) == 4
-    assert [entry[0] for entry in kaggle.seen].count("ListDatasetFiles") == 2
-
-
 @pytest.mark.parametrize("zip_name", ["volume-3.nii", "volume_pt1/volume-3.nii"])
 def test_zipped_file_is_unpacked(kaggle, client, raw, zip_name):
     kaggle.sets[FIRST][VOLUME] = zipped(**{zip_name: nifti(3), "notes.txt": b"x"})
@@ -59,9 +58,6 @@ def test_gz_name_keeps_its_compression(kaggle, client, raw):
     kaggle.sets[FIRST][VOLUME + ".gz"] = content
     del kaggle.sets[FIRST][VOLUME]
     assert fetch_one(3, raw, client=client)[0].read_bytes() == content
-
-
-# --- many cases on a small disk -----------------------------------------------------------------
 
 
 def test_raw_files_are_deleted_and_the_next_case_comes_meanwhile(kaggle, client, raw):
@@ -145,100 +141,6 @@ def test_full_disk_stops_clearly_and_keeps_what_is_whole(kaggle, client, raw):
     assert fetch_one(3, raw, client=client)[0].stat().st_size == 352 + 40 * 48 * 400 * 2
 
 
-def test_file_larger_than_the_free_disk_is_not_begun(kaggle, client, raw, monkeypatch):
-    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=9))
-    with pytest.raises(KaggleError, match=r"volume-3.nii needs 0.00 GB"):
-        fetch_one(3, raw, client=client)
-
-
-def test_unwritable_folder_is_named(kaggle, client, tmp_path):
-    (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(KaggleError, match="cannot write in"):
-        fetch_one(3, tmp_path / "file" / "raw", client=client)
-
-
-# --- plan, mounts, progress ---------------------------------------------------------------------
-
-
-def test_plan_says_gigabytes_minutes_and_disk(kaggle, client, raw):
-    kaggle.sizes = {VOLUME: 3_000_000_000, LABELS: 1_000_000_000}
-    plan = plan_download([3], raw, client=client)
-    assert plan.bytes == 4_000_000_000
-    needed = 8_000_000_000 + 1_400_000_000  # two cases and the prepared one
-    assert [room.needed for room in plan.rooms] == [needed]
-    assert "1 cases to fetch, 0 already here: 4.0 GB, about 3 min at 20 MB/s" in str(plan)
-    kept = plan_download([3], raw, keep_raw=True, client=client)
-    assert kept.rooms[0].needed == needed + plan.bytes
-
-
-def test_plan_asks_each_disk_for_what_goes_there(kaggle, client, raw, tmp_path):
-    kaggle.sizes = {VOLUME: 3_000_000_000, LABELS: 1_000_000_000}
-    prepared = tmp_path / "prepared"
-    where = {"client": client, "prepared": prepared, "png": False}
-    disks = {raw: (1, 9_000_000_000), prepared: (2, 900_000_000)}
-    plan = plan_download([3], raw, **where, disk_of=disks.__getitem__)
-    assert [room.needed for room in plan.rooms] == [8_000_000_000, 1_000_000_000]
-    assert f"1.0 GB in {prepared} (0.9 GB are free)" in str(plan)
-    with pytest.raises(KaggleError, match=r"prepared needs 1.0 GB for this but has 0.9 GB free"):
-        plan.check()
-
-
-def test_plan_stops_where_the_disk_is_too_small(kaggle, client, raw):
-    with pytest.raises(KaggleError, match=r"needs 0.0 GB for this but has 0.0 GB free: free some"):
-        plan_download([3], raw, client=client, disk_of=lambda _: (1, 10)).check()
-
-
-@pytest.mark.parametrize("below", ["", "datasets/andrewmvd"])
-def test_mounted_sets_are_found_under_one_folder(tmp_path, below):
-    top = tmp_path / "input" / below
-    places = ["liver-tumor-segmentation/volume_pt1/volume-3.nii"]
-    places += ["liver-tumor-segmentation/segmentations/segmentation-3.nii"]
-    places += ["liver-tumor-segmentation-part-2/volume_pt6/volume-60.nii"]
-    for place in places:
-        path = top / place
-        path.parent.mkdir(parents=True)
-        path.write_bytes(nifti(3))
-    assert find_mounted([tmp_path / "absent", tmp_path / "input"]) == top
-
-
-@pytest.mark.parametrize("place", ["images/a/volume-3.nii", "a/b/c/d/e/volume-3.nii"])
-def test_mounts_are_not_searched_where_listing_is_slow(tmp_path, place):
-    path = tmp_path / place
-    path.parent.mkdir(parents=True)
-    path.write_bytes(nifti(3))
-    assert find_mounted([tmp_path]) is None
-
-
-def test_nothing_mounted_is_none(tmp_path):
-    labels = tmp_path / "segmentations" / "segmentation-3.nii"
-    labels.parent.mkdir()
-    labels.write_bytes(nifti(3, bits=8))
-    assert find_mounted([tmp_path, tmp_path / "absent"]) is None
-
-
-def test_progress_is_told_in_lines_where_there_is_no_terminal(
-    kaggle, client, raw, monkeypatch, caplog
-):
-    monkeypatch.setattr(transfer, "SECONDS_BETWEEN_LINES", -1.0)
-    caplog.set_level(logging.INFO, "lits_helpers")
-    fetch_one(3, raw, client=client)
-    assert "LiTS: 0.00 of 0.00 GB" in caplog.text
-    assert "MB/s" in caplog.text
-
-
-def test_progress_line_has_bytes_rate_and_time_left(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(transfer.time, "monotonic", lambda: now[0])
-    meter = transfer.Meter(5_000_000_000, "LiTS")
-    now[0] = 110.0
-    meter.add(1_000_000_000, fresh=False)
-    meter.add(100_000_000)
-    assert meter.line() == "LiTS: 1.10 of 5.00 GB, 10.0 MB/s, 6 min left"  # 3.9 GB at 10 MB/s
-
-
-# --- killed -------------------------------------------------------------------------------------
-
-
 def test_kill_between_renaming_and_tidying_leaves_nothing(kaggle, client, raw):
     volume, _ = fetch_one(3, raw, client=client)
     for name in (".part-volume-3.nii", ".part-volume-3.nii.json", ".part-unpacked-volume-3.nii"):
@@ -249,14 +151,6 @@ def test_kill_between_renaming_and_tidying_leaves_nothing(kaggle, client, raw):
     assert kaggle.seen == []
 
 
-def test_kill_while_writing_the_note_starts_the_file_afresh(kaggle, client, raw):
-    part = raw / "volume_pt1" / ".part-volume-3.nii"
-    part.parent.mkdir(parents=True)
-    part.write_bytes(b"of another object")
-    part.with_name(part.name + ".json").write_text('{"identity": ')
-    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
-
-
 @pytest.mark.parametrize("keep_raw", [True, False])
 def test_killed_download_ends_as_if_undisturbed(keep_raw, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
@@ -264,3 +158,28 @@ def test_killed_download_ends_as_if_undisturbed(keep_raw, monkeypatch):
     from kill_download import storm
 
     assert storm(kills=3, seed=1, keep_raw=keep_raw)["kills"] == 3
+
+
+def test_one_stubborn_file_does_not_stop_the_others(kaggle, client, raw):
+    kaggle.storage_faults[VOLUME] = [Fault(status=500) for _ in range(PATIENCE.tries)]
+    seen = []
+    failed = fetch_cases([3, 60], raw, lambda *pair: seen.append(pair[0].name), client=client)
+    assert seen == ["volume-60.nii"]
+    assert list(failed) == [3]
+    fetch_cases([3], raw, lambda *pair: seen.append(pair[0].name), client=client)
+    assert seen[1:] == ["volume-3.nii"]
+    assert files_below(raw) == []
+
+
+def test_two_stubborn_cases_in_a_row_end_the_run(kaggle, client, raw):
+    kaggle.storage_faults["*"] = [Fault(status=500) for _ in range(2 * PATIENCE.tries)]
+    with pytest.raises(KaggleError, match=r"500.*run again later"):
+        fetch_cases([3, 60], raw, lambda *_: None, client=client)
+
+
+def test_missing_case_is_left_out_and_the_others_go_on(kaggle, client, raw):
+    del kaggle.sets[FIRST][LABELS]
+    seen = []
+    failed = fetch_cases([3, 60], raw, lambda *pair: seen.append(pair[0].name), client=client)
+    assert seen == ["volume-60.nii"]
+    assert "Kaggle does not list segmentation-3.nii" in failed[3]

@@ -1,179 +1,27 @@
-"""Transfers that break, servers that refuse: what is kept and what is said."""
+"""Transfers that break: what is kept, what is said, how progress is told."""
 
 import io
-import json
 import logging
-import os
-import sys
 import time
-import traceback
 import types
-from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
 from helpers.kaggle_stand_in import (
     FIRST,
-    KEY,
-    LABELS,
     PATIENCE,
-    REFRESH,
-    SIGNATURE,
-    TOKEN,
-    USER,
     VOLUME,
     Fault,
     fetch_one,
     files_below,
     nifti,
-    point_client_at,
     zipped,
 )
 
-from lits_helpers.download import KaggleClient, KaggleError, fetch_cases, plan_download, transfer
-from lits_helpers.download.client import FileUnavailable, Patience, credentials
+from lits_helpers.download import KaggleClient, KaggleError, transfer
+from lits_helpers.download.client import FileUnavailable, Patience
 
 pytest_plugins = ["helpers.kaggle_fixtures"]
 pytestmark = pytest.mark.usefixtures("signed_in")
-
-
-# --- signing in ---------------------------------------------------------------------------------
-
-
-def test_credentials_come_from_environment_then_colab_then_files(monkeypatch, tmp_path):
-    secrets = {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    monkeypatch.setattr("lits_helpers.download.client._colab_secret", secrets.get)
-    file = tmp_path / "home" / ".kaggle" / "access_token"
-    file.parent.mkdir(parents=True)
-    file.write_text("from-the-file")
-    assert credentials().source == "KAGGLE_API_TOKEN (environment)"
-    monkeypatch.delenv("KAGGLE_API_TOKEN")
-    assert credentials().source == "KAGGLE_USERNAME and KAGGLE_KEY (Colab secrets)"
-    secrets.clear()
-    assert credentials().source == str(file)
-    file.unlink()
-    with pytest.raises(KaggleError, match="KAGGLE_API_TOKEN"):
-        credentials()
-
-
-def test_credentials_do_not_show_their_values():
-    assert TOKEN not in repr(credentials())
-    assert TOKEN not in repr(KaggleClient(credentials()))
-
-
-def client_file(name: str, content) -> Path:
-    """Write one of the files in which Kaggle's client keeps credentials, and no variable."""
-    file = Path(os.environ["HOME"], ".kaggle", name)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(content if isinstance(content, str) else json.dumps(content))
-    os.environ.pop("KAGGLE_API_TOKEN", None)  # which the fixture `signed_in` puts back
-    return file
-
-
-def kept_sign_in(access_token: str, days: int, refresh_token: str = REFRESH) -> dict:
-    """Return what `kaggle auth login` keeps, its access token valid for so many days."""
-    until = (datetime.now(UTC) + timedelta(days=days)).isoformat()
-    return {
-        "refresh_token": refresh_token,
-        "access_token": access_token,
-        "access_token_expiration": until,
-        "username": USER,
-    }
-
-
-def test_environment_key_wins_over_the_clients_token_file(monkeypatch, kaggle, client, raw):
-    client_file("access_token", "an-outdated-token")
-    monkeypatch.setenv("KAGGLE_USERNAME", USER)
-    monkeypatch.setenv("KAGGLE_KEY", KEY)
-    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [
-        ("access_token", TOKEN),
-        ("access_token.txt", f"{TOKEN}\n"),
-        ("kaggle.json", {"username": USER, "key": KEY}),
-        ("credentials.json", kept_sign_in(TOKEN, days=1)),
-        ("credentials.json", kept_sign_in("an-outdated-token", days=-1)),
-    ],
-)
-def test_files_of_the_client_sign_in(kaggle, client, raw, capfd, name, content):
-    client_file(name, content)
-    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
-    assert "".join(capfd.readouterr()) == ""
-
-
-def test_renewed_token_of_a_kept_sign_in_is_kept_too(kaggle, client, raw):
-    file = client_file("credentials.json", kept_sign_in("an-outdated-token", days=-1))
-    fetch_one(3, raw, client=client)
-    assert json.loads(file.read_text())["access_token"] == TOKEN
-
-
-def test_revoked_sign_in_says_how_to_make_a_new_one(kaggle, client, raw):
-    file = client_file("credentials.json", kept_sign_in("", days=-1, refresh_token="revoked"))
-    with pytest.raises(KaggleError, match=r"credentials\.json \(401\): make a new token"):
-        fetch_one(3, raw, client=client)
-    assert file.exists()
-
-
-def test_variable_may_name_a_file_that_holds_the_token(monkeypatch, kaggle, client, raw, tmp_path):
-    (tmp_path / "token").write_text(f"{TOKEN}\n")
-    monkeypatch.setenv("KAGGLE_API_TOKEN", str(tmp_path / "token"))
-    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
-
-
-def test_unusable_file_of_the_client_is_named(kaggle, client, raw):
-    file = client_file("kaggle.json", '{"username": ')
-    with pytest.raises(KaggleError, match=rf"none in {file}\): make a token"):
-        fetch_one(3, raw, client=client)
-
-
-def test_sign_in_waits_for_a_server_that_fails(kaggle, client, raw):
-    client_file("credentials.json", kept_sign_in("", days=-1))
-    kaggle.api_faults["GenerateAccessToken"] = [Fault(status=500), Fault(body=b"<html>")]
-    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
-
-
-def test_rejected_token_says_how_to_make_a_new_one(monkeypatch, kaggle, client, raw):
-    monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_expired")
-    with pytest.raises(KaggleError, match=r"KAGGLE_API_TOKEN.*make a new token"):
-        fetch_one(3, raw, client=client)
-
-
-@pytest.mark.parametrize("spoilt", [f"{TOKEN}\n", f"  {TOKEN} "])
-def test_blanks_around_a_token_do_no_harm(monkeypatch, kaggle, client, raw, spoilt):
-    monkeypatch.setenv("KAGGLE_API_TOKEN", spoilt)
-    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
-
-
-@pytest.mark.parametrize("end", ["\nmore", "\u2026"])  # a second line; copied as a page shortens it
-def test_token_that_cannot_be_sent_is_not_shown(monkeypatch, kaggle, client, raw, end):
-    monkeypatch.setenv("KAGGLE_API_TOKEN", f"{TOKEN}{end}")
-    with pytest.raises(KaggleError, match="holds characters that no token has") as refused:
-        fetch_one(3, raw, client=client)
-    assert TOKEN not in "".join(traceback.format_exception(refused.value))
-
-
-def test_changed_layout_of_the_data_set_is_told(kaggle, client, raw):
-    kaggle.sets[FIRST] = {"LITS17/volume_pt1.zip": b"", "LITS17/readme.txt": b""}
-    with pytest.raises(KaggleError, match=r"lists no volume-N.nii .*volume_pt1.zip.*layout has"):
-        plan_download([3], raw, client=client)
-
-
-def test_case_that_is_not_listed_is_no_change_of_layout(kaggle, client, raw):
-    kaggle.sets[FIRST] = {"train.csv": b"", VOLUME: nifti(3)}
-    assert plan_download([5], raw, client=client).files == ()
-
-
-def test_storage_server_never_gets_the_token(kaggle, client, raw):
-    fetch_one(3, raw, client=client)
-    assert kaggle.storage_headers
-    assert not any("Authorization" in headers for headers in kaggle.storage_headers)
-
-
-# --- broken transfers ---------------------------------------------------------------------------
 
 
 def test_cut_transfer_goes_on_where_it_stopped(kaggle, client, raw):
@@ -291,98 +139,41 @@ def test_web_page_instead_of_a_volume_is_refused(kaggle, client, raw):
     assert files_below(raw) == []
 
 
-# --- refusals -----------------------------------------------------------------------------------
+def test_file_larger_than_the_free_disk_is_not_begun(kaggle, client, raw, monkeypatch):
+    monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=9))
+    with pytest.raises(KaggleError, match=r"volume-3.nii needs 0.00 GB"):
+        fetch_one(3, raw, client=client)
 
 
-@pytest.mark.parametrize(
-    ("status", "words", "attempts"),
-    [
-        (401, "make a new token at https://www.kaggle.com/settings", 1),
-        (403, f"open https://www.kaggle.com/datasets/{FIRST} while signed in, accept its terms", 1),
-        (404, "it is not there under this name", 1),
-        (418, f"see https://www.kaggle.com/datasets/{FIRST}", 1),
-        (429, "too many requests, wait some minutes and run again", PATIENCE.tries),
-        (500, "its server failed, run again later", PATIENCE.tries),
-    ],
-)
-@pytest.mark.parametrize("place", ["listing", "download", "storage", "hidden"])
-def test_refusal_says_what_to_do(
-    kaggle, client, raw, caplog, capfd, status, words, attempts, place
+def test_unwritable_folder_is_named(kaggle, client, tmp_path):
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(KaggleError, match="cannot write in"):
+        fetch_one(3, tmp_path / "file" / "raw", client=client)
+
+
+def test_progress_is_told_in_lines_where_there_is_no_terminal(
+    kaggle, client, raw, monkeypatch, caplog
 ):
-    caplog.set_level(logging.DEBUG, "lits_helpers")
-    faults = [Fault(status=status, hidden=place == "hidden") for _ in range(attempts)]
-    service = "ListDatasetFiles" if place == "listing" else "DownloadDataset"
-    if place == "storage":
-        kaggle.storage_faults[VOLUME] = faults
-    else:
-        kaggle.api_faults[service] = faults
-    with pytest.raises(KaggleError) as caught:
-        fetch_one(3, raw, client=client)
-    assert words in str(caught.value)
-    assert not any(kaggle.api_faults.values())
-    assert not any(kaggle.storage_faults.values())
-    told = "".join([*traceback.format_exception(caught.value), caplog.text, *capfd.readouterr()])
-    assert not any(secret in told for secret in (TOKEN, SIGNATURE))
-
-
-@pytest.mark.parametrize("status", [429, 500, 503])
-def test_passing_refusal_is_waited_out(kaggle, client, raw, status):
-    kaggle.api_faults["DownloadDataset"] = [Fault(status=status), Fault(status=status)]
-    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
-
-
-def test_waits_double_and_heed_the_server_within_bounds():
-    patience = Patience(first_wait_s=1.0, longest_wait_s=20.0)
-    assert [patience.wait_s(n) for n in range(6)] == [1, 2, 4, 8, 16, 20]
-    assert patience.wait_s(0, asked_s=7.0) == 7.0
-    assert patience.wait_s(0, asked_s=3600.0) == 20.0
-
-
-def test_retry_after_is_heeded(kaggle, raw):
-    kaggle.api_faults["DownloadDataset"] = [Fault(status=429, retry_after=0.3)]
-    client = KaggleClient(patience=Patience(3, 0.0, 1.0, 5.0))
-    begun = time.monotonic()
+    monkeypatch.setattr(transfer, "SECONDS_BETWEEN_LINES", -1.0)
+    caplog.set_level(logging.INFO, "lits_helpers")
     fetch_one(3, raw, client=client)
-    assert time.monotonic() - begun >= 0.3
+    assert "LiTS: 0.00 of 0.00 GB" in caplog.text
+    assert "MB/s" in caplog.text
 
 
-def test_no_network_says_so_without_the_address(client, raw):
-    point_client_at("http://127.0.0.1:9")  # nothing listens there
-    with pytest.raises(KaggleError, match=r"no connection to Kaggle.*check the network"):
-        fetch_one(3, raw, client=client)
+def test_progress_line_has_bytes_rate_and_time_left(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(transfer.time, "monotonic", lambda: now[0])
+    meter = transfer.Meter(5_000_000_000, "LiTS")
+    now[0] = 110.0
+    meter.add(1_000_000_000, fresh=False)
+    meter.add(100_000_000)
+    assert meter.line() == "LiTS: 1.10 of 5.00 GB, 10.0 MB/s, 6 min left"  # 3.9 GB at 10 MB/s
 
 
-def test_one_stubborn_file_does_not_stop_the_others(kaggle, client, raw):
-    kaggle.storage_faults[VOLUME] = [Fault(status=500) for _ in range(PATIENCE.tries)]
-    seen = []
-    failed = fetch_cases([3, 60], raw, lambda *pair: seen.append(pair[0].name), client=client)
-    assert seen == ["volume-60.nii"]
-    assert list(failed) == [3]
-    fetch_cases([3], raw, lambda *pair: seen.append(pair[0].name), client=client)
-    assert seen[1:] == ["volume-3.nii"]
-    assert files_below(raw) == []
-
-
-def test_two_stubborn_cases_in_a_row_end_the_run(kaggle, client, raw):
-    kaggle.storage_faults["*"] = [Fault(status=500) for _ in range(2 * PATIENCE.tries)]
-    with pytest.raises(KaggleError, match=r"500.*run again later"):
-        fetch_cases([3, 60], raw, lambda *_: None, client=client)
-
-
-def test_unreadable_listing_is_asked_for_again_then_named(kaggle, client, raw):
-    kaggle.api_faults["ListDatasetFiles"] = [Fault(body=b"<html>") for _ in range(3)]
-    with pytest.raises(KaggleError, match=r"unreadable: a proxy or sign-in page"):
-        fetch_one(3, raw, client=client)
-
-
-def test_missing_case_is_left_out_and_the_others_go_on(kaggle, client, raw):
-    del kaggle.sets[FIRST][LABELS]
-    seen = []
-    failed = fetch_cases([3, 60], raw, lambda *pair: seen.append(pair[0].name), client=client)
-    assert seen == ["volume-60.nii"]
-    assert "Kaggle does not list segmentation-3.nii" in failed[3]
-
-
-def test_case_numbers_out_of_range_are_named(raw):
-    with pytest.raises(ValueError, match=r"cases 0\.\.130, got 131, 200"):
-        plan_download([3, 131, 200], raw)
+def test_kill_while_writing_the_note_starts_the_file_afresh(kaggle, client, raw):
+    part = raw / "volume_pt1" / ".part-volume-3.nii"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"of another object")
+    part.with_name(part.name + ".json").write_text('{"identity": ')
+    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)

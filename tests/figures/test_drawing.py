@@ -1,41 +1,28 @@
-"""Drawing, figures and surfaces: hand-drawn masks, expectations counted by eye."""
+"""Slices as pictures: hand-drawn masks, expectations counted by eye."""
 
-import base64
-import html
 import io
-import json
-import re
 
 import cv2
 import numpy as np
 import pytest
-from matplotlib.figure import Figure
+from helpers.drawn import labeled_volume
 from PIL import Image
 
-from lits_helpers import figures
 from lits_helpers.figures import (
     LAYER_COLORS,
     SKY,
     VERMILION,
     WINDOWS,
     Layer,
-    curves,
     drawing,
     encode,
     encode_frame,
     error_layers,
     label_layers,
-    montage,
-    montage_image,
-    panels,
     render_slice,
-    save_figure,
-    seven_panels,
 )
 from lits_helpers.figures.drawing import BLUE, ORANGE, write_text
-from lits_helpers.metrics import overlap
 from lits_helpers.settings import real_data
-from lits_helpers.viewer import SurfaceView, surface_view
 from lits_helpers.volumes import read_segmentation, read_volume, window_to_uint8
 
 SHAPE, SPACING_MM = (12, 40, 48), (5.0, 0.7, 0.8)
@@ -49,21 +36,6 @@ def block(top=5, left=8, height=15, width=22, shape=SHAPE[1:]) -> np.ndarray:
 
 def pixels_of(picture: np.ndarray, color) -> np.ndarray:
     return (picture == np.array(color)).all(axis=2)
-
-
-def labeled_volume() -> tuple[np.ndarray, np.ndarray]:
-    """A CT and labels: liver on the image's left (the patient's right), a tumor near its front."""
-    hu = np.random.default_rng(0).integers(-50, 150, SHAPE).astype(np.int16)
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[3:9, 10:30, 6:26] = 1
-    labels[5:8, 12:18, 8:15] = 2
-    return hu, labels
-
-
-def row(case_id="0", **values) -> dict:
-    sizes = {"liver_size_reference": 900, "liver_size_prediction": 1000}
-    sizes |= {"tumor_size_reference": 90, "tumor_size_prediction": 80}
-    return {"case_id": case_id, "liver_dice": 0.9, "tumor_dice": 0.5} | sizes | values
 
 
 def test_gray_values_are_those_of_the_png_export():
@@ -201,119 +173,10 @@ def test_planes_are_views_with_the_head_up_and_the_right_on_the_left():
     assert drawing.plane_spacing(SPACING_MM, "sagittal") == (5.0, 0.7)
 
 
-def test_seven_panels_hold_seven_pictures_and_a_key():
-    hu, labels = labeled_volume()
-    figure = seven_panels(hu[6], np.roll(labels[6], 2, 0), labels[6], spacing_mm=SPACING_MM[1:])
-    pictures = [axis for axis in figure.axes if axis.images]
-    assert len(pictures) == 7
-    assert "Dice of the tumor in this slice: 0.667" in figure.axes[7].texts[1].get_text()
-    shape = pictures[0].images[0].get_array().shape
-    assert shape[0] / shape[1] == pytest.approx(
-        28 * 0.7 / (26 * 0.8), rel=0.05
-    )  # the liver, not all
-
-
-def test_a_tumor_belongs_to_the_liver_mask():
-    labels = np.array([[0, 1, 2]])
-    assert overlap.label_mask(labels, "liver").tolist() == [[False, True, True]]
-    assert overlap.label_mask(labels, "tumor").tolist() == [[False, False, True]]
-
-
-def test_seven_panels_of_a_slice_without_labels():
-    hu = labeled_volume()[0][0]
-    nothing = np.zeros(SHAPE[1:], np.uint8)
-    assert isinstance(seven_panels(hu, nothing, nothing), Figure)
-
-
-def test_a_montage_spreads_over_the_labeled_slices():
-    hu, labels = labeled_volume()
-    assert panels.spread_slices(hu, {"reference": labels}, 4) == [3, 5, 6, 8]
-    assert panels.spread_slices(hu, None, 3) == [0, 6, 11]
-    assert panels.spread_slices(hu, {"reference": labels}, 99) == [3, 4, 5, 6, 7, 8]
-
-
-def test_a_montage_has_a_tile_for_each_slice():
-    hu, labels = labeled_volume()
-    wide = montage_image(hu, {"reference": labels}, slices=[3, 4, 5], columns=3)
-    high = montage_image(hu, {"reference": labels}, slices=[3, 4, 5], columns=1)
-    assert wide.shape[1] > 2.9 * high.shape[1]
-    assert high.shape[0] > 2.9 * wide.shape[0]
-    assert isinstance(montage(hu, {"reference": labels}), Figure)
-
-
-def test_figures_are_opaque_and_saved_the_same_each_time(tmp_path):
-    figure = curves.plot_history([{"epoch": 1, "loss": 1.0, "validation_dice": 0.5}])
-    first = save_figure(figure, tmp_path / "new" / "a.png").read_bytes()
-    assert first == save_figure(figure, tmp_path / "b.png").read_bytes()
-    image = cv2.imread(str(tmp_path / "b.png"), cv2.IMREAD_UNCHANGED)
-    assert image.shape[2] == 3 or (image[..., 3] == 255).all()
-    assert image[0, 0, :3].tolist() == [255, 255, 255]
-    assert figure._repr_png_().startswith(b"\x89PNG")
-
-
-def test_the_best_epoch_is_marked_even_after_epochs_without_a_score():
-    scores = [None, 0.4, 0.8, float("nan"), 0.6]
-    history = [
-        {"epoch": k, "g_loss": 1 / k, "validation_dice": it} for k, it in enumerate(scores, 1)
-    ]
-    axis = curves.plot_history(history).axes[1]
-    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["best: epoch 3, 0.800"]
-
-
-def test_tumor_dice_counts_only_cases_with_tumor():
-    rows = [row("0"), row("1", tumor_size_reference=0, tumor_dice=1.0), row("2", tumor_dice=0.7)]
-    legend = curves.plot_dice_per_case(rows).axes[0].get_legend()
-    texts = [text.get_text() for text in legend.get_texts()]
-    assert texts == ["liver, mean 0.900 of 3", "tumor, mean 0.600 of 2"]
-
-
-def test_training_cases_count_in_no_mean():
-    rows = [row("0"), row("1", liver_dice=1.0, training_case=True)]
-    legend = curves.plot_dice_per_case(rows).axes[0].get_legend()
-    assert legend.get_texts()[0].get_text() == "liver, mean 0.900 of 1"
-    counts = {"lesion_small_tp_0": 1, "lesion_small_fn_0": 0}
-    rows = [row("0", **counts), row("1", **counts, training_case=True)]
-    assert curves.plot_recall_by_size(rows).axes[0].texts[0].get_text() == "1 of 1"
-    assert curves.plot_volume_agreement(rows).axes[0].get_title().endswith(", 1 cases")
-
-
 @pytest.mark.parametrize("source", ["labels", "nnU-Net", "model A", "ours"])
 def test_liver_and_tumor_of_any_source_differ_in_color(source):
     layers = label_layers(source, np.zeros((4, 4), np.uint8))
     assert len({layer.color for layer in layers.values()}) == 2
-
-
-def test_volumes_are_in_ml_where_the_voxel_is_known():
-    rows = [row("0", voxel_mm3=500.0), row("1", voxel_mm3=None)]
-    axes = curves.plot_volume_agreement(rows).axes
-    assert axes[0].lines[0].get_xdata().tolist() == [450.0]
-    assert "(ml)" in axes[1].get_xlabel()
-    assert "(voxels)" in curves.plot_volume_agreement([row()]).axes[0].get_xlabel()
-
-
-def test_recall_by_size_pools_the_cases():
-    rows = [
-        row(lesion_small_tp_0=1, lesion_small_fn_0=2, lesion_large_tp_0=3, lesion_large_fn_0=0),
-        row(lesion_small_tp_0=0, lesion_small_fn_0=1, lesion_large_tp_0=None),
-    ]
-    axis = curves.plot_recall_by_size(rows).axes[0]
-    assert [text.get_text() for text in axis.texts] == ["1 of 4", "no lesion", "3 of 3"]
-    assert [bar.get_height() for bar in axis.patches] == [0.25, 0.0, 1.0]
-
-
-def test_a_mesh_encloses_the_volume_of_its_mask():
-    mask = np.zeros((30, 60, 50), bool)
-    mask[0:20, 10:50, 5:35] = True  # it touches the first slice
-    spacing = (2.0, 0.7, 0.8)
-    mesh = surface_view.make_mesh(mask, spacing, step_mm=1.5)
-    a, b, c = (mesh.points[mesh.triangles[:, k]].astype(float) for k in range(3))
-    volume = abs(np.einsum("ij,ij->i", a, np.cross(b, c)).sum()) / 6
-    assert volume == pytest.approx(20 * 40 * 30 * np.prod(spacing), rel=0.06)
-    ends = mesh.points.min(axis=0), mesh.points.max(axis=0)
-    assert np.allclose(np.mean(ends, axis=0), [19.0, 29.5 * 0.7, 19.5 * 0.8], atol=0.3)
-    middles = (a + b + c) / 3 - [19.0, 29.5 * 0.7, 19.5 * 0.8]
-    outward = np.einsum("ij,ij->i", mesh.normals[mesh.triangles[:, 0]], middles)
-    assert (outward > 0).mean() > 0.95
 
 
 @pytest.mark.parametrize(
@@ -327,38 +190,11 @@ def test_a_mesh_encloses_the_volume_of_its_mask():
         (lambda: Layer(np.ones((4, 4)), BLUE, opacity=2), r"0\.\.1"),
         (lambda: encode(np.zeros((4, 4, 3), np.uint8), "gif"), '"jpeg" or "png"'),
         (lambda: drawing.plane(np.zeros(SHAPE), "oblique", 0), "axial, coronal, sagittal"),
-        (lambda: overlap.label_mask(np.zeros((4, 4)), "spleen"), '"liver" or "tumor"'),
-        (lambda: curves.plot_history([]), "train for an epoch first"),
-        (lambda: curves.plot_history([{"epoch": 1}]), "no validation_dice"),
-        (lambda: curves.plot_dice_per_case([]), "evaluate at least one case"),
-        (lambda: surface_view.make_meshes(np.zeros(SHAPE, np.uint8), SPACING_MM), "no surface"),
-        (lambda: save_figure(Figure(), "a.pdf"), "saved as .png"),
     ],
 )
 def test_errors_say_what_is_wrong(call, words):
     with pytest.raises(ValueError, match=words):
         call()
-
-
-def test_a_surface_to_turn_is_one_piece_of_html_without_addresses():
-    _, labels = labeled_volume()
-    page = SurfaceView(labels, SPACING_MM)._repr_html_()
-    assert "http" not in page
-    meshes = json.loads(html.unescape(re.search('data-meshes="([^"]+)"', page)[1]))
-    assert [mesh["color"] for mesh in meshes] == [list(VERMILION), list(SKY)]
-    for mesh in meshes:
-        points = np.frombuffer(base64.b64decode(mesh["points"]), "<f4")
-        triangles = np.frombuffer(base64.b64decode(mesh["triangles"]), "<u4")
-        assert np.abs(points).max() <= 1
-        assert triangles.max() < len(points) / 3
-
-
-def test_triangles_of_a_surface_wind_alike_so_that_backs_are_left_out():
-    _, labels = labeled_volume()
-    for mesh in SurfaceView(labels, SPACING_MM).meshes.values():
-        a, b, c = (mesh.points[mesh.triangles[:, k]] for k in range(3))
-        turned = np.einsum("ij,ij->i", np.cross(b - a, c - a), mesh.normals[mesh.triangles[:, 0]])
-        assert (np.sign(turned) == np.sign(turned.sum())).mean() > 0.97
 
 
 @pytest.mark.real
@@ -377,17 +213,6 @@ def test_real_patients_lie_with_the_liver_on_the_left_and_the_spine_below(number
     bone = np.argwhere(volume.hu[k] > 250)
     assert liver[:, 1].mean() < body[:, 1].mean() - 0.1 * np.ptp(body[:, 1])
     assert np.median(bone[:, 0]) > body[:, 0].mean()
-
-
-def test_picture_grid_shows_files_and_names_what_is_missing(tmp_path):
-    path = tmp_path / "3_17.png"
-    cv2.imwrite(str(path), np.full((20, 40, 3), 90, np.uint8))
-    figure = figures.picture_grid([path, path, path])
-    assert [axis.get_title() for axis in figure.axes] == ["3_17", "3_17", "3_17", ""]
-    with pytest.raises(FileNotFoundError, match=r"no pictures.*gone\.png"):
-        figures.picture_grid([path, tmp_path / "gone.png"])
-    with pytest.raises(FileNotFoundError, match="an empty list"):
-        figures.picture_grid([])
 
 
 @pytest.mark.parametrize("height", [200, 700])

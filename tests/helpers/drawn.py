@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 
 SPACING_MM = (5.0, 0.7, 0.8)
+FLIPS = list(itertools.product((False, True), repeat=3))
 ORIENTATIONS = [
     "".join(codes)
     for order in itertools.permutations(("LR", "PA", "SI"))
@@ -93,3 +94,17 @@ def write_case(root, number, hu, labels=None, orientation="LPS", suffix=".nii"):
         path = root / "segmentations" / f"segmentation-{number}{suffix}"
         write_nifti(labels, path, orientation)
     return root
+
+
+def labeled_volume(shape=(12, 40, 48)) -> tuple[np.ndarray, np.ndarray]:
+    """A CT and labels: liver on the image's left (the patient's right), a tumor near its front."""
+    hu = np.random.default_rng(0).integers(-50, 150, shape).astype(np.int16)
+    labels = np.zeros(shape, np.uint8)
+    labels[3:9, 10:30, 6:26] = 1
+    labels[5:8, 12:18, 8:15] = 2
+    return hu, labels
+
+
+def turned(array, flips):
+    """Return the array running the other way along the flipped axes."""
+    return array[tuple(slice(None, None, -1 if flip else 1) for flip in flips)]

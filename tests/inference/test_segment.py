@@ -12,23 +12,16 @@ import numpy as np
 import pytest
 import torch
 from helpers.drawn import ORIENTATIONS, SPACING_MM, affine_of, stored_as, write_nifti
+from helpers.prepared_runs import write_checkpoint
 from torch import nn
 
 from lits_helpers.__main__ import main
 from lits_helpers.cases import find_cases
-from lits_helpers.checkpoints import (
-    LiverModel,
-    Origin,
-    TumorModel,
-    load_liver_model,
-    load_tumor_model,
-    read_origin,
-    save_model,
-)
+from lits_helpers.checkpoints import LiverModel, Origin, TumorModel
 from lits_helpers.inference import Postprocessing, segment_file, segment_volume
-from lits_helpers.models import Generator, RegNetSegmenter, build_generator
+from lits_helpers.models import Generator, RegNetSegmenter
 from lits_helpers.preprocess import prepare
-from lits_helpers.recipes import InputSpec, liver_recipe, recipe_to_dict, tumor_recipe
+from lits_helpers.recipes import InputSpec
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import read_volume, volume_from_array
 from lits_helpers.volumes.geometry import plain_geometry
@@ -413,99 +406,18 @@ def untrained_tumor():
     return TumorModel(RegNetSegmenter(None, skips=True), spec, ORIGIN).eval()
 
 
-def checkpoint(system, recipe, network):
-    return {
-        "system": system,
-        "recipe": recipe_to_dict(recipe),
-        "model": network.state_dict(),
-        "training_ids": ["0", "1"],
-        "validation_ids": ["2"],
-        "epoch": 3,
-        "validation_dice": 0.8,
-        "seed": 0,
-        "version": "0",
-    }
-
-
-@pytest.fixture(scope="module")
-def files(tmp_path_factory):
-    """One checkpoint of each system, and one whose weights are of another width."""
-    folder = tmp_path_factory.mktemp("models")
-    narrow = liver_recipe(width=4, size=64)
-    tumor = tumor_recipe(pretrained=False, size=64)
-    save_model(folder / "liver.pth", checkpoint("liver", narrow, build_generator(narrow)))
-    save_model(folder / "tumor.pth", checkpoint("tumor", tumor, RegNetSegmenter(None, True)))
-    wide = build_generator(liver_recipe(width=8))
-    save_model(folder / "wide.pth", checkpoint("liver", narrow, wide))
-    return folder
-
-
-def test_loaded_models_are_ready_and_know_where_they_come_from(files):
-    liver, tumor = (
-        load_liver_model(files / "liver.pth", "cpu"),
-        load_tumor_model(files / "tumor.pth", "cpu"),
-    )
-    assert not liver.training
-    assert not tumor.training
-    assert (liver.spec, tumor.spec) == (
-        liver_recipe(size=64).spec,
-        tumor_recipe(size=64).spec,
-    )
-    assert liver.origin == Origin("liver", liver.spec, ("0", "1"))
-    assert read_origin(files / "liver.pth") == liver.origin
-
-
-def test_liver_models_return_probabilities_and_tumor_models_logits(files):
-    liver = load_liver_model(files / "liver.pth", "cpu")
-    tumor = load_tumor_model(files / "tumor.pth", "cpu")
-    with torch.inference_mode():
-        answer = liver(torch.rand(2, 3, 64, 64))
-        logits = tumor(torch.randn(2, 3, 64, 64))
-        probabilities = tumor.probabilities(torch.zeros(2, 3, 64, 64))
-    assert answer.shape == logits.shape == (2, 1, 64, 64)
-    assert 0 <= answer.min() <= answer.max() <= 1
-    assert logits.min() < 0
-    assert 0 <= probabilities.min() <= probabilities.max() <= 1
-
-
-@pytest.mark.parametrize(
-    ("load", "notebook"), [(load_liver_model, "notebook 02"), (load_tumor_model, "notebook 03")]
-)
-def test_a_missing_model_names_the_notebook_that_makes_it(tmp_path, load, notebook):
-    with pytest.raises(FileNotFoundError, match=f"best.pth: {notebook}"):
-        load(tmp_path / "best.pth")
-
-
-def test_a_model_of_the_other_system_is_refused(files):
-    with pytest.raises(ValueError, match=r"tumor\.pth holds a tumor model, a liver model is"):
-        load_liver_model(files / "tumor.pth")
-    with pytest.raises(ValueError, match=r"liver\.pth holds a liver model, a tumor model is"):
-        load_tumor_model(files / "liver.pth")
-
-
-def test_weights_of_another_shape_are_refused_with_the_layer(files):
-    with pytest.raises(ValueError, match=r"wide\.pth: the weights do not fit.*full_size"):
-        load_liver_model(files / "wide.pth")
-
-
-def test_a_file_that_is_no_model_is_refused(tmp_path):
-    (tmp_path / "best.pth").write_bytes(b"PK\x03\x04 cut")
-    with pytest.raises(ValueError, match=r"best\.pth is truncated or damaged"):
-        load_liver_model(tmp_path / "best.pth")
-
-
 def test_packed_and_plain_volumes_are_the_same_to_the_models(tmp_path):
     path = write_nifti(drawn_ct(), tmp_path / "ct.nii", "RAS")
     labels = segment_volume(read_volume(path), liver_by_grey(), tumor_by_grey(), ALL)
     assert np.array_equal(labels, expected_labels())
 
 
-def test_the_shell_step_segments_a_folder_and_fails_with_a_sentence(tmp_path, files, capsys):
+def test_the_shell_step_segments_a_folder_and_fails_with_a_sentence(tmp_path, capsys):
     write_nifti(drawn_ct(), tmp_path / "raw" / "test-volume-4.nii")
     (tmp_path / "raw" / "test-volume-5.nii").write_bytes(b"")
     arguments = ["predict", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--submission"]
     for system in ("liver", "tumor"):
-        arguments += [f"--{system}", str(files / f"{system}.pth")]
+        arguments += [f"--{system}", str(write_checkpoint(tmp_path / f"{system}.pth", system))]
     assert main([*arguments, "--device", "cpu"]) == 1
     told = capsys.readouterr()
     assert told.out.strip() == str(tmp_path / "out" / "test-segmentation-4.nii")

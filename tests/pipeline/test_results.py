@@ -1,4 +1,4 @@
-"""Predictions of prepared cases and their scores: what is compared, marked, left out and kept."""
+"""Scores of predictions: what is compared, marked, left out and kept; the resize ceiling."""
 
 import json
 import logging
@@ -10,13 +10,12 @@ from functools import partial
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.drawn import body, write_nifti
+from helpers.drawn import write_nifti
+from helpers.drawn_predictions import DRAWN, LABELS, SHIFTED, predict
 from helpers.prepared_runs import write_checkpoint, write_prepared
 from helpers.small_runs import small_liver, small_tumor
 
-from lits_helpers.checkpoints import load_liver_model
-from lits_helpers.inference import folders, segment_files
-from lits_helpers.inference import segment as segment_module
+from lits_helpers.inference import folders
 from lits_helpers.inference.provenance import MakerRecord
 from lits_helpers.machine import files as files_module
 from lits_helpers.machine import read_json
@@ -31,39 +30,11 @@ from lits_helpers.pipeline import (
 )
 from lits_helpers.pipeline.results import resize_ceiling
 from lits_helpers.recipes import InputSpec
-from lits_helpers.volumes import open_volume, read_volume, write_segmentation
-
-LABELS = body()[1]
-SHIFTED = np.roll(LABELS, 3, axis=2)
-NO_TUMOR = np.minimum(LABELS, 1)
-DRAWN = {"0": LABELS, "1": SHIFTED, "2": np.zeros_like(LABELS), "3": NO_TUMOR}
-
-
-@pytest.fixture(scope="module")
-def data(tmp_path_factory):
-    """Four cases; the last has no tumor."""
-    return write_prepared(tmp_path_factory.mktemp("drawn"), cases=4, without_tumor={3})
-
-
-@pytest.fixture(scope="module")
-def models(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("models")
-    return {s: write_checkpoint(folder / f"{s}.pth", s) for s in ("liver", "tumor")}
-
-
-def predict(data, folder, drawn=DRAWN):
-    """Write drawn labels as the predictions of cases."""
-    for case_id, labels in drawn.items():
-        volume = read_volume(data.volume_path(case_id))
-        write_segmentation(labels, volume, folder / f"prediction-volume-{case_id}.nii.gz")
-    return find_predictions(folder)
+from lits_helpers.volumes import open_volume
 
 
 def dice(a, b):
     return 2 * (a & b).sum() / (a.sum() + b.sum())
-
-
-# --- evaluate ------------------------------------------------------------------------------------
 
 
 def test_metrics_csv_has_a_row_for_each_case(data, tmp_path):
@@ -212,23 +183,6 @@ def test_models_that_did_not_make_the_predictions_are_refused(data, models, tmp_
     assert not (tmp_path / "r" / "metrics.csv").exists()
 
 
-def test_what_was_segmented_before_is_not_segmented_again(data, models, tmp_path, monkeypatch):
-    def cut_off(volume, *arguments):
-        if volume.path.stem == "1":
-            raise KeyboardInterrupt
-        return plain(volume, *arguments)
-
-    plain, out = segment_module.segment_volume, tmp_path / "p"
-    with monkeypatch.context() as patch:
-        patch.setattr(folders, "segment_volume", cut_off)
-        with pytest.raises(KeyboardInterrupt):
-            segment_cases(data, ["0", "1"], out, liver=models["liver"], device="cpu")
-    kept = (out / "prediction-volume-0.nii.gz").stat().st_mtime_ns
-    made = segment_cases(data, ["0", "1"], out, liver=models["liver"], device="cpu")
-    assert sorted(made) == ["0", "1"]
-    assert made["0"].stat().st_mtime_ns == kept
-
-
 def test_the_ceiling_is_that_of_the_models_working_size(data, tmp_path):
     recipe = small_liver()
     liver = write_checkpoint(tmp_path / "l.pth", "liver", recipe=recipe, network=False)
@@ -328,93 +282,6 @@ def test_the_three_score_figures_are_saved(data, tmp_path):
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
 
 
-# --- predictions ---------------------------------------------------------------------------------
-
-
-def test_each_prediction_returns_in_its_files_own_grid(data, models, tmp_path):
-    files = segment_cases(data, ["0", "1"], tmp_path / "p", **models, device="cpu")
-    assert files == find_predictions(tmp_path / "p")
-    for case_id, path in files.items():
-        source = data.root.parent / "raw" / "volume_pt1" / f"volume-{case_id}.nii"
-        assert nib.load(path).shape == nib.load(source).shape
-        assert np.allclose(nib.load(path).affine, nib.load(source).affine)
-        assert np.asarray(nib.load(path).dataobj).max() <= 2
-
-
-def test_predictions_of_unknown_models_are_not_taken_for_finished_ones(data, models, tmp_path):
-    cts = [data.volume_path(case_id) for case_id in ("0", "1")]
-    liver = load_liver_model(models["liver"], "cpu")
-
-    def newly_segmented():
-        return [path.stem for path in segment_files(cts, tmp_path, liver).written]
-
-    predict(data, tmp_path, {"0": LABELS, "1": LABELS})
-    assert newly_segmented() == ["0", "1"]
-    assert newly_segmented() == []
-    predict(data, tmp_path, {"1": LABELS})
-    assert newly_segmented() == ["1"]
-
-
-def test_cases_segmented_by_the_same_models_are_finished_for_folders_too(data, models, tmp_path):
-    cts = [data.volume_path(case_id) for case_id in ("0", "1")]
-    segment_cases(data, ["0"], tmp_path, liver=models["liver"], device="cpu")
-    report = segment_files(cts, tmp_path, load_liver_model(models["liver"], "cpu"))
-    assert list(report.present) == cts[:1]
-    segment_cases(data, ["0"], tmp_path, tumor=models["tumor"], device="cpu")
-    assert read_json(tmp_path / "prediction-volume-0.nii.gz.json")["liver"] is None
-
-
-def test_a_prepared_case_is_not_taken_for_another_ct_of_its_name(data, models, tmp_path):
-    segment_cases(data, ["0"], tmp_path / "p", liver=models["liver"], device="cpu")
-    other = write_nifti(body()[0][:, :-4], tmp_path / "other" / "volume-0.nii")
-    report = segment_files([other], tmp_path / "p", load_liver_model(models["liver"], "cpu"))
-    assert nib.load(report.written[other]).shape == nib.load(other).shape
-
-
-def test_the_processes_of_torchrun_share_the_cases(data, models, tmp_path, monkeypatch):
-    segment_cases(data, ["2"], tmp_path, tumor=models["tumor"])  # given up by whoever is first
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    for rank, share in enumerate((["0", "2"], ["1"])):
-        monkeypatch.setenv("RANK", str(rank))
-        assert list(segment_cases(data, ["0", "1", "2"], tmp_path, liver=models["liver"])) == share
-    made = find_predictions(tmp_path)
-    assert list(made) == ["0", "1", "2"]
-    assert len(evaluate(data, made, tmp_path / "r")[0]) == 3
-
-
-def test_a_case_that_fails_is_named_and_the_others_are_segmented(
-    data, models, tmp_path, monkeypatch, caplog
-):
-    good = segment_module.segment_volume
-
-    def segment(volume, *arguments):
-        if volume.path.stem == "0":
-            raise ValueError("values 0..1 are not Hounsfield units")
-        return good(volume, *arguments)
-
-    monkeypatch.setattr(folders, "segment_volume", segment)
-    liver = {"liver": models["liver"], "device": "cpu"}
-    with caplog.at_level(logging.WARNING):
-        assert list(segment_cases(data, ["0", "1"], tmp_path, **liver)) == ["1"]
-    assert "0.b2nd was not segmented: values 0..1" in caplog.text
-    with pytest.raises(ValueError, match=r"no case was segmented: values 0\.\.1"):
-        segment_cases(data, ["0"], tmp_path, **liver)
-    assert list(find_predictions(tmp_path)) == ["1"]
-
-
-def test_a_model_of_the_other_system_is_refused(data, models, tmp_path):
-    with pytest.raises(ValueError, match="holds a tumor model, a liver model is wanted"):
-        segment_cases(data, ["0"], tmp_path, liver=models["tumor"])
-
-
-def test_predictions_are_found_by_their_whole_name(tmp_path):
-    for name in ("prediction-volume-7.nii.gz", "prediction-volume-a.b.nii.gz", "volume-3.nii.gz"):
-        (tmp_path / name).touch()
-    assert list(find_predictions(tmp_path)) == ["7", "a.b"]
-    with pytest.raises(FileNotFoundError, match="run predict or notebook 04 first"):
-        find_predictions(tmp_path / "nowhere")
-
-
 def test_a_result_is_opened_with_its_reference_in_one_orientation(data, tmp_path):
     predictions = predict(data, tmp_path / "p", {"1": SHIFTED})
     volume, layers = open_result(data, "1", predictions["1"])
@@ -448,14 +315,45 @@ def test_another_scan_of_a_patient_that_was_trained_on_is_marked(data, tmp_path)
     assert [row["training_case"] for row in rows] == [True, True, False, False]
 
 
-def test_a_case_whose_packed_file_is_damaged_does_not_end_the_others(tmp_path, models, caplog):
-    data = write_prepared(tmp_path)
-    path = data.volume_path("1")
-    content = bytearray(path.read_bytes())
-    middle = len(content) // 2
-    content[middle - 1000 : middle + 1000] = bytes(2000)
-    path.write_bytes(content)
-    files = segment_cases(data, ["0", "1", "2"], tmp_path / "p", liver=models["liver"])
-    assert list(files) == ["0", "2"]
-    assert "1.b2nd is damaged" in caplog.text
-    assert "delete it and prepare the case again" in caplog.text
+def disc(diameter: float, shape: tuple[int, int] = (200, 256)) -> np.ndarray:
+    rows, columns = np.ogrid[: shape[0], : shape[1]]
+    inside = (rows - 90.3) ** 2 + (columns - 141.8) ** 2 <= (diameter / 2) ** 2
+    return np.stack([inside & False, inside, inside])
+
+
+def spec(size: int) -> InputSpec:
+    return InputSpec(size=size, window=(-200, 300))
+
+
+def test_native_size_costs_nothing():
+    assert resize_ceiling(disc(20), spec(256)) == 1
+
+
+def test_ceiling_falls_with_the_size_of_the_lesion():
+    ceilings = [resize_ceiling(disc(wide), spec(64)) for wide in (80, 20, 8)]
+    assert ceilings == sorted(ceilings, reverse=True)
+    assert ceilings[0] > 0.96 > 0.88 > ceilings[2]
+
+
+def test_ceiling_rises_with_the_working_size():
+    ceilings = [resize_ceiling(disc(9), spec(size)) for size in (32, 64, 128, 256)]
+    assert ceilings == sorted(ceilings)
+
+
+def test_lesion_much_smaller_than_a_pixel_cannot_be_found():
+    mask = np.zeros((2, 200, 256), bool)
+    mask[1, 64, 64] = True
+    assert resize_ceiling(mask, spec(64)) == 0
+
+
+def test_higher_threshold_finds_less_of_a_thin_lesion():
+    assert resize_ceiling(disc(6), spec(64), threshold=0.9) < resize_ceiling(disc(6), spec(64))
+
+
+def test_ceiling_of_an_empty_mask_is_one():
+    assert resize_ceiling(disc(0), spec(64)) == 1
+
+
+def test_labels_are_refused():
+    with pytest.raises(ValueError, match=r"mask must be \(Z, Y, X\) bool, got .* uint8"):
+        resize_ceiling(disc(9).astype(np.uint8), spec(64))

@@ -1,6 +1,5 @@
-"""Preparation: lossless, resumable, whole or not at all, the same wherever it runs."""
+"""Packing: lossless, resumable, whole or not at all, the same wherever it runs."""
 
-import ctypes
 import errno
 import os
 import resource
@@ -18,22 +17,12 @@ from helpers.drawn import body, stored_as, write_case
 from helpers.repository import ROOT, load_script
 
 from lits_helpers.cases import find_cases
-from lits_helpers.machine import locked_folder, read_json, run_jobs
-from lits_helpers.machine import workers as workers_module
+from lits_helpers.machine import locked_folder, read_json
 from lits_helpers.preprocess import export_png, packing, prepare, prepared_cases
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import open_volume, read_volume, window_to_uint8, write_segmentation
 
 contents = load_script("benchmarks/kill_prepare.py").contents
-
-
-@pytest.fixture
-def raw(tmp_path):
-    hu, labels = body()
-    write_case(tmp_path / "raw", 0, hu, labels, "LPS")
-    write_case(tmp_path / "raw", 1, hu, (labels > 0).astype(np.uint8), "SRA", ".nii.gz")
-    write_case(tmp_path / "raw", 2, hu, None, "RAS")
-    return tmp_path / "raw"
 
 
 def test_prepared_case_is_lossless_and_knows_its_slices(raw, tmp_path):
@@ -83,19 +72,6 @@ def test_patients_right_is_left_in_the_picture_and_his_front_above(raw, tmp_path
         assert liver[0].mean() < 30 < bone[0].mean()  # of 60 rows
 
 
-def test_prediction_for_a_packed_case_needs_no_original(raw, tmp_path):
-    case = find_cases(raw)[1]
-    prepare([case], tmp_path / "out", workers=0)
-    expected = nib.load(case.segmentation)
-    stored = np.asarray(expected.dataobj)
-    shutil.rmtree(raw)
-    volume = read_volume(tmp_path / "out/cases/1.b2nd")
-    labels = (body()[1] > 0).astype(np.uint8)
-    written = nib.load(write_segmentation(labels, volume, tmp_path / "prediction.nii.gz"))
-    np.testing.assert_array_equal(np.asarray(written.dataobj), stored)
-    np.testing.assert_array_equal(written.affine, expected.affine)
-
-
 def test_second_run_leaves_everything_alone(raw, tmp_path):
     out = tmp_path / "out"
     prepare(find_cases(raw), out, workers=0)
@@ -104,14 +80,6 @@ def test_second_run_leaves_everything_alone(raw, tmp_path):
     assert report.unchanged == report.prepared == ["0", "1", "2"]
     assert [f.code for f in report.findings["2"]] == ["no_segmentation"]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*")} == before
-
-
-def test_patients_that_are_told_later_are_taken_over(raw, tmp_path):
-    out = tmp_path / "out"
-    prepare(find_cases(raw), out, workers=0)
-    (raw / "patients.csv").write_text("case,patient\n0,a\n1,a\n")
-    assert prepare(find_cases(raw), out, workers=0).unchanged == ["0", "1", "2"]
-    assert [case.patient for case in prepared_cases(out)] == ["a", "a", "2"]
 
 
 def test_touched_file_is_unchanged_and_changed_content_is_made_again(raw, tmp_path):
@@ -124,17 +92,6 @@ def test_touched_file_is_unchanged_and_changed_content_is_made_again(raw, tmp_pa
     write_case(raw, 0, hu + np.int16(1), labels)
     assert prepare(find_cases(raw), out, workers=0).unchanged == ["1", "2"]
     np.testing.assert_array_equal(open_volume(out / "cases" / "0.b2nd").read(), hu + 1)
-
-
-def test_case_that_turned_bad_leaves_nothing_old_behind(raw, tmp_path):
-    out = tmp_path / "out"
-    prepare(find_cases(raw), out, workers=0)
-    (raw / "volume_pt1" / "volume-0.nii").write_bytes(b"")
-    report = prepare(find_cases(raw), out, workers=0)
-    assert "volume-0.nii: it is empty" in report.skipped["0"]
-    assert [case.id for case in prepared_cases(out)] == ["1", "2"]
-    of_case = ("cases/0.", "cases/0-", "images/0/", "masks/0/")
-    assert not [name for name in contents(out) if name.startswith(of_case)]
 
 
 def test_png_come_later_and_in_another_window_without_the_originals(raw, tmp_path):
@@ -257,31 +214,6 @@ def test_full_disk_while_a_known_case_gets_its_png_is_no_fault_of_the_case(
     assert prepare(find_cases(raw), tmp_path / "out", workers=0).unchanged == ["0", "1", "2"]
 
 
-def die_on_one(number):
-    if number == 1:
-        ctypes.string_at(0)
-    return number
-
-
-def test_job_that_kills_its_process_takes_no_other_with_it():
-    results = run_jobs(die_on_one, [(0,), (1,), (2,)], workers=2)
-    assert (results[0], results[2]) == (0, 2)
-    assert "lack of memory" in str(results[1])
-
-
-def fail_on_one(number):
-    if number == 1:
-        raise RuntimeError("nobody thought of this")
-    return number
-
-
-@pytest.mark.parametrize("workers", [0, 1])
-def test_unforeseen_error_of_one_job_does_not_end_the_others(workers):
-    first, second, third = run_jobs(fail_on_one, [(0,), (1,), (2,)], workers=workers)
-    assert (first, third) == (0, 2)
-    assert str(second) == "nobody thought of this"
-
-
 def test_case_whose_worker_died_is_named(raw, tmp_path, monkeypatch):
     broken = BrokenExecutor("its worker process died")
     monkeypatch.setattr(packing, "run_jobs", lambda *args, **kwargs: [broken])
@@ -334,24 +266,6 @@ def test_mended_case_is_stored_mended_and_recorded(tmp_path):
     )
 
 
-def test_bare_png_folder_is_a_list_of_cases(tmp_path):
-    for case_id, slices in (("12", (9, 81)), ("7", (3,))):
-        for kind in ("images", "masks"):
-            (tmp_path / kind / case_id).mkdir(parents=True)
-            for k in slices:
-                image = np.full((30, 41), 255 * (kind == "images" or k == 81), np.uint8)
-                cv2.imwrite(str(tmp_path / kind / case_id / f"{k}.png"), image)
-    first, second = prepared_cases(tmp_path)
-    assert (first.id, first.patient, first.shape) == ("7", "7", (1, 30, 41))
-    assert (second.slices, second.liver_slices, second.tumor_slices) == ((9, 81), (81,), ())
-    assert (second.spacing_mm, second.has_segmentation) == (None, True)
-
-
-def test_empty_folder_names_the_notebook_that_fills_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no prepared case under .*run notebook 01"):
-        prepared_cases(tmp_path)
-
-
 def test_preparation_imports_no_torch():
     code = "import sys, lits_helpers.preprocess; sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
@@ -395,27 +309,6 @@ def test_longest_case_stays_under_1200_mb_of_memory(tmp_path):
     assert peak_kb < 1.2e6
 
 
-def test_packed_file_that_was_cut_is_made_again(raw, tmp_path):
-    out = tmp_path / "out"
-    prepare(find_cases(raw), out, workers=0)
-    for name in ("0.b2nd", "1-labels.b2nd"):
-        path = out / "cases" / name
-        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    report = prepare(find_cases(raw), out, workers=0)
-    assert (report.prepared, report.unchanged) == (["0", "1", "2"], ["2"])
-    assert open_volume(out / "cases" / "0.b2nd").read().any()
-
-
-@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"version": 1}', "null"])
-def test_record_that_cannot_be_understood_is_left_out_by_name(raw, tmp_path, caplog, content):
-    prepare(find_cases(raw), tmp_path / "out", workers=0)
-    (tmp_path / "out" / "cases" / "1.json").write_text(content)
-    assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "2"]
-    assert "1.json is left out" in caplog.text
-    assert prepare(find_cases(raw), tmp_path / "out", workers=0).unchanged == ["0", "2"]
-    assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "1", "2"]
-
-
 def test_two_preparations_of_one_folder_take_turns(raw, tmp_path):
     with ThreadPoolExecutor(1) as pool:
         with locked_folder(tmp_path / "out"):
@@ -423,12 +316,3 @@ def test_two_preparations_of_one_folder_take_turns(raw, tmp_path):
             time.sleep(0.3)
             assert not (tmp_path / "out" / "cases").exists()
         assert waiting.result(timeout=60).prepared
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("5 9", 1)])
-def test_a_container_counts_its_own_share_of_the_cores(tmp_path, monkeypatch, quota, cores):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(workers_module, "CPU_QUOTA", tmp_path / "cpu.max")
-    assert workers_module.available_cores() == 8
-    (tmp_path / "cpu.max").write_text(quota)
-    assert workers_module.available_cores() == cores

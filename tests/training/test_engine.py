@@ -1,11 +1,18 @@
-"""The engine's arithmetic, held with losses one can add up in the head."""
+"""The loop: its arithmetic with losses one can add up in the head, its estimate of the time."""
+
+import math
+import time
+from types import SimpleNamespace
 
 import pytest
 import torch
-from helpers.small_runs import SPLIT, small_liver
+from helpers.small_runs import SPLIT, small_liver, small_tumor
 
+from lits_helpers.checkpoints import load_checkpoint
 from lits_helpers.datasets import SliceCache
-from lits_helpers.training import train_liver_gan
+from lits_helpers.training import train_liver_gan, train_tumor_regnet
+from lits_helpers.training.engine import Trainer
+from lits_helpers.training.states import Position
 from lits_helpers.training.systems import LiverSystem
 
 
@@ -40,3 +47,26 @@ def test_every_step_of_a_training_draws_its_own_augmentation(slices, tmp_path, m
     assert first == again
     assert len(first) == len(other) == 6
     assert len({*first, *other}) == 12
+
+
+def test_without_tumor_to_validate_on_the_last_epoch_is_kept(slices, tmp_path, caplog):
+    """A model that says nothing would have a perfect Dice."""
+    train_tumor_regnet(slices, tmp_path, SPLIT, small_tumor(epochs=2), device="cpu")
+    best = load_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
+    assert best["epoch"] == 2
+    assert math.isnan(best["validation_dice"])
+    assert "no validation case holds tumor" in caplog.text
+
+
+def test_compiling_counts_in_no_estimate_of_the_time_left(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    told = []
+    watch = SimpleNamespace(estimate=told.append)
+    trainer = Trainer.__new__(Trainer)
+    trainer.began, trainer.estimated, trainer.watch = None, False, watch
+    trainer.at = Position()
+    for steps, now in ((1, 600.0), (300, 630.0), (601, 660.0)):  # the first step took ten minutes
+        trainer.at.steps, clock[0] = steps, now
+        trainer._estimate(1201)
+    assert told == [pytest.approx(1.0)]

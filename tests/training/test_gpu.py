@@ -6,14 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
-from helpers.small_runs import (
-    CPU,
-    SPLIT,
-    TUMOR_SPLIT,
-    small_liver,
-    small_tumor,
-    stopping_after,
-)
+from helpers.small_runs import CPU, SPLIT, TUMOR_SPLIT, small_liver, small_tumor, stopping_after
 
 from lits_helpers.cases import find_cases
 from lits_helpers.checkpoints import load_liver_model, load_tumor_model

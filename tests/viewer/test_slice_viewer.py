@@ -6,28 +6,12 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from helpers.drawn import SPACING_MM
+from helpers.viewed_cases import SHAPE, make_labels, make_volume
 
 from lits_helpers.figures import WINDOWS
 from lits_helpers.viewer import SliceViewer
 from lits_helpers.viewer import slice_viewer as viewer_module
-from lits_helpers.viewer.browsing import BrowsedCase, find_lesions
-
-SHAPE, SPACING_MM = (12, 40, 48), (5.0, 0.7, 0.8)
-
-
-def make_volume(trusted=True, seed=0):
-    hu = np.random.default_rng(seed).integers(-50, 150, SHAPE).astype(np.int16)
-    geometry = SimpleNamespace(spacing_trusted=trusted)
-    return SimpleNamespace(hu=hu, spacing_mm=SPACING_MM, geometry=geometry)
-
-
-def make_labels(shift=0) -> np.ndarray:
-    """Liver in slices 3..8; a large tumor in 5..7 and a single voxel in 4."""
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[3:9, 10 + shift : 30 + shift, 6:26] = 1
-    labels[5:8, 12 + shift : 18 + shift, 8:15] = 2
-    labels[4, 25, 20] = 2
-    return labels
 
 
 def make_viewer(**options) -> SliceViewer:
@@ -253,22 +237,6 @@ def test_the_viewer_holds_views_of_volume_and_labels():
     case = SliceViewer(volume, {"reference": labels}).case
     assert np.shares_memory(case.hu, volume.hu)
     assert np.shares_memory(case.layers["reference"], labels)
-
-
-def test_a_bool_mask_is_a_liver():
-    case = BrowsedCase(make_volume().hu, SPACING_MM, {"prediction": make_labels() > 0})
-    assert case.layers["prediction"].max() == 1
-    assert case.lesions == []
-
-
-def test_lesions_touch_by_faces_and_are_measured_within_a_slice():
-    labels = np.zeros(SHAPE, np.uint8)
-    labels[2, 10, 10:14] = 2  # 4 pixels in a row
-    labels[3, 11, 14] = 2  # touches by a corner only
-    long, single = find_lesions(labels, SPACING_MM)
-    assert (long.voxels, single.voxels) == (4, 1)
-    assert long.longest_mm == pytest.approx(np.hypot(4 * 0.8, 0.7))
-    assert single.center == (3, 11, 14)
 
 
 def test_a_fallback_picture_follows_the_viewer(monkeypatch):

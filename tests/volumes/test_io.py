@@ -1,6 +1,5 @@
-"""The file border: orientation there and back, pairs, packed arrays."""
+"""The file border: orientation there and back, a CT and its mask as a pair."""
 
-import pickle
 import shutil
 
 import hypothesis.strategies as st
@@ -11,14 +10,11 @@ from helpers.drawn import ORIENTATIONS, SPACING_MM, affine_of, blob, ramp, write
 from hypothesis import given, settings
 
 from lits_helpers.cases import find_cases
-from lits_helpers.machine import write_json
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import (
-    open_volume,
     read_segmentation,
     read_volume,
     volume_from_array,
-    write_packed,
     write_segmentation,
 )
 
@@ -97,24 +93,6 @@ def test_nifti_2_and_a_frame_axis_of_one_come_back_as_they_were(tmp_path):
     assert written.shape == (48, 40, 12, 1)
 
 
-def test_orientation_override_turns_the_volume_and_its_way_back(tmp_path):
-    path = write_nifti(ramp(), tmp_path / "volume-0.nii", "RAS")
-    volume = read_volume(path, orientation="LAS")
-    np.testing.assert_array_equal(volume.hu, ramp()[:, :, ::-1])
-    mask = read_segmentation(write_nifti(blob(), tmp_path / "s.nii", "RAS"), like=volume)
-    np.testing.assert_array_equal(mask, blob()[:, :, ::-1])
-    written = nib.load(write_segmentation(mask, volume, tmp_path / "out.nii"))
-    np.testing.assert_array_equal(
-        np.asarray(written.dataobj), np.asarray(nib.load(tmp_path / "s.nii").dataobj)
-    )
-
-
-def test_orientation_that_is_none_is_refused(tmp_path):
-    path = write_nifti(ramp(), tmp_path / "volume-0.nii")
-    with pytest.raises(ValueError, match=r"one code each of L/R, P/A and S/I.*'LLS'"):
-        read_volume(path, orientation="LLS")
-
-
 def test_mask_stored_in_another_axis_order_is_paired_by_its_header(tmp_path):
     volume = read_volume(write_nifti(ramp(), tmp_path / "volume-0.nii", "LPS"))
     for orientation in ("RAS", "SPL", "AIR"):
@@ -166,101 +144,6 @@ def test_writing_refuses_other_shapes_labels_and_names(tmp_path):
     with pytest.raises(ValueError, match=r"\.nii or \.nii\.gz, got a\.png"):
         write_segmentation(blob(), volume, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
-
-
-def test_spacing_of_an_identity_affine_is_not_trusted(tmp_path):
-    identity = write_nifti(ramp(), tmp_path / "a.nii", "RAS", affine=np.eye(4))
-    shifted = np.eye(4)
-    shifted[:3, 3] = (-90, -110, 300)
-    assert not read_volume(identity).geometry.spacing_trusted
-    assert read_volume(
-        write_nifti(ramp(), tmp_path / "b.nii", "RAS", affine=shifted)
-    ).geometry.spacing_trusted
-    microns = np.diag([0.001, 0.001, 0.005, 1])
-    tiny = write_nifti(ramp(), tmp_path / "c.nii", "RAS", affine=microns)
-    assert not read_volume(tiny).geometry.spacing_trusted
-
-
-@pytest.mark.parametrize(("step", "trusted"), [(1.0, False), (0.8, True)])
-def test_a_header_without_forms_says_nothing_of_sides(tmp_path, step, trusted):
-    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
-    image.header.set_zooms((step, step, step))
-    nib.save(image, tmp_path / "a.nii")
-    geometry = read_volume(tmp_path / "a.nii").geometry
-    assert not geometry.orientation_trusted
-    assert geometry.spacing_trusted == trusted
-    assert geometry.trusted_spacing_mm == ((step, step, step) if trusted else None)
-
-
-@pytest.mark.parametrize("code", [0, 1])
-def test_a_slice_thickness_of_zero_is_not_taken_for_a_millimetre(tmp_path, code):
-    image = nib.Nifti1Image(np.zeros((4, 5, 6), np.int16), None)
-    image.header.set_zooms((0.7, 0.7, 5.0))
-    image.set_qform(np.diag([0.7, 0.7, 5.0, 1.0]) if code else None, code=code)
-    nib.save(image, tmp_path / "a.nii")
-    assert read_volume(tmp_path / "a.nii").geometry.spacing_trusted
-    content = bytearray((tmp_path / "a.nii").read_bytes())
-    content[88:92] = bytes(4)  # pixdim[3]
-    (tmp_path / "a.nii").write_bytes(content)
-    assert not read_volume(tmp_path / "a.nii").geometry.spacing_trusted
-
-
-def test_every_reader_gives_the_same_slices(tmp_path):
-    plain = write_nifti(ramp(), tmp_path / "volume-0.nii", "ASR")
-    packed_once = write_nifti(ramp(), tmp_path / "volume-1.nii.gz", "ASR")
-    volume = read_volume(plain)
-    packed = write_packed(volume.hu, tmp_path / "0.b2nd")
-    write_json(tmp_path / "0.json", {"geometry": volume.geometry.to_dict()})
-    for path in (plain, packed_once, packed):
-        reader = open_volume(path, cache=tmp_path / "cache")
-        assert (len(reader), reader.shape) == (12, (12, 40, 48))
-        np.testing.assert_allclose(reader.spacing_mm, SPACING_MM, rtol=1e-5)
-        again = pickle.loads(pickle.dumps(reader))
-        for k in (0, 5, 11):
-            np.testing.assert_array_equal(again.slice(k), ramp()[k])
-        np.testing.assert_array_equal(reader.read(), ramp())
-        with pytest.raises(IndexError, match="slices 0 to 11, got 12"):
-            reader.slice(12)
-    assert len(list((tmp_path / "cache").iterdir())) == 1
-
-
-def test_packed_case_is_read_like_its_file_and_writes_back_into_its_grid(tmp_path):
-    path = write_nifti(ramp(), tmp_path / "volume-0.nii.gz", "PIR")
-    volume = read_volume(path)
-    write_json(tmp_path / "0.json", {"geometry": volume.geometry.to_dict()})
-    packed = read_volume(write_packed(volume.hu, tmp_path / "0.b2nd"))
-    np.testing.assert_array_equal(packed.hu, volume.hu)
-    assert packed.geometry == volume.geometry
-    direct = write_segmentation(blob(), volume, tmp_path / "a.nii.gz").read_bytes()
-    assert write_segmentation(blob(), packed, tmp_path / "b.nii.gz").read_bytes() == direct
-    with pytest.raises(ValueError, match=r"0\.b2nd was put right when it was prepared"):
-        read_volume(tmp_path / "0.b2nd", orientation="LAS")
-    with pytest.raises(ValueError, match=r"0\.b2nd has shape .* its CT \(11,"):
-        read_segmentation(tmp_path / "0.b2nd", like=volume_from_array(volume.hu[1:]))
-    assert volume_from_array(ramp(), (1.0, 1.0, 1.0)).geometry.spacing_trusted
-    assert not volume_from_array(ramp()).geometry.spacing_trusted
-    assert volume_from_array(ramp(), np.ones(3)).geometry.spacing_trusted
-    assert not volume_from_array(ramp(), (0.005, 0.0007, 0.0007)).geometry.spacing_trusted  # metres
-
-
-def test_packed_array_is_lossless_and_the_same_bytes_twice(tmp_path):
-    noise = np.random.default_rng(0).integers(-10522, 27572, (5, 33, 47)).astype(np.int16)
-    first = write_packed(noise, tmp_path / "a.b2nd").read_bytes()
-    assert write_packed(noise.copy(), tmp_path / "b.b2nd").read_bytes() == first
-    write_json(tmp_path / "a.json", {"geometry": volume_from_array(noise).geometry.to_dict()})
-    np.testing.assert_array_equal(open_volume(tmp_path / "a.b2nd").read(), noise)
-
-
-def test_packed_array_that_is_cut_or_lacks_its_record_is_refused(tmp_path):
-    path = write_packed(ramp(), tmp_path / "7.b2nd")
-    with pytest.raises(FileNotFoundError, match=r"no 7\.json beside it"):
-        open_volume(path)
-    path.write_bytes(path.read_bytes()[:-200])
-    write_json(tmp_path / "7.json", {"geometry": volume_from_array(ramp()).geometry.to_dict()})
-    with pytest.raises(ValueError, match=r"7.b2nd.*prepare the case again"):
-        open_volume(path).read()
-    with pytest.raises(ValueError, match=r"packed array must be \(Z, Y, X\) int16 or uint8"):
-        write_packed(ramp().astype(np.float32), path)
 
 
 @pytest.mark.real

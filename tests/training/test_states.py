@@ -1,0 +1,243 @@
+"""Training states: the newest whole one is continued, of the same training only."""
+
+import logging
+
+import pytest
+import torch
+
+from lits_helpers.checkpoints import CheckpointError, load_checkpoint
+from lits_helpers.training import newest_state, states
+from lits_helpers.training.states import (
+    MirrorSlots,
+    named_state,
+    read_slot,
+    read_state,
+    require_same,
+    save_state,
+)
+
+
+def a_model(system="liver"):
+    return {
+        "system": system,
+        "recipe": {"name": "default"},
+        "model": {"weight": torch.arange(6.0).view(2, 3)},
+        "training_ids": ["0", "1"],
+        "validation_ids": ["2"],
+        "epoch": 3,
+        "validation_dice": 0.8,
+    }
+
+
+def a_state(epoch=1, step=0, **changes):
+    state = {
+        "system": "liver",
+        "recipe": {"name": "default", "betas": (0.9, 0.999), "width": 16},
+        "seed": 0,
+        "training_ids": ["0", "1"],
+        "data": {"0": "aa", "1": "bb", "2": None},
+        "validation_ids": ["2"],
+        "epoch": epoch,
+        "step": step,
+        "history": [],
+    }
+    return {**state, **changes}
+
+
+def test_newer_state_keeps_the_one_before(tmp_path):
+    save_state(tmp_path, a_state(1))
+    save_state(tmp_path, a_state(2))
+    assert read_state(tmp_path / "last.pth")["epoch"] == 2
+    assert read_state(tmp_path / "previous.pth")["epoch"] == 1
+
+
+def test_full_disk_leaves_both_states_and_says_so(tmp_path, monkeypatch):
+    save_state(tmp_path, a_state(1))
+    save_state(tmp_path, a_state(2))
+
+    def full(_content, path):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(OSError, match=r"No space left .*free disk space.*intact"):
+        save_state(tmp_path, a_state(3))
+    found, _ = newest_state(tmp_path)
+    assert found["epoch"] == 2
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pth", "previous.pth"]
+
+
+@pytest.mark.parametrize("damage", ["truncated", "foreign", "absent"])
+def test_damaged_last_state_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, damage):
+    save_state(tmp_path, a_state(1))
+    save_state(tmp_path, a_state(2))
+    last = tmp_path / "last.pth"
+    if damage == "absent":  # killed between the two renames
+        last.unlink()
+    else:
+        last.write_bytes(last.read_bytes()[:-99] if damage == "truncated" else b"foreign")
+    state, where = newest_state(tmp_path)
+    assert state["epoch"] == 1
+    assert where.endswith("previous.pth")
+    assert damage == "absent" or "falling back to the checkpoint before" in caplog.text
+
+
+def test_no_state_anywhere_is_none(tmp_path):
+    assert newest_state(tmp_path, tmp_path / "mirror") is None
+
+
+def test_mirror_rewrites_two_slots_in_place_by_turns(tmp_path):
+    mirror = MirrorSlots(tmp_path)
+    for epoch in (1, 2):
+        mirror.write(a_state(epoch))
+    inodes = [slot.stat().st_ino for slot in mirror.slots]
+    mirror.write(a_state(3))
+    assert [read_slot(slot)["epoch"] for slot in mirror.slots] == [3, 2]
+    assert [slot.stat().st_ino for slot in mirror.slots] == inodes
+
+
+def test_new_process_writes_over_the_older_slot(tmp_path):
+    mirror = MirrorSlots(tmp_path)
+    for epoch in (1, 2, 3):
+        mirror.write(a_state(epoch))
+    MirrorSlots(tmp_path).write(a_state(4))
+    assert [read_slot(slot)["epoch"] for slot in mirror.slots] == [3, 4]
+
+
+def test_torn_slot_is_passed_over_for_the_whole_one(tmp_path, caplog):
+    mirror = MirrorSlots(tmp_path / "mirror")
+    for epoch in (1, 2):
+        mirror.write(a_state(epoch))
+    torn = bytearray(mirror.slots[1].read_bytes())
+    torn[-200] ^= 1
+    mirror.slots[1].write_bytes(torn)
+    state, _ = newest_state(tmp_path, tmp_path / "mirror")
+    assert state["epoch"] == 1
+    assert "checksum does not fit" in caplog.text
+
+
+def test_mirror_that_cannot_be_read_is_not_taken_for_an_empty_one(tmp_path, monkeypatch):
+    def failing(path):
+        raise OSError(5, "Input/output error", str(path))
+
+    MirrorSlots(tmp_path / "mirror").write(a_state(3))
+    monkeypatch.setattr(states, "read_slot", failing)
+    with pytest.raises(OSError, match=r"cannot be read now .*run again in a minute"):
+        newest_state(tmp_path, tmp_path / "mirror")
+    save_state(tmp_path, a_state(2))
+    assert newest_state(tmp_path, tmp_path / "mirror")[0]["epoch"] == 2
+
+
+def test_shorter_state_leaves_no_tail_of_the_longer(tmp_path):
+    mirror = MirrorSlots(tmp_path)
+    for epoch in (1, 2, 3):
+        mirror.write(a_state(epoch, weights=torch.zeros(5000 if epoch == 1 else 5)))
+    assert mirror.slots[0].stat().st_size < 10000
+    assert read_slot(mirror.slots[0])["epoch"] == 3
+
+
+def test_furthest_state_wins_wherever_it_lies(tmp_path):
+    save_state(tmp_path, a_state(4, step=1))
+    MirrorSlots(tmp_path / "mirror").write(a_state(4, step=2))
+    state, where = newest_state(tmp_path, tmp_path / "mirror")
+    assert state["step"] == 2
+    assert where.endswith(".slot")
+
+
+def test_mirror_that_cannot_be_written_is_only_logged(tmp_path, caplog):
+    (tmp_path / "mirror").write_text("a file where the folder should be")
+    MirrorSlots(tmp_path / "mirror").write(a_state())
+    assert "cannot be written" in caplog.text
+
+
+@pytest.mark.parametrize("broken", ["read_slot", "_filled"])
+def test_mirror_that_cannot_be_read_is_left_alone_until_it_can(
+    tmp_path, monkeypatch, caplog, broken
+):
+    def failing(path):
+        raise OSError(107, "Transport endpoint is not connected", str(path))
+
+    mirror = MirrorSlots(tmp_path)
+    for epoch in (1, 2):
+        mirror.write(a_state(epoch))
+    new = MirrorSlots(tmp_path)
+    with monkeypatch.context() as patched:
+        patched.setattr(states, broken, failing)
+        new.write(a_state(3))
+    assert "Transport endpoint is not connected" in caplog.text
+    assert [read_slot(slot)["epoch"] for slot in new.slots] == [1, 2]
+    new.write(a_state(4))
+    assert [read_slot(slot)["epoch"] for slot in new.slots] == [4, 2]
+
+
+def test_lists_and_tuples_of_a_recipe_count_as_the_same():
+    wanted = a_state(recipe={"name": "default", "betas": [0.9, 0.999], "width": 16})
+    require_same(a_state(), wanted, "last.pth")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"recipe": {**a_state()["recipe"], "width": 32}}, "recipe.width was 16, now 32"),
+        ({"seed": 7}, "seed was 0, now 7"),
+        ({"system": "tumor"}, "is a liver training, asked is tumor"),
+        ({"training_ids": ["0"]}, r"training_ids lost 1 \(1\)"),
+        ({"data": {"0": "aa", "1": "cc"}}, "the files of case 1 have changed since"),
+        ({"validation_ids": ["2", "3"]}, r"validation_ids gained 1 \(3\)"),
+    ],
+)
+def test_state_of_another_training_is_refused_with_the_difference(changes, words):
+    with pytest.raises(CheckpointError, match=words):
+        require_same(a_state(), a_state(**changes), "last.pth")
+
+
+def test_named_state_that_is_missing_is_an_error(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no training state"):
+        read_state(tmp_path / "last.pth")
+
+
+def test_fallback_is_logged_as_a_warning(tmp_path, caplog):
+    (tmp_path / "last.pth").write_bytes(b"foreign")
+    with caplog.at_level(logging.WARNING):
+        assert newest_state(tmp_path) is None
+    assert caplog.records[0].levelname == "WARNING"
+
+
+@pytest.mark.parametrize("name", ["run/previous.pth", "kept/last.pth"])
+@pytest.mark.parametrize("further", ["here", "mirror"])
+def test_named_file_is_refused_where_a_training_got_further(tmp_path, name, further):
+    run, mirror = tmp_path / "run", tmp_path / "mirror"
+    save_state(run, a_state(2))
+    save_state(tmp_path / "kept", a_state(2))
+    save_state(run, a_state(3 if further == "here" else 2))
+    if further == "mirror":
+        MirrorSlots(mirror).write(a_state(3))
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(CheckpointError, match=r"got further .*choose another run folder"):
+        named_state(tmp_path / name, run, mirror)
+    assert {path: path.read_bytes() for path in before} == before
+    assert named_state(tmp_path / name, tmp_path / "another")["epoch"] == 2
+
+
+def test_named_file_that_got_furthest_is_read(tmp_path):
+    save_state(tmp_path, a_state(2))
+    save_state(tmp_path, a_state(3))
+    assert named_state(tmp_path / "last.pth", tmp_path)["epoch"] == 3
+
+
+def test_in_an_old_folder_the_later_branch_comes_first(tmp_path):
+    save_state(tmp_path, a_state(5))
+    save_state(tmp_path, a_state(2, branch=1, began_at=[0, 2, 0]))
+    assert newest_state(tmp_path)[0]["epoch"] == 2
+
+
+def test_of_two_states_alike_the_one_with_its_model_is_taken(tmp_path):
+    save_state(tmp_path, a_state(2))
+    MirrorSlots(tmp_path / "mirror").write(a_state(2, best_model=a_model()))
+    assert newest_state(tmp_path, tmp_path / "mirror")[0]["best_model"]
+
+
+def test_state_of_a_training_is_not_taken_for_its_model(tmp_path):
+    save_state(tmp_path, a_state(parts={}))
+    with pytest.raises(CheckpointError, match=r"last.pth is the state.*take best_model.pth"):
+        load_checkpoint(tmp_path / "last.pth")
