@@ -352,17 +352,20 @@ def test_a_download_that_lacks_cases_fails_and_names_them(tmp_path, monkeypatch)
     data = write_prepared(tmp_path / "drawn", cases=2)
     asked = []
 
-    def fetch(numbers, raw, prepare_some, keep_raw, out, png):
+    def fetch(numbers, raw, on_case, *, keep_raw, **_):
         asked.append((numbers, keep_raw))
-        return {"27": "not fetched: it is gone from Kaggle"}
+        return {27: "it is gone from Kaggle"}
 
-    monkeypatch.setattr(acquisition, "_fetch", fetch)
+    plan = SimpleNamespace(check=lambda: None)
+    monkeypatch.setattr(acquisition, "find_mounted", lambda: None)
+    monkeypatch.setattr(acquisition, "plan_download", lambda *_, **__: plan)
+    monkeypatch.setattr(acquisition, "fetch_cases", fetch)
     given = ("download", "--prepared", data.root, "--keep-raw")
     assert shell_call(*given, "--cases", "0-1, 27").code == 1
     call = shell_call(*given, "--cases", "0-1, 27")
     assert call.err.endswith("cases 27 failed, see above; the same command tries them again\n")
     assert asked == [([27], True), ([27], True)]
-    monkeypatch.setattr(acquisition, "_fetch", lambda *given: {})
+    monkeypatch.setattr(acquisition, "fetch_cases", lambda *_, **__: {})
     assert shell_call(*given, "--cases", "0-1").code == 0
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from helpers.drawn import blob, ramp
 from helpers.packed_cases import CONTEXT, LIVER, TUMOR, write_packed_case
+from helpers.small_runs import forbid_decoding
 
 from lits_helpers.datasets import Augmentation, LiverSlices, SliceCache
 from lits_helpers.datasets import cache as cache_module
@@ -105,7 +106,7 @@ def test_cache_too_large_for_memory_is_mapped_from_disk_and_found_again(
     in_memory = SliceCache(prepared, ["12", "3"], CONTEXT, folder=folder)
     monkeypatch.setattr(cache_module, "free_memory_bytes", lambda: 1000)
     on_disk = SliceCache(prepared, ["12", "3"], CONTEXT, folder=folder)
-    monkeypatch.setattr(cache_module, "_fill", None)  # a second decoding would fail
+    forbid_decoding(monkeypatch)
     again = SliceCache(prepared, ["12", "3"], CONTEXT, folder=folder)
     for cache in (on_disk, again):
         assert cache.home == "disk"
@@ -186,7 +187,7 @@ def test_the_first_of_several_processes_decodes_for_all(prepared, tmp_path, monk
         SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=second)
     made = SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=first)
     monkeypatch.undo()
-    monkeypatch.setattr(cache_module, "_fill", None)  # a second decoding would fail
+    forbid_decoding(monkeypatch)
     found = SliceCache(prepared, ["3"], LIVER, folder=folder, ranks=second)
     assert found.home == "disk"
     assert torch.equal(found.batch([5])[0], made.batch([5])[0])

@@ -3,10 +3,8 @@
 import json
 import logging
 import os
-import sys
 import time
 import traceback
-import types
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -29,22 +27,20 @@ from helpers.kaggle_stand_in import (
 from lits_helpers.download import KaggleClient, KaggleError
 from lits_helpers.download.client import Patience, credentials
 
-pytest_plugins = ["helpers.kaggle_fixtures"]
+pytest_plugins = ["helpers.kaggle_fixtures", "helpers.colab_fixtures"]
 
 pytestmark = pytest.mark.usefixtures("signed_in")
 
 
-def test_credentials_come_from_environment_then_colab_then_files(monkeypatch, tmp_path):
-    secrets = {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
-    monkeypatch.setitem(sys.modules, "google.colab", types.ModuleType("google.colab"))
-    monkeypatch.setattr("lits_helpers.download.client._colab_secret", secrets.get)
+def test_credentials_come_from_environment_then_colab_then_files(colab, monkeypatch, tmp_path):
+    colab.userdata.secrets |= {"KAGGLE_USERNAME": USER, "KAGGLE_KEY": KEY}
     file = tmp_path / "home" / ".kaggle" / "access_token"
     file.parent.mkdir(parents=True)
     file.write_text("from-the-file")
     assert credentials().source == "KAGGLE_API_TOKEN (environment)"
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     assert credentials().source == "KAGGLE_USERNAME and KAGGLE_KEY (Colab secrets)"
-    secrets.clear()
+    colab.userdata.secrets.clear()
     assert credentials().source == str(file)
     file.unlink()
     with pytest.raises(KaggleError, match="KAGGLE_API_TOKEN"):

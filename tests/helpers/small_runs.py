@@ -5,8 +5,10 @@ from types import SimpleNamespace
 import cv2
 import nibabel as nib
 import numpy as np
+import pytest
 import torch
 
+from lits_helpers.datasets.slices import CaseSlices
 from lits_helpers.recipes import InputSpec, liver_recipe, tumor_recipe
 from lits_helpers.training.run_folder import CLOCK_COLUMNS
 from lits_helpers.training.stopping import Stopwatch
@@ -85,3 +87,8 @@ def stopping_after(monkeypatch, steps):
         return left[0] < 0
 
     monkeypatch.setattr(Stopwatch, "over", over)
+
+
+def forbid_decoding(monkeypatch):
+    """Let a test fail where a slice is decoded for the cache."""
+    monkeypatch.setattr(CaseSlices, "working_labels", lambda *_: pytest.fail("decoded again"))

@@ -8,7 +8,6 @@ import pytest
 
 from lits_helpers.machine import file_hash
 from lits_helpers.phantom import make_phantom, write_phantom_dataset
-from lits_helpers.phantom.dataset import _case_shape
 
 SHAPE = (12, 40, 48)
 
@@ -39,7 +38,8 @@ def test_files_lie_where_kaggle_puts_them(dataset):
 
 def test_files_hold_the_phantom_in_its_true_orientation(dataset):
     for number in range(12):
-        hu, labels, spacing_mm = make_phantom((3, number, 0), _case_shape(3, number, SHAPE))
+        (path,) = dataset.rglob(f"volume-{number}.nii*")
+        hu, labels, spacing_mm = make_phantom((3, number, 0), read_lps(path)[0].shape)
         for array, pattern in (
             (hu, f"volume-{number}.nii*"),
             (labels, f"segmentation-{number}.nii*"),

@@ -12,12 +12,11 @@ from helpers.kaggle_stand_in import StandIn, point_client_at, serving
 
 from lits_helpers.cases import Finding
 from lits_helpers.download import KaggleError
-from lits_helpers.download import fetch as fetch_module
 from lits_helpers.download.listing import FIRST_SET, SECOND_SET
 from lits_helpers.machine import files, locked_folder, read_json
 from lits_helpers.pipeline import acquisition, download, ensure_prepared
 from lits_helpers.pipeline import drive as drive_module
-from lits_helpers.preprocess import PreparationReport, open_prepared
+from lits_helpers.preprocess import PreparationReport, open_prepared, prepare
 from lits_helpers.settings import Settings
 
 pytest_plugins = ["helpers.kaggle_fixtures"]
@@ -147,11 +146,12 @@ def test_case_that_kaggle_lacks_is_named_and_the_others_come(kaggle, machine):
 def test_killed_between_prepare_and_delete_the_next_call_tidies_up(kaggle, machine, monkeypatch):
     here = machine()
 
-    def die(*_):
+    def die_after(*arguments, **options):
+        prepare(*arguments, **options)
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(fetch_module._Run, "clear", die)
+        patch.setattr(acquisition, "prepare", die_after)
         with pytest.raises(KeyboardInterrupt):
             fetch(here, "3")
     assert {name.rpartition("/")[2] for name in contents(here.raw)} >= {"volume-3.nii"}

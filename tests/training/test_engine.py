@@ -2,7 +2,6 @@
 
 import math
 import time
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,8 +10,7 @@ from helpers.small_runs import SPLIT, small_liver, small_tumor
 from lits_helpers.checkpoints import load_checkpoint
 from lits_helpers.datasets import SliceCache
 from lits_helpers.training import train_liver_gan, train_tumor_regnet
-from lits_helpers.training.engine import Trainer
-from lits_helpers.training.states import Position
+from lits_helpers.training.stopping import Stopwatch
 from lits_helpers.training.systems import LiverSystem
 
 
@@ -58,15 +56,16 @@ def test_without_tumor_to_validate_on_the_last_epoch_is_kept(slices, tmp_path, c
     assert "no validation case holds tumor" in caplog.text
 
 
-def test_compiling_counts_in_no_estimate_of_the_time_left(monkeypatch):
-    clock = [0.0]
-    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
-    told = []
-    watch = SimpleNamespace(estimate=told.append)
-    trainer = Trainer.__new__(Trainer)
-    trainer.began, trainer.estimated, trainer.watch = None, False, watch
-    trainer.at = Position()
-    for steps, now in ((1, 600.0), (300, 630.0), (601, 660.0)):  # the first step took ten minutes
-        trainer.at.steps, clock[0] = steps, now
-        trainer._estimate(1201)
-    assert told == [pytest.approx(1.0)]
+def test_compiling_counts_in_no_estimate_of_the_time_left(slices, tmp_path, monkeypatch):
+    now, told = [0.0], []
+
+    def step(*_):
+        now[0] += 10 if now[0] else 600  # the first step took ten minutes
+        return torch.zeros(4)
+
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(LiverSystem, "step", step)
+    monkeypatch.setattr(Stopwatch, "estimate", lambda _, minutes_left: told.append(minutes_left))
+    train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=5), device="cpu")
+    # told once, after ten more of the 15 steps: four are left, of ten seconds each
+    assert told == [pytest.approx(4 * 10 / 60)]

@@ -1,5 +1,6 @@
 """Whole trainings: what is refused at once, and what is resumed ends with the same bits."""
 
+import shutil
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -8,13 +9,22 @@ import numpy as np
 import pytest
 import torch
 from helpers.repository import ROOT
-from helpers.small_runs import SPLIT, same, small_liver, stopping_after, weights, without_clocks
+from helpers.small_runs import (
+    SPLIT,
+    forbid_decoding,
+    same,
+    small_liver,
+    stopping_after,
+    weights,
+    without_clocks,
+)
 
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
 from lits_helpers.datasets import cache
 from lits_helpers.machine import locked
-from lits_helpers.training import TrainingDivergedError, newest_state, start, train_liver_gan
+from lits_helpers.training import TrainingDivergedError, newest_state, train_liver_gan
 from lits_helpers.training.engine import Trainer
+from lits_helpers.training.systems import LiverSystem
 
 
 def test_finished_run_returns_its_history_without_training(calm, slices, monkeypatch):
@@ -44,7 +54,7 @@ def test_training_that_goes_on_decodes_nothing_again(calm, slices, tmp_path, mon
         stopping_after(patch, 4)
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     assert len(list(tmp_path.glob("cache/*/*/levels.npy"))) == 2
-    monkeypatch.setattr(cache, "_fill", None)  # a second decoding would fail
+    forbid_decoding(monkeypatch)
     train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     assert same(weights(tmp_path), weights(calm[0]))
     assert not (tmp_path / "cache").exists()  # the training is finished
@@ -72,12 +82,7 @@ def test_training_goes_on_from_the_mirror_of_a_lost_machine(calm, slices, tmp_pa
 
 
 def test_a_broken_state_is_not_saved_at_a_stop(slices, tmp_path, monkeypatch):
-    def broken(trainer, *arguments):
-        plain(trainer, *arguments)
-        trainer.sums += float("nan")
-
-    plain = Trainer._step
-    monkeypatch.setattr(Trainer, "_step", broken)
+    monkeypatch.setattr(LiverSystem, "step", lambda *_: torch.full((4,), float("nan")))
     stopping_after(monkeypatch, 2)
     with pytest.raises(TrainingDivergedError, match='Try precision="fp32", which resumes'):
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", precision="bf16")
@@ -85,12 +90,14 @@ def test_a_broken_state_is_not_saved_at_a_stop(slices, tmp_path, monkeypatch):
 
 
 def test_resuming_without_a_case_that_was_there_is_refused(slices, tmp_path, monkeypatch):
+    data = shutil.copytree(slices, tmp_path / "slices")
+    arguments = (data, tmp_path / "run", SPLIT, small_liver())
     with monkeypatch.context() as patch:
         stopping_after(patch, 2)
-        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
-    monkeypatch.setattr(Trainer, "_slices", lambda self: [1, 2])
-    with pytest.raises(CheckpointError, match="now there are 1 and 2"):
-        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
+        train_liver_gan(*arguments, device="cpu")
+    (data / "images" / "3" / "0.png").write_bytes(b"no picture")
+    with pytest.raises(CheckpointError, match=r"9 slices .* 6 to validate, now there are 9 and 5"):
+        train_liver_gan(*arguments, device="cpu")
 
 
 def test_a_new_training_puts_no_model_of_the_former_on_the_mirror(slices, tmp_path, monkeypatch):
@@ -179,9 +186,13 @@ def test_batch_larger_than_the_training_part_is_refused(slices, tmp_path):
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(batch_size=10), device="cpu")
 
 
-def test_single_training_slice_is_refused():
+def test_single_training_slice_is_refused(slices, tmp_path):
+    data = shutil.copytree(slices, tmp_path / "slices")
+    for k in (1, 2):
+        (data / "images" / "0" / f"{k}.png").unlink()
+    split = SimpleNamespace(training=("0",), validation=("3",), test=())
     with pytest.raises(ValueError, match="1 slice: batch norm needs at least 2"):
-        start._check_batch(small_liver(), 1)
+        train_liver_gan(data, tmp_path / "run", split, small_liver(), device="cpu")
 
 
 def test_unbounded_critic_that_maximises_is_refused(slices, tmp_path):

@@ -1,6 +1,7 @@
 """Training states: the newest whole one is continued, of the same training only."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
@@ -150,11 +151,11 @@ def test_mirror_that_cannot_be_written_is_only_logged(tmp_path, caplog):
     assert "cannot be written" in caplog.text
 
 
-@pytest.mark.parametrize("broken", ["read_slot", "_filled"])
+@pytest.mark.parametrize(("place", "broken"), [(states, "read_slot"), (Path, "stat")])
 def test_mirror_that_cannot_be_read_is_left_alone_until_it_can(
-    tmp_path, monkeypatch, caplog, broken
+    tmp_path, monkeypatch, caplog, place, broken
 ):
-    def failing(path):
+    def failing(path, **_):
         raise OSError(107, "Transport endpoint is not connected", str(path))
 
     mirror = MirrorSlots(tmp_path)
@@ -162,7 +163,7 @@ def test_mirror_that_cannot_be_read_is_left_alone_until_it_can(
         mirror.write(a_state(epoch))
     new = MirrorSlots(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(states, broken, failing)
+        patched.setattr(place, broken, failing)
         new.write(a_state(3))
     assert "Transport endpoint is not connected" in caplog.text
     assert [read_slot(slot)["epoch"] for slot in new.slots] == [1, 2]

@@ -9,9 +9,11 @@ import pytest
 import torch
 from helpers.small_runs import SPLIT, small_liver
 
+from lits_helpers.datasets import SliceCache
 from lits_helpers.training import stopping, train_liver_gan
 from lits_helpers.training.engine import Trainer
 from lits_helpers.training.stopping import StopRequest, Stopwatch
+from lits_helpers.training.systems import LiverSystem
 
 
 @pytest.mark.parametrize(
@@ -19,14 +21,15 @@ from lits_helpers.training.stopping import StopRequest, Stopwatch
     [("SIGTERM", SystemExit), ("SIGUSR1", SystemExit), ("SIGINT", KeyboardInterrupt)],
 )
 def test_signal_saves_the_position_first(slices, tmp_path, monkeypatch, name, raised):
-    plain, before = Trainer._step, signal.getsignal(signal.SIGTERM)
+    plain, before, done = LiverSystem.step, signal.getsignal(signal.SIGTERM), []
 
-    def signalled(trainer, *arguments):
-        plain(trainer, *arguments)
-        if trainer.at.steps == 2:
+    def signalled(*arguments):
+        done.append(plain(*arguments))
+        if len(done) == 2:
             signal.raise_signal(getattr(signal, name))
+        return done[-1]
 
-    monkeypatch.setattr(Trainer, "_step", signalled)
+    monkeypatch.setattr(LiverSystem, "step", signalled)
     with pytest.raises(raised) as caught:
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     if raised is SystemExit:
@@ -55,14 +58,14 @@ def test_checkpoints_within_an_epoch_come_by_the_clock(slices, tmp_path, monkeyp
 def test_what_a_stopped_training_held_is_let_go_though_its_error_is_kept(
     slices, tmp_path, monkeypatch
 ):
-    held = []
+    plain, held = SliceCache.batch, []
 
-    def step(trainer, *_):
-        held.append(weakref.ref(trainer.training))
+    def batch(cache, *arguments, **options):
+        held.append(weakref.ref(cache))
         signal.raise_signal(signal.SIGINT)
+        return plain(cache, *arguments, **options)
 
-    monkeypatch.setattr(Trainer, "_step", step)
-    monkeypatch.setattr(Trainer, "_wish", lambda self, request: stopping.STOP)
+    monkeypatch.setattr(SliceCache, "batch", batch)
     with pytest.raises(KeyboardInterrupt) as kept:
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     gc.collect()

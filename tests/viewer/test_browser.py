@@ -31,7 +31,7 @@ import json, os, sys, time
 sys.path.insert(0, {root!r})
 from types import SimpleNamespace
 import ipywidgets, numpy as np
-from lits_helpers.viewer import SliceViewer
+from lits_helpers.viewer import SliceViewer, slice_viewer
 
 z, y, x = np.ogrid[:40, :160, :200]
 hu = np.random.default_rng(0).normal(40, 15, (40, 160, 200)) + 4 * (z - 20)
@@ -45,17 +45,15 @@ def unreadable():
 volume = SimpleNamespace(hu=hu, spacing_mm=(3.0, 1.0, 1.0))
 layers = {{"reference": labels(0), "prediction": labels(5)}}
 viewer = SliceViewer({{"good": (volume, layers), "bad": unreadable}}, static=False)
-draw = viewer._draw
-def logged():
-    start = time.perf_counter()
-    draw()
+encode_frame = slice_viewer.encode_frame
+def logged(picture):
     time.sleep(SLOW_SECONDS if os.path.exists("slow") else 0)
-    seconds = time.perf_counter() - start
-    line = dict(index=viewer.controls.slider.value, seconds=seconds, at=time.time())
+    line = dict(index=viewer.controls.slider.value, at=time.time())
     line |= dict(version=ipywidgets.__version__)
     with open("frames.jsonl", "a") as stream:
         stream.write(json.dumps(line) + "\\n")
-viewer._draw = logged
+    return encode_frame(picture)
+slice_viewer.encode_frame = logged
 viewer
 """
 SURFACE_CELL = """

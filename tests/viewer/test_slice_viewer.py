@@ -12,6 +12,7 @@ from helpers.viewed_cases import SHAPE, make_labels, make_volume
 from lits_helpers.figures import WINDOWS
 from lits_helpers.viewer import SliceViewer
 from lits_helpers.viewer import slice_viewer as viewer_module
+from lits_helpers.volumes import window_to_uint8
 
 
 def make_viewer(**options) -> SliceViewer:
@@ -125,9 +126,9 @@ def test_jumps_go_to_the_largest_the_next_and_the_worst():
     viewer.controls.plane.value = "coronal"
     viewer.controls.to_largest.click()
     assert viewer.controls.plane.value == "axial"
-    assert viewer._voxel() in [(z, y, 11) for z in (5,) for y in (14, 15)]
+    assert any(f"(z, y, x) = (5, {y}, 11)" in viewer.controls.readout.value for y in (14, 15))
     viewer.controls.to_next.click()
-    assert viewer._voxel() == (4, 25, 20)  # after the last comes the first
+    assert "(z, y, x) = (4, 25, 20)" in viewer.controls.readout.value  # the first after the last
     viewer.controls.to_next.click()
     assert viewer.controls.slider.value == 5
     worst = make_labels(1)
@@ -143,10 +144,14 @@ def test_jumps_go_to_the_largest_the_next_and_the_worst():
 
 
 def test_zoom_shows_the_part_around_the_typed_place():
-    viewer = make_viewer()
+    volume = make_volume()
+    viewer = SliceViewer(volume)
     viewer.controls.row.value, viewer.controls.column.value = 39, 20
     viewer.controls.zoom.value = 4
-    assert viewer._shown_box((40, 48)) == (30, 14, 10, 12)
+    shown = window_to_uint8(volume.hu[viewer.controls.slider.value], WINDOWS["abdomen"])
+    corners = viewer.picture[0, 0, 0], viewer.picture[0, -1, 0]
+    assert corners == (shown[30, 14], shown[30, 25])  # 10 rows to the end, 12 columns around 20
+    assert viewer.picture[-1, -1, 0] == shown[39, 25]
 
 
 def test_scores_lesions_and_diameters_are_told():
@@ -168,7 +173,7 @@ def test_untrusted_spacing_gives_the_montage_no_scale_bar(monkeypatch):
     )
     monkeypatch.setattr(viewer_module, "encode", lambda *_: b"")
     for trusted in (True, False):
-        SliceViewer(make_volume(trusted=trusted), None)._montage()
+        SliceViewer(make_volume(trusted=trusted), None)._ipython_display_()
     assert given == [SPACING_MM, None]
 
 
@@ -188,12 +193,12 @@ def test_a_ct_without_labels_can_be_viewed():
     assert "no tumor to jump to" in viewer.controls.message.value
 
 
-def test_an_error_in_a_callback_is_shown_and_goes_with_the_next_success():
+def test_an_error_in_a_callback_is_shown_and_goes_with_the_next_success(monkeypatch):
     viewer = make_viewer()
-    viewer._readout = lambda *_: 1 / 0
-    viewer.controls.slider.value = 2
+    with monkeypatch.context() as patch:
+        patch.setattr(viewer_module, "render_slice", lambda *_, **__: 1 / 0)
+        viewer.controls.slider.value = 2
     assert "ZeroDivisionError" in viewer.controls.message.value
-    del viewer._readout
     viewer.controls.slider.value = 3
     assert viewer.controls.message.value == ""
 
