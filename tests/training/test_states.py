@@ -155,15 +155,20 @@ def test_mirror_that_cannot_be_written_is_only_logged(tmp_path, caplog):
 def test_mirror_that_cannot_be_read_is_left_alone_until_it_can(
     tmp_path, monkeypatch, caplog, place, broken
 ):
-    def failing(path, **_):
-        raise OSError(107, "Transport endpoint is not connected", str(path))
+    plain, asked = getattr(place, broken), []
+
+    def failing_once(path, **options):
+        asked.append(path)
+        if len(asked) == 1:
+            raise OSError(107, "Transport endpoint is not connected", str(path))
+        return plain(path, **options)
 
     mirror = MirrorSlots(tmp_path)
     for epoch in (1, 2):
         mirror.write(a_state(epoch))
     new = MirrorSlots(tmp_path)
     with monkeypatch.context() as patched:
-        patched.setattr(place, broken, failing)
+        patched.setattr(place, broken, failing_once)
         new.write(a_state(3))
     assert "Transport endpoint is not connected" in caplog.text
     assert [read_slot(slot)["epoch"] for slot in new.slots] == [1, 2]
