@@ -5,6 +5,7 @@ import sys
 
 import pytest
 import torch
+from helpers.logs import logged
 
 from lits_helpers import environment
 from lits_helpers.environment import GPU_HINT, amp_dtype, choose_device, report, show_log
@@ -19,10 +20,10 @@ def _outside_colab(monkeypatch):
 
 @pytest.fixture
 def log_left_alone():
-    root, own = logging.getLogger(), logging.getLogger("lits_helpers")
-    before = root.handlers[:], root.level, own.level
+    root, ours = logging.getLogger(), logging.getLogger("lits_helpers")
+    before = root.handlers[:], root.level, ours.level
     yield
-    root.handlers[:], root.level, own.level = before
+    root.handlers[:], root.level, ours.level = before
 
 
 # --- device --------------------------------------------------------------------------------------
@@ -111,5 +112,5 @@ def test_own_messages_appear_and_those_of_others_do_not(capsys, log_left_alone):
 def test_outside_colab_there_is_no_drive_and_no_secret(caplog):
     with caplog.at_level(logging.INFO, "lits_helpers"):
         assert environment.mount_drive() is None
-    assert "in Colab only" in caplog.text
+    assert logged(caplog, "Drive", "Colab only")
     assert environment.colab_secret("KAGGLE_KEY") is None

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from helpers.drawn import body, write_nifti
+from helpers.logs import logged
 from helpers.prepared_runs import VARIABLES, write_checkpoint, write_prepared
 from helpers.repository import ROOT
 from helpers.small_runs import small_liver, small_tumor
@@ -93,8 +94,8 @@ def test_a_training_leaves_its_model_and_says_how_good_it_is(way, system, epochs
     run = way.folder / "runs" / "phantom-tiny" / system
     assert (run / "checkpoints" / "best_model.pth").is_file()
     assert len((run / "history.csv").read_text().splitlines()) == 1 + epochs
-    said = getattr(way, f"train_{system}").out
-    assert re.fullmatch(r"best validation Dice per case \d\.\d{3} in epoch \d\n", said)
+    written = getattr(way, f"train_{system}").out
+    assert re.fullmatch(r"best validation Dice per case \d\.\d{3} in epoch \d\n", written)
 
 
 def test_predict_lists_the_validation_patients_labels(way):
@@ -246,20 +247,20 @@ def test_an_option_wins_over_its_variable(monkeypatch):
 def test_each_step_explains_itself(step, capsys):
     with pytest.raises(SystemExit) as stopped:
         main([step, "--help"])
-    said = capsys.readouterr().out
+    written = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert f"python -m lits_helpers {step}" in said
-    assert {"--raw", "--runs", "--tiny"} <= set(re.findall(r"--\w+", said))
-    undescribed = re.findall(r"^  (--[a-z-]+)(?: [A-Z]+)?$(?!\n {10})", said, re.MULTILINE)
+    assert f"python -m lits_helpers {step}" in written
+    assert {"--raw", "--runs", "--tiny"} <= set(re.findall(r"--\w+", written))
+    undescribed = re.findall(r"^  (--[a-z-]+)(?: [A-Z]+)?$(?!\n {10})", written, re.MULTILINE)
     assert undescribed == []
 
 
 def test_the_overview_names_every_step_as_the_readme_does(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
-    said = capsys.readouterr().out
+    written = capsys.readouterr().out
     assert stopped.value.code == 0
-    assert re.findall(r"^    ([a-z-]+)(?= |$)", said, re.MULTILINE) == list(STEPS)
+    assert re.findall(r"^    ([a-z-]+)(?= |$)", written, re.MULTILINE) == list(STEPS)
     readme = (ROOT / "README.md").read_text()
     assert all(f"lits {step}" in readme or f"`{step}`" in readme for step in STEPS)
     with pytest.raises(SystemExit):
@@ -425,9 +426,9 @@ def test_evaluate_keeps_what_fits_and_fails_for_the_rest(tmp_path, caplog):
     assert call.err.splitlines()[-1] == "evaluate: not compared, see above: 1"
     assert [row["case_id"] for row in read_metrics_csv(tmp_path / "r" / "metrics.csv")] == ["0"]
     assert "1 cases" in call.out
-    assert re.search("case 1 was not compared: .*prediction-volume-1.*shape", caplog.text)
-    assert "without a reference: 9" in caplog.text
-    assert "no liver model at runs/phantom/liver/checkpoints/best_model.pth" in caplog.text
+    assert logged(caplog, "case 1", "prediction-volume-1", "shape")
+    assert logged(caplog, "without a reference", "9")
+    assert logged(caplog, "no liver model", "runs/phantom/liver/checkpoints/best_model.pth")
 
 
 def test_models_that_made_the_predictions_can_be_named(tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.drawn import blob, ramp
+from helpers.logs import logged
 from helpers.packed_cases import CONTEXT, LIVER, TUMOR, write_packed_case
 from helpers.small_runs import forbid_decoding
 
@@ -68,7 +69,7 @@ def test_neighbors_stop_at_the_cases_ends(prepared):
 def test_cases_without_segmentation_are_left_out_by_name(prepared, caplog):
     cache = SliceCache(prepared, ["3", "20"], LIVER)
     assert cache.case_ids == ("3",)
-    assert "case 20 has no segmentation" in caplog.text
+    assert logged(caplog, "case 20", "segmentation")
 
 
 def test_one_unreadable_slice_is_left_out_of_the_cache_by_name(png_folder, caplog):
@@ -76,7 +77,7 @@ def test_one_unreadable_slice_is_left_out_of_the_cache_by_name(png_folder, caplo
     cache = SliceCache(png_folder, ["7"], LIVER)
     assert cache.slice_index.tolist() == [9, 10]
     assert cache.batch([0])[0][0, 0, 16, 16].item() == pytest.approx(9 / 255)
-    assert "slice 4 of case 7 cannot be read" in caplog.text
+    assert logged(caplog, "slice 4", "case 7")
 
 
 def test_a_cache_on_disk_says_each_time_what_it_lacks(png_folder, tmp_path, little_memory, caplog):
@@ -84,8 +85,7 @@ def test_a_cache_on_disk_says_each_time_what_it_lacks(png_folder, tmp_path, litt
     for _ in range(2):
         caplog.clear()
         SliceCache(png_folder, ["7"], LIVER, folder=tmp_path / "cache")
-        assert "1 slices could not be read" in caplog.text
-        assert "(of case 7); delete that folder to try them again" in caplog.text
+        assert logged(caplog, "1 slices", "case 7", "delete")
 
 
 def test_a_case_that_does_not_exist_is_named(prepared):
@@ -113,8 +113,8 @@ def test_cache_too_large_for_memory_is_mapped_from_disk_and_found_again(
         for one, other in zip(cache.batch([0, 15]), in_memory.batch([0, 15]), strict=True):
             assert torch.equal(one, other)
         assert torch.equal(cache.has_tumor, in_memory.has_tumor)
-    assert "21 slices of 2 cases cached in memory" in caplog.text
-    assert "21 slices of 2 cases cached in a memory-mapped file" in caplog.text
+    assert logged(caplog, "21 slices", "2 cases", "in memory")
+    assert logged(caplog, "21 slices", "2 cases", "memory-mapped")
 
 
 def test_without_a_folder_the_files_go_with_the_cache(

@@ -107,13 +107,13 @@ def test_leftovers_of_cases_done_meanwhile_are_removed(raw, keep_raw):
 
 
 def test_users_own_files_are_used_in_place_and_never_deleted(kaggle, client, raw, tmp_path):
-    mine = tmp_path / "mounted" / "anywhere" / "volume-3.nii"
-    mine.parent.mkdir(parents=True)
-    mine.write_bytes(nifti(3))
+    theirs = tmp_path / "mounted" / "anywhere" / "volume-3.nii"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_bytes(nifti(3))
     pairs = []
     fetch_cases([3], raw, lambda *p: pairs.append(p), mounted=tmp_path / "mounted", client=client)
-    assert pairs[0][0] == mine
-    assert mine.exists()
+    assert pairs[0][0] == theirs
+    assert theirs.exists()
     assert kaggle.gets(VOLUME) == []
     assert files_below(raw) == []
 

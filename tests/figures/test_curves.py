@@ -26,7 +26,7 @@ def test_figures_are_opaque_and_saved_the_same_each_time(tmp_path):
 def test_the_best_epoch_is_marked_even_after_epochs_without_a_score():
     scores = [None, 0.4, 0.8, float("nan"), 0.6]
     history = [
-        {"epoch": k, "g_loss": 1 / k, "validation_dice": it} for k, it in enumerate(scores, 1)
+        {"epoch": k, "g_loss": 1 / k, "validation_dice": dice} for k, dice in enumerate(scores, 1)
     ]
     axis = curves.plot_history(history).axes[1]
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["best: epoch 3, 0.800"]

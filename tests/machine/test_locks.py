@@ -5,6 +5,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from helpers.logs import logged
 
 from lits_helpers.machine import locked_folder
 
@@ -28,5 +29,5 @@ def test_second_to_ask_for_a_folder_waits_or_is_refused(tmp_path, caplog, purpos
             with locked_folder(tmp_path, "", "another"):
                 pass
         waiting.result(timeout=10)
-    assert "waiting for the process" in caplog.text
+    assert logged(caplog, "waiting", str(tmp_path))
     assert list(tmp_path.iterdir()) == []

@@ -171,7 +171,7 @@ def test_inputs_are_left_alone():
 
 def test_lesion_list_agrees_with_the_counts():
     lesions = evaluate_lesions(LIVER, LIVER_AND_TUMOR, SPACING_MM)
-    assert [(it["side"], it["voxels"], it["found_0"]) for it in lesions] == [
+    assert [(one["side"], one["voxels"], one["found_0"]) for one in lesions] == [
         ("reference", 40, False)
     ]
 

@@ -61,7 +61,7 @@ def test_prediction_goes_to_the_group_it_shares_most_with():
     reference = row("#########.#..")
     prediction = row("######.####..")  # its second part: two of the first lesion, one of the second
     lesions = list_lesions(prediction, reference, SPACING_MM)
-    assert [it["found_50"] for it in lesions] == [True, False, True, True]
+    assert [lesion["found_50"] for lesion in lesions] == [True, False, True, True]
 
 
 @pytest.mark.parametrize("step", [(0, 1, 1), (1, 0, 1), (1, 1, 0), (1, 1, 1)])
@@ -75,7 +75,7 @@ def test_voxels_that_meet_at_an_edge_or_corner_are_two_lesions(step):
 def test_voxels_that_share_a_face_are_one_lesion(axis):
     mask = np.zeros((3, 4, 5), bool)
     mask[0, 0, 0] = np.moveaxis(mask, axis, 0)[1, 0, 0] = True
-    assert [it["voxels"] for it in list_lesions(np.zeros_like(mask), mask, None)] == [2]
+    assert [lesion["voxels"] for lesion in list_lesions(np.zeros_like(mask), mask, None)] == [2]
 
 
 def test_more_lesions_than_a_byte_counts_are_told_apart():
@@ -133,23 +133,25 @@ def flooded(mask: np.ndarray) -> list[set]:
 
 
 def brute_counts(prediction: np.ndarray, reference: np.ndarray) -> dict:
-    real, said = flooded(reference), flooded(prediction)
-    shared = np.array([[len(r & s) for s in said] for r in real], int).reshape(len(real), len(said))
+    real, predicted = flooded(reference), flooded(prediction)
+    shared = np.array([[len(r & s) for s in predicted] for r in real], int).reshape(
+        len(real), len(predicted)
+    )
     touched, touching = shared.any(axis=1), shared.any(axis=0)
     at_0 = (touched.sum(), (~touching).sum(), (~touched).sum())
     found, right = set(), set()
     leaders = {r: int(shared[r].argmax()) for r in range(len(real)) if touched[r]}
-    groups = [[r for r in leaders if leaders[r] == s] for s in range(len(said))]
-    with_group = [[shared[g, s].sum() for g in groups] for s in range(len(said))]
-    chosen = [int(np.argmax(with_group[s])) if touching[s] else None for s in range(len(said))]
+    groups = [[r for r in leaders if leaders[r] == s] for s in range(len(predicted))]
+    with_group = [[shared[g, s].sum() for g in groups] for s in range(len(predicted))]
+    chosen = [int(np.argmax(with_group[s])) if touching[s] else None for s in range(len(predicted))]
     for number, group in enumerate(groups):
-        joined = [s for s in range(len(said)) if chosen[s] == number]
+        joined = [s for s in range(len(predicted)) if chosen[s] == number]
         a = set().union(*(real[r] for r in group))
-        b = set().union(*(said[s] for s in joined))
+        b = set().union(*(predicted[s] for s in joined))
         if a and b and len(a & b) > 0.5 * len(a | b):
             found.update(group)
             right.update(joined)
-    at_50 = (len(found), len(said) - len(right), len(real) - len(found))
+    at_50 = (len(found), len(predicted) - len(right), len(real) - len(found))
     return {"0": tuple(int(n) for n in at_0), "50": at_50}
 
 

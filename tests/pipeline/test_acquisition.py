@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.drawn import body, write_case
 from helpers.kaggle_stand_in import StandIn, point_client_at, serving
+from helpers.logs import logged
 
 from lits_helpers.cases import Finding
 from lits_helpers.download import KaggleError
@@ -113,7 +114,7 @@ def test_refused_case_is_remembered_and_not_fetched_again(kaggle, machine, caplo
     reason = "the segmentation holds no liver"
     assert fetch(here, "5").skipped == {"5": reason}
     assert read_json(here.prepared / "refused.json") == {"5": reason}
-    assert f"case 5 is left out: {reason}" in caplog.text
+    assert logged(caplog, "case 5", reason)
     kaggle.seen.clear()
     assert fetch(here, "3, 5").skipped == {"5": reason}
     assert {entry[1] for entry in kaggle.gets()} == {
@@ -261,7 +262,7 @@ def test_mounted_case_that_is_cut_short_ends_nothing_without_an_account(
     report = fetch(machine())
     assert report.prepared == ["3"]
     assert f"not whole in {tmp_path}, and not fetched: no Kaggle" in report.skipped["60"]
-    assert "case 60 is not whole" in caplog.text
+    assert logged(caplog, "case 60", "Kaggle")
     with pytest.raises(KaggleError, match="no Kaggle credentials"):
         fetch(machine("second"), "3, 61")
 
@@ -334,8 +335,7 @@ def test_drive_without_room_is_told_once_and_loses_nothing(kaggle, machine, monk
     here = machine(drive=True)
     assert fetch(here).prepared == ["3", "60"]
     assert set(contents(here.prepared)) == PACKED
-    assert caplog.text.count("no more prepared cases are kept on Google Drive") == 1
-    assert "set drive to False" in caplog.text
+    assert logged(caplog, "kept on Google Drive", "free space") == 1
 
 
 def test_notebooks_that_name_no_cases_ask_kaggle_for_nothing(kaggle, machine, tmp_path, caplog):
@@ -345,7 +345,7 @@ def test_notebooks_that_name_no_cases_ask_kaggle_for_nothing(kaggle, machine, tm
     kaggle.seen.clear()
     assert [case.id for case in ensure_prepared(machine("second", drive=True)).cases] == ["60"]
     assert kaggle.seen == []
-    assert "left out: cases 3; run again, or let notebook 01" in caplog.text
+    assert logged(caplog, "cases 3", "notebook 01")
     with pytest.raises(FileNotFoundError, match=r"notebook 01 first, with the same .*USE_DRIVE"):
         ensure_prepared(machine("third"))
 
@@ -354,7 +354,7 @@ def test_case_that_is_damaged_here_is_named_and_left_out(kaggle, machine, caplog
     fetch(machine())
     (machine().prepared / "cases" / "3.b2nd").write_bytes(b"cut")
     assert [case.id for case in ensure_prepared(machine()).cases] == ["60"]
-    assert "left out: cases 3" in caplog.text
+    assert logged(caplog, "cases 3", "notebook 01")
 
 
 def test_raw_and_prepared_may_be_one_folder(kaggle, machine):
@@ -375,7 +375,7 @@ def test_one_file_that_drive_does_not_give_costs_its_case_only(
 
     monkeypatch.setattr(drive_module, "copy_whole", copy)
     assert [case.id for case in ensure_prepared(machine("second", drive=True)).cases] == ["60"]
-    assert "cases 3 did not come back from Google Drive ([Errno 5]" in caplog.text
+    assert logged(caplog, "cases 3", "Google Drive", "[Errno 5]")
 
 
 @pytest.mark.parametrize("content", ["", "[]"])
@@ -399,13 +399,13 @@ def test_second_download_into_a_folder_is_refused(kaggle, machine):
 def test_colab_is_told_that_without_drive_a_download_is_lost(kaggle, machine, monkeypatch, caplog):
     monkeypatch.setattr(acquisition, "in_colab", lambda: True)
     fetch(machine("first"), "3")
-    assert "lost with this machine" in caplog.text
+    assert logged(caplog, "lost", "USE_DRIVE")
     caplog.clear()
     fetch(machine("second", drive=True), "3")
-    assert "lost with this machine" not in caplog.text
+    assert not logged(caplog, "lost")
 
 
 def test_drive_that_cannot_be_written_or_read_loses_nothing(kaggle, machine, tmp_path, caplog):
     (tmp_path / "drive").write_text("unmounted")
     assert fetch(machine(drive=True)).prepared == ["3", "60"]
-    assert caplog.text.count("the run goes on without") == 1
+    assert logged(caplog, "goes on without") == 1

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.logs import logged
 
 from lits_helpers import environment
 from lits_helpers.pipeline import drive
@@ -29,9 +30,7 @@ def test_accepted_drive_gives_a_folder_and_is_asked_for_once(colab, tmp_path):
 def test_without_drive_the_run_goes_on_and_says_what_is_lost(colab, caplog, answer, reason):
     colab.drive.answer = answer
     assert environment.mount_drive() is None
-    assert reason in caplog.text
-    assert "lost with it" in caplog.text
-    assert "Restart session" in caplog.text
+    assert logged(caplog, reason, "lost", "Restart session")
 
 
 def test_who_refused_is_not_asked_by_every_step(colab, caplog):
@@ -45,7 +44,7 @@ def test_drive_without_room_for_the_folder_is_no_error(colab, caplog, tmp_path):
     (tmp_path / "drive" / "MyDrive").mkdir(parents=True)
     (tmp_path / "drive" / "MyDrive" / "lits").write_text("a file of that name")
     assert environment.mount_drive() is None
-    assert "lost with it" in caplog.text
+    assert logged(caplog, "lost", "Restart session")
 
 
 def test_drive_is_opt_in(colab, tmp_path):
@@ -138,7 +137,7 @@ def test_a_full_drive_loses_nothing_here(tmp_path, caplog):
     run = a_run(tmp_path / "run", 1)
     (tmp_path / "drive").write_text("no folder can be made here")
     drive.keep_run(run, tmp_path / "drive")
-    assert "not everything was copied" in caplog.text
+    assert logged(caplog, "not everything was copied")
     assert (run / "recipe.json").exists()
 
 

@@ -7,6 +7,7 @@ import weakref
 
 import pytest
 import torch
+from helpers.logs import logged
 from helpers.small_runs import SPLIT, small_liver
 
 from lits_helpers.datasets import SliceCache
@@ -78,5 +79,5 @@ def test_limit_shorter_than_the_training_is_told(caplog):
     watch.began -= 60  # a minute ago
     with caplog.at_level(logging.INFO):
         watch.estimate(minutes_left=600)
-    assert "about 10.0 hours of training left" in caplog.text
-    assert "stops cleanly after 10 minutes" in caplog.text
+    assert logged(caplog, "10.0 hours")
+    assert logged(caplog, "10 minutes", 'resume="auto"')

@@ -209,7 +209,7 @@ class Page:
 
     def find(self, selector: str, text: str = ""):
         found = self.browser.find_elements("css selector", selector)
-        return next(it for it in found if text in it.text)
+        return next(element for element in found if text in element.text)
 
     def pixels(self) -> dict | None:
         return self.browser.execute_async_script(PIXELS)

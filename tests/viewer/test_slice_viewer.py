@@ -55,7 +55,9 @@ def test_each_control_changes_the_picture_with_one_frame(control, value):
 def test_each_layer_can_be_switched_off():
     viewer = make_viewer()
     names = [
-        f"{source} {it}" for source in ("reference", "prediction") for it in ("liver", "tumor")
+        f"{source} {organ}"
+        for source in ("reference", "prediction")
+        for organ in ("liver", "tumor")
     ]
     assert list(viewer.controls.shown) == names
     for name in names:
@@ -71,7 +73,7 @@ def test_opacity_acts_on_fills():
     viewer.controls.style.value = "fill"
     before, after = shown(viewer, "opacity", 0.9)
     middle = np.s_[200, 200]  # row 21, column 18: liver of both
-    gray = [it[middle].max() - it[middle].min() for it in (before, after)]
+    gray = [np.ptp(picture[middle]) for picture in (before, after)]
     assert gray[1] > gray[0] + 50
 
 
