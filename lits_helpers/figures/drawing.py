@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..machine import require
 from ..metrics import FIRST_LABEL
 from ..volumes import window_to_uint8
 
@@ -148,6 +149,7 @@ def render_slice(
     Raises:
         ValueError: a shape, window or box that does not fit.
     """
+    require(hu, "ndim", "hu", "a slice (H, W): volume.hu[k]")
     layers = {name: as_layer(name, layer) for name, layer in (layers or {}).items()}
     _check(hu, window, layers)
     top, left, height, width = box = _checked_box(box, hu.shape)

@@ -335,7 +335,7 @@ def test_drive_without_room_is_told_once_and_loses_nothing(kaggle, machine, monk
     here = machine(drive=True)
     assert fetch(here).prepared == ["3", "60"]
     assert set(contents(here.prepared)) == PACKED
-    assert logged(caplog, "kept on Google Drive", "free space") == 1
+    assert logged(caplog, "kept on Google Drive", "untick USE_DRIVE") == 1
 
 
 def test_notebooks_that_name_no_cases_ask_kaggle_for_nothing(kaggle, machine, tmp_path, caplog):
