@@ -1,13 +1,12 @@
 """A slice viewer of ipywidgets, the same on 7.7.1 (Colab) and 8.
 
-`figures/drawing.py` makes its pictures. A move is drawn while its message is handled. Browsers
-send a slider's next position only when that is done, so a fast drag skips slices instead of
-queueing them up.
+`figures/drawing.py` makes its pictures. Each move is drawn while its message is handled. A browser
+sends a slider's next position only after that, so a fast drag skips slices and none queue up.
 """
 
 import functools
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from IPython.display import Image, display
@@ -34,11 +33,11 @@ from .controls import OWN_WINDOW, STRUCTURES, Controls
 
 FRAME = 512  # longer side of the picture, pixels
 EMPTY = encode(np.full((64, FRAME), 128, np.uint8))  # shown while there is no case
-SIDE_BY_SIDE = 0.75  # of it when several stand side by side
+SIDE_BY_SIDE = 0.75  # of that length, where several pictures stand side by side
 
 
 def guarded(method: Callable) -> Callable:
-    """Show an error of a callback in the viewer; a front end would drop it silently."""
+    """Show a callback's error in the viewer; a front end drops errors silently."""
 
     @functools.wraps(method)
     def call(self, _event=None):
@@ -57,9 +56,9 @@ class SliceViewer:
     """Look through a volume in a notebook: put it on the last line of a cell.
 
     Args:
-        volume: a `volumes.Volume`, or for a choice of cases a dict of name -> (volume, layers) or
-            name -> function without arguments that returns such a pair, called when it is chosen.
-        layers: of a single volume: source -> labels (Z, Y, X) 0/1/2. If the sources are "reference"
+        volume: a `volumes.Volume`, or a dict to choose from: name -> (volume, layers), or name ->
+            function without arguments that returns such a pair when the case is chosen.
+        layers: of a single volume: source -> labels (Z, Y, X) 0/1/2. With the sources "reference"
             and "prediction" there are scores and an error map.
         frame: longer side of the picture, pixels.
         static: also show a montage below, for places that show no widgets.
@@ -68,7 +67,7 @@ class SliceViewer:
         controls: the widgets; `controls.box` is the whole viewer.
         case: the case that is shown.
         picture: the last picture drawn, (H, W, 3) uint8.
-        frames_drawn: how many there were.
+        frames_drawn: how many pictures were drawn.
 
     Raises:
         ValueError: a volume or layer of the wrong shape, or no case.
@@ -85,8 +84,10 @@ class SliceViewer:
         self.cases = volume if isinstance(volume, Mapping) else {"case": (volume, layers)}
         if not self.cases:
             raise ValueError("no case to show: give a volume or a dict of name -> (volume, layers)")
-        self.frame, self.static = frame, static
-        self.frames_drawn, self._quiet = 0, False
+        self.frame = frame
+        self.static = static
+        self.frames_drawn = 0
+        self._quiet = False
         self.controls = Controls(list(self.cases))
         self._open()
         self._draw()
@@ -166,8 +167,9 @@ class SliceViewer:
         self._draw()
 
     def _open(self) -> None:
-        """Open the chosen case; the former is let go first: two could fill the memory."""
-        self.case, controls = None, self.controls
+        """Open the chosen case; first let the former go: two could fill the memory."""
+        self.case = None
+        controls = self.controls
         controls.image.value = EMPTY
         for text in (controls.legend, controls.readout, controls.scores):
             text.value = ""
@@ -193,8 +195,10 @@ class SliceViewer:
         return self.case.lesions
 
     def _offer_layers(self) -> None:
-        controls, case = self.controls, self.case
-        controls.offer_layers([f"{source} {it}" for source in case.layers for it in STRUCTURES])
+        controls = self.controls
+        case = self.case
+        names = [f"{source} {structure}" for source in case.layers for structure in STRUCTURES]
+        controls.offer_layers(names)
         for box in controls.shown.values():
             box.observe(self._changed, "value")
         controls.errors.disabled = controls.to_worst.disabled = not case.compared
@@ -202,7 +206,8 @@ class SliceViewer:
         controls.to_largest.disabled = controls.to_next.disabled = not case.lesions
 
     def _fit_controls(self) -> None:
-        name, hu = self.controls.plane.value, self._opened().hu
+        name = self.controls.plane.value
+        hu = self._opened().hu
         self.controls.fit((hu.shape[PLANES.index(name)], *plane(hu, name, 0).shape))
 
     def _go_to(self, voxel: tuple[int, int, int]) -> None:
@@ -218,39 +223,45 @@ class SliceViewer:
         index, row, column = controls.slider.value, controls.row.value, controls.column.value
         if controls.plane.value == "axial":
             return index, row, column
-        z = len(self._opened().hu) - 1 - row  # the head is up
+        z = len(self._opened().hu) - 1 - row  # these planes show the head up
         return (z, index, column) if controls.plane.value == "coronal" else (z, column, index)
 
     def _draw(self) -> None:
-        controls, case = self.controls, self._opened()
-        name, index = controls.plane.value, controls.slider.value
-        # A sagittal plane is scattered over the memory: gather it once.
-        hu = np.ascontiguousarray(plane(case.hu, name, index))
-        parts = {source: plane(it, name, index) for source, it in case.layers.items()}
-        labels = {source: np.ascontiguousarray(part) for source, part in parts.items()}
+        controls = self.controls
+        case = self._opened()
+
+        def shown(volume: np.ndarray) -> np.ndarray:
+            # A sagittal plane is scattered over the memory: gather it once.
+            return np.ascontiguousarray(plane(volume, controls.plane.value, controls.slider.value))
+
+        hu = shown(case.hu)
+        labels = {source: shown(volume) for source, volume in case.layers.items()}
         panels = self._panels(labels)
         frame = self.frame * (SIDE_BY_SIDE if len(panels) > 1 else 1)
         self.picture = np.hstack([self._render(hu, layers, round(frame)) for layers in panels])
         controls.image.value = encode_frame(self.picture)
-        controls.legend.value = legend_html({n: it for panel in panels for n, it in panel.items()})
+        controls.legend.value = legend_html(_joined(panels))
         controls.readout.value = html.escape(self._readout(hu, labels))
         self.frames_drawn += 1
 
     def _panels(self, labels: Mapping[str, np.ndarray]) -> list[dict[str, Layer]]:
         """Return the layers of each picture: one, or CT, each source and the errors."""
-        sources = {source: self._source_layers(source, it) for source, it in labels.items()}
+        sources = [self._source_layers(source, part) for source, part in labels.items()]
         errors = self._error_layers(labels)
         if self.controls.beside.value and labels:
-            return [{}, *sources.values(), *([errors] if errors else [])]
-        together = {name: layer for layers in sources.values() for name, layer in layers.items()}
-        return [errors or together]
+            return [{}, *sources, *([errors] if errors else [])]
+        return [errors or _joined(sources)]
 
     def _source_layers(self, source: str, labels: np.ndarray) -> dict[str, Layer]:
         controls = self.controls
         enlarged = self.frame * controls.zoom.value / max(labels.shape)
-        thickness = 2 if enlarged >= 2 else 1
-        style = {"style": controls.style.value, "opacity": controls.opacity.value}
-        layers = label_layers(source, labels, thickness=thickness, **style)
+        layers = label_layers(
+            source,
+            labels,
+            style=controls.style.value,
+            opacity=controls.opacity.value,
+            thickness=2 if enlarged >= 2 else 1,
+        )
         return {name: layer for name, layer in layers.items() if controls.shown[name].value}
 
     def _error_layers(self, labels: Mapping[str, np.ndarray]) -> dict[str, Layer]:
@@ -261,7 +272,8 @@ class SliceViewer:
         return error_layers(labels["prediction"] >= first, labels["reference"] >= first)
 
     def _render(self, hu: np.ndarray, layers: Mapping[str, Layer], frame: int) -> np.ndarray:
-        controls, name = self.controls, self.controls.plane.value
+        controls = self.controls
+        name = controls.plane.value
         spacing = plane_spacing(self.case.spacing_mm, name)
         box = self._shown_box(hu.shape)
         picture = render_slice(
@@ -279,7 +291,7 @@ class SliceViewer:
         return picture
 
     def _shown_box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Return the part of a slice that the zoom leaves, around the typed row and column."""
+        """Return the box of a slice that fits the zoom, around the typed row and column."""
         sizes = [max(1, round(length / self.controls.zoom.value)) for length in shape]
         middles = self.controls.row.value, self.controls.column.value
         starts = [
@@ -294,14 +306,21 @@ class SliceViewer:
         parts = [f"HU {hu[place]} at voxel (z, y, x) = {self._voxel()}"]
         parts += [f"{source}: {words[part[place]]}" for source, part in labels.items()]
         if self.case.compared:
-            pair = labels["prediction"], labels["reference"]
-            scores = [(it, slice_dice(*pair, it)) for it in STRUCTURES]
-            texts = [f"{it} {'-' if score is None else f'{score:.3f}'}" for it, score in scores]
-            parts.append("Dice of this slice: " + ", ".join(texts))
+            scores = []
+            for name in STRUCTURES:
+                score = slice_dice(labels["prediction"], labels["reference"], name)
+                scores.append(f"{name} {'-' if score is None else f'{score:.3f}'}")
+            parts.append("Dice of this slice: " + ", ".join(scores))
         return " · ".join(parts)
+
+
+def _joined(panels: Iterable[Mapping[str, Layer]]) -> dict[str, Layer]:
+    return {name: layer for layers in panels for name, layer in layers.items()}
 
 
 def legend_html(layers: Mapping[str, Layer]) -> str:
     """Return the names of layers, each with a square of its color."""
     swatch = '<span style="color:rgb{}">&#9632;</span> {}'
-    return " &nbsp; ".join(swatch.format(it.color, html.escape(n)) for n, it in layers.items())
+    return " &nbsp; ".join(
+        swatch.format(layer.color, html.escape(name)) for name, layer in layers.items()
+    )
