@@ -24,7 +24,7 @@ class TrainingDivergedError(ArithmeticError):
 
 
 def require_finite(losses: Mapping[str, float], epoch: int, recipe: Recipe, precision: str) -> None:
-    """Stop a training whose losses are no numbers any more, before anything of it is saved.
+    """Stop a training whose losses are no longer numbers, before such a state is saved.
 
     Raises:
         TrainingDivergedError: names the loss and what to try.
@@ -66,7 +66,7 @@ def warn_of_collapse(
 
 
 def warn_of_skipped_steps(precision: Precision, epoch: int) -> None:
-    """Log when float16's gradients overflow so often that hardly a step is taken any more."""
+    """Log when float16's gradients overflow so often that most steps are skipped."""
     if precision.scaler.is_enabled() and precision.scaler.get_scale() < 1:
         logger.warning(
             "epoch %d: most steps are left out, their gradients overflow in fp16; "
@@ -77,7 +77,7 @@ def warn_of_skipped_steps(precision: Precision, epoch: int) -> None:
 
 @contextmanager
 def memory_advice(recipe: Recipe) -> Iterator[None]:
-    """Turn running out of memory into the setting to lower and by how much.
+    """Turn an out-of-memory error into advice: which setting to lower, and by how much.
 
     Raises:
         MemoryError: with the advice; the checkpoints on disk are intact.
@@ -87,7 +87,8 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and a step's memory
+        # A notebook keeps the traceback, and so the memory of the step.
+        traceback.clear_frames(error.__traceback__)
         raise MemoryError(
             f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: "
             f"set batch_size={max(1, recipe.batch_size // 2)} (about half the memory) or "

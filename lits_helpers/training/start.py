@@ -26,18 +26,18 @@ from .systems import LiverSystem, System, TumorSystem
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("training", "validation")  # of a split, that a training reads
+PARTS = ("training", "validation")  # of a split, read by a training
 CACHE = "cache"  # in the run folder: slices that do not fit into memory, until the training's end
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a training runs, whatever it trains.
+    """How a training of either system runs.
 
     Attributes:
         device: torch device, or None to choose.
         resume: "auto" continues the newest whole checkpoint in the run folder or `mirror`, "never"
-            starts anew, a path continues that very file, if none of them got further.
+            starts anew, a path continues that file unless another checkpoint got further.
         seed: random seed of weights, order and augmentation.
         max_minutes: stop cleanly after this long; the next call resumes.
         mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
@@ -125,7 +125,8 @@ class _Training:
         try:
             return self._train()
         except (KeyboardInterrupt, SystemExit, MemoryError, TrainingDivergedError) as error:
-            traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and our caches by it
+            # A notebook keeps the traceback, and so the caches.
+            traceback.clear_frames(error.__traceback__)
             raise
 
     def _train(self) -> list[dict]:
@@ -159,7 +160,7 @@ class _Training:
                 return history
 
     def _alone(self, ranks: Ranks) -> AbstractContextManager:
-        """Keep a second training out of the run folder; both would write the same files."""
+        """Keep a second training out of the run folder: it would write the same files."""
         cure = "wait for it, end it, or choose another folder for this training"
         return locked(self.run / ".lock", cure) if ranks.writes else nullcontext()
 
@@ -184,7 +185,7 @@ class _Training:
             compiled = compile_pays(device, steps)
         weights = {"pretrained": False} if self.system_type is TumorSystem and state else {}
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # a GPU's own is the caller's
+            torch.default_generator.manual_seed(seed)  # leaves a GPU's generator to the caller
             return self.system_type(self.recipe, device, precision, ranks, compiled, **weights)
 
     def _identity(self, precision: Precision) -> dict:
@@ -204,14 +205,14 @@ class _Training:
         resume = self.options.resume
         if resume == "never":
             return None
-        places = self.run / "checkpoints", self.options.mirror
+        places = (self.run / "checkpoints", self.options.mirror)
         if resume == "auto":
             found = newest_state(*places)
-            if found is None:
-                return None
-            state, where = found
         else:
-            state, where = named_state(resume, *places), str(resume)
+            found = named_state(resume, *places), str(resume)
+        if found is None:
+            return None
+        state, where = found
         require_same(state, identity, where)
         logger.info("resuming from %s: epoch %d, step %d", where, state["epoch"], state["step"])
         return state
