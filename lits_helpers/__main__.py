@@ -333,8 +333,7 @@ def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) 
 
 
 def _open(settings: Settings, fold: int | None = None) -> Prepared:
-    share = pipeline.VALIDATION_SHARE[settings.tiny]
-    return open_prepared(settings.prepared, validation=share, fold=fold)
+    return open_prepared(settings.prepared, validation=settings.validation_share, fold=fold)
 
 
 STEPS = {
