@@ -199,12 +199,7 @@ def free_device_bytes(device: torch.device) -> int:
 def decoded_in_memory(
     cases: Sequence[CaseSlices], spec: InputSpec, workers: int | None = None
 ) -> Decoded:
-    """Decode every slice of `cases`.
-
-    Args:
-        cases: from `find_slices`.
-        spec: size and window.
-        workers: threads, one case at a time each; None for one a core.
+    """Decode every slice of `cases` in threads, each of which takes a case at a time.
 
     Returns:
         levels: (N, size, size) uint8, or uint16 where `spec.window` is None.

@@ -146,7 +146,11 @@ def plot_recall_by_size(
         found, missed = (
             int(np.nansum(column(rows, f"lesion_{name}_{kind}_{overlap}"))) for kind in ("tp", "fn")
         )
-        _draw_share(axis, place, found, found + missed)
+        total = found + missed
+        share = found / total if total else 0.0
+        axis.bar(place, share, width=0.6, color=np.array(BLUE) / 255)
+        text = f"{found} of {total}" if total else "no lesion"
+        axis.text(place, share + 0.02, text, ha="center", fontsize=10)
     axis.set_xticks(range(len(SIZE_CLASSES)), [size_class_title(name) for name in SIZE_CLASSES])
     rule = "any voxel" if overlap == "0" else "overlap above 0.5"
     axis.set(
@@ -186,13 +190,6 @@ def _draw_agreement(axis: Axes, reference, prediction, name: str, unit: str) -> 
     axis.set_title(f"{name}: mean error {error:.3g} {unit}, {len(reference)} cases", fontsize=11)
     _tidy(axis)
     axis.legend(loc="upper left", frameon=False)
-
-
-def _draw_share(axis: Axes, place: int, found: int, total: int) -> None:
-    share = found / total if total else 0.0
-    axis.bar(place, share, width=0.6, color=np.array(BLUE) / 255)
-    text = f"{found} of {total}" if total else "no lesion"
-    axis.text(place, share + 0.02, text, ha="center", fontsize=10)
 
 
 def _draw_losses(axis: Axes, epochs, history) -> None:

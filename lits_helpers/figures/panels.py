@@ -149,7 +149,10 @@ def montage_image(
     layers = layers or {}
     slices = spread_slices(hu, layers, count) if slices is None else list(slices)
     spacing = plane_spacing(spacing_mm, "axial") if spacing_mm else None
-    box = _common_box(hu, layers)
+    labeled = np.zeros(hu.shape[1:], bool)
+    for labels in layers.values():
+        labeled |= labels.any(axis=0)
+    box = mask_box(labeled)
     zoom = zoom_to(TILE_PIXELS, box[2:], spacing)
     options = {"window": window, "spacing_mm": spacing, "zoom": zoom, "box": box}
     tiles = [_tile(hu, layers, k, options | {"scale_bar": k == slices[0]}) for k in slices]
@@ -176,14 +179,6 @@ def _tile(hu, layers, k: int, options: dict) -> np.ndarray:
     tile = render_slice(hu[k], layers=drawn, **options)
     write_text(tile, str(k), (5, 16))
     return np.pad(tile, ((0, TILE_GAP), (0, TILE_GAP), (0, 0)), constant_values=255)
-
-
-def _common_box(hu: np.ndarray, layers: Mapping[str, np.ndarray]) -> tuple[int, int, int, int]:
-    """Return the box (top, left, height, width) of all that is labeled, and a margin."""
-    flat = np.zeros(hu.shape[1:], bool)
-    for labels in layers.values():
-        flat |= labels.any(axis=0)
-    return mask_box(flat)
 
 
 def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict[str, Layer]]]:

@@ -121,7 +121,11 @@ def _keep_case(here: CaseFiles, there: CaseFiles) -> None:
     before = there.known()
     if before and {**before, HASHES: None} == {**record, HASHES: None}:
         return
-    _check_room(there.root, sum(path.stat().st_size for path in _arrays(here, record)))
+    there.root.mkdir(parents=True, exist_ok=True)
+    needed = sum(path.stat().st_size for path in _arrays(here, record))
+    if shutil.disk_usage(there.root).free < needed + ROOM_FOR_RUNS:
+        reason = f"{os.strerror(errno.ENOSPC)}; {ROOM_FOR_RUNS / 1e9:g} GB are left for checkpoints"
+        raise OSError(errno.ENOSPC, reason)
     there.record.unlink(missing_ok=True)
     for path in _arrays(here, record):
         copy_whole(path, there.record.with_name(path.name))
@@ -151,13 +155,6 @@ def _arrays(files: CaseFiles, record: dict) -> list[Path]:
 def _copy_if_there(source: Path, target: Path) -> None:
     if source.is_file() and not (target.is_file() and file_hash(source) == file_hash(target)):
         copy_whole(source, target)
-
-
-def _check_room(folder: Path, needed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(folder).free < needed + ROOM_FOR_RUNS:
-        reason = f"{os.strerror(errno.ENOSPC)}; {ROOM_FOR_RUNS / 1e9:g} GB are left for checkpoints"
-        raise OSError(errno.ENOSPC, reason)
 
 
 def drive_folder(settings: Settings, part: str) -> Path | None:

@@ -89,15 +89,12 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
             raise
         # A notebook keeps the traceback, and so the memory of the step.
         traceback.clear_frames(error.__traceback__)
+        # A side by sqrt(2) is half the pixels; the networks want a multiple of 32.
+        size = max(32, round(recipe.spec.size / math.sqrt(2) / 32) * 32)
         raise MemoryError(
             f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: "
             f"set batch_size={max(1, recipe.batch_size // 2)} (about half the memory) or "
-            f"InputSpec.size={smaller_size(recipe.spec.size)} (about two thirds). That is another "
+            f"InputSpec.size={size} (about two thirds). That is another "
             'training: start it with resume="never" or in another run folder. The checkpoints of '
             "this one are intact"
         ) from error
-
-
-def smaller_size(size: int) -> int:
-    """Return the multiple of 32 nearest to `size` / sqrt(2), which would be half the pixels."""
-    return max(32, round(size / math.sqrt(2) / 32) * 32)

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import traceback
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -143,7 +143,9 @@ class _Training:
             if state is not None and state["epoch"] > self.recipe.epochs:
                 folder.restore_finished(state)
                 return list(state["history"])
-            with self._alone(ranks):
+            # A second training in this folder would write the same files.
+            cure = "wait for it, end it, or choose another folder for this training"
+            with locked(self.run / ".lock", cure) if ranks.writes else nullcontext():
                 with memory_advice(self.recipe):
                     caches = [self._cache(part, device, ranks) for part in PARTS]
                     system = self._system(device, precision, ranks, caches[0], state)
@@ -158,11 +160,6 @@ class _Training:
                 if ranks.writes and len(history) == self.recipe.epochs:
                     shutil.rmtree(self.run / CACHE, ignore_errors=True)
                 return history
-
-    def _alone(self, ranks: Ranks) -> AbstractContextManager:
-        """Keep a second training out of the run folder: it would write the same files."""
-        cure = "wait for it, end it, or choose another folder for this training"
-        return locked(self.run / ".lock", cure) if ranks.writes else nullcontext()
 
     def _cache(self, part: str, device: torch.device, ranks: Ranks) -> SliceCache:
         return SliceCache(

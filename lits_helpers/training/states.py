@@ -79,7 +79,10 @@ def newest_state(folder: Path, mirror: Path | str | None = None) -> tuple[dict, 
             f"the training state in {mirror} cannot be read now ({failing[0]}): run again in a "
             "minute; if it stays so, restart the machine or move that folder away"
         ) from failing[0]
-    return max(found, key=_order, default=None)
+    # Of two alike, one with its model is taken.
+    return max(
+        found, key=lambda pair: (_position(pair[0]), bool(pair[0].get("best_model"))), default=None
+    )
 
 
 def _filled(path: Path) -> bool:
@@ -100,11 +103,6 @@ def _read(path: Path) -> dict:
 
 def _tell(error: Exception) -> None:
     logger.warning("%s; falling back to the checkpoint before it", error)
-
-
-def _order(pair: tuple[Mapping, str]) -> tuple:
-    """Order states by how far they are; of two alike, one with its model counts as further."""
-    return *_position(pair[0]), bool(pair[0].get("best_model"))
 
 
 def _position(state: Mapping) -> tuple[int, int, int]:

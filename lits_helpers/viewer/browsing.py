@@ -68,10 +68,6 @@ class BrowsedCase:
         name = "reference" if "reference" in self.layers else next(iter(self.layers))
         return find_lesions(self.layers[name], self.spacing_mm)
 
-    def case_dice(self, structure: str) -> float:
-        """Return the Dice per case of "liver" or "tumor"; 1 if both are empty."""
-        return dice_of(self.confusion.sum(axis=0), structure)
-
     def worst_slice(self, structure: str) -> int:
         """Return the axial slice in which most voxels of the structure are wrong.
 
@@ -90,7 +86,8 @@ def case_summary(case: BrowsedCase, listed: int = 12) -> str:
     """Say what is known of a case: Dice per case, lesions and their longest axial diameters."""
     parts = []
     if case.compared:
-        scores = [f"{name} {case.case_dice(name):.3f}" for name in FIRST_LABEL]
+        counts = case.confusion.sum(axis=0)
+        scores = [f"{name} {dice_of(counts, name):.3f}" for name in FIRST_LABEL]
         parts.append("Dice of the case: " + ", ".join(scores))
     if case.layers:
         parts.append(f"lesions: {len(case.lesions)}")

@@ -4,7 +4,6 @@
 sends a slider's next position only after that, so a fast drag skips slices and none queue up.
 """
 
-import functools
 import html
 from collections.abc import Callable, Iterable, Mapping
 
@@ -34,22 +33,6 @@ from .controls import OWN_WINDOW, STRUCTURES, Controls
 FRAME = 512  # longer side of the picture, pixels
 EMPTY = encode(np.full((64, FRAME), 128, np.uint8))  # shown while there is no case
 SIDE_BY_SIDE = 0.75  # of that length, where several pictures stand side by side
-
-
-def guarded(method: Callable) -> Callable:
-    """Show a callback's error in the viewer; a front end drops errors silently."""
-
-    @functools.wraps(method)
-    def call(self, _event=None):
-        try:
-            method(self)
-        except Exception as error:
-            text = html.escape(f"{type(error).__name__}: {error}")
-            self.controls.message.value = f'<b style="color:#D55E00">{text}</b>'
-        else:
-            self.controls.message.value = ""
-
-    return call
 
 
 class SliceViewer:
@@ -106,65 +89,59 @@ class SliceViewer:
     def _listen(self) -> None:
         controls = self.controls
         for control in controls.drawn():
-            control.observe(self._changed, "value")
-        controls.case.observe(self._case_changed, "value")
-        controls.plane.observe(self._plane_changed, "value")
-        controls.preset.observe(self._preset_changed, "value")
-        controls.window.observe(self._window_changed, "value")
-        controls.to_largest.on_click(self._jump_to_largest)
-        controls.to_next.on_click(self._jump_to_next)
-        controls.to_worst.on_click(self._jump_to_worst)
+            control.observe(self._callback(), "value")
+        controls.case.observe(self._callback(self._open), "value")
+        controls.plane.observe(self._callback(self._fit_controls), "value")
+        controls.preset.observe(self._callback(self._take_preset), "value")
+        controls.window.observe(self._callback(self._leave_preset), "value")
+        controls.to_largest.on_click(self._callback(self._go_to_largest))
+        controls.to_next.on_click(self._callback(self._go_to_next))
+        controls.to_worst.on_click(self._callback(self._go_to_worst))
 
-    @guarded
-    def _changed(self) -> None:
-        if not self._quiet:
-            self._draw()
+    def _callback(self, action: Callable[[], None] = lambda: None) -> Callable:
+        """Return what a widget calls: run an action, which may move other controls, and draw once.
 
-    @guarded
-    def _case_changed(self) -> None:
-        self._together(self._open)
+        An error is shown in the viewer; a front end would drop it silently.
+        """
 
-    @guarded
-    def _plane_changed(self) -> None:
-        if not self._quiet:
-            self._together(self._fit_controls)
+        def call(_event) -> None:
+            if self._quiet:
+                return
+            self._quiet = True
+            try:
+                action()
+                self._draw()
+            except Exception as error:
+                text = html.escape(f"{type(error).__name__}: {error}")
+                self.controls.message.value = f'<b style="color:#D55E00">{text}</b>'
+            else:
+                self.controls.message.value = ""
+            finally:
+                self._quiet = False
 
-    @guarded
-    def _preset_changed(self) -> None:
+        return call
+
+    def _take_preset(self) -> None:
         chosen = self.controls.preset.value
-        if not self._quiet and chosen != OWN_WINDOW:
-            self._together(setattr, self.controls.window, "value", WINDOWS[chosen])
+        if chosen != OWN_WINDOW:
+            self.controls.window.value = WINDOWS[chosen]
 
-    @guarded
-    def _window_changed(self) -> None:
-        if not self._quiet:
-            self._together(setattr, self.controls.preset, "value", OWN_WINDOW)
+    def _leave_preset(self) -> None:
+        self.controls.preset.value = OWN_WINDOW
 
-    @guarded
-    def _jump_to_largest(self) -> None:
-        self._together(self._go_to, self._lesions()[0].center)
+    def _go_to_largest(self) -> None:
+        self._go_to(self._lesions()[0].center)
 
-    @guarded
-    def _jump_to_next(self) -> None:
+    def _go_to_next(self) -> None:
         centers = sorted(lesion.center for lesion in self._lesions())
         here = self._voxel() if self.controls.plane.value == "axial" else (-1, 0, 0)
         later = [center for center in centers if center > here]
-        self._together(self._go_to, (later or centers)[0])
+        self._go_to((later or centers)[0])
 
-    @guarded
-    def _jump_to_worst(self) -> None:
+    def _go_to_worst(self) -> None:
         chosen = self.controls.errors.value
         index = self._opened().worst_slice(chosen if chosen in STRUCTURES else "liver")
-        self._together(self._go_to, (index, *self._voxel()[1:]))
-
-    def _together(self, action: Callable, *args) -> None:
-        """Run an action that moves several controls and draw once."""
-        self._quiet = True
-        try:
-            action(*args)
-        finally:
-            self._quiet = False
-        self._draw()
+        self._go_to((index, *self._voxel()[1:]))
 
     def _open(self) -> None:
         """Open the chosen case; first let the former go: two could fill the memory."""
@@ -200,7 +177,7 @@ class SliceViewer:
         names = [f"{source} {structure}" for source in case.layers for structure in STRUCTURES]
         controls.offer_layers(names)
         for box in controls.shown.values():
-            box.observe(self._changed, "value")
+            box.observe(self._callback(), "value")
         controls.errors.disabled = controls.to_worst.disabled = not case.compared
         controls.beside.disabled = not case.layers
         controls.to_largest.disabled = controls.to_next.disabled = not case.lesions

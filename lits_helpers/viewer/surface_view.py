@@ -163,12 +163,8 @@ def _packed(mesh: Mesh, center: np.ndarray, radius: float) -> dict:
 def _winding(mesh: Mesh) -> int:
     """Return the sign on the screen of a triangle that faces the viewer, by the mesh's normals."""
     a, b, c = (mesh.points[mesh.triangles[:, k]] for k in range(3))
-    # (x, z) of two edges; z points up, the screen's rows count downwards.
-    one = (b - a)[:, [2, 0]]
-    other = (c - a)[:, [2, 0]]
-    area = one[:, 1] * other[:, 0] - one[:, 0] * other[:, 1]
-    facing = mesh.normals[mesh.triangles[:, 0], 1] < -0.5
-    return 1 if (area * facing).sum() > 0 else -1
+    turned = np.cross(b - a, c - a) * mesh.normals[mesh.triangles[:, 0]]
+    return 1 if turned.sum() > 0 else -1
 
 
 def _base64(array: np.ndarray) -> str:
@@ -200,10 +196,9 @@ def make_mesh(
 
     The mask is averaged to cubes of about `step_mm` first, so a finer scan makes no larger mesh.
     """
-    grid = _resampled(mask, spacing_mm, step_mm)
-    if grid is None:
+    if not mask.any():
         return None
-    values, origin, steps = grid
+    values, origin, steps = _resampled(mask, spacing_mm, step_mm)
     values = gaussian_filter(values, SMOOTHING)
     level = min(0.5, 0.5 * float(values.max()))  # a single small lesion must not vanish
     points, triangles, normals, _ = marching_cubes(values, level, spacing=steps)
@@ -211,10 +206,8 @@ def make_mesh(
 
 
 def _resampled(mask: np.ndarray, spacing_mm, step_mm: float):
-    """Return (values, origin_mm, steps_mm) of the mask's box in cubes of `step_mm`, or None."""
+    """Return (values, origin_mm, steps_mm) of the mask's box in cubes of `step_mm`."""
     extents = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not len(extents[0]):
-        return None
     starts = [int(extent[0]) for extent in extents]
     box = tuple(slice(int(extent[0]), int(extent[-1]) + 1) for extent in extents)
     part = mask[box].astype(np.float32)
