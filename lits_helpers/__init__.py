@@ -12,7 +12,13 @@ Conventions, the same in every room:
 * How HU become model input is one ``recipes.InputSpec``, stored in every checkpoint.
 * Files appear under their final name only when they are whole (``machine.written_whole``).
 
+The names of ``__init__.pyi`` can be taken from here; each loads its room when it is first used.
+
 Not a medical device: for research and teaching only.
 """
 
+import lazy_loader
+
 __version__ = "0.2.0.dev0"
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

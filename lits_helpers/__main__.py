@@ -1,35 +1,30 @@
-"""The same steps from a shell: ``python -m lits_helpers <step>``; each has ``--help``."""
+"""The same steps from a shell: ``lits STEP``, or ``python -m lits_helpers STEP``.
+
+Each step has ``--help``. The command line is read before anything large is imported: help, version
+and a mistyped option answer at once.
+"""
 
 import argparse
 import logging
 import os
+import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from . import __version__, pipeline
-from .cases import find_cases
-from .checkpoints import load_liver_model, load_tumor_model
-from .inference import (
-    SYSTEMS,
-    Postprocessing,
-    find_volumes,
-    own_device,
-    read_records,
-    segment_files,
-)
-from .machine import own_rank, own_share
-from .metrics import format_summary
-from .pipeline import save_score_figures
-from .preprocess import Prepared, open_prepared, prepare
-from .recipes import LIVER_RECIPES, liver_recipe, tumor_recipe
-from .settings import SOURCES, Settings, load_settings
-from .training import PRECISIONS
+from . import __version__
+from .recipes import LIVER_RECIPES, PRECISIONS, SYSTEMS
+from .settings import SOURCES, Settings, hints_for_shell, load_settings
 
 logger = logging.getLogger(__name__)
 
 CHANGES = ("epochs", "batch_size", "learning_rate", "width", "pretrained")  # of a recipe
 EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError, ImportError)
+
+
+def program() -> str:
+    """Return how this program was called, for its help and its hints."""
+    return "lits" if Path(sys.argv[0]).stem == "lits" else "python -m lits_helpers"
 
 
 def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
@@ -40,7 +35,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
             ``step``, what runs it, and ``name``.
     """
     made = argparse.ArgumentParser(
-        prog="python -m lits_helpers",
+        prog=program(),
         description="Liver and liver-tumor segmentation in CT, step by step. Not a medical device.",
         epilog="Folders and switches can also be given as LITS_... variables (see README.md); "
         "an option wins over its variable.",
@@ -108,10 +103,9 @@ def _model_options(step: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str, lowest: int = 1) -> int:
-    number = int(text)
-    if number < lowest:
-        raise argparse.ArgumentTypeError(f"must be {lowest} or more, got {text}")
-    return number
+    if not text.isdecimal() or int(text) < lowest:
+        raise argparse.ArgumentTypeError(f"must be a whole number from {lowest} on, got {text}")
+    return int(text)
 
 
 def _from_zero(text: str) -> int:
@@ -166,21 +160,8 @@ def _training_step(steps, name: str, run) -> argparse.ArgumentParser:
 def main(arguments: list[str] | None = None) -> int:
     """Run one step; return the exit code: 0 done, 1 failed with a sentence, 2 wrong usage."""
     options = parser(STEPS).parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    level = logging.WARNING if own_rank() else logging.INFO  # of torchrun's processes one speaks
-    logging.getLogger("lits_helpers").setLevel(level)
     try:
-        settings = load_settings(
-            ".",
-            source=options.source,
-            raw=options.raw,
-            prepared=options.prepared,
-            runs=options.runs,
-            device=options.device,
-            tiny=options.tiny or None,
-            variables_win=False,
-        )
-        options.step(settings, options)
+        return _run(options)
     except EXPECTED as error:
         text = error.args[0] if isinstance(error, KeyError) and error.args else error
         print(f"{options.name}: {text or type(error).__name__}", file=sys.stderr)
@@ -189,16 +170,54 @@ def main(arguments: list[str] | None = None) -> int:
         how = " with --resume auto" if getattr(options, "resume", None) == "never" else ""
         print(f"{options.name}: stopped; the same command{how} continues", file=sys.stderr)
         return 130
+    finally:
+        hints_for_shell(None)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .machine import own_rank
+
+    hints_for_shell(program())
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    level = logging.WARNING if own_rank() else logging.INFO  # of torchrun's processes one speaks
+    logging.getLogger("lits_helpers").setLevel(level)
+    settings = load_settings(
+        ".",
+        source=options.source,
+        raw=options.raw,
+        prepared=options.prepared,
+        runs=options.runs,
+        device=options.device,
+        tiny=options.tiny or None,
+        variables_win=False,
+    )
+    options.step(settings, options)
+    logger.info("next: %s", _next_command(options))
     return 0
+
+
+def _next_command(options: argparse.Namespace) -> str:
+    """Return the command of the step that follows, with the folders and switches given here."""
+    source = "kaggle" if options.name == "download" else options.source
+    given = {"--raw": options.raw, "--prepared": options.prepared, "--runs": options.runs}
+    given |= {"--source": source, "--device": options.device}
+    words = [word for name, value in given.items() if value for word in (name, str(value))]
+    if options.tiny:
+        words.append("--tiny")
+    return f"{program()} {shlex.join([*NEXT[options.name], *words])}"
 
 
 def phantom(settings: Settings, options: argparse.Namespace) -> None:
     """Write generated abdomens as NIfTI in the Kaggle layout."""
+    from . import pipeline
+
     print(pipeline.make_phantoms(settings))
 
 
 def download(settings: Settings, options: argparse.Namespace) -> None:
     """Fetch LiTS from Kaggle case by case, prepare each and delete its raw files."""
+    from . import pipeline
+
     report = pipeline.download(settings, options.cases, keep_raw=options.keep_raw, png=options.png)
     if report.failed:
         failed = ", ".join(report.failed)
@@ -207,6 +226,9 @@ def download(settings: Settings, options: argparse.Namespace) -> None:
 
 def prepare_cases(settings: Settings, options: argparse.Namespace) -> None:
     """Check and pack the cases below the raw folder."""
+    from .cases import find_cases
+    from .preprocess import prepare
+
     report = prepare(
         find_cases(settings.raw), settings.prepared, workers=options.workers, png=options.png
     )
@@ -217,16 +239,24 @@ def prepare_cases(settings: Settings, options: argparse.Namespace) -> None:
 
 def train_liver(settings: Settings, options: argparse.Namespace) -> None:
     """Train the liver GAN (system A)."""
+    from . import pipeline
+    from .recipes import liver_recipe
+
     _train(settings, options, pipeline.train_liver, liver_recipe)
 
 
 def train_tumor(settings: Settings, options: argparse.Namespace) -> None:
     """Train the tumor RegNet (system B)."""
+    from . import pipeline
+    from .recipes import tumor_recipe
+
     _train(settings, options, pipeline.train_tumor, tumor_recipe)
 
 
 def predict(settings: Settings, options: argparse.Namespace) -> None:
     """Segment CT files or folders of them, or the validation patients; write labels as NIfTI."""
+    from .inference import Postprocessing
+
     name = "segmented" if options.volumes else "predictions"  # other CTs may have the same numbers
     out = options.out or settings.runs / "results" / name
     post = Postprocessing(rotation_degrees=options.rotation)
@@ -234,7 +264,10 @@ def predict(settings: Settings, options: argparse.Namespace) -> None:
     step(settings, options, out, post)
 
 
-def _predict_validation(settings: Settings, options, out: Path, post: Postprocessing) -> None:
+def _predict_validation(settings: Settings, options, out: Path, post) -> None:
+    from . import pipeline
+    from .machine import own_share
+
     if options.submission:
         raise ValueError("--submission is for the test volumes: name their files or folder")
     data = _open(settings, options.fold)
@@ -252,17 +285,21 @@ def _predict_validation(settings: Settings, options, out: Path, post: Postproces
         raise ValueError(f"{len(wanted) - len(files)} of {len(wanted)} cases failed, see above")
 
 
-def _predict_files(settings: Settings, options, out: Path, post: Postprocessing) -> None:
+def _predict_files(settings: Settings, options, out: Path, post) -> None:
+    from .checkpoints import load_liver_model, load_tumor_model
+    from .inference import find_volumes, own_device, segment_files
+
     if options.fold is not None:
         raise ValueError("--fold is for the validation patients: leave it out for named CTs")
-    device, models = own_device(settings.device), _chosen_models(settings, options)
+    device = own_device(settings.device)
+    models = _chosen_models(settings, options)
     found = [path for given in options.volumes for path in find_volumes(given, out)]
     files = list({os.path.abspath(path): path for path in found}.values())  # each once
     report = segment_files(
         files,
         out,
-        models["liver"] and load_liver_model(models["liver"], device),
-        models["tumor"] and load_tumor_model(models["tumor"], device),
+        load_liver_model(models["liver"], device) if models["liver"] else None,
+        load_tumor_model(models["tumor"], device) if models["tumor"] else None,
         post,
         submission=options.submission,
     )
@@ -279,6 +316,8 @@ def _chosen_models(settings: Settings, options: argparse.Namespace) -> dict[str,
 
 
 def _model_paths(settings: Settings, options: argparse.Namespace) -> dict[str, Path]:
+    from . import pipeline
+
     return {
         name: getattr(options, name) or pipeline.checkpoint_path(settings, name) for name in SYSTEMS
     }
@@ -286,13 +325,16 @@ def _model_paths(settings: Settings, options: argparse.Namespace) -> dict[str, P
 
 def evaluate(settings: Settings, options: argparse.Namespace) -> None:
     """Compare predictions with the references: a table, metrics.csv, summary.json, figures."""
+    from . import pipeline
+    from .metrics import format_summary
+
     results = options.out or settings.runs / "results"
     folder = options.predictions or settings.runs / "results" / "predictions"
     predictions = pipeline.find_predictions(folder)
     rows, summary = pipeline.evaluate(
         _open(settings), predictions, results, models=_makers(settings, options, folder)
     )
-    save_score_figures(rows, results / "figures")
+    pipeline.save_score_figures(rows, results / "figures")
     print(format_summary(summary))
     print(f"metrics.csv, summary.json and figures are in {results}")
     if summary["without_reference"]:
@@ -303,6 +345,8 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> None:
 
 def _makers(settings: Settings, options: argparse.Namespace, folder: Path) -> list[Path]:
     """Return the checkpoints that made the predictions, as far as no record there names them."""
+    from .inference import read_records
+
     if read_records(folder):
         return [path for path in (options.liver, options.tumor) if path]
     models = []
@@ -315,6 +359,9 @@ def _makers(settings: Settings, options: argparse.Namespace, folder: Path) -> li
 
 
 def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) -> None:
+    from .machine import own_rank
+    from .pipeline import best_epoch_text
+
     changes = {name: getattr(options, name) for name in CHANGES}
     changes = {name: value for name, value in changes.items() if value is not None}
     recipe = make_recipe(options.recipe, tiny=settings.tiny, **changes)
@@ -329,10 +376,12 @@ def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) 
         precision=options.precision,
     )
     if own_rank() == 0:
-        print(pipeline.best_epoch_text(history))
+        print(best_epoch_text(history))
 
 
-def _open(settings: Settings, fold: int | None = None) -> Prepared:
+def _open(settings: Settings, fold: int | None = None):
+    from .preprocess import open_prepared
+
     return open_prepared(settings.prepared, validation=settings.validation_share, fold=fold)
 
 
@@ -344,6 +393,15 @@ STEPS = {
     "train-tumor": train_tumor,
     "predict": predict,
     "evaluate": evaluate,
+}
+NEXT = {  # step -> the words of the step that follows
+    "phantom": ["prepare"],
+    "download": ["train-liver"],
+    "prepare": ["train-liver"],
+    "train-liver": ["train-tumor"],
+    "train-tumor": ["predict"],
+    "predict": ["evaluate"],
+    "evaluate": ["predict", "my_ct.nii.gz"],
 }
 if __name__ == "__main__":
     sys.exit(main())

@@ -19,12 +19,9 @@ from .environment import choose_device
 from .machine import read_json, written_whole
 from .models import build_generator, build_segmenter
 from .preprocess import hash_of_ct
-from .recipes import InputSpec, Recipe, recipe_from_dict
+from .recipes import SYSTEMS, InputSpec, Recipe, recipe_from_dict
+from .settings import hint
 
-MADE_BY = {
-    "liver": "notebook 02 (python -m lits_helpers train-liver) trains one",
-    "tumor": "notebook 03 (python -m lits_helpers train-tumor) trains one",
-}
 COMMON_KEYS = {"system", "recipe", "training_ids", "validation_ids", "epoch"}  # with states
 MODEL_KEYS = COMMON_KEYS | {"model", "validation_dice"}
 
@@ -50,8 +47,8 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
     """
     path = Path(path)
     if not path.is_file():
-        hint = MADE_BY.get(system, " or ".join(MADE_BY.values()))
-        raise FileNotFoundError(f"no {system or 'model'} checkpoint at {path}: {hint}")
+        cure = " or ".join(hint(name) for name in ((system,) if system else SYSTEMS))
+        raise FileNotFoundError(f"no {system or 'model'} checkpoint at {path}: {cure}")
     content = read_checkpoint(path)
     if "parts" in content:
         raise CheckpointError(
@@ -62,8 +59,7 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
     require_keys(content, MODEL_KEYS, path)
     if system and content["system"] != system:
         raise CheckpointError(
-            f"{path} holds a {content['system']} model, a {system} model is wanted: "
-            f"{MADE_BY[system]}"
+            f"{path} holds a {content['system']} model, a {system} model is wanted: {hint(system)}"
         )
     return content
 

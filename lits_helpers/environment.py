@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from .machine import available_cores
+from .settings import hint
 
 logger = logging.getLogger(__name__)
 
@@ -87,7 +88,7 @@ def choose_device(name: str | None = None) -> torch.device:
             device = torch.device(name)
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
-            where = "LITS_DEVICE, --device"
+            where = hint("device")
             raise ValueError(f"device {name!r} ({where}) is not usable: {error}") from error
         return device
     if torch.cuda.is_available():

@@ -17,6 +17,7 @@ from torch.nn.utils.parametrizations import spectral_norm
 from torchvision.models import RegNet_Y_400MF_Weights, regnet_y_400mf
 
 from .recipes import LiverRecipe, TumorRecipe
+from .settings import hint
 
 # "batch" by the statistics of a batch, then of all training; "instance" of each image alone, so
 # that contrast and brightness of a patient matter less.
@@ -245,7 +246,7 @@ def imagenet_weights() -> dict[str, Tensor]:
     """
     weights = RegNet_Y_400MF_Weights.IMAGENET1K_V2
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
-    without = "or train without them: tumor_recipe(pretrained=False)"
+    without = f"or train without them: {hint('not pretrained')}"
     existed = cached.exists()
     try:
         return weights.get_state_dict(progress=False, check_hash=True, weights_only=True)

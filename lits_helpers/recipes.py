@@ -72,6 +72,8 @@ class InputSpec:
         return 65535 if self.window is None else 255
 
 
+SYSTEMS = ("liver", "tumor")
+PRECISIONS = ("fp32", "bf16", "fp16")  # of a training; "auto" takes what the device is fastest at
 RANGES = {  # lowest and highest value of a recipe's numbers, all of them finite
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),

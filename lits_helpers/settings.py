@@ -1,10 +1,50 @@
-"""Where things are and how large a run is: folders, form fields, the LITS_* variables."""
+"""Where things are and how large a run is: folders, form fields, the LITS_* variables.
+
+And what a reader is told to do next: a notebook hears of its form fields, a shell of its options.
+"""
 
 import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 
 SOURCES = ("phantom", "folder", "kaggle")
+
+HINTS = {  # what to do: in a notebook or in Python, in a shell where the program is called {lits}
+    "prepare": ("run notebook 01", "run {lits} prepare"),
+    "predict": ("run notebook 04 first", "run {lits} predict first"),
+    "liver": ("notebook 02 trains one", "{lits} train-liver trains one"),
+    "tumor": ("notebook 03 trains one", "{lits} train-tumor trains one"),
+    "raw": ("RAW_FOLDER or LITS_RAW", "--raw or LITS_RAW"),
+    "folder source": ('SOURCE "folder" and RAW_FOLDER', "--source folder --raw DIR"),
+    "folders": ("other folders (LITS_RAW, LITS_PREPARED)", "other folders (--raw, --prepared)"),
+    "device": ("LITS_DEVICE", "--device or LITS_DEVICE"),
+    "continue": ('the same call with resume="auto"', "the same command"),
+    "auto": ('resume="auto"', "--resume auto"),
+    "anew": ('START_ANEW (resume="never")', "--resume never"),
+    "precision": ('precision="fp32"', "--precision fp32"),
+    "learning rate": ("a lower learning_rate", "a lower --learning-rate"),
+    "batch size": ("batch_size=", "--batch-size "),
+    "not pretrained": ("tumor_recipe(pretrained=False)", "--no-pretrained"),
+    "no drive": ("untick USE_DRIVE to keep none", "keep none"),
+    "restore": (
+        "run notebook 01 first, with the same SOURCE, TINY and USE_DRIVE (without Drive each "
+        "Colab machine begins empty)",
+        "run {lits} download first",
+    ),
+}
+_program: str | None = None  # how the shell calls it; None: a notebook, or a caller in Python
+
+
+def hint(name: str) -> str:
+    """Return a hint of `HINTS` in the words of the place where it will be read."""
+    notebook, shell = HINTS[name]
+    return shell.format(lits=_program) if _program else notebook
+
+
+def hints_for_shell(program: str | None) -> None:
+    """Say how a shell calls this program, whose hints are read there; None: in no shell."""
+    global _program
+    _program = program
 
 
 @dataclass(frozen=True)

@@ -335,7 +335,7 @@ def test_drive_without_room_is_told_once_and_loses_nothing(kaggle, machine, monk
     assert fetch(here).prepared == ["3", "60"]
     assert set(contents(here.prepared)) == PACKED
     assert caplog.text.count("no more prepared cases are kept on Google Drive") == 1
-    assert "set drive to False" in caplog.text
+    assert "untick USE_DRIVE" in caplog.text
 
 
 def test_notebooks_that_name_no_cases_ask_kaggle_for_nothing(kaggle, machine, tmp_path, caplog):

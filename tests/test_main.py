@@ -16,7 +16,6 @@ from drawn import body, write_nifti
 from prepared_runs import VARIABLES, write_checkpoint, write_prepared
 from small_runs import small_liver, small_tumor
 
-from lits_helpers import __main__ as shell
 from lits_helpers import __version__, pipeline, recipes, settings
 from lits_helpers.__main__ import main
 from lits_helpers.machine import read_json
@@ -187,7 +186,7 @@ def test_a_training_without_options_is_the_notebooks(step, tiny, tmp_path, monke
 def test_options_reach_the_training(tmp_path, monkeypatch):
     calls = []
     monkeypatch.setattr(trainings, "train_liver_gan", lambda *given, **o: calls.append((given, o)))
-    monkeypatch.setattr(shell.pipeline, "best_epoch_text", lambda history: "")
+    monkeypatch.setattr(pipeline, "best_epoch_text", lambda history: "")
     data = write_prepared(tmp_path / "drawn", cases=6)
     given = "--recipe original --epochs 3 --width 8 --seed 5 --resume never --max-minutes 1.5"
     call = shell_call("train-liver", "--prepared", data.root, *given.split(), "--fold", "4")
@@ -210,7 +209,7 @@ def test_options_reach_the_training(tmp_path, monkeypatch):
 )
 def test_the_best_epoch_is_told_from_any_history(scores, words):
     history = [{"epoch": n, "validation_dice": score} for n, score in enumerate(scores, 1)]
-    assert words in shell.pipeline.best_epoch_text(history)
+    assert words in pipeline.best_epoch_text(history)
 
 
 # --- options and variables -----------------------------------------------------------------------
@@ -278,8 +277,8 @@ def test_the_overview_names_every_step_as_the_readme_does(capsys):
         ("phantom --source folder", "invalid choice: 'folder'"),
         ("train-liver --precision int8", "invalid choice: 'int8'"),
         ("train-liver --recipe best", "invalid choice: 'best'"),
-        ("train-liver --epochs 0", "must be 1 or more, got 0"),
-        ("train-liver --seed -1", "must be 0 or more, got -1"),
+        ("train-liver --epochs 0", "must be a whole number from 1 on, got 0"),
+        ("train-liver --seed -1", "must be a whole number from 0 on, got -1"),
         ("train-tumor --width 8", "unrecognized arguments: --width 8"),
     ],
 )
@@ -314,7 +313,7 @@ def test_what_is_missing_is_told_in_one_sentence(arguments, words):
 def test_a_wrong_device_is_told_in_one_sentence(tmp_path):
     data = write_prepared(tmp_path / "drawn", cases=3)
     call = shell_call("train-liver", "--prepared", data.root, "--device", "quantum")
-    assert "device 'quantum' (LITS_DEVICE, --device) is not usable" in sentence(call)
+    assert "device 'quantum' (--device or LITS_DEVICE) is not usable" in sentence(call)
 
 
 def test_a_wrong_variable_is_told_in_one_sentence(monkeypatch):

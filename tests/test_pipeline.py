@@ -22,7 +22,7 @@ from lits_helpers.settings import load_settings
 
 ENSURE = {"liver": ensure_liver_model, "tumor": ensure_tumor_model}
 TRAIN = {"liver": "train_liver_gan", "tumor": "train_tumor_regnet"}
-NOTEBOOK = {"liver": "02_train_liver_gan", "tumor": "03_train_tumor_regnet"}
+NOTEBOOK = {"liver": "notebook 02", "tumor": "notebook 03"}
 
 
 @pytest.fixture(autouse=True)
@@ -168,7 +168,9 @@ def test_a_model_that_is_there_is_returned(small, trainings, system):
 @pytest.mark.parametrize("system", ENSURE)
 @pytest.mark.parametrize("source", ["folder", "kaggle"])
 def test_without_phantoms_a_missing_model_names_its_notebook(small, trainings, system, source):
-    with pytest.raises(FileNotFoundError, match=f"no {system} model at .*{NOTEBOOK[system]} first"):
+    with pytest.raises(
+        FileNotFoundError, match=f"no {system} model at .*{NOTEBOOK[system]} trains one"
+    ):
         ENSURE[system](replace(small, source=source), None)
     assert trainings == []
 

@@ -19,6 +19,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from ..machine import require
 from ..volumes import (
     Geometry,
     Volume,
@@ -65,6 +66,7 @@ def load_case(case: "Case") -> tuple[Volume, np.ndarray | None, list[Finding]]:
     Raises:
         OSError, ValueError: a file cannot be read.
     """
+    require(case, "segmentation", "case", "a Case, as find_cases(folder) returns them")
     volume = read_volume(case.volume, case.orientation)
     labels = read_segmentation(case.segmentation, like=volume) if case.segmentation else None
     findings = [*_header_findings(case, volume), *_value_findings(volume.hu)]

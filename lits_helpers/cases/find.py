@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ..machine import file_hash
+from ..settings import hint
 from ..volumes import parse_name
 from .case import Case
 
@@ -35,7 +36,7 @@ def find_cases(root: str | os.PathLike) -> list[Case]:
     if not numbers:
         raise FileNotFoundError(
             f"no case under {root}: expected volume-N.nii[.gz] with segmentation-N.nii[.gz]; "
-            "give the folder that holds them (RAW_FOLDER, LITS_RAW, in a shell --raw)"
+            f"give the folder that holds them ({hint('raw')})"
         )
     patients = _patients(Path(root) / PATIENTS)
     _check_unlisted(Path(root) / PATIENTS, patients, numbers)

@@ -4,6 +4,8 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from ..machine import require
+
 
 @dataclass(frozen=True)
 class Split:
@@ -37,6 +39,8 @@ def split_cases(
     if not (0 <= validation and 0 <= test and validation + test < 1):
         raise ValueError(f"validation + test must be in [0, 1), got {validation} + {test}")
     cases = list(cases)
+    for case in cases:
+        require(case, "patient", "each case", "a Case, as find_cases(folder) returns them")
     place = {case.patient: _place(case.patient) for case in cases}
     start, end = _validation_range(validation, test, fold)
     parts = {"test": (0.0, test), "validation": (start, end)}

@@ -17,6 +17,7 @@ from ..cases import Case, find_cases
 from ..metrics import label_mask
 from ..preprocess import CaseFiles, PreparedCase, prepared_cases
 from ..recipes import InputSpec
+from ..settings import hint
 from ..volumes import (
     LABELS_SUFFIX,
     LiverFrame,
@@ -170,7 +171,7 @@ def find_slices(
     if missing:
         raise ValueError(
             f"no case {', '.join(missing[:5])} in {root}, which holds {len(openers)} cases; "
-            "prepare it first (notebook 01) or take it out of the split"
+            f"prepare it first ({hint('prepare')}) or take it out of the split"
         )
     opened = [_opened(case_id, openers[case_id], spec) for case_id in case_ids]
     kept = tuple(case for case in opened if case is not None)
@@ -218,7 +219,7 @@ def _open_nifti(case: Case) -> CaseSlices | None:
     if not volume.geometry.orientation_trusted:
         raise ValueError(
             f"{case.volume} does not say which way its slices lie; prepare the cases first "
-            "(notebook 01), which looks at the anatomy"
+            f"({hint('prepare')}), which looks at the anatomy"
         )
     copy = packed_copy(case.volume)
     path = copy.with_name(f"{copy.stem}-{packed_copy(case.segmentation).stem}{LABELS_SUFFIX}")

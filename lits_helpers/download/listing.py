@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..settings import hint
 from ..volumes import parse_name
 from .archives import is_whole
 from .client import KaggleClient, KaggleError
@@ -116,7 +117,7 @@ def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict
         raise KaggleError(
             f"Kaggle lists no volume-N.nii and no segmentation-N.nii, but "
             f"{', '.join(others[:3])}: its layout has changed. Download what is there by hand, "
-            'unpack it, and read it with SOURCE "folder" (in a shell --source folder --raw DIR)'
+            f"unpack it, and read it with {hint('folder source')}"
         )
     return found
 

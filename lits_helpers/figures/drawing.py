@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from ..machine import require
 from ..metrics import FIRST_LABEL
 from ..volumes import window_to_uint8
 
@@ -151,6 +152,7 @@ def render_slice(
     Raises:
         ValueError: a shape, window or box that does not fit.
     """
+    require(hu, "ndim", "hu", "a slice (H, W): volume.hu[k]")
     layers = {
         name: layer if isinstance(layer, Layer) else Layer(np.asarray(layer), color_of(name))
         for name, layer in (layers or {}).items()

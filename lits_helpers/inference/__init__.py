@@ -2,12 +2,11 @@
 
 from .folders import PREDICTION_NAME, find_volumes, own_device, segment_files
 from .postprocess import Postprocessing
-from .provenance import SYSTEMS, check_makers, is_recorded, read_records, recorded_origins
+from .provenance import check_makers, is_recorded, read_records, recorded_origins
 from .segment import segment_file, segment_volume
 
 __all__ = [
     "PREDICTION_NAME",
-    "SYSTEMS",
     "Postprocessing",
     "check_makers",
     "find_volumes",

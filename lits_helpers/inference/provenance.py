@@ -10,13 +10,12 @@ import torch
 
 from ..checkpoints import Origin, TrainedModel, load_checkpoint, recipe_of
 from ..machine import file_hash, read_json, writable_folder, write_json
-from ..recipes import InputSpec
+from ..recipes import SYSTEMS, InputSpec
 from .postprocess import Postprocessing
 
 RECORD_SUFFIX = ".json"
 RECORDS = "*.nii*.json"
 FOLDER_RECORDS = "segmented_by*.json"  # of 0.1.0: all predictions of a process in one
-SYSTEMS = ("liver", "tumor")
 
 
 class MakerRecord:

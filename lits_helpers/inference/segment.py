@@ -13,7 +13,7 @@ import torch
 from ..checkpoints import LiverModel, TumorModel
 from ..datasets import model_input, rotated
 from ..environment import amp_dtype
-from ..machine import available_cores, processes_here
+from ..machine import available_cores, processes_here, require
 from ..volumes import (
     WHOLE_SLICE,
     LiverFrame,
@@ -62,10 +62,16 @@ def segment_volume(
         Labels (Z, Y, X) uint8: 0 background, 1 liver, 2 tumor.
 
     Raises:
+        TypeError: an array or a path where a volume or a model belongs.
         ValueError: no model, `volume` is no CT in HU, or `known_liver` has another shape.
     """
     if liver_model is None and tumor_model is None:
         raise ValueError("segment_volume needs a liver model, a tumor model or both; got neither")
+    require(volume, "hu", "volume", "a volume: read_volume(path), or volume_from_array(hu)")
+    for name, model in (("liver", liver_model), ("tumor", tumor_model)):
+        if model is not None:
+            wanted = f"a {name} model: load_{name}_model(path)"
+            require(model, "probabilities", f"{name}_model", wanted)
     check_hu(volume)
     if known_liver is not None and known_liver.shape != volume.hu.shape:
         raise ValueError(f"known_liver has shape {known_liver.shape}, the CT {volume.hu.shape}")

@@ -1,5 +1,6 @@
 """What the machine gives: whole files, locks, workers, memory, and the processes of `torchrun`."""
 
+from .arguments import require
 from .files import (
     DISK_FULL,
     TEMPORARY_PREFIX,
@@ -33,6 +34,7 @@ __all__ = [
     "read_json",
     "remove_leftovers",
     "rename_lasting",
+    "require",
     "run_jobs",
     "spawned_pool",
     "wait_for_others",

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..machine import written_whole
+from ..machine import require, written_whole
 from .lesions import OVERLAPS, SIZE_CLASSES, size_class_title
 from .overlap import dice
 
@@ -77,6 +77,8 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
         pairs, worst first.
     """
     rows = list(results)
+    for row in rows:
+        require(row, "get", "each result", "a dict, as evaluate_case returns it")
     kept = [row for row in rows if not row.get("training_case")]
     with_tumor = [row for row in kept if row["tumor_size_reference"]]
     free = [row for row in kept if not row["tumor_size_reference"]]

@@ -24,6 +24,7 @@ from ..machine import (
     write_json,
     written_whole,
 )
+from ..settings import hint
 from .body import Patient, draw_patient, paint_frame, start_scene
 from .liver import draw_lesions, paint_lesions, paint_liver, shape_liver
 from .organs import paint_organs, paint_spine, shape_organs
@@ -249,6 +250,6 @@ def _is_finished(root: Path, settings: dict) -> bool:
     if root.is_dir() and any(not path.name.startswith(".") for path in root.iterdir()):
         raise ValueError(
             f"{root} holds files that are no phantoms; choose an empty folder, or, to use the "
-            "scans there, set SOURCE (in a shell LITS_SOURCE) to folder"
+            f"scans there, choose {hint('folder source')}"
         )
     return False

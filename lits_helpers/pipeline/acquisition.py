@@ -29,7 +29,7 @@ from ..preprocess import (
     prepare,
     recorded_report,
 )
-from ..settings import Settings
+from ..settings import Settings, hint
 from ..volumes import parse_name
 from .drive import REFUSED, KeptCases, drive_folder
 
@@ -118,7 +118,7 @@ def download(
         KaggleError: nothing (more) can be fetched; one sentence with what to do.
         OSError: another download works in one of the folders.
     """
-    refusal = "wait for it, or choose other folders (LITS_RAW and LITS_PREPARED) for this one"
+    refusal = f"wait for it, or choose {hint('folders')} for this one"
     with ExitStack() as stack:
         for folder in sorted({settings.raw.resolve(), settings.prepared.resolve()}):
             stack.enter_context(locked_folder(folder, refusal, purpose="download"))
@@ -235,8 +235,7 @@ def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]
     ready = sorted(name for name in known if CaseFiles(settings.prepared, name).known())
     if not ready:
         raise FileNotFoundError(
-            f"no LiTS case is prepared in {settings.prepared}: run notebook 01 first, with the "
-            "same SOURCE, TINY and USE_DRIVE (without Drive each Colab machine begins empty)"
+            f"no LiTS case is prepared in {settings.prepared}: {hint('restore')}"
         )
     if lost := sorted({*on_drive, *known} - set(ready)):
         names = ", ".join(lost)

@@ -23,6 +23,7 @@ from ..machine import writable_folder, write_json
 from ..metrics import dice, evaluate_case, evaluate_dataset, write_metrics_csv
 from ..preprocess import Prepared, data_hashes, hash_of_ct
 from ..recipes import InputSpec
+from ..settings import hint
 from ..volumes import (
     Volume,
     liver_frame,
@@ -121,9 +122,7 @@ def find_predictions(folder: Path | str) -> dict[str, Path]:
     before, after = PREDICTION_NAME.split("{}")
     paths = sorted(Path(folder).glob(PREDICTION_NAME.format("*")))
     if not paths:
-        raise FileNotFoundError(
-            f"no {PREDICTION_NAME.format('N')} in {folder}: run predict or notebook 04 first"
-        )
+        raise FileNotFoundError(f"no {PREDICTION_NAME.format('N')} in {folder}: {hint('predict')}")
     return {path.name.removeprefix(before).removesuffix(after): path for path in paths}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from ..preprocess import Prepared
 from ..recipes import liver_recipe, tumor_recipe
-from ..settings import Settings
+from ..settings import Settings, hint
 from ..training import TrainingDivergedError, train_liver_gan, train_tumor_regnet
 from .drive import drive_folder, keep_run, restore_model, restore_run
 
@@ -20,20 +20,20 @@ def ensure_liver_model(settings: Settings, data: Prepared) -> Path:
     Raises:
         FileNotFoundError: there is none, and the data are no phantoms; names the notebook.
     """
-    return _ensure_model(settings, data, "liver", "02_train_liver_gan", train_liver)
+    return _ensure_model(settings, data, "liver", train_liver)
 
 
 def ensure_tumor_model(settings: Settings, data: Prepared) -> Path:
     """Return the best tumor checkpoint, as `ensure_liver_model` does."""
-    return _ensure_model(settings, data, "tumor", "03_train_tumor_regnet", train_tumor)
+    return _ensure_model(settings, data, "tumor", train_tumor)
 
 
-def _ensure_model(settings, data, system, notebook, train) -> Path:
+def _ensure_model(settings, data, system, train) -> Path:
     path = checkpoint_path(settings, system)
     if path.exists() or restore_model(settings, system):
         return path
     if settings.source != "phantom":
-        raise FileNotFoundError(f"no {system} model at {path}: run notebook {notebook} first")
+        raise FileNotFoundError(f"no {system} model at {path}: {hint(system)}")
     logger.info("no %s model at %s: training a small one on the phantoms", system, path)
     if not settings.tiny:  # beside the place of a full run, which may still come
         settings = replace(settings, tiny=True, drive=False, runs=settings.runs / "small")

@@ -19,10 +19,12 @@ from ..machine import (
     file_hash,
     locked_folder,
     remove_leftovers,
+    require,
     run_jobs,
     write_json,
     written_whole,
 )
+from ..settings import hint
 from ..volumes import PackedVolume, Volume, window_to_uint8, write_packed, write_picture
 from .prepared import RECORD_VERSION, CaseFiles
 from .summary import FAILED, Outcome, PreparationReport, outcome_of, recorded_findings, report_of
@@ -64,6 +66,8 @@ def prepare(
         OSError: the disk is full or `out` cannot be written; finished cases stay valid.
     """
     cases, out = list(cases), Path(out).absolute()
+    for case in cases:
+        require(case, "segmentation", "each case", "a Case, as find_cases(folder) returns them")
     out.mkdir(parents=True, exist_ok=True)
     window = tuple(float(limit) for limit in window) if png else None
     cases.sort(key=_bytes_of, reverse=True)  # a long case begun last would leave cores idle
@@ -142,7 +146,7 @@ def export_png(root: str | os.PathLike, case_id: str, window: Window = PNG_WINDO
     files = CaseFiles(Path(root), case_id)
     record = files.known()
     if record is None:
-        raise FileNotFoundError(f"case {case_id} is not prepared in {root}; run notebook 01")
+        raise FileNotFoundError(f"case {case_id} is not prepared in {root}; {hint('prepare')}")
     _refreshed(files, record, tuple(float(limit) for limit in window))
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from ..cases import Split, split_cases
 from ..machine import read_json
+from ..settings import hint
 from ..volumes import LABELS_SUFFIX, SUFFIX, is_whole, numbered_pngs, png_size, read_png
 
 logger = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
         reason = f" ({faults[0]})" if faults else ""
         raise FileNotFoundError(
             f"no prepared case under {root}: expected cases/<case>.json or images/<case>/<k>.png"
-            f"{reason}; run notebook 01"
+            f"{reason}; {hint('prepare')}"
         )
     return sorted(found, key=lambda case: _by_number(case.id))
 
@@ -198,7 +199,7 @@ def _from_record(path: Path) -> PreparedCase:
     if not isinstance(record, dict) or RECORD_KEYS - set(record):
         raise ValueError("it is no record of a prepared case")
     if record.get("version", RECORD_VERSION) != RECORD_VERSION:
-        raise ValueError(f"of version {record['version']}; prepare the case again (notebook 01)")
+        raise ValueError(f"of version {record['version']}; {hint('prepare')} again")
     shape = tuple(record["shape"])
     return PreparedCase(
         id=record["case_id"],

@@ -18,6 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from ..datasets import SliceCache, augmentation_of, epoch_order
+from ..settings import hint
 from . import health, states
 from .distributed import Ranks
 from .optimization import learning_rate, step_or_give_up
@@ -304,9 +305,10 @@ class Trainer:
             return
         if stopped:
             logger.warning(
-                'stopped in epoch %d of %d and saved: the same training with resume="auto" goes on',
+                "stopped in epoch %d of %d and saved: %s goes on",
                 self.at.epoch,
                 self.recipe.epochs,
+                hint("continue"),
             )
         elif self.history:
             self.folder.draw_curve(self.history)

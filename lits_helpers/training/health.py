@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import torch
 
 from ..recipes import Recipe
+from ..settings import hint
 from .optimization import Precision, out_of_memory
 from .validation import ValidationScore
 
@@ -31,9 +32,9 @@ def require_finite(losses: Mapping[str, float], epoch: int, recipe: Recipe, prec
     """
     broken = [name for name, value in losses.items() if not math.isfinite(value)]
     if broken:
-        advice = f'a lower learning_rate than {recipe.learning_rate:g}, with resume="never"'
+        advice = f"{hint('learning rate')} than {recipe.learning_rate:g}, with {hint('anew')}"
         if precision != "fp32":
-            advice = f'precision="fp32", which resumes before that; or {advice}'
+            advice = f"{hint('precision')}, which resumes before that; or {advice}"
         raise TrainingDivergedError(
             f"{', '.join(broken)} became NaN or infinite in epoch {epoch}; "
             f"the checkpoints before it are kept. Try {advice}"
@@ -55,7 +56,7 @@ def warn_of_collapse(
             else f"fell from a Dice of {best:.3f} to {score.dice:.3f}"
         )
         dying = silent and getattr(recipe, "head", "") == "relu"
-        cure = 'head="sigmoid" (a ReLU output can die)' if dying else "a lower learning_rate"
+        cure = 'head="sigmoid" (a ReLU output can die)' if dying else hint("learning rate")
         logger.warning(
             "epoch %d: the model %s; the best checkpoint is kept. If it does not recover, try %s",
             epoch,
@@ -70,8 +71,9 @@ def warn_of_skipped_steps(precision: Precision, epoch: int) -> None:
     if precision.scaler.is_enabled() and precision.scaler.get_scale() < 1:
         logger.warning(
             "epoch %d: most steps are left out, their gradients overflow in fp16; "
-            'precision="fp32" resumes from here',
+            "%s resumes from here",
             epoch,
+            hint("precision"),
         )
 
 
@@ -93,8 +95,8 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
         size = max(32, round(recipe.spec.size / math.sqrt(2) / 32) * 32)
         raise MemoryError(
             f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: "
-            f"set batch_size={max(1, recipe.batch_size // 2)} (about half the memory) or "
+            f"set {hint('batch size')}{max(1, recipe.batch_size // 2)} (about half the memory) or "
             f"InputSpec.size={size} (about two thirds). That is another "
-            'training: start it with resume="never" or in another run folder. The checkpoints of '
+            f"training: start it with {hint('anew')} or in another run folder. The checkpoints of "
             "this one are intact"
         ) from error

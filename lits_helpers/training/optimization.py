@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from ..environment import amp_dtype
-from ..recipes import Recipe
+from ..recipes import PRECISIONS, Recipe
 
 logger = logging.getLogger(__name__)
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 STEPS_WORTH_COMPILING = 10000  # on a GPU: 79 s against 15 ms a step, once; slow hosts take longer
 NO_MEMORY = ("out of memory", "can't allocate memory", "alloc_failed", "unable to find an engine")
 FINAL_LEARNING_RATE = 0.01  # of the initial one, at the end of a cosine schedule
@@ -35,8 +35,8 @@ class Precision:
         if name != "auto" and name not in PRECISIONS:
             raise ValueError(f"precision must be auto, {', '.join(PRECISIONS)}; got {name!r}")
         self.device = device
-        self.dtype = amp_dtype(device) if name == "auto" else PRECISIONS[name]
-        self.name = next(key for key, dtype in PRECISIONS.items() if dtype == self.dtype)
+        self.dtype = amp_dtype(device) if name == "auto" else DTYPES[name]
+        self.name = next(key for key, dtype in DTYPES.items() if dtype == self.dtype)
         self.scaler = torch.amp.GradScaler(device.type, enabled=self.dtype == torch.float16)
 
     def autocast(self):

@@ -17,6 +17,7 @@ from .. import __version__
 from ..checkpoints import CheckpointError, explained, load_checkpoint, save_model
 from ..figures import plot_history, render_slice, save_figure
 from ..machine import remove_leftovers, write_json, written_whole
+from ..settings import hint
 from ..volumes import write_picture
 from .states import MirrorSlots, require_same, save_state
 
@@ -106,8 +107,7 @@ class RunFolder:
         if not state.get("best_model"):
             raise CheckpointError(
                 f"this training is finished, but its model {self.checkpoints / 'best_model.pth'} "
-                'is gone, damaged or of another training: train it anew with resume="never" '
-                "(--resume never, or START_ANEW in the notebook)"
+                f"is gone, damaged or of another training: train it anew with {hint('anew')}"
             )
         with explained(self.root):
             self.restore_best(state)

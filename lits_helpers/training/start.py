@@ -12,9 +12,10 @@ import torch
 from .. import __version__
 from ..datasets import SliceCache, epoch_order
 from ..environment import choose_device
-from ..machine import locked
+from ..machine import locked, require
 from ..preprocess import data_hashes
 from ..recipes import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
+from ..settings import hint
 from .distributed import Ranks, joined_ranks
 from .engine import Trainer
 from .health import TrainingDivergedError, memory_advice
@@ -121,6 +122,9 @@ class _Training:
 
     def history(self) -> list[dict]:
         """Train to the end or to a stop; return the history so far."""
+        wanted = f"a recipe: {self.system_type.name}_recipe()"
+        require(self.recipe, "spec", "recipe", wanted)
+        require(self.split, "training", "split", "a Split: split_cases(cases)")
         _check_split(self.split)
         try:
             return self._train()
@@ -242,5 +246,5 @@ def _check_batch(recipe: Recipe, slices: int) -> None:
     if recipe.batch_size > slices:
         raise ValueError(
             f"batch_size={recipe.batch_size} is larger than the {slices} training slices of an "
-            f"epoch: set batch_size={slices} or less, or add cases"
+            f"epoch: set {hint('batch size')}{slices} or less, or add cases"
         )

@@ -24,6 +24,7 @@ from ..checkpoints import (
     require_keys,
 )
 from ..machine import written_whole
+from ..settings import hint
 from .distributed import Ranks
 from .optimization import Precision
 from .systems import System
@@ -126,8 +127,8 @@ def named_state(path: Path | str, folder: Path, mirror: Path | str | None = None
     found = newest_state(folder, mirror)
     if found is not None and _position(found[0]) > _position(state):
         raise CheckpointError(
-            f'{found[1]} got further than {path}: resume="auto" goes on from there; to go on from '
-            "the named file, choose another run folder"
+            f"{found[1]} got further than {path}: {hint('continue')} goes on from there; to go on "
+            "from the named file, choose another run folder"
         )
     return state
 
@@ -142,7 +143,7 @@ def read_state(path: Path | str) -> dict:
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(
-            f'no training state at {path}; resume="auto" looks for one, "never" starts anew'
+            f"no training state at {path}: {hint('auto')} looks for one, {hint('anew')} starts anew"
         )
     return _read(path)
 
@@ -234,7 +235,7 @@ def require_same(state: Mapping, wanted: Mapping, where: str) -> None:
     if differences:
         raise CheckpointError(
             f"{where} belongs to another training: {'; '.join(differences)}. "
-            'Use the same settings, another run folder, or resume="never" to replace it'
+            f"Use the same settings, another run folder, or {hint('anew')} to replace it"
         )
 
 
@@ -334,7 +335,7 @@ def require_slices(state: Mapping, now: Sequence[int]) -> None:
             f"this training began with {before[0]} slices to train on and {before[1]} to "
             f"validate, now there are {now[0]} and {now[1]}. If the warnings above name a case "
             "that could not be read, delete its record (prepared/cases/<case>.json), prepare "
-            'it again and start the same training again; or begin anew with resume="never"'
+            f"it again and start the same training again; or begin anew with {hint('anew')}"
         )
 
 

@@ -5,6 +5,8 @@ import signal
 import threading
 import time
 
+from ..settings import hint
+
 logger = logging.getLogger(__name__)
 
 SAVE, STOP = 1, 2  # what may follow a step; ranks agree on the higher
@@ -44,8 +46,9 @@ class Stopwatch:
         logger.info("about %s of training left", _duration(minutes_left))
         if self.max_minutes is not None and self.minutes() + minutes_left > self.max_minutes:
             logger.warning(
-                'it stops cleanly after %s, before its end: resume="auto" goes on from there',
+                "it stops cleanly after %s, before its end: %s goes on from there",
                 _duration(self.max_minutes),
+                hint("continue"),
             )
 
     def save_due(self) -> bool:
@@ -104,7 +107,7 @@ class StopRequest:
             SystemExit: after the others, with the shell's usual code, 128 + the signal's number.
         """
         if self.received == signal.SIGINT:
-            raise KeyboardInterrupt('training stopped and saved; resume="auto" goes on')
+            raise KeyboardInterrupt(f"training stopped and saved; {hint('continue')} goes on")
         if self.received is not None:
             logger.warning("%s: saved, leaving", signal.Signals(self.received).name)
             raise SystemExit(128 + self.received)

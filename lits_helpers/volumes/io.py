@@ -13,7 +13,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ..machine import written_whole
+from ..machine import require, written_whole
 from .geometry import PLAUSIBLE_SPACING_MM, Geometry, matched_to, plain_geometry, same_grid
 from .nifti import NiftiSource, are_labels, open_nifti, read_hu, read_labels, to_hu
 from .packed import SUFFIX, LazyVolume, PackedVolume, write_packed
@@ -76,6 +76,8 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
         ValueError: other labels than 0, 1, 2; or a shape that does not fit `like`.
     """
     path = Path(path)
+    if like is not None:
+        require(like, "geometry", "like", "the CT: read_volume(path)")
     if path.suffix == SUFFIX:
         labels = PackedVolume(path).read()
         if like is not None and labels.shape != like.geometry.shape:
@@ -106,6 +108,7 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
         ValueError: another shape than `like.hu`, other labels, or another suffix.
     """
     path = segmentation_path(path)
+    require(like, "geometry", "like", "the CT: read_volume(path)")
     if labels.shape != like.geometry.shape:
         raise ValueError(
             f"labels must be {like.geometry.shape} like the volume, got {labels.shape}"

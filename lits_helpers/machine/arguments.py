@@ -1,0 +1,21 @@
+"""Arguments of the wrong kind, refused at a room's door with a sentence."""
+
+
+def require(value: object, attribute: str, name: str, wanted: str) -> None:
+    """Refuse an argument that is not what a function takes, before anything fails deep inside.
+
+    Args:
+        value: the argument.
+        attribute: what everything of the wanted kind has, for example "hu".
+        name: of the argument, for the message.
+        wanted: what to give, for example "a volume: read_volume(path)".
+
+    Raises:
+        TypeError: it lacks the attribute; the sentence names what was given and what to give.
+    """
+    if hasattr(value, attribute):
+        return
+    given = f"the text {value[:60]!r}" if isinstance(value, str) else f"a {type(value).__name__}"
+    if isinstance(getattr(value, "shape", None), tuple):
+        given += f" of shape {value.shape}"
+    raise TypeError(f"{name} must be {wanted}, got {given}")

@@ -1,0 +1,164 @@
+"""The module's front door: what opens at once, what loads on first use, what is refused."""
+
+import pydoc
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from drawn import body, write_case
+
+import lits_helpers
+from lits_helpers import settings
+from lits_helpers.__main__ import NEXT, STEPS, main
+from lits_helpers.settings import HINTS, hint, hints_for_shell
+
+REPOSITORY = Path(lits_helpers.__file__).parents[1]
+PROMISED = """
+read_volume read_segmentation write_segmentation open_volume find_cases check_case split_cases
+prepare LiverSlices TumorSlices SliceCache Generator Discriminator RegNetSegmenter train_liver_gan
+train_tumor_regnet load_liver_model load_tumor_model segment_volume segment_file evaluate_case
+evaluate_dataset render_slice SliceViewer write_phantom_dataset
+""".split()
+HEAVY = "{'torch', 'numpy', 'cv2', 'nibabel', 'matplotlib'}"
+
+
+def python(*words, **options) -> subprocess.CompletedProcess:
+    command = [sys.executable, *words]
+    return subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, **options)
+
+
+READ = "import lits_helpers.__main__ as shell; shell.parser(shell.STEPS).parse_args({})"
+
+
+@pytest.mark.parametrize("words", [None, ["--help"], ["--version"], ["predict", "--helpp"]])
+def test_what_must_answer_at_once_imports_nothing_heavy(words):
+    code = "import lits_helpers" if words is None else READ.format(words)
+    checked = f"""
+import sys
+try:
+    {code}
+except SystemExit:
+    pass
+assert not {HEAVY} & set(sys.modules), {HEAVY} & set(sys.modules)
+"""
+    done = python("-c", checked)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", PROMISED)
+def test_a_promised_name_loads_when_it_is_used_and_is_listed(name):
+    assert name in dir(lits_helpers)
+    assert getattr(lits_helpers, name).__module__.startswith("lits_helpers.")
+
+
+def test_help_shows_the_promised_names():
+    text = pydoc.plain(pydoc.render_doc(lits_helpers))
+    assert not [name for name in PROMISED if name not in text]
+
+
+def test_a_name_that_is_not_there_is_no_attribute():
+    with pytest.raises(AttributeError, match="no_such_name"):
+        lits_helpers.no_such_name  # noqa: B018
+
+
+def test_ctrl_c_while_torch_is_imported_leaves_without_a_traceback(tmp_path):
+    command = [sys.executable, "-m", "lits_helpers", "train-liver", "--prepared", str(tmp_path)]
+    with subprocess.Popen(command, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as shell:
+        time.sleep(0.6)  # Python has begun; torch takes longer
+        shell.send_signal(signal.SIGINT)
+        _, errors = shell.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert shell.returncode in (1, 130)  # 1: it was quicker, and there is nothing prepared
+
+
+# --- hints fit the place where they are read ------------------------------------------------------
+
+
+@pytest.fixture
+def in_shell():
+    hints_for_shell("lits")
+    yield
+    hints_for_shell(None)
+
+
+@pytest.mark.parametrize("name", HINTS)
+def test_a_hint_names_form_fields_to_a_notebook_only_and_options_to_a_shell_only(name, in_shell):
+    shell = hint(name)
+    hints_for_shell(None)
+    notebook = hint(name)
+    assert not re.search(r"(^|[ (])--[a-z]|\blits (prepare|train|predict|download)", notebook)
+    assert not re.search(r"notebook|SOURCE|_FOLDER|USE_DRIVE|START_ANEW|=\"", shell)
+
+
+def test_after_a_shell_step_hints_are_a_notebooks_again(tmp_path, capsys):
+    assert main(["train-liver", "--prepared", str(tmp_path)]) == 1
+    assert "python -m lits_helpers prepare" in capsys.readouterr().err
+    assert settings.hint("prepare") == "run notebook 01"
+
+
+def test_each_step_ends_by_naming_the_next_with_the_folders_given(tmp_path, caplog):
+    write_case(tmp_path / "raw", 0, *body())
+    words = ["--raw", str(tmp_path / "raw"), "--prepared", str(tmp_path / "out of"), "--tiny"]
+    assert main(["prepare", "--source", "folder", *words, "--workers", "0"]) == 0
+    told = caplog.messages[-1]
+    assert told.startswith("next: python -m lits_helpers train-liver --raw ")
+    assert f"--prepared '{tmp_path / 'out of'}' --source folder --tiny" in told
+    assert set(NEXT) == set(STEPS)
+
+
+# --- wrong arguments get a sentence ---------------------------------------------------------------
+
+HU = np.zeros((3, 8, 9), np.int16)
+WRONG = {
+    "an array for a volume": (
+        lambda it: it.segment_volume(HU, object()),
+        r"volume must be .*read_volume\(path\).* got a ndarray of shape \(3, 8, 9\)",
+    ),
+    "a path for a model": (
+        lambda it: it.segment_volume(body_volume(), "best_model.pth"),
+        r"liver_model must be .*load_liver_model\(path\), got the text 'best_model.pth'",
+    ),
+    "an array for the CT of labels": (
+        lambda it: it.write_segmentation(HU, HU, "labels.nii"),
+        r"like must be the CT: read_volume\(path\), got a ndarray",
+    ),
+    "a folder for cases": (
+        lambda it: it.prepare("data/raw", "out"),
+        r"each case must be a Case, as find_cases\(folder\) returns them, got the text 'd'",
+    ),
+    "numbers for cases": (lambda it: it.split_cases([0, 1]), r"each case must be .* got a int"),
+    "a path for a case": (lambda it: it.check_case("volume-0.nii"), r"case must be a Case"),
+    "a recipe's name": (
+        lambda it: it.train_liver_gan("prepared", "run", None, "default"),
+        r"recipe must be a recipe: liver_recipe\(\), got the text 'default'",
+    ),
+    "case ids for a split": (
+        lambda it: it.train_tumor_regnet("prepared", "run", ["0"], it.tumor_recipe()),
+        r"split must be a Split: split_cases\(cases\), got a list",
+    ),
+    "a summary for rows": (
+        lambda it: it.evaluate_dataset({"liver_dice": 1.0}),
+        r"each result must be a dict, as evaluate_case .*got the text 'liver_dice'",
+    ),
+    "a volume for a slice": (
+        lambda it: it.render_slice(body_volume()),
+        r"hu must be a slice \(H, W\): volume.hu\[k\], got a Volume",
+    ),
+}
+
+
+def body_volume():
+    hu, _ = body()
+    return lits_helpers.volume_from_array(hu)
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_a_wrong_argument_is_refused_with_what_to_give(what):
+    call, words = WRONG[what]
+    with pytest.raises(TypeError, match=words):
+        call(lits_helpers)
