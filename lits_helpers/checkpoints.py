@@ -42,7 +42,7 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
         validation_dice; files written by a training also hold seed and version.
 
     Raises:
-        FileNotFoundError: no such file; says which notebook makes it.
+        FileNotFoundError: no such file; says how to make it.
         CheckpointError: truncated, foreign, of the other system, or a pickle that would run code.
     """
     path = Path(path)
@@ -153,12 +153,11 @@ class TrainedModel(nn.Module):
     """A trained network of either system with its input specification.
 
     Attributes:
-        system: "liver" or "tumor".
         spec: how slices become its input.
         origin: where its weights come from.
     """
 
-    system: str
+    system: str  # "liver" or "tumor"
 
     def __init__(self, network: nn.Module, spec: InputSpec, origin: Origin):
         super().__init__()
@@ -199,7 +198,7 @@ def load_liver_model(path: Path | str, device: torch.device | str | None = None)
     """Load a liver checkpoint as an eval-mode module with `.spec` and `.origin`.
 
     Raises:
-        FileNotFoundError: no such file; says which notebook makes it.
+        FileNotFoundError: no such file; says how to make it.
         ValueError: not a checkpoint of this system, or the weights do not fit its recipe.
     """
     return _load(path, LiverModel, build_generator, device)

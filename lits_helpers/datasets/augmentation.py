@@ -64,9 +64,9 @@ def augment_batch(
 ) -> tuple[Tensor, Tensor]:
     """Change grey levels, rotate, scale and shift images with their labels, and add noise.
 
-    The channels of an image are changed alike, except for the noise. Black, which is what lies at
-    or below the window, stays black except in a mirrored tumor. The same state of the generator
-    gives the same batch, to the bit on the same kind of device.
+    The channels of an image are changed alike, except for the noise. Black, all at or below the
+    window, stays black except in a mirrored tumor. The same state of the generator gives the same
+    batch, to the bit on the same kind of device.
 
     Args:
         levels: (N, C, S, S) uint8 or uint16 as the cache holds them: slices with their neighbours.

@@ -4,9 +4,8 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -314,9 +313,14 @@ def _fill(levels, labels, cases: Sequence[CaseSlices], spec: InputSpec, workers)
         rows = slice(starts[number], end)
         return _fill_case(levels[rows], labels[rows], number, cases[number], spec)
 
-    with ThreadPoolExecutor(workers or available_cores()) as pool, _one_cv2_thread():
-        tables = pool.map(fill_case, range(len(cases)))
-        tables = list(tqdm(tables, "caching", len(cases), unit="case", leave=False, delay=2))
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # OpenCV's threads would fight with ours over the cores
+    try:
+        with ThreadPoolExecutor(workers or available_cores()) as pool:
+            tables = pool.map(fill_case, range(len(cases)))
+            tables = list(tqdm(tables, "caching", len(cases), unit="case", leave=False, delay=2))
+    finally:
+        cv2.setNumThreads(threads)
     table = np.concatenate(tables)
     readable = np.flatnonzero(table[:, 1] >= 0)
     if not len(readable):
@@ -345,14 +349,3 @@ def _fill_case(levels, labels, number: int, case: CaseSlices, spec: InputSpec) -
                 error,
             )
     return table
-
-
-@contextmanager
-def _one_cv2_thread() -> Iterator[None]:
-    """Keep OpenCV to one thread: its threads would fight with ours over the cores."""
-    before = cv2.getNumThreads()
-    cv2.setNumThreads(1)
-    try:
-        yield
-    finally:
-        cv2.setNumThreads(before)

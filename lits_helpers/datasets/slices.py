@@ -87,12 +87,6 @@ class CaseSlices(ABC):
             f"case {self.case_id} holds 8-bit slices, not HU; this recipe needs prepared cases"
         )
 
-    def check(self, spec: InputSpec) -> None:
-        """Read the last slice, which a truncated file lacks; raise one of UNREADABLE."""
-        last = int(self.slice_indices[-1])
-        self.levels(last, spec)
-        self.labels(last)
-
 
 class _VolumeSlices(CaseSlices):
     """Slices of a packed volume and its packed segmentation, in the same grid."""
@@ -158,8 +152,8 @@ def find_slices(
         root: a prepared/ folder, a bare PNG folder (`images/`, `masks/`), or a folder with NIfTI
             pairs. A PNG folder holds liver masks only and keeps the window of its export.
         case_ids: which cases.
-        spec: used to try each case's last slice; cases that cannot be read or have no segmentation
-            are left out with a warning that names them.
+        spec: how slices become input. A case whose last slice cannot be read, or that has no
+            segmentation, is left out with a warning.
 
     Raises:
         ValueError: a case id does not exist, or no case is left.
@@ -186,7 +180,9 @@ def _opened(case_id: str, opener: Callable, spec: InputSpec) -> CaseSlices | Non
         if case is None:
             logger.warning("case %s has no segmentation and is left out", case_id)
         else:
-            case.check(spec)
+            last = int(case.slice_indices[-1])  # a truncated file lacks it
+            case.levels(last, spec)
+            case.labels(last)
         return case
     except UNREADABLE as error:
         logger.warning("case %s cannot be read and is left out: %s", case_id, error)
@@ -304,10 +300,7 @@ class LiverSlices(_Slices):
     and (1, size, size) float32 {0, 1}.
 
     Args:
-        root: prepared/ folder, bare PNG folder, or folder with NIfTI pairs.
-        case_ids: which cases. One that cannot be opened or has no segmentation is left out with a
-            warning.
-        spec: how slices become input.
+        root, case_ids, spec: as for `slices.find_slices`.
 
     Raises:
         ValueError: a case id does not exist, or no case is left.

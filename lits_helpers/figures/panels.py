@@ -76,7 +76,9 @@ def seven_panels(
         spacing_mm: size of a pixel (row, column); None draws no scale bar.
         structure: "tumor" or "liver", the mask that is compared.
     """
-    _check_labels(hu, prediction, reference)
+    for name, labels in (("prediction", prediction), ("reference", reference)):
+        if labels.shape != hu.shape:
+            raise ValueError(f"{name} must have the slice's shape {hu.shape}, got {labels.shape}")
     panels = _panels(prediction, reference, structure)
     box = mask_box((prediction > 0) | (reference > 0))
     zoom = zoom_to(PANEL_PIXELS, box[2:], spacing_mm)
@@ -228,12 +230,6 @@ def _box_aspect(box: tuple[int, int, int, int], spacing_mm) -> float:
     """Return height by width of a part of a slice, kept between 0.6 and 1.2 to fit the page."""
     height, width = picture_shape(box[2:], spacing_mm, 1.0)
     return min(max(height / width, 0.6), 1.2)
-
-
-def _check_labels(hu, prediction, reference) -> None:
-    for name, labels in (("prediction", prediction), ("reference", reference)):
-        if labels.shape != hu.shape:
-            raise ValueError(f"{name} must have the slice's shape {hu.shape}, got {labels.shape}")
 
 
 def _swatch(name: str, color: tuple[int, int, int] | None = None) -> Patch:

@@ -172,7 +172,7 @@ def _targets(files: Sequence[Path], out: Path, name: str) -> dict[Path, Path]:
 
 
 def _finished(path: Path, target: Path, record: MakerRecord) -> bool:
-    """Tell whether a CT was segmented before; say so where a file only looks like it."""
+    """Say whether a CT was segmented before; log a file that only looks like its result."""
     try:
         finished = record.holds(target, path)
     except OSError:  # reading the CT will say what is wrong

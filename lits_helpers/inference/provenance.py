@@ -97,7 +97,7 @@ def read_records(folder: Path | str) -> list[dict]:
 
 
 def _records_of(prediction: Path) -> list[dict]:
-    """Return what is recorded of one prediction, beside it or for its whole folder."""
+    """Return the records of one prediction: the one beside it, and folder records that name it."""
     path = prediction.with_name(prediction.name + RECORD_SUFFIX)
     records = [read_json(path)] if path.is_file() else []
     for path in sorted(prediction.parent.glob(FOLDER_RECORDS)):

@@ -112,15 +112,7 @@ def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """One model's way over the slices of a volume.
-
-    Attributes:
-        model: a `LiverModel` or `TumorModel`.
-        hu: (Z, Y, X) int16.
-        frame: what of each slice the model sees.
-        rotation_degrees: see `Postprocessing`.
-        batch_size: slices a forward pass.
-    """
+    """One model's way over a volume `hu` (Z, Y, X), of whose slices it sees `frame`."""
 
     model: LiverModel | TumorModel
     hu: np.ndarray
@@ -215,7 +207,7 @@ def _own_cores() -> int:
 
 
 def check_hu(volume: Volume) -> None:
-    """Refuse what is plainly no CT in HU.
+    """Refuse a volume that is plainly no CT in HU.
 
     Raises:
         ValueError: a segmentation was given, or values were shifted, windowed or normalized.

@@ -89,7 +89,7 @@ class KeptCases:
         if self.folder is None:
             return
         pairs = [(CaseFiles(prepared, name), CaseFiles(self.folder, name)) for name in case_ids]
-        kept = all(self._trying("kept", _keep_case, here, there) for here, there in pairs)
+        kept = all(self._trying("kept", _keep_case, *pair) for pair in pairs)
         refused = (prepared / REFUSED, self.folder / REFUSED)
         if not (kept and self._trying("kept", _copy_if_there, *refused)):
             self.folder = None  # logged once, not for each case
@@ -114,39 +114,39 @@ class KeptCases:
         return True
 
 
-def _keep_case(here: CaseFiles, there: CaseFiles) -> None:
-    record = here.known()
+def _keep_case(local: CaseFiles, kept: CaseFiles) -> None:
+    record = local.known()
     if record is None:
         return
     record = {**record, "png_window": None}
-    before = there.known()
+    before = kept.known()
     if before and {**before, HASHES: None} == {**record, HASHES: None}:
         return
-    there.root.mkdir(parents=True, exist_ok=True)
-    needed = sum(path.stat().st_size for path in _arrays(here, record))
-    if shutil.disk_usage(there.root).free < needed + ROOM_FOR_RUNS:
+    kept.root.mkdir(parents=True, exist_ok=True)
+    needed = sum(path.stat().st_size for path in _arrays(local, record))
+    if shutil.disk_usage(kept.root).free < needed + ROOM_FOR_RUNS:
         reason = f"{os.strerror(errno.ENOSPC)}; {ROOM_FOR_RUNS / 1e9:g} GB are left for checkpoints"
         raise OSError(errno.ENOSPC, reason)
-    there.record.unlink(missing_ok=True)
-    for path in _arrays(here, record):
-        copy_whole(path, there.record.with_name(path.name))
-    hashes = {path.name: file_hash(path) for path in _arrays(here, record)}
-    write_json(there.record, {**record, HASHES: hashes})
+    kept.record.unlink(missing_ok=True)
+    for path in _arrays(local, record):
+        copy_whole(path, kept.record.with_name(path.name))
+    hashes = {path.name: file_hash(path) for path in _arrays(local, record)}
+    write_json(kept.record, {**record, HASHES: hashes})
 
 
-def _restore_case(there: CaseFiles, here: CaseFiles) -> None:
-    record = there.known()
+def _restore_case(kept: CaseFiles, local: CaseFiles) -> None:
+    record = kept.known()
     hashes = record.pop(HASHES, None) if record else None
     if hashes is None:
         return
-    for path in _arrays(there, record):
-        copy_whole(path, here.record.with_name(path.name))
-    if any(file_hash(path) != hashes.get(path.name) for path in _arrays(here, record)):
-        logger.warning("case %s did not arrive whole on Drive: made again", here.case_id)
-        here.remove()
-        there.record.unlink()  # otherwise the next whole case is never copied there
+    for path in _arrays(kept, record):
+        copy_whole(path, local.record.with_name(path.name))
+    if any(file_hash(path) != hashes.get(path.name) for path in _arrays(local, record)):
+        logger.warning("case %s did not arrive whole on Drive: made again", local.case_id)
+        local.remove()
+        kept.record.unlink()  # otherwise the next whole case is never copied to Drive
         return
-    write_json(here.record, record)
+    write_json(local.record, record)
 
 
 def _arrays(files: CaseFiles, record: dict) -> list[Path]:
@@ -196,12 +196,7 @@ def restore_run(kept: Path | None, run: Path) -> None:
 
 
 def restore_model(settings: Settings, system: str) -> bool:
-    """Bring a training's best model back from Drive; say whether there was one.
-
-    Args:
-        settings: of the run.
-        system: "liver" or "tumor".
-    """
+    """Bring the best model of a system back from Drive; say whether there was one."""
     run = settings.runs / system
     kept = drive_folder(settings, system)
     found = newest_state(run / "checkpoints", kept) if kept else None

@@ -90,7 +90,6 @@ def segment_cases(
     the models; `evaluate` reads it. Under `torchrun` each process takes its share of the cases.
 
     Args:
-        data, case_ids: which cases.
         out: folder of the predictions, ``prediction-volume-N.nii.gz``.
         liver, tumor: checkpoints; at least one.
         post, device: as for `inference.segment_volume`.

@@ -41,12 +41,8 @@ class Trainer:
     """One training of one system on one split.
 
     Attributes:
-        system: networks, optimizers and the step, with their recipe and precision.
         training, validation: caches of the two parts of the split.
-        folder: where the training is recorded.
         identity: what every checkpoint states: system, recipe, seed, ids, precision, version.
-        ranks: the processes that train together.
-        watch: the clock, with its limit.
     """
 
     system: System

@@ -160,7 +160,7 @@ class RunFolder:
         self._drawn = time.monotonic()
 
     def close(self) -> None:
-        """Flush what is open."""
+        """Flush the TensorBoard events."""
         if self._events:
             self._events.close()
 

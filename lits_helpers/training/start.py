@@ -103,7 +103,7 @@ def train_tumor_regnet(
     InputSpec.
 
     Raises:
-        OSError: also when the ImageNet weights are neither cached nor to be had.
+        OSError: also if the ImageNet weights are not cached and cannot be fetched.
     """
     chosen = TrainingOptions(**options)
     return _Training(TumorSystem, Path(prepared), Path(run), split, recipe, chosen).history()

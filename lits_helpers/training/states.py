@@ -80,7 +80,7 @@ def newest_state(folder: Path, mirror: Path | str | None = None) -> tuple[dict, 
             f"the training state in {mirror} cannot be read now ({failing[0]}): run again in a "
             "minute; if it stays so, restart the machine or move that folder away"
         ) from failing[0]
-    # Of two alike, one with its model is taken.
+    # Of two equally far, take one with its model.
     return max(
         found, key=lambda pair: (_position(pair[0]), bool(pair[0].get("best_model"))), default=None
     )
@@ -112,11 +112,7 @@ def _position(state: Mapping) -> tuple[int, int, int]:
 
 
 def named_state(path: Path | str, folder: Path, mirror: Path | str | None = None) -> dict:
-    """Read the state of one named file, to go on from it, unless another got further.
-
-    Args:
-        path: the named file.
-        folder, mirror: as for `newest_state`.
+    """Read the state of one named file, to go on from it.
 
     Raises:
         FileNotFoundError, CheckpointError: as `read_state`; also if a state in `folder` or `mirror`
@@ -149,11 +145,7 @@ def read_state(path: Path | str) -> dict:
 
 
 class MirrorSlots:
-    """The two slots of a mirror, rewritten in place by turns.
-
-    Args:
-        folder: one that outlives this machine, on Google Drive or elsewhere.
-    """
+    """The two slots of a mirror, rewritten in place by turns; `folder` outlives this machine."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
@@ -223,7 +215,7 @@ def require_same(state: Mapping, wanted: Mapping, where: str) -> None:
     """Refuse to continue a training under other conditions than it began with.
 
     Args:
-        state: a training state.
+        state: of the training so far.
         wanted: of the training asked for: system, recipe, seed, training_ids, validation_ids and
             data (case id -> hash of its source, or None where it is not known).
         where: the state's file, for the message.
@@ -299,13 +291,7 @@ def weights_of(system: System) -> dict[str, dict]:
 
 
 def load_weights(system: System, state: Mapping, precision: Precision) -> None:
-    """Put a state's weights into a system; the scaler's only if the precision is still the same.
-
-    Args:
-        system: the networks and optimizers to continue.
-        state: with `precision`, the name of the state's, and `parts`, what `weights_of` returned.
-        precision: of the training that goes on.
-    """
+    """Put a state's weights into a system; the scaler's only if the precision is still the same."""
     for name, part in system.parts.items():
         if name != "scaler" or state["precision"] == precision.name:
             part.load_state_dict(_fitting(part, state["parts"][name]))
@@ -320,11 +306,7 @@ def _fitting(part: object, saved: dict) -> dict:
 
 
 def require_slices(state: Mapping, now: Sequence[int]) -> None:
-    """Refuse to continue with other slices than a training began with.
-
-    Args:
-        state: a training state.
-        now: slices to train on and to validate.
+    """Refuse to continue with other numbers of slices, to train on and to validate, than before.
 
     Raises:
         CheckpointError: a case lost or gained slices.

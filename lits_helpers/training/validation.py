@@ -96,8 +96,6 @@ def pictures_of(system, cache, shown: Tensor) -> tuple[Tensor, dict]:
     """Return slices with a system's predictions, as `RunFolder.write_epoch` takes them.
 
     Args:
-        system: a `systems.System`.
-        cache: a `SliceCache`.
         shown: (n,) int64 indices into the cache.
 
     Returns:

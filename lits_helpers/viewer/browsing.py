@@ -83,7 +83,7 @@ class BrowsedCase:
 
 
 def case_summary(case: BrowsedCase, listed: int = 12) -> str:
-    """Say what is known of a case: Dice per case, lesions and their longest axial diameters."""
+    """Return a line about a case: Dice, number of lesions, their longest axial diameters."""
     parts = []
     if case.compared:
         counts = case.confusion.sum(axis=0)

@@ -217,7 +217,7 @@ class SliceViewer:
         frame = self.frame * (SIDE_BY_SIDE if len(panels) > 1 else 1)
         self.picture = np.hstack([self._render(hu, layers, round(frame)) for layers in panels])
         controls.image.value = encode_frame(self.picture)
-        controls.legend.value = legend_html(_joined(panels))
+        controls.legend.value = legend_html(panels)
         controls.readout.value = html.escape(self._readout(hu, labels))
         self.frames_drawn += 1
 
@@ -227,7 +227,7 @@ class SliceViewer:
         errors = self._error_layers(labels)
         if self.controls.beside.value and labels:
             return [{}, *sources, *([errors] if errors else [])]
-        return [errors or _joined(sources)]
+        return [errors or {name: layer for layers in sources for name, layer in layers.items()}]
 
     def _source_layers(self, source: str, labels: np.ndarray) -> dict[str, Layer]:
         controls = self.controls
@@ -291,13 +291,8 @@ class SliceViewer:
         return " · ".join(parts)
 
 
-def _joined(panels: Iterable[Mapping[str, Layer]]) -> dict[str, Layer]:
-    return {name: layer for layers in panels for name, layer in layers.items()}
-
-
-def legend_html(layers: Mapping[str, Layer]) -> str:
-    """Return the names of layers, each with a square of its color."""
+def legend_html(panels: Iterable[Mapping[str, Layer]]) -> str:
+    """Return the names of all layers, each once and with a square of its color."""
+    colors = {name: layer.color for layers in panels for name, layer in layers.items()}
     swatch = '<span style="color:rgb{}">&#9632;</span> {}'
-    return " &nbsp; ".join(
-        swatch.format(layer.color, html.escape(name)) for name, layer in layers.items()
-    )
+    return " &nbsp; ".join(swatch.format(color, html.escape(n)) for n, color in colors.items())
