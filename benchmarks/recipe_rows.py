@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from lits_helpers.losses import pixel_loss
 from lits_helpers.models import TUMOR_LOGIT
 from lits_helpers.recipes import LiverRecipe, Recipe, liver_recipe, tumor_recipe
-from lits_helpers.training.optimization import Average, Precision, adam, on_device
+from lits_helpers.training.optimization import Precision, on_device
 from lits_helpers.training.systems import LiverSystem, System, TumorSystem
 
 
@@ -40,10 +40,8 @@ class Reference(TumorSystem):
     """
 
     def __init__(self, network: nn.Module, recipe: Recipe, device, precision: Precision):
-        self.recipe, self.precision = recipe, precision
-        self.segmenter = self._run = on_device(network, device)
-        self.average = Average(self.segmenter, recipe.ema) if recipe.ema else None
-        self.optimizers = [adam(self.segmenter, recipe)]
+        self._run = on_device(network, device)
+        System.__init__(self, recipe, precision, model=self._run)
 
     def _region(self, labels: Tensor) -> Tensor | None:
         return None if isinstance(self.recipe, LiverRecipe) else super()._region(labels)

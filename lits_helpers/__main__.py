@@ -380,11 +380,9 @@ def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) 
 
 
 def _open(settings: Settings, fold: int | None = None):
-    from .pipeline import VALIDATION_SHARE
     from .preprocess import open_prepared
 
-    share = VALIDATION_SHARE[settings.tiny]
-    return open_prepared(settings.prepared, validation=share, fold=fold)
+    return open_prepared(settings.prepared, validation=settings.validation_share, fold=fold)
 
 
 STEPS = {

@@ -5,9 +5,10 @@
 """
 
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,15 +22,8 @@ from .preprocess import hash_of_ct
 from .recipes import SYSTEMS, InputSpec, Recipe, recipe_from_dict
 from .settings import hint
 
-MODEL_KEYS = {
-    "system",
-    "recipe",
-    "model",
-    "training_ids",
-    "validation_ids",
-    "epoch",
-    "validation_dice",
-}
+COMMON_KEYS = {"system", "recipe", "training_ids", "validation_ids", "epoch"}  # with states
+MODEL_KEYS = COMMON_KEYS | {"model", "validation_dice"}
 
 
 class CheckpointError(ValueError):
@@ -48,7 +42,7 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
         validation_dice; files written by a training also hold seed and version.
 
     Raises:
-        FileNotFoundError: no such file; says which notebook makes it.
+        FileNotFoundError: no such file; says how to make it.
         CheckpointError: truncated, foreign, of the other system, or a pickle that would run code.
     """
     path = Path(path)
@@ -81,7 +75,7 @@ def read_checkpoint(path: Path | str) -> dict:
 
 
 def read_content(stream: BinaryIO, path: Path | str) -> dict:
-    """Read what `read_checkpoint` reads from an open stream; `path` is for messages."""
+    """Read a checkpoint from an open stream, as `read_checkpoint`; `path` is for messages."""
     zipped = stream.read(4) == b"PK\x03\x04"  # what torch.save writes
     stream.seek(0)
     try:
@@ -125,7 +119,7 @@ def save_model(path: Path, content: Mapping) -> None:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Turn what torch and the system raise when a file cannot be written into one sentence.
+    """Turn the error of a file that cannot be written, by torch or the system, into one sentence.
 
     Raises:
         OSError: names the file, the reason and the cure.
@@ -143,10 +137,10 @@ def explained(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a checkpoint says of its training: enough to mark the cases a model has seen.
+    """Where a checkpoint comes from: enough to mark the cases that its model has seen.
 
     Attributes:
-        training_cts: `preprocess.hash_of_ct` of the cases trained on, where they are known.
+        training_cts: `preprocess.hash_of_ct` of the cases trained on, where it is known.
     """
 
     system: str  # "liver" or "tumor"
@@ -163,25 +157,33 @@ class TrainedModel(nn.Module):
         origin: where its weights come from.
     """
 
+    system: str  # "liver" or "tumor"
+
     def __init__(self, network: nn.Module, spec: InputSpec, origin: Origin):
         super().__init__()
-        self.network, self.spec, self.origin = network, spec, origin
-
-
-class LiverModel(TrainedModel):
-    """A trained generator; called, it returns probabilities."""
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return liver probabilities (N, 1, H, W) in [0, 1] for images (N, C, H, W) in [0, 1]."""
-        return self.network(images).clamp(0, 1)
+        self.network = network
+        self.spec = spec
+        self.origin = origin
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Return probabilities (N, 1, H, W), float32."""
         return self(images).float()
 
 
+class LiverModel(TrainedModel):
+    """A trained generator; called, it returns probabilities."""
+
+    system = "liver"
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return liver probabilities (N, 1, H, W) in [0, 1] for images (N, C, H, W) in [0, 1]."""
+        return self.network(images).clamp(0, 1)
+
+
 class TumorModel(TrainedModel):
     """A trained RegNet segmenter; called, it returns logits."""
+
+    system = "tumor"
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return tumor logits (N, 1, H, W) for images (N, 3, H, W) as TumorSlices yields them."""
@@ -189,33 +191,26 @@ class TumorModel(TrainedModel):
 
     def probabilities(self, images: torch.Tensor) -> torch.Tensor:
         """Return probabilities (N, 1, H, W), float32."""
-        return self(images).float().sigmoid()
+        return super().probabilities(images).sigmoid()
 
 
 def load_liver_model(path: Path | str, device: torch.device | str | None = None) -> LiverModel:
     """Load a liver checkpoint as an eval-mode module with `.spec` and `.origin`.
 
     Raises:
-        FileNotFoundError: no such file; says which notebook makes it.
-        ValueError: not a checkpoint of system A, or of other weights than its recipe describes.
+        FileNotFoundError: no such file; says how to make it.
+        ValueError: not a checkpoint of this system, or the weights do not fit its recipe.
     """
-    return _load(path, "liver", build_generator, LiverModel, device)
+    return _load(path, LiverModel, build_generator, device)
 
 
 def load_tumor_model(path: Path | str, device: torch.device | str | None = None) -> TumorModel:
-    """Load a tumor checkpoint as an eval-mode module with `.spec` and `.origin`.
-
-    Raises:
-        FileNotFoundError: no such file; says which notebook makes it.
-        ValueError: not a checkpoint of system B, or of other weights than its recipe describes.
-    """
-    return _load(
-        path, "tumor", lambda recipe: build_segmenter(recipe, pretrained=False), TumorModel, device
-    )
+    """Load a tumor checkpoint; as `load_liver_model` otherwise."""
+    return _load(path, TumorModel, partial(build_segmenter, pretrained=False), device)
 
 
-def _load(path, system, build, wrapper, device):
-    checkpoint = load_checkpoint(path, system=system)
+def _load(path, model_type: type[TrainedModel], build: Callable[[Recipe], nn.Module], device):
+    checkpoint = load_checkpoint(path, system=model_type.system)
     recipe = recipe_of(path, checkpoint)
     network = build(recipe)
     try:
@@ -223,9 +218,9 @@ def _load(path, system, build, wrapper, device):
     except RuntimeError as error:
         raise ValueError(
             f"{path}: the weights do not fit the recipe {recipe.name!r} it names "
-            f"({str(error).splitlines()[-1].strip()}); train the {system} model again"
+            f"({str(error).splitlines()[-1].strip()}); train the {model_type.system} model again"
         ) from error
-    model = wrapper(network, recipe.spec, _origin(path, checkpoint))
+    model = model_type(network, recipe.spec, _origin(path, checkpoint))
     model = model.to(choose_device(None if device is None else str(device)))
     return model.eval().to(memory_format=torch.channels_last)
 
@@ -236,19 +231,19 @@ def read_origin(path: Path | str) -> Origin:
 
 
 def _origin(path, checkpoint) -> Origin:
-    return Origin(
-        checkpoint["system"],
-        recipe_of(path, checkpoint).spec,
-        tuple(checkpoint["training_ids"]),
-        _cts_of(checkpoint),
-    )
+    spec = recipe_of(path, checkpoint).spec
+    training_ids = tuple(checkpoint["training_ids"])
+    # PNG folders have no hashes.
+    hashes = (checkpoint.get("data", {}).get(name) for name in training_ids)
+    cts = frozenset(hash_of_ct(each) for each in hashes if each)
+    return Origin(checkpoint["system"], spec, training_ids, cts)
 
 
 def recipe_of(path: Path | str, checkpoint: Mapping) -> Recipe:
     """Return the recipe that a checkpoint was trained by.
 
     Raises:
-        ValueError: it is of another version; names the file and the cure.
+        ValueError: the recipe is of another version; names the file and the cure.
     """
     try:
         return recipe_from_dict(checkpoint["recipe"])
@@ -257,9 +252,3 @@ def recipe_of(path: Path | str, checkpoint: Mapping) -> Recipe:
             f"{path}: {error}; train the {checkpoint['system']} model again, or use the version "
             f"{checkpoint.get('version', 'that made it')} of lits_helpers"
         ) from error
-
-
-def _cts_of(checkpoint) -> frozenset[str]:
-    """Return which CTs a checkpoint was trained on; none of PNG folders, which have no hashes."""
-    hashes = (checkpoint.get("data", {}).get(name) for name in checkpoint["training_ids"])
-    return frozenset(hash_of_ct(each) for each in hashes if each)

@@ -67,6 +67,11 @@ class Settings:
     device: str | None = None
     drive: bool = False
 
+    @property
+    def validation_share(self) -> float:
+        """Share of the patients that validate: 12 of the 40 phantoms of a tiny run."""
+        return 0.4 if self.tiny else 0.15
+
 
 def load_settings(root: Path | str = ".", *, variables_win: bool = True, **form) -> Settings:
     """Join a notebook's form fields with the LITS_* variables; a variable wins over the form.

@@ -172,7 +172,8 @@ def test_a_training_without_options_is_the_notebooks(step, tiny, tmp_path, monke
         return []
 
     monkeypatch.setattr(trainings, TRAININGS[step], record)
-    monkeypatch.setitem(pipeline.VALIDATION_SHARE, True, 0.6)  # of few cases, 0.4 is as 0.15
+    share = property(lambda chosen: 0.6 if chosen.tiny else 0.15)  # of few cases, 0.4 is as 0.15
+    monkeypatch.setattr(settings.Settings, "validation_share", share)
     root = write_prepared(tmp_path / "drawn", cases=6).root
     where = {"source": "folder", "raw": str(root.parent / "raw"), "prepared": str(root)}
     given = [text for name, value in where.items() for text in (f"--{name}", value)]

@@ -10,30 +10,30 @@ from torch.nn import functional as F
 
 from ..recipes import InputSpec, Recipe
 
-CPU_IMAGES = 2  # at once on a CPU, so that what lies between the steps stays in its cache
-GRAIN_SHIFTS = 128  # pixels by which the drawn noise can lie, along each axis
+CPU_IMAGES = 2  # changed at once on a CPU: what the steps hand on stays in its cache
+GRAIN_SHIFTS = 128  # pixels by which the drawn noise can be shifted, along each axis
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a batch may be changed; every image draws its own values, uniform within the limits.
+    """How far a batch may be changed; each image draws its values uniformly within these limits.
 
     No image is mirrored: the liver lies on the patient's right.
 
     Attributes:
         rotation_degrees: to either side.
         scale: largest enlargement, 1.2 means from 1/1.2 to 1.2 (uniform in the logarithm).
-        shift: of the image's side, along each axis.
+        shift: share of the image's side, along each axis.
         gamma: as scale, for the exponent of the grey levels.
         gain: relative change of contrast, to either side.
         bias: change of brightness in a range of 1, to either side.
         noise: largest standard deviation of added normal noise.
         fatty_liver: largest darkening of the liver alone, as a share of its grey levels. Fat makes
-            a liver darker than the spleen, in few of the patients one can train on.
+            a liver darker than the spleen; few patients to train on have so much.
         fatty_share: share of the images whose liver is darkened.
         bright_lesions: share of the images whose tumors' grey is mirrored about their liver's mean:
-            dark ones become as much brighter (and bright ones darker). Few patients have tumors
-            brighter than their liver, and they look like vessels.
+            dark tumors become as much brighter, bright ones darker. Few patients have tumors
+            brighter than their liver, and such tumors look like vessels.
     """
 
     rotation_degrees: float = 15.0
@@ -49,7 +49,7 @@ class Augmentation:
 
 
 def augmentation_of(recipe: Recipe) -> Augmentation | None:
-    """Return how far a recipe changes its batches, None for not at all."""
+    """Return the limits of a recipe's augmentation, None if it has none."""
     if not recipe.augment:
         return None
     return Augmentation(fatty_liver=recipe.fatty_liver, bright_lesions=recipe.bright_lesions)
@@ -64,13 +64,13 @@ def augment_batch(
 ) -> tuple[Tensor, Tensor]:
     """Change grey levels, rotate, scale and shift images with their labels, and add noise.
 
-    The channels of an image are changed alike (noise apart). Black stays black, but in a mirrored
-    tumor: it is what lies at or below the window. The same state of the generator gives the same
+    The channels of an image are changed alike, except for the noise. Black, all at or below the
+    window, stays black except in a mirrored tumor. The same state of the generator gives the same
     batch, to the bit on the same kind of device.
 
     Args:
         levels: (N, C, S, S) uint8 or uint16 as the cache holds them: slices with their neighbours.
-        labels: (N, C, S, S) uint8, of every one of them.
+        labels: (N, C, S, S) uint8, of the slices and their neighbours.
         spec: says what level is 1.
         generator: a CPU generator, whichever device the batch is on.
         limits: how far; None for `Augmentation()`.
@@ -95,28 +95,27 @@ def augment_batch(
     moved = torch.empty_like(middle)
     count = CPU_IMAGES if levels.device.type == "cpu" else len(levels)
     for start in range(0, len(levels), count):
-        some = slice(start, start + count)
-        own = draws[some].to(levels.device, non_blocking=levels.device.type == "cuda")
-        curves = grey_curves(own[:, :3], limits, spec.levels)
-        grid = affine_grid(affine_matrices(own[:, 3:7], limits), levels.shape[-1])
-        looked_up = _looked_up(levels[some], curves)
-        _mirror_lesions(looked_up, labels[some], mirrored[some])
-        _darken_livers(looked_up, labels[some], darkening[some])
-        images[some] = F.grid_sample(looked_up, grid, align_corners=False)
-        planes = middle[some].unsqueeze(1).float()
+        part = slice(start, start + count)
+        drawn = draws[part].to(levels.device, non_blocking=levels.device.type == "cuda")
+        grid = affine_grid(affine_matrices(drawn[:, 3:7], limits), levels.shape[-1])
+        looked_up = _looked_up(levels[part], grey_curves(drawn[:, :3], limits, spec.levels))
+        _mirror_lesions(looked_up, labels[part], mirrored[part])
+        _darken_livers(looked_up, labels[part], darkening[part])
+        images[part] = F.grid_sample(looked_up, grid, align_corners=False)
+        planes = middle[part].unsqueeze(1).float()
         planes = F.grid_sample(planes, grid, mode="nearest", align_corners=False)
-        moved[some] = planes.squeeze(1).to(labels.dtype)
-        _add_noise(images[some], deviations[some], corners[some])
+        moved[part] = planes.squeeze(1).to(labels.dtype)
+        _add_noise(images[part], deviations[part], corners[part])
     return images, moved
 
 
 def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
-    """Darken the liver in each channel, its tumors included, in place; towards its edge less.
+    """Darken the liver and its tumors in each channel, in place; less towards the liver's edge.
 
     Args:
         images: (N, C, S, S).
         labels: (N, C, S, S) uint8.
-        shares: (N,) on the CPU, how much of the grey levels goes; 0 leaves an image alone.
+        shares: (N,) on the CPU, the share of the grey levels to remove; 0 leaves an image alone.
     """
     for k in shares.nonzero().flatten().tolist():
         images[k] *= 1 - shares[k].item() * _mean_of_nine(labels[k].clamp(max=1).float())
@@ -125,19 +124,19 @@ def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
 def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
     """Mirror the grey levels of tumors about their liver's mean, in place.
 
-    So does the liver up to two pixels from them, or a dark rim would remain; mirrored liver looks
-    like liver. The outermost pixel of the organ, partly fat or lung, is left: it would shine.
+    Liver within two pixels of a tumor is mirrored too; otherwise a dark rim remains. The organ's
+    outermost pixel is not: it is partly fat or lung and would turn bright.
 
     Args:
         images: (N, C, S, S) in [0, 1].
         labels: (N, C, S, S) uint8.
-        mirrored: (N,) bool on the CPU, which images; one without liver beside its tumor is left.
+        mirrored: (N,) bool on the CPU, which images; one without liver round its tumor is left.
     """
     for k in mirrored.nonzero().flatten().tolist():
         if labels.device.type == "cpu" and not (labels[k] == 2).any():
             continue
         liver = labels[k] == 1
-        pixels = liver.sum()  # no `if` here: a GPU would have to be waited for
+        pixels = liver.sum()  # no `if` on the count: it would wait for a GPU
         contrast = images[k] - (images[k] * liver).sum() / pixels.clamp(min=1)
         near = _mean_of_nine(_mean_of_nine((labels[k] == 2).float())) > 0
         inside = _mean_of_nine((labels[k] > 0).float()) > 0.99
@@ -146,14 +145,14 @@ def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
 
 
 def _mean_of_nine(planes: Tensor) -> Tensor:
-    """Average (C, S, S) over 3x3 pixels, 0 beyond the border; eight times faster than pooling."""
+    """Average (C, S, S) over 3x3 pixels, with 0 beyond the border; 8 times faster than pooling."""
     padded = F.pad(planes, (1, 1, 1, 1))
     rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
     return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
 
 
 def grey_curves(draws: Tensor, limits: Augmentation, highest: int) -> Tensor:
-    """Return what each grey level becomes in each image: gamma, gain and bias in one table.
+    """Return a table of what each grey level becomes in each image by gamma, gain and bias.
 
     Args:
         draws: (N, 3) in [-1, 1]: gamma, gain, bias.
@@ -186,8 +185,9 @@ def affine_matrices(draws: Tensor, limits: Augmentation) -> Tensor:
     """
     angle = draws[:, 0] * math.radians(limits.rotation_degrees)
     shrink = torch.exp(draws[:, 1] * math.log(limits.scale))
-    cos, sin = torch.cos(angle) * shrink, torch.sin(angle) * shrink
-    x, y = 2 * limits.shift * draws[:, 2], 2 * limits.shift * draws[:, 3]
+    cos = torch.cos(angle) * shrink
+    sin = torch.sin(angle) * shrink
+    x, y = (2 * limits.shift * draws[:, 2:]).unbind(1)
     return torch.stack([cos, -sin, x, sin, cos, y], dim=1).view(-1, 2, 3)
 
 
@@ -208,7 +208,7 @@ def affine_grid(matrices: Tensor, size: int) -> Tensor:
 
 
 def rotated(images: Tensor, degrees: float) -> Tensor:
-    """Return images (N, C, S, S) turned about their centre, edges repeated beyond the border."""
+    """Return images (N, C, S, S) turned about their centre; edges repeat beyond the border."""
     turn = affine_matrices(torch.tensor([[1.0, 0, 0, 0]]), Augmentation(rotation_degrees=degrees))
     side = images.shape[-1]
     grid = affine_grid(turn.to(images.device), side).expand(len(images), -1, -1, -1)
@@ -222,7 +222,7 @@ def _add_noise(images: Tensor, deviations: Tensor, corners: Tensor) -> None:
     Args:
         images: (N, C, S, S) in [0, 1].
         deviations: (N,) standard deviations.
-        corners: (N, C, 2) which part of the drawn noise each channel gets.
+        corners: (N, C, 2) where in the drawn noise each channel's part begins.
     """
     size = images.shape[-1]
     plane = _grain(size + GRAIN_SHIFTS, images.device)
@@ -235,5 +235,5 @@ def _add_noise(images: Tensor, deviations: Tensor, corners: Tensor) -> None:
 
 @lru_cache(maxsize=4)
 def _grain(side: int, device: torch.device) -> Tensor:
-    """Normal noise (side, side), the same on every device; drawing it anew costs ten times more."""
+    """Return normal noise (side, side), the same on every device; drawing it is slow."""
     return torch.randn(side, side, generator=torch.Generator().manual_seed(0)).to(device)

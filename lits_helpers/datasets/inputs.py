@@ -1,4 +1,4 @@
-"""From stored grey levels to what a model takes: the one place where this happens."""
+"""From stored grey levels to model input: the only place where this happens."""
 
 from functools import lru_cache
 
@@ -12,15 +12,14 @@ IMAGENET_DEVIATION = (0.229, 0.224, 0.225)
 
 
 def model_input(levels: Tensor, spec: InputSpec) -> Tensor:
-    """Turn stored grey levels into what a model takes: the one place where this happens.
+    """Turn stored grey levels into what a model takes.
 
     Args:
         levels: (N, C, S, S) uint8 (windowed) or uint16 (min-max), C being 1 or `spec.channels`.
         spec: a single channel is repeated to fill `spec.channels`.
 
     Returns:
-        (N, spec.channels, S, S) float32 on the levels' device; in [0, 1], or normalized as
-        ImageNet.
+        (N, spec.channels, S, S) float32 on the levels' device, in [0, 1] or ImageNet-normalized.
 
     Raises:
         ValueError: levels of another rank or number of channels.
@@ -42,9 +41,9 @@ def normalized(images: Tensor, spec: InputSpec) -> Tensor:
     return torch.addcmul(offset, images, factor)
 
 
-@lru_cache(maxsize=4)  # made anew, they would make every batch wait for the GPU
+@lru_cache(maxsize=4)  # a copy to the GPU for each batch would wait for it
 def _imagenet(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Return what ImageNet's normalization adds and multiplies by, (1, 3, 1, 1) each."""
+    """Return the offset and factor of ImageNet's normalization, (1, 3, 1, 1) each."""
     mean, deviation = (
         torch.tensor(values, device=device).view(1, 3, 1, 1)
         for values in (IMAGENET_MEAN, IMAGENET_DEVIATION)

@@ -10,13 +10,14 @@ from ..recipes import Recipe, TumorRecipe
 def epoch_order(cache, recipe: Recipe, *, seed: int, epoch: int) -> Tensor:
     """Return the slices of one epoch in random order.
 
-    System A sees every slice once. System B does so with `sampling="all"`; "balanced" sees every
-    slice with tumor once and as many others, see `balanced_indices` (all slices if none has tumor).
+    System A sees every slice once, system B too with `sampling="all"`. With "balanced" it sees
+    every slice with tumor once and as many others, see `balanced_indices`; all slices if none has
+    tumor.
 
     Args:
         cache: a `SliceCache`, or anything with `patient_of`, `has_liver`, `has_tumor`.
-        recipe: its `sampling` and `within_liver`, if it has them.
-        seed, epoch: the order depends on nothing else.
+        recipe: a tumor recipe's `sampling` and `within_liver` count.
+        seed, epoch: with cache and recipe they alone fix the order.
 
     Returns:
         (n,) int64 indices into the cache.
@@ -25,24 +26,17 @@ def epoch_order(cache, recipe: Recipe, *, seed: int, epoch: int) -> Tensor:
         ValueError: a sampling rule that does not exist.
     """
     generator = np.random.default_rng([seed, epoch])
-    indices = np.arange(len(cache.has_tumor))
-    if isinstance(recipe, TumorRecipe) and recipe.sampling == "balanced":
-        indices = _balanced(cache, recipe, generator)
-    elif isinstance(recipe, TumorRecipe) and recipe.sampling != "all":
-        raise ValueError(
-            f'TumorRecipe.sampling must be "all" or "balanced", got {recipe.sampling!r}'
-        )
+    sampling = recipe.sampling if isinstance(recipe, TumorRecipe) else "all"
+    if sampling not in ("all", "balanced"):
+        raise ValueError(f'TumorRecipe.sampling must be "all" or "balanced", got {sampling!r}')
+    has_tumor = _array(cache.has_tumor)
+    indices = np.arange(len(has_tumor))
+    if sampling == "balanced" and has_tumor.any():
+        others = ~has_tumor
+        if recipe.within_liver:  # elsewhere the loss is blind
+            others &= _array(cache.has_liver)
+        indices = balanced_indices(_array(cache.patient_of), has_tumor, others, generator)
     return torch.from_numpy(generator.permutation(indices))
-
-
-def _balanced(cache, recipe: TumorRecipe, generator: np.random.Generator) -> np.ndarray:
-    patient_of, has_tumor = _array(cache.patient_of), _array(cache.has_tumor)
-    others = ~has_tumor
-    if recipe.within_liver:  # elsewhere the loss is blind
-        others &= _array(cache.has_liver)
-    if not has_tumor.any():
-        return np.arange(len(has_tumor))
-    return balanced_indices(patient_of, has_tumor, others, generator)
 
 
 def _array(values) -> np.ndarray:
@@ -57,9 +51,9 @@ def balanced_indices(
 ) -> np.ndarray:
     """Choose every slice with tumor and as many others, so that patients weigh equally.
 
-    The others go to the patients with the fewest slices so far, until there are as many as slices
-    with tumor: like water poured over a ground whose height is each patient's number of tumor
-    slices. A patient whose slices are used up gets no more; nobody's slice is taken twice.
+    One by one, the other slices are taken from the patient with the fewest chosen so far: like
+    water poured over a ground whose height is each patient's number of tumor slices. No slice is
+    taken twice; a patient may run out of slices.
 
     Args:
         patient_of: (N,) int.
@@ -80,9 +74,10 @@ def balanced_indices(
 
 
 def _poured(ground, available, amount: int, generator: np.random.Generator) -> np.ndarray:
-    """Return each patient's quota: the highest level all reach, the rest drawn among the open."""
+    """Return each patient's quota: the highest level `amount` fills, the rest drawn by lot."""
     amount = min(amount, int(available.sum()))
-    low, high = 0, int(ground.max()) + amount
+    low = 0
+    high = int(ground.max()) + amount
     while low < high:
         level = (low + high + 1) // 2
         if np.clip(level - ground, 0, available).sum() <= amount:

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..cases import Case, find_cases
+from ..metrics import label_mask
 from ..preprocess import CaseFiles, PreparedCase, prepared_cases
 from ..recipes import InputSpec
 from ..settings import hint
@@ -66,11 +67,12 @@ class CaseSlices(ABC):
 
     def working_labels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
         """Return one slice's labels as (size, size) uint8, cut and resized as its levels are."""
-        labels, box = self.labels(slice_index), self.frame(spec).box
+        labels = self.labels(slice_index)
+        box = self.frame(spec).box
         return resize_mask(labels if box is None else labels[box.area], spec.size)
 
     def frame(self, spec: InputSpec) -> LiverFrame:
-        """Return what of every slice `spec` asks for; the liver is the reference's."""
+        """Return which part of each slice `spec` asks for; the liver is the reference's."""
         if self._frame is None or self._frame[0] != spec:
             self._frame = spec, liver_frame(self.hu, self.labels, self.slice_indices.tolist(), spec)
         return self._frame[1]
@@ -84,12 +86,6 @@ class CaseSlices(ABC):
         raise ValueError(
             f"case {self.case_id} holds 8-bit slices, not HU; this recipe needs prepared cases"
         )
-
-    def check(self, spec: InputSpec) -> None:
-        """Read the last slice, which is what a truncated file lacks; raise one of UNREADABLE."""
-        last = int(self.slice_indices[-1])
-        self.levels(last, spec)
-        self.labels(last)
 
 
 class _VolumeSlices(CaseSlices):
@@ -134,12 +130,14 @@ class _PngSlices(CaseSlices):
         self.slice_indices = np.array(kept)
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
-        image, box = read_png(self._images[slice_index]), self.frame(spec).box
+        image = read_png(self._images[slice_index])
+        box = self.frame(spec).box
         levels = to_levels(image, spec) if spec.window is None else image
         return resize_image(levels if box is None else levels[box.area], spec.size)
 
     def labels(self, slice_index: int) -> np.ndarray:
-        mask, size = read_png(self._masks[slice_index]), png_size(self._images[slice_index])
+        mask = read_png(self._masks[slice_index])
+        size = png_size(self._images[slice_index])
         if mask.shape != size:
             raise OSError(f"{self._masks[slice_index]} is {mask.shape}, its image {size}")
         return (mask > 0).astype(np.uint8)
@@ -152,16 +150,16 @@ def find_slices(
 
     Args:
         root: a prepared/ folder, a bare PNG folder (`images/`, `masks/`), or a folder with NIfTI
-            pairs. A PNG folder holds liver masks only, and its window is the one it was exported
-            with.
+            pairs. A PNG folder holds liver masks only and keeps the window of its export.
         case_ids: which cases.
-        spec: used to try each case's last slice; cases that cannot be read or have no segmentation
-            are left out with a warning that names them.
+        spec: how slices become input. A case whose last slice cannot be read, or that has no
+            segmentation, is left out with a warning.
 
     Raises:
         ValueError: a case id does not exist, or no case is left.
     """
-    root, case_ids = Path(root), list(case_ids)
+    root = Path(root)
+    case_ids = list(case_ids)
     openers = _openers(root)
     missing = [case_id for case_id in case_ids if case_id not in openers]
     if missing:
@@ -182,7 +180,9 @@ def _opened(case_id: str, opener: Callable, spec: InputSpec) -> CaseSlices | Non
         if case is None:
             logger.warning("case %s has no segmentation and is left out", case_id)
         else:
-            case.check(spec)
+            last = int(case.slice_indices[-1])  # a truncated file lacks it
+            case.levels(last, spec)
+            case.labels(last)
         return case
     except UNREADABLE as error:
         logger.warning("case %s cannot be read and is left out: %s", case_id, error)
@@ -190,7 +190,7 @@ def _opened(case_id: str, opener: Callable, spec: InputSpec) -> CaseSlices | Non
 
 
 def _openers(root: Path) -> dict[str, Callable[[], CaseSlices | None]]:
-    """Return for each case id a function that opens it (None where there is no segmentation)."""
+    """Return {case id: what opens that case}; opened without a segmentation it is None."""
     if (root / "cases").is_dir():
         return {case.id: partial(_open_packed, root, case) for case in prepared_cases(root)}
     if (root / "images").is_dir():
@@ -203,20 +203,21 @@ def _open_packed(root: Path, case: PreparedCase) -> CaseSlices | None:
     if not case.has_segmentation:
         return None
     files = CaseFiles(root, case.id)
-    volume, labels = open_volume(files.volume), open_volume(files.labels)
-    return _VolumeSlices(case.id, case.patient, volume, labels)
+    volume = open_volume(files.volume)
+    return _VolumeSlices(case.id, case.patient, volume, open_volume(files.labels))
 
 
 def _open_nifti(case: Case) -> CaseSlices | None:
-    """Open a NIfTI pair through packed copies beside that of `open_volume`."""
+    """Open a NIfTI pair by packed copies; `open_volume` makes the CT's, the labels' lies beside."""
     if case.segmentation is None:
         return None
-    volume, copy = open_volume(case.volume), packed_copy(case.volume)
+    volume = open_volume(case.volume)
     if not volume.geometry.orientation_trusted:
         raise ValueError(
             f"{case.volume} does not say which way its slices lie; prepare the cases first "
             f"({hint('prepare')}), which looks at the anatomy"
         )
+    copy = packed_copy(case.volume)
     path = copy.with_name(f"{copy.stem}-{packed_copy(case.segmentation).stem}{LABELS_SUFFIX}")
     if not path.is_file():
         write_packed(read_segmentation(case.segmentation, like=volume), path)
@@ -252,19 +253,10 @@ def nearest_neighbors(slice_indices: np.ndarray, context: int) -> np.ndarray:
     return (distance * (len(slice_indices) + inward.max() + 1) + inward).argmin(-1)
 
 
-class _Slices(Dataset, ABC):
-    """Every slice of the named cases; subclasses say which mask is wanted.
+class _Slices(Dataset):
+    """Every slice of the named cases with the mask of a structure."""
 
-    Args:
-        root: prepared/ folder, bare PNG folder, or folder with NIfTI pairs.
-        case_ids: which cases. One that cannot be opened or has no segmentation is left out with a
-            warning.
-        spec: how slices become input.
-
-    Raises:
-        ValueError: a case id does not exist, or no case is left.
-        OSError: (when indexed) a slice cannot be read; the message names it.
-    """
+    structure: str
 
     def __init__(self, root: Path | str, case_ids: Iterable[str], spec: InputSpec):
         self.spec = spec
@@ -288,7 +280,8 @@ class _Slices(Dataset, ABC):
                 "prepare the case again or leave it out"
             ) from error
         image = model_input(torch.from_numpy(levels)[None], self.spec)[0]
-        return image, torch.from_numpy(self._mask(labels).astype(np.float32))[None]
+        mask = label_mask(labels, self.structure).astype(np.float32)
+        return image, torch.from_numpy(mask)[None]
 
     def _find(self, index: int):
         if not -len(self) <= index < len(self):
@@ -299,24 +292,25 @@ class _Slices(Dataset, ABC):
         position = index - int(self._ends[number]) + len(case.slice_indices)
         return case, position, self._near[number][position]
 
-    @abstractmethod
-    def _mask(self, labels: np.ndarray) -> np.ndarray:
-        """Return labels (S, S) as a mask, bool."""
-
 
 class LiverSlices(_Slices):
-    """Slices with their liver mask (labels >= 1).
+    """Every slice of the named cases with its liver mask (labels >= 1).
 
     An item is (image, mask): (channels, size, size) float32, in [0, 1] unless the spec normalizes,
     and (1, size, size) float32 {0, 1}.
+
+    Args:
+        root, case_ids, spec: as for `slices.find_slices`.
+
+    Raises:
+        ValueError: a case id does not exist, or no case is left.
+        OSError: (when indexed) a slice cannot be read; the message names it.
     """
 
-    def _mask(self, labels: np.ndarray) -> np.ndarray:
-        return labels >= 1
+    structure = "liver"
 
 
 class TumorSlices(_Slices):
-    """Slices with their tumor mask (labels == 2), as `LiverSlices` otherwise."""
+    """Every slice of the named cases with its tumor mask (labels == 2), else as `LiverSlices`."""
 
-    def _mask(self, labels: np.ndarray) -> np.ndarray:
-        return labels == 2
+    structure = "tumor"

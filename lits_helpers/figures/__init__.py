@@ -2,7 +2,6 @@
 
 from .curves import (
     Picture,
-    figure_png,
     plot_dice_per_case,
     plot_history,
     plot_recall_by_size,
@@ -41,7 +40,6 @@ __all__ = [
     "encode",
     "encode_frame",
     "error_layers",
-    "figure_png",
     "label_layers",
     "mark_point",
     "montage",

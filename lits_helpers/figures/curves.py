@@ -86,7 +86,7 @@ def plot_dice_per_case(rows: Sequence[Mapping], *, title: str = "Dice per case")
 
     Args:
         rows: as `metrics.evaluate_case`, with "case_id". The tumor's mean is over cases that have
-            tumor; cases marked "training_case" are hollow and count in no mean.
+            tumor. Cases marked "training_case" are drawn hollow and count in no mean.
     """
     _need_rows(rows)
     rows = sorted(rows, key=lambda row: row["liver_dice"])
@@ -111,8 +111,8 @@ def plot_volume_agreement(rows: Sequence[Mapping], *, title: str = "Volume agree
     """Draw predicted against reference volume of liver and tumor, a point a case.
 
     Args:
-        rows: as `metrics.evaluate_case`; with "voxel_mm3" (volume of a voxel) in ml, the rows where
-            it is unknown left out; without it in voxels. Training cases are left out.
+        rows: as `metrics.evaluate_case`; training cases are left out. If any has "voxel_mm3"
+            (volume of a voxel), volumes are in ml and rows without are left out; else in voxels.
     """
     rows = _held_out(rows)
     voxel_mm3 = column(rows, "voxel_mm3")
@@ -136,8 +136,8 @@ def plot_recall_by_size(
     Args:
         rows: as `metrics.evaluate_case`; rows without sizes (spacing not trusted) and training
             cases are left out.
-        overlap: "0" counts a lesion as found if any voxel of it is predicted, "50" at overlap >
-            0.5.
+        overlap: "0" counts a lesion as found if any of its voxels is predicted, "50" if its overlap
+            is above 0.5.
     """
     rows = _held_out(rows)
     figure = Picture(6, 4.2)
@@ -146,7 +146,11 @@ def plot_recall_by_size(
         found, missed = (
             int(np.nansum(column(rows, f"lesion_{name}_{kind}_{overlap}"))) for kind in ("tp", "fn")
         )
-        _draw_share(axis, place, found, found + missed)
+        total = found + missed
+        share = found / total if total else 0.0
+        axis.bar(place, share, width=0.6, color=np.array(BLUE) / 255)
+        text = f"{found} of {total}" if total else "no lesion"
+        axis.text(place, share + 0.02, text, ha="center", fontsize=10)
     axis.set_xticks(range(len(SIZE_CLASSES)), [size_class_title(name) for name in SIZE_CLASSES])
     rule = "any voxel" if overlap == "0" else "overlap above 0.5"
     axis.set(
@@ -157,7 +161,7 @@ def plot_recall_by_size(
 
 
 def column(rows: Sequence[Mapping], key: str) -> np.ndarray:
-    """Return a column of rows as float64, what is missing or empty as nan."""
+    """Return a column of rows as float64; a missing or empty value is nan."""
     values = [row.get(key) for row in rows]
     return np.array([np.nan if value in (None, "") else float(value) for value in values])
 
@@ -188,15 +192,8 @@ def _draw_agreement(axis: Axes, reference, prediction, name: str, unit: str) -> 
     axis.legend(loc="upper left", frameon=False)
 
 
-def _draw_share(axis: Axes, place: int, found: int, total: int) -> None:
-    share = found / total if total else 0.0
-    axis.bar(place, share, width=0.6, color=np.array(BLUE) / 255)
-    text = f"{found} of {total}" if total else "no lesion"
-    axis.text(place, share + 0.02, text, ha="center", fontsize=10)
-
-
 def _draw_losses(axis: Axes, epochs, history) -> None:
-    dot = "o" if len(epochs) < 12 else None  # a single epoch is no line
+    dot = "o" if len(epochs) < 12 else None  # a line through a single epoch is invisible
     for key, (name, color) in LOSSES.items():
         values = column(history, key)
         if np.isfinite(values).any():
@@ -234,7 +231,7 @@ def _need_rows(rows) -> None:
 
 
 def _held_out(rows: Sequence[Mapping]) -> list[Mapping]:
-    """Return the rows that say something of a model: not those of its training cases."""
+    """Return the rows of cases that no model was trained on."""
     _need_rows(rows)
     return [row for row in rows if not row.get("training_case")]
 

@@ -77,12 +77,17 @@ def _sizes(shape, spacing_mm) -> tuple[float, float]:
 
 
 def mask_box(mask: np.ndarray, margin: float = 0.15) -> tuple[int, int, int, int]:
-    """Return the box (top, left, height, width) of a mask and a margin; all if it is empty."""
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    """Return the box (top, left, height, width) of a mask, widened by a share of its longer side.
+
+    Of an empty mask it is the whole picture.
+    """
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return 0, 0, *mask.shape
     extra = int(np.ceil(margin * max(np.ptp(rows) + 1, np.ptp(columns) + 1)))
-    top, left = max(rows[0] - extra, 0), max(columns[0] - extra, 0)
+    top = max(rows[0] - extra, 0)
+    left = max(columns[0] - extra, 0)
     bottom = min(rows[-1] + 1 + extra, mask.shape[0])
     right = min(columns[-1] + 1 + extra, mask.shape[1])
     return int(top), int(left), int(bottom - top), int(right - left)
@@ -124,23 +129,21 @@ def render_slice(
     scale_bar: bool = False,
     edges: tuple[str, str] | None = None,
 ) -> np.ndarray:
-    """Draw one slice with its layers; the only drawing routine, behind every figure and the viewer.
+    """Draw one slice with its layers: every figure and the viewer draw with this function.
 
     Outlines are taken after enlarging, so they are the outermost pixels of the mask at any zoom.
     Where an outline coincides with an earlier one, both colors alternate. Where a mask leaves the
     picture no line is drawn.
 
     Args:
-        hu: (H, W) HU, or any image together with its `window`, for example [0, 1] floats and (0,
-            1).
+        hu: (H, W) HU, or any image and its `window`, such as floats in [0, 1] and (0, 1).
         window: value (low, high) shown as black and white.
-        layers: name -> mask (H, W), drawn as an outline in the name's color (`color_of`), or a
-            `Layer`; drawn in order.
-        spacing_mm: size of a pixel (row, column); gives the picture its true aspect. None: square
-            pixels.
+        layers: name -> `Layer`, or a mask (H, W) to outline in the name's color (`color_of`); drawn
+            in this order.
+        spacing_mm: size of a pixel (row, column), for the true aspect; None takes square pixels.
         zoom: picture pixels per pixel of the finer axis.
         box: (top, left, height, width) to show, in pixels of `hu`; None shows all.
-        scale_bar: draw a bar labeled in mm; wants `spacing_mm`.
+        scale_bar: draw a bar labeled in mm; needs `spacing_mm`.
         edges: letters at the left and top edge, see EDGE_LETTERS.
 
     Returns:
@@ -150,19 +153,18 @@ def render_slice(
         ValueError: a shape, window or box that does not fit.
     """
     require(hu, "ndim", "hu", "a slice (H, W): volume.hu[k]")
-    layers = {name: as_layer(name, layer) for name, layer in (layers or {}).items()}
+    layers = {
+        name: layer if isinstance(layer, Layer) else Layer(np.asarray(layer), color_of(name))
+        for name, layer in (layers or {}).items()
+    }
     _check(hu, window, layers)
-    top, left, height, width = box = _checked_box(box, hu.shape)
+    top, left, height, width = _checked_box(box, hu.shape)
     shape = picture_shape((height, width), spacing_mm, zoom)
     part = np.s_[top : top + height, left : left + width]
-    picture = cv2.cvtColor(_resized(to_grey(hu[part], window), shape), cv2.COLOR_GRAY2RGB)
+    picture = cv2.cvtColor(_resized(_to_grey(hu[part], window), shape), cv2.COLOR_GRAY2RGB)
     outlined = np.zeros(shape, np.uint8)
     for layer in layers.values():
-        mask = _resized_mask(layer.mask[part], shape)
-        if layer.style == "fill":
-            _paint_fill(picture, mask, layer)
-        else:
-            _paint_outline(picture, mask, layer, outlined)
+        _paint(picture, _resized_mask(layer.mask[part], shape), layer, outlined)
     if scale_bar and spacing_mm is not None:
         _draw_scale_bar(picture, spacing_mm[1] * width / shape[1])
     if edges is not None:
@@ -170,50 +172,11 @@ def render_slice(
     return picture
 
 
-def encode(rgb: np.ndarray, format: str = "jpeg", quality: int = 88) -> bytes:
-    """Compress a picture (H, W, 3) or (H, W) uint8 RGB to "jpeg" (small, quick) or "png" (exact).
-
-    JPEG keeps full color resolution, or thin outlines would smear.
-    """
-    if format not in ("jpeg", "png"):
-        raise ValueError(f'format must be "jpeg" or "png", got {format!r}')
-    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
-    options = [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling] if format == "jpeg" else []
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if rgb.ndim == 3 else rgb
-    done, data = cv2.imencode(f".{format}", bgr, options)
-    assert done, "OpenCV was built without this format"
-    return data.tobytes()
-
-
-def encode_frame(rgb: np.ndarray, bytes_per_pixel: float = 0.3) -> bytes:
-    """Compress a picture (H, W, 3) to JPEG, noisy ones harder: 512x512 stays below 80 KB."""
-    limit = bytes_per_pixel * rgb.shape[0] * rgb.shape[1]
-    for quality in (88, 78, 60):
-        data = encode(rgb, quality=quality)
-        if len(data) <= limit:
-            break
-    return data
-
-
-def to_grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """Map `window` (low, high) to 0..255, clipping the rest; (H, W) of any number type -> uint8."""
-    if image.dtype == np.int16:
-        return window_to_uint8(image, window)
-    low, high = window
-    scale = 255.0 / (high - low)
-    clipped = np.clip(image.astype(np.float32), low, high)
-    return cv2.convertScaleAbs(clipped, alpha=scale, beta=-low * scale)
-
-
 def color_of(name: str) -> tuple[int, int, int]:
     """Return the color of a layer by its name; names not in LAYER_COLORS share the spare ones."""
-    place = sum(name.encode()) + name.endswith("tumor")  # beside the liver of the same source
+    # A tumor's color differs from that of the same source's liver.
+    place = sum(name.encode()) + name.endswith("tumor")
     return LAYER_COLORS.get(name) or SPARE_COLORS[place % len(SPARE_COLORS)]
-
-
-def as_layer(name: str, layer: np.ndarray | Layer) -> Layer:
-    """Return `layer`, or a bare mask as an outline in its name's color."""
-    return layer if isinstance(layer, Layer) else Layer(np.asarray(layer), color_of(name))
 
 
 def label_layers(source: str, labels: np.ndarray, **style) -> dict[str, Layer]:
@@ -223,14 +186,15 @@ def label_layers(source: str, labels: np.ndarray, **style) -> dict[str, Layer]:
         style: fields of `Layer` other than mask and color.
     """
     names = {f"{source} {structure}": first for structure, first in FIRST_LABEL.items()}
-    return {n: Layer(labels >= first, color_of(n), **style) for n, first in names.items()}
+    return {name: Layer(labels >= first, color_of(name), **style) for name, first in names.items()}
 
 
-def error_layers(prediction: np.ndarray, reference: np.ndarray, opacity=0.7) -> dict[str, Layer]:
+def error_layers(prediction: np.ndarray, reference: np.ndarray) -> dict[str, Layer]:
     """Return the fills "false positive" and "false negative" of two masks (H, W)."""
-    prediction, reference = np.asarray(prediction, bool), np.asarray(reference, bool)
+    prediction = np.asarray(prediction, bool)
+    reference = np.asarray(reference, bool)
     masks = {"false positive": prediction & ~reference, "false negative": reference & ~prediction}
-    return {n: Layer(mask, color_of(n), "fill", opacity) for n, mask in masks.items()}
+    return {name: Layer(mask, color_of(name), "fill", 0.7) for name, mask in masks.items()}
 
 
 def mark_point(picture: np.ndarray, place: tuple[int, int], box: tuple[int, int, int, int]) -> None:
@@ -242,6 +206,46 @@ def mark_point(picture: np.ndarray, place: tuple[int, int], box: tuple[int, int,
         for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1)):
             ends = (x + 6 * dx, y + 6 * dy), (x + 16 * dx, y + 16 * dy)
             cv2.line(picture, *ends, color, thickness)
+
+
+def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
+    """Write over a picture, in place; `place` is the (column, row) of the text's lower left.
+
+    White on a black rim reads on any tissue. The rim is the text itself, moved: OpenCV 5 spaces
+    thicker letters wider, so thicker text would lie beside its letters.
+    """
+    size = _text_size(picture)
+    rim = 1 if size < 0.6 else 2
+    moves = [(x, y) for x in (-rim, 0, rim) for y in (-rim, 0, rim)]
+    for color, moved in ((0, moves), (255, [(0, 0)])):
+        for x, y in moved:
+            corner = (place[0] + x, place[1] + y)
+            cv2.putText(picture, text, corner, FONT, size, (color,) * 3, 1, cv2.LINE_AA)
+
+
+def encode(rgb: np.ndarray, kind: str = "jpeg", quality: int = 88) -> bytes:
+    """Compress a picture (H, W, 3) or (H, W) uint8 RGB to "jpeg" (small, quick) or "png" (exact).
+
+    JPEG keeps full color resolution; otherwise thin outlines smear.
+    """
+    if kind not in ("jpeg", "png"):
+        raise ValueError(f'kind must be "jpeg" or "png", got {kind!r}')
+    sampling = [cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444]
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, *sampling] if kind == "jpeg" else []
+    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR) if rgb.ndim == 3 else rgb
+    done, data = cv2.imencode(f".{kind}", bgr, options)
+    assert done, "OpenCV was built without this format"
+    return data.tobytes()
+
+
+def encode_frame(rgb: np.ndarray, bytes_per_pixel: float = 0.3) -> bytes:
+    """Compress a picture (H, W, 3) to JPEG, a noisy one harder: 512x512 stays below 80 KB."""
+    limit = bytes_per_pixel * rgb.shape[0] * rgb.shape[1]
+    for quality in (88, 78, 60):
+        data = encode(rgb, quality=quality)
+        if len(data) <= limit:
+            break
+    return data
 
 
 def _check(hu, window, layers: dict[str, Layer]) -> None:
@@ -266,6 +270,16 @@ def _checked_box(box, shape: tuple[int, int]) -> tuple[int, int, int, int]:
     return box
 
 
+def _to_grey(image: np.ndarray, window: tuple[float, float]) -> np.ndarray:
+    """Map `window` (low, high) to 0..255, clipping the rest; (H, W) of any number type -> uint8."""
+    if image.dtype == np.int16:
+        return window_to_uint8(image, window)
+    low, high = window
+    scale = 255.0 / (high - low)
+    clipped = np.clip(image.astype(np.float32), low, high)
+    return cv2.convertScaleAbs(clipped, alpha=scale, beta=-low * scale)
+
+
 def _resized(grey: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     if grey.shape == shape:
         return grey
@@ -282,30 +296,24 @@ def _resized_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     return cv2.resize(mask, shape[::-1], interpolation=cv2.INTER_NEAREST_EXACT)
 
 
-def _paint_fill(picture: np.ndarray, mask: np.ndarray, layer: Layer) -> None:
+def _paint(picture: np.ndarray, mask: np.ndarray, layer: Layer, outlined: np.ndarray) -> None:
+    """Paint a mask in place; `outlined` (rows, columns) uint8 collects the outlines."""
     left, top, width, height = cv2.boundingRect(mask)
     if not width:
         return
     part = np.s_[top : top + height, left : left + width]
     solid = np.full((height, width, 3), layer.color, np.uint8)
-    mixed = cv2.addWeighted(picture[part], 1 - layer.opacity, solid, layer.opacity, 0)
-    cv2.copyTo(mixed, mask[part], picture[part])
-
-
-def _paint_outline(picture, mask, layer: Layer, outlined: np.ndarray) -> None:
-    """Paint the outermost pixels of a mask; remember them in `outlined` (rows, columns) uint8."""
-    left, top, width, height = cv2.boundingRect(mask)
-    if not width:
+    if layer.style == "fill":
+        mixed = cv2.addWeighted(picture[part], 1 - layer.opacity, solid, layer.opacity, 0)
+        cv2.copyTo(mixed, mask[part], picture[part])
         return
     inner = cv2.erode(mask, CROSS, iterations=layer.thickness)
-    part = np.s_[top : top + height, left : left + width]
     outline = mask[part] - inner[part]
     shared = outline & outlined[part]
     if shared.any():
         rows, columns = np.ogrid[top : top + height, left : left + width]
         outline &= ~(shared & ((rows // CHECK + columns // CHECK) % 2).astype(np.uint8))
     outlined[part] |= outline
-    solid = np.full((height, width, 3), layer.color, np.uint8)
     cv2.copyTo(solid, outline, picture[part])
 
 
@@ -316,7 +324,8 @@ def _draw_scale_bar(picture: np.ndarray, mm_per_pixel: float) -> None:
     if not fitting:
         return
     length = round(fitting[0] / mm_per_pixel)
-    left, bottom = max(columns // 40, 2), rows - max(rows // 40, 3)
+    left = max(columns // 40, 2)
+    bottom = rows - max(rows // 40, 3)
     for color, grow in ((0, 1), (255, 0)):
         corners = (left - grow, bottom - 2 - grow), (left + length - 1 + grow, bottom + grow)
         cv2.rectangle(picture, *corners, (color,) * 3, cv2.FILLED)
@@ -328,21 +337,6 @@ def _draw_edges(picture: np.ndarray, letters: tuple[str, str]) -> None:
     write_text(picture, letters[0], (4, rows // 2))
     (width, height), _ = cv2.getTextSize(letters[1], FONT, _text_size(picture), 1)
     write_text(picture, letters[1], ((columns - width) // 2, height + 6))
-
-
-def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
-    """Write over a picture, in place; `place` is the (column, row) of the text's lower left.
-
-    White on a black rim reads on any tissue. The rim is the text itself, moved: OpenCV 5
-    spaces thicker letters wider, so that a rim of thicker text lies beside its letters.
-    """
-    size = _text_size(picture)
-    rim = 1 if size < 0.6 else 2
-    moves = [(x, y) for x in (-rim, 0, rim) for y in (-rim, 0, rim)]
-    for color, moved in ((0, moves), (255, [(0, 0)])):
-        for x, y in moved:
-            at = place[0] + x, place[1] + y
-            cv2.putText(picture, text, at, FONT, size, (color,) * 3, 1, cv2.LINE_AA)
 
 
 def _text_size(picture: np.ndarray) -> float:

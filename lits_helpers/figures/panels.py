@@ -1,7 +1,6 @@
 """Static pictures: panels of a slice and a montage of a case. Arrays in, matplotlib figures out.
 
-A figure as the last line of a notebook's cell shows itself. Curves and the drawing routine are
-imported here, so that ``figures`` is the one name to know.
+A figure as the last line of a notebook's cell shows itself.
 """
 
 import math
@@ -13,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..metrics import label_mask, slice_dice
+from ..metrics import FIRST_LABEL, label_mask, slice_dice
 from ..volumes import read_picture
 from .curves import Picture, show_image
 from .drawing import (
@@ -77,19 +76,20 @@ def seven_panels(
         spacing_mm: size of a pixel (row, column); None draws no scale bar.
         structure: "tumor" or "liver", the mask that is compared.
     """
-    _check_labels(hu, prediction, reference)
+    for name, labels in (("prediction", prediction), ("reference", reference)):
+        if labels.shape != hu.shape:
+            raise ValueError(f"{name} must have the slice's shape {hu.shape}, got {labels.shape}")
     panels = _panels(prediction, reference, structure)
     box = mask_box((prediction > 0) | (reference > 0))
     zoom = zoom_to(PANEL_PIXELS, box[2:], spacing_mm)
     options = {"spacing_mm": spacing_mm, "zoom": zoom, "box": box}
-    blank, blank_window = np.zeros(hu.shape, np.uint8), (0, 255)
+    blank = np.zeros(hu.shape, np.uint8)
     figure = Picture(13, 1.0 + 2 * 13 / 4 * _box_aspect(box, spacing_mm))
     axes = figure.subplots(2, 4).ravel()
     for axis, (name, on_ct, layers) in zip(axes, panels, strict=False):
-        image, scale = (hu, window) if on_ct else (blank, blank_window)
         drawn = render_slice(
-            image,
-            window=scale,
+            hu if on_ct else blank,
+            window=window if on_ct else (0, 255),
             layers=layers,
             scale_bar=on_ct,
             edges=EDGE_LETTERS["axial"],
@@ -105,24 +105,15 @@ def montage(
     hu: np.ndarray,
     layers: Mapping[str, np.ndarray] | None = None,
     *,
-    spacing_mm: tuple[float, float, float] | None = None,
-    window: tuple[float, float] = WINDOWS["abdomen"],
-    slices: Sequence[int] | None = None,
-    count: int = 12,
-    columns: int = 6,
     title: str = "",
+    **options,
 ) -> Picture:
-    """Show axial slices of a case, feet to head, with outlines; parameters as `montage_image`."""
-    slices = spread_slices(hu, layers, count) if slices is None else list(slices)
-    rgb = montage_image(
-        hu, layers, spacing_mm=spacing_mm, window=window, slices=slices, columns=columns
-    )
+    """Show axial slices of a case, feet to head, with outlines; options as of `montage_image`."""
+    rgb = montage_image(hu, layers, **options)
     width = 13.0
     figure = Picture(width, width * rgb.shape[0] / rgb.shape[1] + 0.7)
     show_image(figure.subplots(), rgb, title)
-    names = [
-        n for source, labels in (layers or {}).items() for n in label_layers(source, labels[0])
-    ]
+    names = [f"{source} {structure}" for source in layers or {} for structure in FIRST_LABEL]
     if names:
         color_key(figure, names)
     return figure
@@ -149,18 +140,24 @@ def montage_image(
     Args:
         hu: (Z, Y, X) HU.
         layers: name -> labels (Z, Y, X) 0/1/2, drawn as outlines of liver and tumor.
-        slices: which; None spreads `count` over the slices that have labels.
+        spacing_mm: (dz, dy, dx); None draws no scale bar.
+        window: HU (low, high) shown as black and white.
+        slices: their indices; None spreads `count` over the slices that have labels.
         columns: tiles in a row.
 
     Returns:
         (rows, columns, 3) uint8.
     """
+    layers = layers or {}
     slices = spread_slices(hu, layers, count) if slices is None else list(slices)
-    spacing = spacing_mm and plane_spacing(spacing_mm, "axial")
-    box = _common_box(hu, layers or {})
+    spacing = plane_spacing(spacing_mm, "axial") if spacing_mm else None
+    labeled = np.zeros(hu.shape[1:], bool)
+    for labels in layers.values():
+        labeled |= labels.any(axis=0)
+    box = mask_box(labeled)
     zoom = zoom_to(TILE_PIXELS, box[2:], spacing)
     options = {"window": window, "spacing_mm": spacing, "zoom": zoom, "box": box}
-    tiles = [_tile(hu, layers or {}, k, options | {"scale_bar": k == slices[0]}) for k in slices]
+    tiles = [_tile(hu, layers, k, options | {"scale_bar": k == slices[0]}) for k in slices]
     columns = min(columns, len(tiles))
     tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
     rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
@@ -186,25 +183,17 @@ def _tile(hu, layers, k: int, options: dict) -> np.ndarray:
     return np.pad(tile, ((0, TILE_GAP), (0, TILE_GAP), (0, 0)), constant_values=255)
 
 
-def _common_box(hu: np.ndarray, layers: Mapping[str, np.ndarray]) -> tuple[int, int, int, int]:
-    """Return the box (top, left, height, width) of all that is labeled, and a margin."""
-    flat = np.zeros(hu.shape[1:], bool)
-    for labels in layers.values():
-        flat |= labels.any(axis=0)
-    return mask_box(flat)
-
-
 def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict[str, Layer]]]:
     """Return (title, drawn on the CT, layers) of the seven panels."""
-    predicted, true = (label_mask(labels, structure) for labels in (prediction, reference))
-    fills = {
-        name: Layer(mask, color_of(name), "fill", 0.45)
-        for name, mask in (("reference", true), ("prediction", predicted))
+    masks = {
+        "reference": label_mask(reference, structure),
+        "prediction": label_mask(prediction, structure),
     }
-    solid = {name: Layer(fill.mask, fill.color, "fill", 1.0) for name, fill in fills.items()}
-    outlines = {
-        name: Layer(fill.mask, fill.color, "outline", thickness=2) for name, fill in fills.items()
-    }
+
+    def layers(style: str, **options) -> dict[str, Layer]:
+        return {name: Layer(mask, color_of(name), style, **options) for name, mask in masks.items()}
+
+    solid = layers("fill", opacity=1.0)
     within = {
         "liver": Layer(reference >= 1, color_of("liver"), "outline", thickness=2),
         "tumor": Layer(prediction == 2, color_of("tumor"), "fill", 0.6),
@@ -213,9 +202,9 @@ def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict
         ("CT", True, {}),
         (f"Predicted {structure}", False, {"prediction": solid["prediction"]}),
         (f"Reference {structure}", False, {"reference": solid["reference"]}),
-        ("Overlay", True, fills),
-        ("Contours", True, outlines),
-        ("Errors", True, error_layers(predicted, true)),
+        ("Overlay", True, layers("fill", opacity=0.45)),
+        ("Contours", True, layers("outline", thickness=2)),
+        ("Errors", True, error_layers(masks["prediction"], masks["reference"])),
         ("Predicted tumor within the liver", True, within),
     ]
 
@@ -227,7 +216,7 @@ def _write_key(axis, panels, prediction, reference) -> None:
     for _, _, layers in panels:
         for name, layer in layers.items():
             names.setdefault(layer.color, {})[name] = None
-    handles = [_swatch(", ".join(it), color) for color, it in names.items()]
+    handles = [_swatch(", ".join(same), color) for color, same in names.items()]
     legend = axis.legend(handles=handles, loc="upper left", frameon=False, fontsize=10.5)
     legend.set_in_layout(False)  # long names may pass the cell; the panels keep their places
     for line, name in enumerate(("liver", "tumor")):
@@ -238,15 +227,9 @@ def _write_key(axis, panels, prediction, reference) -> None:
 
 
 def _box_aspect(box: tuple[int, int, int, int], spacing_mm) -> float:
-    """Return height by width of a part of a slice, kept between 0.6 and 1.2 for the page's sake."""
+    """Return height by width of a part of a slice, kept between 0.6 and 1.2 to fit the page."""
     height, width = picture_shape(box[2:], spacing_mm, 1.0)
     return min(max(height / width, 0.6), 1.2)
-
-
-def _check_labels(hu, prediction, reference) -> None:
-    for name, labels in (("prediction", prediction), ("reference", reference)):
-        if labels.shape != hu.shape:
-            raise ValueError(f"{name} must have the slice's shape {hu.shape}, got {labels.shape}")
 
 
 def _swatch(name: str, color: tuple[int, int, int] | None = None) -> Patch:

@@ -1,13 +1,13 @@
-"""Folders of CTs: each segmented once, whatever becomes of the others, by one or many processes."""
+"""Folders of CTs: each is segmented once, by one or many processes; one failure ends no other."""
 
 import logging
 import re
 import shutil
 import zipfile
+from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -39,7 +39,7 @@ class FolderReport:
         written: {CT: labels} segmented now.
         present: {CT: labels} finished in an earlier call.
         failed: {CT: reason}.
-        archive: the submission, once every CT of all processes is finished; the first packs it.
+        archive: the submission; the first process packs it once all CTs of all are finished.
     """
 
     written: dict[Path, Path] = field(default_factory=dict)
@@ -52,13 +52,15 @@ class FolderReport:
         counts = f"{len(self.written)} segmented, {len(self.present)} were finished before"
         lines = [f"{counts}, {len(self.failed)} failed"]
         lines += [f"  {path}: {reason}" for path, reason in self.failed.items()]
-        return "\n".join(lines + ([f"all of them: {self.archive}"] if self.archive else []))
+        if self.archive:
+            lines.append(f"all of them: {self.archive}")
+        return "\n".join(lines)
 
 
 def find_volumes(root: Path | str, out: Path | str | None = None) -> list[Path]:
     """Return the CTs anywhere below `root`, or `root` itself if it is a file.
 
-    Every .nii, .nii.gz and packed .b2nd counts that is not named as a segmentation or prediction
+    A CT is every .nii, .nii.gz and packed .b2nd that is not named as a segmentation or prediction
     and does not lie in `out`.
 
     Raises:
@@ -67,8 +69,8 @@ def find_volumes(root: Path | str, out: Path | str | None = None) -> list[Path]:
     root = Path(root)
     if root.is_file():
         return [root]
-    results = None if out is None else Path(out).resolve()
-    if results and root.resolve() not in results.parents:  # beside the CTs they go by their names
+    results = Path(out).resolve() if out is not None else None
+    if results and root.resolve() not in results.parents:  # only the names tell them from CTs
         results = None
     found = [
         path
@@ -94,18 +96,18 @@ def segment_files(
     submission: bool = False,
     take_over: bool = False,
 ) -> FolderReport:
-    """Segment CT files; what is finished is skipped, what fails is named and the rest goes on.
+    """Segment CT files; finished ones are skipped, and one that fails is named and ends no other.
 
-    Under `torchrun` each process takes its share of the files and returns when all are through.
+    Under `torchrun` each process takes its share of the files and returns when all are done.
 
     Args:
         files: from `find_volumes`.
-        out: folder for ``prediction-volume-N.nii.gz``, N being what follows "volume-" in a CT's
-            name, or all of the name.
+        out: folder for ``prediction-volume-N.nii.gz``; N is what follows "volume-" in a CT's name,
+            or the whole name.
         liver_model, tumor_model, post: as for `segment.segment_volume`.
         submission: write ``test-segmentation-N.nii`` instead, and submission.zip when all are
             there.
-        take_over: make results of other models or settings in `out` anew, not refuse them.
+        take_over: replace results of other models or settings in `out`; else they are refused.
 
     Raises:
         ValueError: two files would have the same result, or `out` holds results of other models or
@@ -116,11 +118,11 @@ def segment_files(
     targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
     record = MakerRecord(out, liver_model, tumor_model, post)
     record.claim(take_over=take_over)
-    share, rank = own_share(list(targets)), own_rank()
+    share = own_share(list(targets))
     present = {path: targets[path] for path in share if _finished(path, targets[path], record)}
     report = FolderReport(present=present)
     wanted = [path for path in share if path not in present]
-    bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=rank > 0)
+    bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=own_rank() > 0)
     for path, source in bar:
         try:
             volume, content = source.result()
@@ -134,12 +136,12 @@ def segment_files(
             logger.warning(
                 "%s was not segmented: %s", path, report.failed[path], exc_info=not expected
             )
-    met = wait_for_others()  # whoever goes on to report a failure ends them
-    done = {**report.present, **report.written}
-    others = [path for path in targets if path not in done]  # of other processes
-    packs = submission and not report.failed and not (met and rank)
-    if packs and all(record.holds(targets[p], p) for p in others):
-        report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
+    # Wait before a failure is reported: `torchrun` ends all processes when one fails.
+    met = wait_for_others()
+    if submission and not report.failed and not (met and own_rank()):
+        others = [path for path in targets if path not in report.present | report.written]
+        if all(record.holds(targets[path], path) for path in others):
+            report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
     return report
 
 
@@ -154,7 +156,8 @@ def own_device(name: str | None = None) -> torch.device:
 
 def _targets(files: Sequence[Path], out: Path, name: str) -> dict[Path, Path]:
     """Return {CT: where its labels go}."""
-    targets, sources = {}, {}
+    targets: dict[Path, Path] = {}
+    sources: dict[Path, Path] = {}
     for path in files:
         match = CT_NAME.fullmatch(path.name)
         target = out / name.format(match[1] if match else path.name)
@@ -163,15 +166,16 @@ def _targets(files: Sequence[Path], out: Path, name: str) -> dict[Path, Path]:
                 f"{sources[target]} and {path} would both be written to {target.name}; "
                 "segment them into different folders"
             )
-        targets[path], sources[target] = target, path
+        targets[path] = target
+        sources[target] = path
     return targets
 
 
 def _finished(path: Path, target: Path, record: MakerRecord) -> bool:
-    """Tell whether a CT was segmented before; say so where a file only looks like it."""
+    """Say whether a CT was segmented before; log a file that only looks like its result."""
     try:
         finished = record.holds(target, path)
-    except OSError:  # reading it will say what is wrong
+    except OSError:  # reading the CT will say what is wrong
         finished = False
     if target.is_file() and not finished:
         logger.info("%s: segmented again, %s was not made from it as it is", path, target)
@@ -179,17 +183,18 @@ def _finished(path: Path, target: Path, record: MakerRecord) -> bool:
 
 
 def _read_ahead(files: Sequence[Path]) -> Iterator[tuple[Path, Future]]:
-    """Yield each file with what `_read` returns; the next is read meanwhile."""
+    """Yield each file with its `_read` in the future; meanwhile the next one is read."""
     with ThreadPoolExecutor(1) as pool:
-        ahead = None
-        for path, following in pairwise([*files, None]):
-            source = ahead or pool.submit(_read, path)
-            ahead = following and pool.submit(_read, following)
-            yield path, source
+        ahead = deque()
+        for path in files:
+            ahead.append((path, pool.submit(_read, path)))
+            if len(ahead) > 1:
+                yield ahead.popleft()
+        yield from ahead
 
 
 def _read(path: Path) -> tuple[Volume, str]:
-    """Return a CT, turned as its anatomy says where its header cannot be right, and its hash.
+    """Return a CT and its hash; anatomy turns the CT where its header cannot be right.
 
     Raises:
         OSError, ValueError: it cannot be read, or must not be used as it is.
@@ -211,7 +216,8 @@ def _pack(files: Sequence[Path], archive: Path) -> Path:
     with written_whole(archive) as temporary, zipfile.ZipFile(temporary, "w") as target:
         for path in files:
             entry = zipfile.ZipInfo(path.name)
-            entry.compress_type, entry.file_size = zipfile.ZIP_DEFLATED, path.stat().st_size
+            entry.compress_type = zipfile.ZIP_DEFLATED
+            entry.file_size = path.stat().st_size
             with open(path, "rb") as source, target.open(entry, "w") as stream:
                 shutil.copyfileobj(source, stream, 1 << 20)
     return archive

@@ -21,8 +21,8 @@ class Postprocessing:
         margin_mm: tumor counts up to this far from the predicted liver (in the slice and across
             slices).
         min_lesion_mm3: smaller face-connected lesions are dropped; 0 keeps all.
-        rotation_degrees: average the probabilities of each slice as it is and turned by so much to
-            either side (test-time augmentation; costs thrice the time). 0 leaves that out.
+        rotation_degrees: average the probabilities of each slice, as it is and turned by this angle
+            to either side (test-time augmentation, three times as slow). 0 turns nothing.
     """
 
     liver_threshold: float = 0.5
@@ -71,16 +71,15 @@ def _fill_cavities(labels: np.ndarray) -> None:
     if box is None:
         return
     outside, count = ndimage.label(np.pad(labels[box] == 0, 1, constant_values=True))
-    if count > 1:  # the padding makes all open background one component, that of the first voxel
+    # The padding joins all open background in one component, the first.
+    if count > 1:
         labels[box][outside[1:-1, 1:-1, 1:-1] > 1] = 1
 
 
 def liver_reach(labels: np.ndarray, spacing_mm: tuple, post: Postprocessing) -> np.ndarray:
     """Return the indices of slices that hold liver or lie within `margin_mm` of one that does."""
-    holds = labels.any(axis=(1, 2))
-    return np.flatnonzero(
-        ndimage.maximum_filter1d(holds.astype(np.uint8), 2 * _steps(post, spacing_mm) + 1)
-    )
+    holds = labels.any(axis=(1, 2)).astype(np.uint8)
+    return np.flatnonzero(ndimage.maximum_filter1d(holds, 2 * _steps(post, spacing_mm) + 1))
 
 
 def keep_near_liver(
@@ -89,7 +88,7 @@ def keep_near_liver(
     """Clear tumor (Z, Y, X) uint8 farther than `margin_mm` from the liver in `labels`, in place.
 
     The margin is a cylinder: `margin_mm` between voxel centres within the slice, and as many whole
-    slices as fit into it across.
+    slices as fit into `margin_mm` across.
     """
     disc = _disc(post.margin_mm, spacing_mm)
     steps = _steps(post, spacing_mm)
@@ -122,7 +121,8 @@ def drop_small_lesions(tumor: np.ndarray, spacing_mm: tuple, post: Postprocessin
 
 def _sizes(components: np.ndarray, count: int) -> np.ndarray:
     """Return the voxels of each component, background first."""
-    flat = components.ravel()  # in parts: bincount makes an eight-byte copy of what it counts
+    flat = components.ravel()
+    # In parts: bincount copies what it counts to eight bytes a voxel.
     parts = [
         flat[start : start + COUNTED_AT_ONCE] for start in range(0, flat.size, COUNTED_AT_ONCE)
     ]
@@ -135,9 +135,5 @@ def _box(mask: np.ndarray) -> tuple[slice, ...] | None:
     if not len(planes):
         return None
     flat = mask[planes[0] : planes[-1] + 1].any(axis=0)
-    rows, columns = np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
-    return (
-        slice(planes[0], planes[-1] + 1),
-        slice(rows[0], rows[-1] + 1),
-        slice(columns[0], columns[-1] + 1),
-    )
+    extents = (planes, np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0)))
+    return tuple(slice(extent[0], extent[-1] + 1) for extent in extents)

@@ -21,8 +21,8 @@ FOLDER_RECORDS = "segmented_by*.json"  # of 0.1.0: all predictions of a process 
 class MakerRecord:
     """Who makes predictions in a folder: the models and settings, which all of them share.
 
-    A prediction counts as finished only while both it and its source have the content that was
-    recorded; so neither a source of the same name nor a file put there by others passes for it.
+    A prediction counts as finished only while the prediction and its source have the recorded
+    content. So no other source of that name and no foreign file passes for it.
 
     Attributes:
         folder: of the predictions.
@@ -47,14 +47,14 @@ class MakerRecord:
         """Make sure that the folder can be written and holds nothing of another setting.
 
         Args:
-            take_over: give records of other models or settings up, not refuse them.
+            take_over: remove records of other models or settings; else they are refused.
 
         Raises:
             ValueError: it holds records of other models or settings.
             OSError: it cannot be written.
         """
         for path in _record_paths(self.folder):
-            with suppress(FileNotFoundError):  # another process of `torchrun` gave it up
+            with suppress(FileNotFoundError):  # another process of `torchrun` removed it
                 differing = self._differing(read_json(path))
                 if differing and not take_over:
                     raise ValueError(
@@ -75,7 +75,7 @@ class MakerRecord:
         return any((record["source"], record["prediction"]) == content for record in made)
 
     def add(self, target: Path, source_hash: str) -> None:
-        """Write down that `target` was made from the file of that `machine.file_hash`."""
+        """Record that `target` was made from the file with the hash `source_hash`."""
         made = {"source": source_hash, "prediction": file_hash(target)}
         write_json(target.with_name(target.name + RECORD_SUFFIX), self.maker | made)
 
@@ -88,7 +88,7 @@ def _record_paths(folder: Path | str) -> list[Path]:
 
 
 def read_records(folder: Path | str) -> list[dict]:
-    """Return the records in a folder of predictions; empty where nobody left one.
+    """Return the records in a folder of predictions.
 
     Raises:
         ValueError: one is not readable.
@@ -97,7 +97,7 @@ def read_records(folder: Path | str) -> list[dict]:
 
 
 def _records_of(prediction: Path) -> list[dict]:
-    """Return what is recorded of one prediction, beside it or for its whole folder."""
+    """Return the records of one prediction: the one beside it, and folder records that name it."""
     path = prediction.with_name(prediction.name + RECORD_SUFFIX)
     records = [read_json(path)] if path.is_file() else []
     for path in sorted(prediction.parent.glob(FOLDER_RECORDS)):
@@ -108,30 +108,31 @@ def _records_of(prediction: Path) -> list[dict]:
 
 
 def recorded_origins(folder: Path | str) -> list[Origin]:
-    """Return what a folder's records say of the models behind its predictions."""
+    """Return the origins of the models behind a folder's predictions, by its records."""
     records = read_records(folder)
+    pairs = [(system, record[system]) for system in SYSTEMS for record in records if record[system]]
     origins = [
         Origin(
             system,
-            InputSpec(**record[system]["spec"]),
-            tuple(record[system]["training_ids"]),
-            frozenset(record[system].get("training_cts", ())),
+            InputSpec(**model["spec"]),
+            tuple(model["training_ids"]),
+            frozenset(model.get("training_cts", ())),
         )
-        for system in SYSTEMS
-        for record in records
-        if record[system]
+        for system, model in pairs
     ]
     return list(dict.fromkeys(origins))
 
 
 def check_makers(folder: Path | str, models: Iterable[Path | str]) -> None:
-    """Compare checkpoints with what a folder's records say of its predictions.
+    """Compare checkpoints with the records of a folder's predictions, if there are any.
 
     Raises:
-        ValueError: they name other models.
+        ValueError: the records name other models.
     """
     records = read_records(folder)
-    for path in models if records else ():
+    if not records:
+        return
+    for path in models:
         checkpoint = load_checkpoint(path)
         weights = weights_hash(recipe_of(path, checkpoint).spec, checkpoint["model"])
         made_by = [record[checkpoint["system"]] for record in records]
@@ -149,7 +150,7 @@ def is_recorded(prediction: Path) -> bool:
 
 
 def weights_hash(spec: InputSpec, weights: Mapping[str, torch.Tensor]) -> str:
-    """Return a hash (32 hex digits) of a network's weights and of how it sees a slice."""
+    """Return a hash (32 hex digits) of a network's weights and its input specification."""
     digest = blake2b(repr(spec).encode(), digest_size=16)
     for name in sorted(weights):
         values = weights[name].detach().cpu().float().contiguous()
@@ -162,7 +163,7 @@ def _described(model: TrainedModel | None) -> dict | None:
     if model is None:
         return None
     spec = asdict(model.spec)
-    spec["window"] = list(spec["window"]) if spec["window"] else None  # as JSON gives it
+    spec["window"] = list(spec["window"]) if spec["window"] else None  # as JSON returns it
     return {
         "weights": weights_hash(model.spec, model.network.state_dict()),
         "training_ids": list(model.origin.training_ids),

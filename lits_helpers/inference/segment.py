@@ -46,16 +46,16 @@ def segment_volume(
 ) -> np.ndarray:
     """Segment a whole CT.
 
-    With both models the tumor model sees only slices near the predicted liver (of these, only the
-    liver's surroundings, if it was trained so), and its tumor counts only within the liver and
-    `post.margin_mm` around it, where it joins the liver. With the liver model alone there are
-    labels 0 and 1; with the tumor model alone 0 and 2, anywhere in the volume.
+    With both models the tumor model sees only slices near the predicted liver, and of these only
+    the liver's surroundings if it was trained so. Its tumor counts only within the liver and
+    `post.margin_mm` around it. With the liver model alone the labels are 0 and 1; with the tumor
+    model alone 0 and 2, anywhere in the volume.
 
     Args:
         volume: HU (Z, Y, X) with its spacing in mm.
         liver_model, tumor_model: at least one, from `load_liver_model` and `load_tumor_model`.
         post: thresholds and clean-up; None for the defaults.
-        known_liver: (Z, Y, X), above 0 in the liver and its tumors; in place of a liver model.
+        known_liver: (Z, Y, X), above 0 in the liver and its tumors; it replaces a liver model.
         batch_size: slices per forward pass.
 
     Returns:
@@ -91,7 +91,8 @@ def segment_volume(
 
 def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
     """Write label 2 into `labels`, which hold the liver if this is a cascade."""
-    spec, reach = model.spec, range(len(labels))
+    spec = model.spec
+    reach = range(len(labels))
     spacing_mm = volume.geometry.trusted_spacing_mm or (1.0, 1.0, 1.0)
     frame = liver_frame(volume.hu.__getitem__, labels.__getitem__, reach, spec)
     if cascade:
@@ -111,15 +112,7 @@ def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
 
 @dataclass(frozen=True)
 class _Sweep:
-    """One model's way over the slices of a volume.
-
-    Attributes:
-        model: a `LiverModel` or `TumorModel`.
-        hu: (Z, Y, X) int16.
-        frame: what of each slice the model sees.
-        rotation_degrees: see `Postprocessing`.
-        batch_size: slices a forward pass.
-    """
+    """One model's way over a volume `hu` (Z, Y, X), of whose slices it sees `frame`."""
 
     model: LiverModel | TumorModel
     hu: np.ndarray
@@ -129,7 +122,8 @@ class _Sweep:
 
     def mark(self, mask: np.ndarray, slices: Iterable[int], threshold: float) -> None:
         """Write 1 into `mask` (Z, Y, X) uint8 where the probability reaches `threshold`."""
-        box, slices = self.frame.box, [int(k) for k in slices]
+        slices = [int(k) for k in slices]
+        box = self.frame.box
         inside = mask if box is None else mask[:, *box.area]  # a view
         with _thread_per_core() as pool:
             levels = self._levels(slices, pool)
@@ -138,7 +132,10 @@ class _Sweep:
                 stack = np.stack([[levels[n] for n in self._neighbors(k)] for k in indices])
                 planes = probabilities(self.model, stack, self.rotation_degrees)
                 for k, plane in zip(indices, planes, strict=True):
-                    _mark_slice(inside[k], plane, threshold)
+                    # Interpolation exceeds no input: a plane below the threshold needs none.
+                    if plane.max() >= threshold:
+                        native = restore(plane, inside[k].shape)
+                        np.greater_equal(native, threshold, out=inside[k].view(bool))
 
             list(pool.map(mark_batch, self._batches(slices)))
 
@@ -154,7 +151,8 @@ class _Sweep:
         return dict(zip(needed, made, strict=True))
 
     def _neighbors(self, k: int) -> list[int]:
-        context, last = self.model.spec.context, len(self.hu) - 1
+        context = self.model.spec.context
+        last = len(self.hu) - 1
         return [min(max(k + step, 0), last) for step in range(-context, context + 1)]
 
 
@@ -167,8 +165,7 @@ def probabilities(
     Args:
         model: from `load_liver_model` or `load_tumor_model`.
         levels: (N, 1 + 2 * context, S, S) grey levels, each slice among its neighbours.
-        rotation_degrees: see `Postprocessing`: averages views turned to either side, each turned
-            back; 0 takes the slices as they are.
+        rotation_degrees: see `Postprocessing`.
 
     Returns:
         (N, S, S) float32 in [0, 1].
@@ -193,10 +190,12 @@ def probabilities(
 
 @contextmanager
 def _thread_per_core() -> Iterator[ThreadPoolExecutor]:
-    """Yield a pool whose threads compute alone: one batch a core beats one batch on all cores."""
+    """Yield a pool of one-thread workers: one batch a core beats one batch on all cores."""
     threads = torch.get_num_threads()
     try:
-        with ThreadPoolExecutor(_own_cores(), initializer=_compute_alone) as pool:
+        with ThreadPoolExecutor(
+            _own_cores(), initializer=torch.set_num_threads, initargs=(1,)
+        ) as pool:
             yield pool
     finally:
         torch.set_num_threads(threads)  # torch gives new threads the number set last
@@ -207,23 +206,15 @@ def _own_cores() -> int:
     return max(1, available_cores() // processes_here())
 
 
-def _compute_alone() -> None:
-    torch.set_num_threads(1)
-
-
-def _mark_slice(target: np.ndarray, plane: np.ndarray, threshold: float) -> None:
-    # Interpolation never exceeds its inputs: a plane below the threshold needs no upsampling.
-    if plane.max() >= threshold:
-        np.greater_equal(restore(plane, target.shape), threshold, out=target.view(bool))
-
-
 def check_hu(volume: Volume) -> None:
-    """Refuse what is plainly no CT in HU.
+    """Refuse a volume that is plainly no CT in HU.
 
     Raises:
         ValueError: a segmentation was given, or values were shifted, windowed or normalized.
     """
-    low, high, name = int(volume.hu.min()), int(volume.hu.max()), volume.path or "the volume"
+    low = int(volume.hu.min())
+    high = int(volume.hu.max())
+    name = volume.path or "the volume"
     if low >= -2 and high <= 2:
         raise ValueError(
             f"{name}: values {low}..{high} look like a segmentation or normalized grey "
@@ -236,7 +227,7 @@ def check_hu(volume: Volume) -> None:
             f"expected about -1000; {cure}"
         )
     dense = float(np.mean(volume.hu[::4, ::8, ::8] > DENSE_HU))
-    if dense > MAX_DENSE_SHARE:  # air is padded below 0, tissue betrays the shift
+    if dense > MAX_DENSE_SHARE:  # air may be padded below 0, but tissue shows the shift
         raise ValueError(
             f"{name}: not Hounsfield units: {dense:.0%} of it above {DENSE_HU} HU, where "
             f"only bone and metal lie; {cure}"

@@ -1,6 +1,6 @@
 """The steps that notebooks and the shell call; each does only what is missing."""
 
-from .acquisition import VALIDATION_SHARE, download, ensure_prepared, make_phantoms
+from .acquisition import download, ensure_prepared, make_phantoms
 from .drive import drive_folder, keep_results
 from .results import evaluate, find_predictions, open_result, save_score_figures, segment_cases
 from .trainings import (
@@ -14,7 +14,6 @@ from .trainings import (
 )
 
 __all__ = [
-    "VALIDATION_SHARE",
     "best_epoch",
     "best_epoch_text",
     "checkpoint_path",

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,10 +36,9 @@ from .drive import REFUSED, KeptCases, drive_folder
 logger = logging.getLogger(__name__)
 
 PHANTOM_SEED = 0
-# by tiny: number of cases and nominal shape; share of patients that validate (tiny: 12 of the 40)
+# By tiny: number of cases and nominal shape.
 PHANTOMS = {True: (40, (30, 160, 160)), False: (60, (48, 256, 256))}
 TINY_LITS = "0-5"  # the cases that a tiny run downloads, unless others are named
-VALIDATION_SHARE = {True: 0.4, False: 0.15}
 
 
 def ensure_prepared(
@@ -56,16 +55,17 @@ def ensure_prepared(
 
     Args:
         settings: from `load_settings`.
-        case_numbers: which LiTS cases, see `parse_numbers`; None asks Kaggle for nothing and takes
-            those that are prepared here or on Drive.
+        case_numbers: which LiTS cases, see `parse_numbers`; None takes the cases that are prepared
+            here or on Drive and asks Kaggle for nothing.
         png: also export 8-bit slices and liver masks (system A's published input).
         workers: processes; None takes one for each core.
 
     Raises:
         FileNotFoundError: no case where the source should have some.
     """
+    share = settings.validation_share
     if settings.source == "kaggle":
-        share, whole = VALIDATION_SHARE[settings.tiny], None
+        whole = None
         if case_numbers is None:
             whole = _bring_back(settings, png, workers)
         else:
@@ -81,11 +81,8 @@ def ensure_prepared(
         raise FileNotFoundError(
             f"none of the cases under {settings.raw} could be prepared, see the reasons above"
         )
-    return open_prepared(  # another raw folder may have left cases there
-        settings.prepared,
-        validation=VALIDATION_SHARE[settings.tiny],
-        case_ids=report.prepared,
-    )
+    # Only these cases: another raw folder may have left others there.
+    return open_prepared(settings.prepared, validation=share, case_ids=report.prepared)
 
 
 def make_phantoms(settings: Settings) -> Path:
@@ -102,11 +99,11 @@ def download(
     png: bool = False,
     workers: int | None = None,
 ) -> PreparationReport:
-    """Fetch LiTS cases from Kaggle, prepare each and delete its raw files; go on where it ended.
+    """Fetch LiTS cases from Kaggle, prepare each and delete its raw files; resume after a stop.
 
-    Cases that are prepared already cost no request. Cases on a mounted disk (Kaggle's own machines,
-    Google Drive) are read in place. With `settings.drive` prepared cases come back from Google
-    Drive first, and go there one by one as they are made.
+    Cases that are prepared already cost no request. Cases on a mounted disk (Kaggle's machines,
+    Google Drive) are read in place. With `settings.drive` prepared cases first come back from
+    Google Drive; new ones go there one by one.
 
     Args:
         settings: raw files pass through `settings.raw` into `settings.prepared`.
@@ -115,7 +112,7 @@ def download(
         png, workers: as for `ensure_prepared`.
 
     Returns:
-        what became of every case asked for, in this call or before.
+        The result of every case asked for, in this call or before.
 
     Raises:
         KaggleError: nothing (more) can be fetched; one sentence with what to do.
@@ -130,12 +127,13 @@ def download(
 
 def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> PreparationReport:
     numbers = parse_numbers(case_numbers or (TINY_LITS if settings.tiny else ""))
-    asked, out = [str(number) for number in numbers], settings.prepared
+    asked = [str(number) for number in numbers]
+    out = settings.prepared
     out.mkdir(parents=True, exist_ok=True)
     kept = KeptCases(drive_folder(settings, "prepared"))
     kept.remove_leftovers()
     kept.restore(asked, out)
-    refused = _Refused(out)
+    refused = _known_refusals(out)
     ready = [name for name in asked if CaseFiles(out, name).known()]
     kept.keep(ready, out)  # what an earlier call had no time or room to copy
     if png:
@@ -146,8 +144,11 @@ def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> 
         report = prepare(cases, out, workers=workers, png=png)
         for name, reason in report.skipped.items():
             logger.warning("case %s is left out: %s", name, reason)
-        refused.add({n: r for n, r in report.skipped.items() if n not in report.failed})
         failed.update({name: report.skipped[name] for name in report.failed})
+        useless = {n: why for n, why in report.skipped.items() if n not in report.failed}
+        refused.update(useless)
+        if useless:
+            write_json(out / REFUSED, refused)
         kept.keep(report.prepared, out)
 
     missing = [int(name) for name in asked if name not in {*ready, *refused}]
@@ -163,6 +164,20 @@ def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> 
     return report
 
 
+def _known_refusals(prepared: Path) -> dict[str, str]:
+    """Return {case id: why its files cannot be used}, so that no call fetches them again.
+
+    Whoever deletes the file, on Drive too, has them fetched again.
+    """
+    path = prepared / REFUSED
+    try:
+        known = read_json(path) if path.exists() else {}
+    except ValueError as error:  # cut short, on Drive perhaps
+        logger.warning("%s", error)
+        known = {}
+    return known if isinstance(known, dict) else {}
+
+
 def _fetch(
     numbers: list[int],
     raw: Path,
@@ -171,16 +186,20 @@ def _fetch(
     out: Path,
     png: bool,
 ) -> dict[str, str]:
-    """Prepare what is mounted in place, the rest as it arrives; return what cannot be had."""
-    mounted, cut = find_mounted() if numbers else None, set()
+    """Prepare mounted cases in place and the others as they arrive.
+
+    Returns:
+        {case id: reason} of the cases that cannot be fetched.
+    """
+    mounted = find_mounted() if numbers else None
+    cut: set[int] = set()
     if mounted:
         logger.info("reading LiTS in place from %s", mounted)
         found = present_cases(mounted, numbers=numbers)  # the whole files
-        here = {n: case for n, case in found.items() if len(case) == 2}
+        here = {number: case for number, case in found.items() if len(case) == 2}
         prepare_some([_case_of(**case) for case in here.values()])
-        numbers = [n for n in numbers if n not in here]
-        cut = {parse_name(path.name)[1] for path in named_files(mounted)}
-        cut &= set(numbers)
+        numbers = [number for number in numbers if number not in here]
+        cut = {parse_name(path.name)[1] for path in named_files(mounted)} & set(numbers)
         for number in sorted(cut):
             logger.warning("case %d is not whole in %s: asking Kaggle for it", number, mounted)
     client = KaggleClient()
@@ -205,20 +224,20 @@ def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]
         The cases that are here and whole; the log names the others.
 
     Raises:
-        FileNotFoundError: there is none, neither here nor on Drive.
+        FileNotFoundError: no case is here or on Drive.
     """
     kept = KeptCases(drive_folder(settings, "prepared"))
-    there = kept.ids()
+    on_drive = kept.ids()
     with locked_folder(settings.prepared):
-        kept.restore(there, settings.prepared)
+        kept.restore(on_drive, settings.prepared)
     records = (settings.prepared / "cases").glob("*.json")
     known = {path.stem for path in records if not path.name.startswith(".")}
-    ready = sorted(n for n in known if CaseFiles(settings.prepared, n).known())
+    ready = sorted(name for name in known if CaseFiles(settings.prepared, name).known())
     if not ready:
         raise FileNotFoundError(
             f"no LiTS case is prepared in {settings.prepared}: {hint('restore')}"
         )
-    if lost := sorted({*there, *known} - set(ready)):
+    if lost := sorted({*on_drive, *known} - set(ready)):
         names = ", ".join(lost)
         logger.warning("left out: cases %s; run again, or let notebook 01 make them again", names)
     if png:
@@ -229,25 +248,6 @@ def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]
 def _case_of(volume: Path, segmentation: Path) -> Case:
     number = str(parse_name(volume.name)[1])
     return Case(id=number, patient=number, volume=volume, segmentation=segmentation)
-
-
-class _Refused(dict):
-    """Case id -> why its files cannot be used; kept, so that they are not fetched again."""
-
-    def __init__(self, prepared: Path):
-        self.path = prepared / REFUSED
-        try:
-            known = read_json(self.path) if self.path.exists() else {}
-        except ValueError as error:  # cut short, on Drive perhaps
-            logger.warning("%s", error)
-            known = {}
-        super().__init__(known if isinstance(known, dict) else {})
-
-    def add(self, reasons: Mapping[str, str]) -> None:
-        """Remember more of them. Delete the file, on Drive too, to have them fetched again."""
-        if reasons:
-            self.update(reasons)
-            write_json(self.path, dict(self))
 
 
 def parse_numbers(text: str) -> list[int]:

@@ -1,9 +1,8 @@
-"""What Google Drive keeps of a run, so that the next machine finds it.
+"""What Google Drive keeps of a run and of prepared cases, so that the next machine finds it.
 
 Training states live in the two slots of `states.MirrorSlots`. Beside them lie recipe, history,
-curve and pictures of the last epoch, the models for others to use, and the results; prepared cases
-are the subject of `drive_cases`. Raw volumes and slices never go to Drive: many small files time
-out there.
+curve and pictures of the last epoch, the models for others to use, and the results. Raw volumes and
+slices never go to Drive: many small files time out there.
 """
 
 import errno
@@ -24,7 +23,7 @@ from ..training import TUMOR_WEIGHTS, RunFolder, newest_state
 
 logger = logging.getLogger(__name__)
 
-ROOM_FOR_RUNS = 2e9  # bytes left free for checkpoints, which no download brings back
+ROOM_FOR_RUNS = 2e9  # bytes that cases leave free for checkpoints, which no download brings back
 HASHES = "file_hashes"
 TRIALS = 3  # cases in a row that fail to come back before Drive is given up
 REFUSED = "refused.json"  # which cases cannot be used; see `acquisition.download`
@@ -37,17 +36,17 @@ RESULT_FILES = ("*.csv", "*.json", "figures/*.png", "predictions/*.nii.gz", "pre
 
 
 class KeptCases:
-    """The prepared cases that Drive keeps. Trouble there is told once and ends no run.
+    """The prepared cases that Drive keeps. A failure of Drive is logged once and ends no run.
 
     Args:
-        folder: laid out as prepared/; None where nothing is to be kept.
+        folder: laid out as prepared/; None keeps nothing.
     """
 
     def __init__(self, folder: Path | None):
         self.folder = folder
 
     def ids(self) -> list[str]:
-        """Return the ids of the cases that seem to be there."""
+        """Return the ids of the cases that Drive seems to hold."""
         if self.folder is None:
             return []
         try:
@@ -61,20 +60,22 @@ class KeptCases:
         return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
     def restore(self, case_ids: Iterable[str], prepared: Path) -> None:
-        """Copy those of these cases that are there, whole, and missing below `prepared`."""
+        """Copy back the cases that Drive holds whole and that `prepared` lacks."""
         kept = set(self.ids())
         wanted = [name for name in case_ids if name in kept]
         missing = [name for name in wanted if CaseFiles(prepared, name).known() is None]
         if self.folder is not None and not (prepared / REFUSED).exists():
             self._trying("restored", _copy_if_there, self.folder / REFUSED, prepared / REFUSED)
-        hidden, lost, running = {} if missing else {"disable": True}, {}, 0
-        for name in tqdm(missing, desc="from Drive", unit="case", **hidden):
+        lost = {}
+        failures = 0  # in a row
+        for name in tqdm(missing, desc="from Drive", unit="case", disable=not missing):
             try:
                 _restore_case(CaseFiles(self.folder, name), CaseFiles(prepared, name))
-                running = 0
+                failures = 0
             except OSError as error:  # a single file may fail; or Drive is gone, or this disk full
-                lost[name], running = error, running + 1
-            if running == TRIALS:
+                lost[name] = error
+                failures += 1
+            if failures == TRIALS:
                 break
         if lost:
             logger.warning(
@@ -84,15 +85,14 @@ class KeptCases:
             )
 
     def keep(self, case_ids: Sequence[str], prepared: Path) -> None:
-        """Copy these prepared cases to Drive unless it has them; the list of refused ones too."""
+        """Copy prepared cases to Drive unless Drive has them, and the list of refused cases."""
         if self.folder is None:
             return
-        jobs = [(_keep_case, CaseFiles(prepared, n), CaseFiles(self.folder, n)) for n in case_ids]
-        jobs.append((_copy_if_there, prepared / REFUSED, self.folder / REFUSED))
-        for work, *arguments in jobs:
-            if not self._trying("kept", work, *arguments):
-                self.folder = None  # told once, not for each case
-                return
+        pairs = [(CaseFiles(prepared, name), CaseFiles(self.folder, name)) for name in case_ids]
+        kept = all(self._trying("kept", _keep_case, *pair) for pair in pairs)
+        refused = (prepared / REFUSED, self.folder / REFUSED)
+        if not (kept and self._trying("kept", _copy_if_there, *refused)):
+            self.folder = None  # logged once, not for each case
 
     def remove_leftovers(self) -> None:
         """Remove what a killed run left half copied."""
@@ -102,7 +102,7 @@ class KeptCases:
     def _trying(self, done: str, work, *arguments) -> bool:
         try:
             work(*arguments)
-        except OSError as error:  # Drive is full or was unmounted, or the disk here is full
+        except OSError as error:  # Drive is full or was unmounted, or this disk is full
             logger.warning(
                 "no more prepared cases are %s on Google Drive (%s); the run goes on without: "
                 "free space there, or %s",
@@ -114,35 +114,39 @@ class KeptCases:
         return True
 
 
-def _keep_case(here: CaseFiles, there: CaseFiles) -> None:
-    record = here.known()
+def _keep_case(local: CaseFiles, kept: CaseFiles) -> None:
+    record = local.known()
     if record is None:
         return
     record = {**record, "png_window": None}
-    before = there.known()
+    before = kept.known()
     if before and {**before, HASHES: None} == {**record, HASHES: None}:
         return
-    _check_room(there.root, sum(path.stat().st_size for path in _arrays(here, record)))
-    there.record.unlink(missing_ok=True)
-    for path in _arrays(here, record):
-        copy_whole(path, there.record.with_name(path.name))
-    hashes = {path.name: file_hash(path) for path in _arrays(here, record)}
-    write_json(there.record, {**record, HASHES: hashes})
+    kept.root.mkdir(parents=True, exist_ok=True)
+    needed = sum(path.stat().st_size for path in _arrays(local, record))
+    if shutil.disk_usage(kept.root).free < needed + ROOM_FOR_RUNS:
+        reason = f"{os.strerror(errno.ENOSPC)}; {ROOM_FOR_RUNS / 1e9:g} GB are left for checkpoints"
+        raise OSError(errno.ENOSPC, reason)
+    kept.record.unlink(missing_ok=True)
+    for path in _arrays(local, record):
+        copy_whole(path, kept.record.with_name(path.name))
+    hashes = {path.name: file_hash(path) for path in _arrays(local, record)}
+    write_json(kept.record, {**record, HASHES: hashes})
 
 
-def _restore_case(there: CaseFiles, here: CaseFiles) -> None:
-    record = there.known()
+def _restore_case(kept: CaseFiles, local: CaseFiles) -> None:
+    record = kept.known()
     hashes = record.pop(HASHES, None) if record else None
     if hashes is None:
         return
-    for path in _arrays(there, record):
-        copy_whole(path, here.record.with_name(path.name))
-    if any(file_hash(path) != hashes.get(path.name) for path in _arrays(here, record)):
-        logger.warning("case %s did not arrive whole on Drive: made again", here.case_id)
-        here.remove()
-        there.record.unlink()  # else the whole one would never be copied there
+    for path in _arrays(kept, record):
+        copy_whole(path, local.record.with_name(path.name))
+    if any(file_hash(path) != hashes.get(path.name) for path in _arrays(local, record)):
+        logger.warning("case %s did not arrive whole on Drive: made again", local.case_id)
+        local.remove()
+        kept.record.unlink()  # otherwise the next whole case is never copied to Drive
         return
-    write_json(here.record, record)
+    write_json(local.record, record)
 
 
 def _arrays(files: CaseFiles, record: dict) -> list[Path]:
@@ -154,27 +158,20 @@ def _copy_if_there(source: Path, target: Path) -> None:
         copy_whole(source, target)
 
 
-def _check_room(folder: Path, needed: int) -> None:
-    folder.mkdir(parents=True, exist_ok=True)
-    if shutil.disk_usage(folder).free < needed + ROOM_FOR_RUNS:
-        reason = f"{os.strerror(errno.ENOSPC)}; {ROOM_FOR_RUNS / 1e9:g} GB are left for checkpoints"
-        raise OSError(errno.ENOSPC, reason)
-
-
 def drive_folder(settings: Settings, part: str) -> Path | None:
     """Return the folder on Drive of a part of the run: "liver", "tumor", "results", "prepared".
 
     Returns:
-        The folder (Drive is mounted first), or None where Drive is not wanted or not to be had.
+        The folder (Drive is mounted first), or None where Drive is not wanted or not available.
     """
     drive = mount_drive() if settings.drive else None
-    return drive and drive / settings.runs.name / part
+    return drive / settings.runs.name / part if drive else None
 
 
 def keep_run(run: Path, kept: Path | None) -> None:
-    """Copy a training's files to its folder on Drive; of the pictures the last epoch's only.
+    """Copy a training's files to its folder on Drive; of the pictures only the last epoch's.
 
-    The models are copies for others; a later machine takes its own from the newer of the two slots.
+    The models are copies for others: a later machine takes its model from the newer slot.
     """
     if kept is None:
         return
@@ -191,7 +188,7 @@ def keep_run(run: Path, kept: Path | None) -> None:
 
 
 def restore_run(kept: Path | None, run: Path) -> None:
-    """Copy back what `keep_run` kept of a run, but for the models, if this machine lacks it."""
+    """Copy back what `keep_run` kept of a run, except the models, if this machine lacks it."""
     if kept is not None and not (run / HISTORY).exists():
         pictures = [path.relative_to(kept) for path in (kept / PICTURES).glob("epoch_*/*.png")]
         others = [Path(name) for name in RUN_FILES if name != HISTORY]
@@ -199,14 +196,10 @@ def restore_run(kept: Path | None, run: Path) -> None:
 
 
 def restore_model(settings: Settings, system: str) -> bool:
-    """Bring a training's best model back from Drive; say whether there was one.
-
-    Args:
-        settings: of the run.
-        system: "liver" or "tumor".
-    """
-    run, kept = settings.runs / system, drive_folder(settings, system)
-    found = kept and newest_state(run / "checkpoints", kept)
+    """Bring the best model of a system back from Drive; say whether there was one."""
+    run = settings.runs / system
+    kept = drive_folder(settings, system)
+    found = newest_state(run / "checkpoints", kept) if kept else None
     if not found or not found[0].get("best_model"):
         return False
     restore_run(kept, run)
@@ -217,7 +210,8 @@ def restore_model(settings: Settings, system: str) -> bool:
 
 def keep_results(settings: Settings) -> Path | None:
     """Copy scores, figures and predictions to Drive; return the folder, None without Drive."""
-    kept, results = drive_folder(settings, "results"), settings.runs / "results"
+    kept = drive_folder(settings, "results")
+    results = settings.runs / "results"
     if kept is not None:
         files = [path for pattern in RESULT_FILES for path in results.glob(pattern)]
         _copy([path.relative_to(results) for path in files], results, kept)
@@ -225,9 +219,9 @@ def keep_results(settings: Settings) -> Path | None:
 
 
 def _copy(names: list[Path], source: Path, target: Path) -> None:
-    """Copy what is there and differs, a file that is new whole or not at all.
+    """Copy the files that exist and differ; a new file appears whole or not at all.
 
-    One that was there is written over: a replaced file on Drive goes to its bin and counts there.
+    A former file is written over: a replaced file goes to Drive's bin and counts there.
     """
     try:
         for name in names:

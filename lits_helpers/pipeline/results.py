@@ -1,4 +1,4 @@
-"""From models to label volumes, and from those to scores."""
+"""From models to label volumes, and from label volumes to scores."""
 
 import logging
 import math
@@ -48,8 +48,8 @@ FIGURES = {  # name of the file -> what draws it from the rows
 def resize_ceiling(mask: np.ndarray, spec: InputSpec, *, threshold: float = 0.5) -> float:
     """Return the Dice of a model that knows everything about each pixel of the working size.
 
-    Its output is the share of each pixel that the mask covers, and comes back as any probability
-    does: bilinearly, then through the threshold. What is lost on the way no training wins back.
+    Its output is the share of each pixel that the mask covers. As any probability, the output is
+    resized bilinearly and cut at the threshold. No training can win back what is lost on that way.
 
     Args:
         mask: (Z, Y, X) bool at native size: the liver mask with the liver model's spec, the tumor
@@ -66,14 +66,12 @@ def resize_ceiling(mask: np.ndarray, spec: InputSpec, *, threshold: float = 0.5)
     mask = np.asarray(mask)
     if mask.ndim != 3 or mask.dtype != bool:
         raise ValueError(f"mask must be (Z, Y, X) bool, got shape {mask.shape}, {mask.dtype}")
-    shared, predicted, real = 0, 0, 0
+    sizes = np.zeros(3, np.int64)  # overlap, prediction, mask
     for plane in mask[mask.any(axis=(1, 2))]:
         output = resize_image(plane.astype(np.float32), spec.size)
         back = restore(output, plane.shape) >= threshold
-        shared += int(np.count_nonzero(back & plane))
-        predicted += int(np.count_nonzero(back))
-        real += int(np.count_nonzero(plane))
-    return dice(shared, predicted, real)
+        sizes += [np.count_nonzero(part) for part in (back & plane, back, plane)]
+    return dice(*sizes.tolist())
 
 
 def segment_cases(
@@ -88,19 +86,16 @@ def segment_cases(
 ) -> dict[str, Path]:
     """Segment prepared cases and write each as NIfTI in its source file's geometry.
 
-    What these models and settings have made there already is not made again. A record beside each
-    says by which models; `evaluate` reads it. Under `torchrun` each process takes its share of the
-    cases.
+    Results of the same models and settings in `out` are not made again. A record beside each names
+    the models; `evaluate` reads it. Under `torchrun` each process takes its share of the cases.
 
     Args:
-        data, case_ids: which cases.
         out: folder of the predictions, ``prediction-volume-N.nii.gz``.
         liver, tumor: checkpoints; at least one.
         post, device: as for `inference.segment_volume`.
 
     Returns:
-        {case id: file} of this process's share; a case that failed is named in the log and left
-        out.
+        {case id: file} of this process's share; the log names the cases that failed.
 
     Raises:
         ValueError: every case failed; the first reason.
@@ -137,7 +132,8 @@ def open_result(data: Prepared, case_id: str, prediction: Path) -> tuple[Volume,
         The CT, and {"reference": labels, "prediction": labels}, (Z, Y, X) uint8 each; no reference
         where there is none.
     """
-    volume, layers = read_volume(data.volume_path(case_id)), {}
+    volume = read_volume(data.volume_path(case_id))
+    layers = {}
     if data.case(case_id).has_segmentation:
         layers["reference"] = open_volume(data.labels_path(case_id)).read()
     return volume, layers | {"prediction": read_segmentation(prediction, like=volume)}
@@ -156,16 +152,16 @@ def evaluate(
         data: prepared cases with segmentations.
         predictions: {case id: predicted NIfTI}.
         results: folder for both files.
-        models: checkpoints that made the predictions; none for those that the records beside the
-            predictions name. Cases they were trained on (of the same number, or with the same
-            CT) are marked and left out of the means; their working size gives each case's resize
-            ceiling.
+        models: checkpoints that made the predictions; none takes the models that the records beside
+            the predictions name. Cases a model was trained on (of the same number, or with the same
+            CT) are marked and left out of the means. A model's working size gives each case's
+            resize ceiling.
 
     Returns:
         The rows (a dict a case, see `metrics.evaluate_case`) and the summary of
-        `metrics.evaluate_dataset`, to which come two lists of case ids: ``without_reference``, and
-        ``failed`` (unreadable, or of another shape than the reference; the log says why). Where
-        one is infinite (a volume difference over nothing) summary.json has null.
+        `metrics.evaluate_dataset` with two more lists of case ids: ``without_reference``, and
+        ``failed`` (unreadable, or of another shape than the reference; the log says why).
+        summary.json has null for an infinite number (a volume difference over nothing).
 
     Raises:
         ValueError: no prediction has a reference, or none can be compared with it; or the records
@@ -182,10 +178,11 @@ def evaluate(
         )
     origins = _origins(pairs.values(), list(models))
     seen = _training_cases(data, list(pairs), origins)
-    rows, failed = [], {}
+    rows = []
+    failed = {}
     for case_id, path in tqdm(pairs.items(), desc="evaluate", unit="case"):
-        row = {"case_id": case_id, "patient": known[case_id].patient}
-        row["training_case"] = case_id in seen
+        patient = known[case_id].patient
+        row = {"case_id": case_id, "patient": patient, "training_case": case_id in seen}
         try:
             rows.append(row | _evaluate_file(data, case_id, path, origins))
         except (OSError, ValueError) as error:  # one bad file must not end the others
@@ -221,7 +218,7 @@ def _few(ids: Iterable[str], count: int = 5) -> str:
 
 
 def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin]:
-    """Return where the models behind the predictions come from, by their records if any."""
+    """Return the origins of the models behind the predictions, by the records if there are any."""
     predictions = [Path(path) for path in predictions]
     origins: list[Origin] = []
     for folder in sorted({path.parent for path in predictions}):
@@ -235,8 +232,8 @@ def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin
                 folder,
                 *systems,
             )
-        foreign = [path.name for path in predictions if path.parent == folder]
-        foreign = [name for name in foreign if recorded and not is_recorded(folder / name)]
+        files = [path for path in predictions if path.parent == folder and recorded]
+        foreign = [path.name for path in files if not is_recorded(path)]
         if foreign:
             logger.warning(
                 "not recorded in %s, made by unknown models: %s; their training cases may go "
@@ -250,8 +247,8 @@ def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin
 def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[Origin]) -> set[str]:
     """Return which cases a model was trained on: by number, by the CT's content, or by patient.
 
-    Another file of the same number may be another patient, or the same one packed differently: it
-    counts as seen, and the log says so.
+    Another file of the same number may be another patient, or the same patient packed differently.
+    It counts as seen, and the log says so.
     """
     hashes = data_hashes(data.root, case_ids)
     cts = {case: hash_of_ct(source) if source else None for case, source in hashes.items()}
@@ -262,7 +259,7 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
         same_number = {case_id for case_id in cts if case_id in origin.training_ids}
         patients = {case.patient for case in data.cases if case.id in origin.training_ids}
         same_patient = {case_id for case_id in cts if data.case(case_id).patient in patients}
-        seen |= same_ct | same_patient  # of the same number is of the same patient
+        seen |= same_ct | same_patient  # the same number is the same patient
         if origin.training_cts:
             others |= {case_id for case_id in same_number - same_ct if cts[case_id]}
     if others:

@@ -1,9 +1,4 @@
-"""The steps themselves, called by the notebooks and by ``python -m lits_helpers`` alike.
-
-Every step looks first at what is already there, does only what is missing, and can be interrupted
-anywhere. Here are the models; data come from `acquisition`, predictions and scores from `results`,
-and all of it can be called from here.
-"""
+"""From prepared data to trained models; each step does only what is missing."""
 
 import logging
 import math
@@ -23,17 +18,13 @@ def ensure_liver_model(settings: Settings, data: Prepared) -> Path:
     """Return the best liver checkpoint, here or on Drive; on phantoms one is trained if need be.
 
     Raises:
-        FileNotFoundError: there is none and the data are no phantoms; names the notebook.
+        FileNotFoundError: there is none, and the data are no phantoms; names the notebook.
     """
     return _ensure_model(settings, data, "liver", train_liver)
 
 
 def ensure_tumor_model(settings: Settings, data: Prepared) -> Path:
-    """Return the best tumor checkpoint, here or on Drive; on phantoms one is trained if need be.
-
-    Raises:
-        FileNotFoundError: there is none and the data are no phantoms; names the notebook.
-    """
+    """Return the best tumor checkpoint, as `ensure_liver_model` does."""
     return _ensure_model(settings, data, "tumor", train_tumor)
 
 
@@ -44,7 +35,7 @@ def _ensure_model(settings, data, system, train) -> Path:
     if settings.source != "phantom":
         raise FileNotFoundError(f"no {system} model at {path}: {hint(system)}")
     logger.info("no %s model at %s: training a small one on the phantoms", system, path)
-    if not settings.tiny:  # beside the full run, which may yet come
+    if not settings.tiny:  # beside the place of a full run, which may still come
         settings = replace(settings, tiny=True, drive=False, runs=settings.runs / "small")
     train(settings, data)
     return checkpoint_path(settings, system)
@@ -68,12 +59,13 @@ def train_tumor(settings: Settings, data: Prepared, recipe=None, **options) -> l
 
 
 def _train(train, system: str, settings: Settings, data: Prepared, recipe, options) -> list[dict]:
-    run, kept = settings.runs / system, drive_folder(settings, system)
+    run = settings.runs / system
+    kept = drive_folder(settings, system)
     restore_run(kept, run)
     options = {"device": settings.device, "mirror": kept, **options}
     try:
         history = train(data.root, run, data.split, recipe, **options)
-    except (KeyboardInterrupt, SystemExit, TrainingDivergedError):  # stopped, with all before saved
+    except (KeyboardInterrupt, SystemExit, TrainingDivergedError):  # what came before is saved
         keep_run(run, kept)
         raise
     keep_run(run, kept)
@@ -83,11 +75,9 @@ def _train(train, system: str, settings: Settings, data: Prepared, recipe, optio
 def best_epoch(history: list[dict]) -> dict | None:
     """Return the row of the highest validation Dice: its model was kept.
 
-    Exception: after resuming from a named file whose best model is missing, only later epochs
-    count.
-
-    Where no validation case holds the target there is no Dice, and the last epoch is kept. None
-    while no epoch has ended.
+    Without a Dice, because no validation case holds the target, it is the last row; None while no
+    epoch has ended. Exception: after resuming from a named file whose best model is missing, only
+    later epochs count.
     """
     scored = [row for row in history if not math.isnan(row["validation_dice"])]
     if scored:

@@ -1,7 +1,7 @@
 """One training on several processes with torch.distributed under `torchrun`, or on one without.
 
-Every rank holds the same weights and walks the same global batches; each takes its share of every
-batch, so the batch size of a recipe is the global one whatever the number of processes.
+Every rank holds the same weights and takes its share of each global batch, so a recipe's batch size
+is the global one, whatever the number of processes.
 """
 
 import inspect
@@ -20,7 +20,7 @@ from ..machine import local_rank, own_rank, world_size
 
 logger = logging.getLogger(__name__)
 
-# How torch calls it from 2.14 on, and how before.
+# The option's name from torch 2.14 on, and its name before.
 SYNC_BUFFERS = next(
     name
     for name in ("forward_sync_buffers", "broadcast_buffers")
@@ -31,7 +31,7 @@ PATIENCE = timedelta(minutes=10)  # longest wait for another rank: one rank may 
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process's place among those that train together; (0, 1) is a training of one process."""
+    """This process's place among the processes that train together; by default it is alone."""
 
     rank: int = 0
     world: int = 1
@@ -45,11 +45,11 @@ class Ranks:
     def share(self, batch: Tensor) -> tuple[Tensor, float]:
         """Return this rank's part of a global batch and the weight of its mean loss.
 
-        DistributedDataParallel averages gradients over ranks; with these weights the average is the
-        gradient of the mean over the global batch also where it does not divide evenly. A rank
-        without a part computes the first element with weight 0, so that all ranks take part in the
-        exchange. A loss that is no mean over slices, such as Dice over a batch or a mean over a
-        region, is taken over each rank's own part.
+        DistributedDataParallel averages gradients over ranks. With these weights the average is the
+        gradient of the mean over the global batch, even where the batch does not divide evenly. A
+        rank without a part computes the first element with weight 0: all ranks must take part in
+        the exchange. A loss that is no mean over slices, such as Dice over a batch or a mean over a
+        region, is computed for each rank's part alone.
 
         Args:
             batch: (N,) indices, the same on all ranks.
@@ -65,7 +65,7 @@ class Ranks:
         return values
 
     def highest(self, number: int, device: torch.device) -> int:
-        """Return the highest of all ranks' numbers: how the ranks agree to save or to stop."""
+        """Return the highest of all ranks' numbers; so the ranks agree to save or to stop."""
         if self.world == 1:
             return number
         tensor = torch.tensor(number, device=device)
@@ -73,13 +73,14 @@ class Ranks:
         return int(tensor)
 
     def require_same_slices(self, counts: Sequence[int], device: torch.device) -> None:
-        """Make sure that every rank read as many slices, before one waits for another in vain.
+        """Make sure that every rank read as many slices; otherwise one waits for another forever.
 
         Raises:
-            ValueError: they did not.
+            ValueError: the numbers differ.
         """
         for count in counts:
-            highest, lowest = self.highest(count, device), -self.highest(-count, device)
+            highest = self.highest(count, device)
+            lowest = -self.highest(-count, device)
             if highest != lowest:
                 raise ValueError(
                     f"the processes read different numbers of slices, {lowest} to {highest}: one "
@@ -97,9 +98,9 @@ class Ranks:
     def wrap(self, module: nn.Module, device: torch.device) -> nn.Module:
         """Return `module` with gradients averaged over the ranks.
 
-        On GPUs batch norm is taken over the global batch (SyncBatchNorm). torch has none for CPUs:
-        there each rank normalizes by its own part of the batch, and rank 0's running statistics are
-        kept.
+        On GPUs batch norm is computed over the global batch (SyncBatchNorm). torch has none for
+        CPUs: there each rank normalizes by its part of the batch, and rank 0's running statistics
+        are kept.
         """
         if self.world == 1:
             return module
@@ -125,8 +126,8 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     """Join the processes that `torchrun` started; without it yield a training of one process.
 
     Yields:
-        This process's ranks and its device: on a machine with several GPUs each local rank takes
-        its own, and where each sees one GPU alone that one.
+        This process's ranks and its device: the GPU with the local rank's number, or the only one
+        that the process sees.
     """
     if world_size() == 1:
         yield Ranks(), device

@@ -2,14 +2,15 @@
 
 Nothing random outlives a step: the order of the slices follows from (seed, epoch), the augmentation
 from (seed, epoch, step, rank). So a state is weights, optimizers, scaler and the position within
-the epoch, and a training that was killed anywhere ends, on the same machine's CPU, with the same
-bits as one that was not.
+the epoch. A training that was killed anywhere ends with the same bits as one that was not, on the
+CPU of the same machine.
 """
 
 import logging
 import math
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -30,59 +31,49 @@ from .validation import ValidationScore, picture_indices, pictures_of, validatio
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5  # how often losses are fetched from the device, for the bar and to notice NaN
-ESTIMATE_SECONDS, ESTIMATE_STEPS = 60.0, 10  # after which the training's length can be told
+ESTIMATE_SECONDS = 60.0  # of training before the rest can be estimated
+ESTIMATE_STEPS = 10  # as well
 AGREE_STEPS = 10  # how often ranks exchange losses and agree on stopping
 
 
+@dataclass(eq=False)
 class Trainer:
     """One training of one system on one split.
 
-    Args:
-        system: networks, optimizers and the step, with their recipe and precision.
+    Attributes:
         training, validation: caches of the two parts of the split.
-        folder: where it is recorded.
         identity: what every checkpoint states: system, recipe, seed, ids, precision, version.
-        ranks: the processes that train together.
-        watch: the clock, with its limit.
     """
 
-    def __init__(
-        self,
-        system: System,
-        training: SliceCache,
-        validation: SliceCache,
-        *,
-        folder: RunFolder,
-        identity: Mapping,
-        ranks: Ranks,
-        watch: Stopwatch,
-    ):
-        self.system = system
+    system: System
+    training: SliceCache
+    validation: SliceCache
+    folder: RunFolder
+    identity: Mapping
+    ranks: Ranks
+    watch: Stopwatch
+
+    def __post_init__(self):
+        system = self.system
         self.recipe = system.recipe
         self.precision = system.precision
-        self.training = training
-        self.validation = validation
-        self.folder = folder
-        self.identity = dict(identity)
-        self.ranks = ranks
-        self.watch = watch
         self.at = Position()
         self.history: list[dict] = []
-        self.sums = torch.zeros(len(system.losses), device=training.device)
-        self.pictures = picture_indices(validation, system.target)
-        if not any(system.target(labels).any() for labels in validation.labels.split(256)):
+        self.sums = torch.zeros(len(system.losses), device=self.training.device)
+        self.pictures = picture_indices(self.validation, system.target)
+        if not any(system.target(labels).any() for labels in self.validation.labels.split(256)):
             logger.warning(
                 "no validation case holds %s: without a Dice to choose by the last epoch is kept",
                 system.name,
             )
         self.estimated = False
-        self.began: tuple[float, int] | None = None  # when and where its first steps were done
+        self.began: tuple[float, int] | None = None  # time and step after the first steps
 
     def run(self) -> list[dict]:
-        """Train to the end of the recipe, or to a stop; return the history so far.
+        """Train to the end of the recipe or to a stop; return the history so far.
 
         Raises:
-            KeyboardInterrupt, SystemExit: after the signals of `StopRequest`, saved.
+            KeyboardInterrupt, SystemExit: after a signal of `StopRequest`, when all is saved.
             TrainingDivergedError: a loss became NaN.
             MemoryError: with the setting to lower.
         """
@@ -119,7 +110,7 @@ class Trainer:
         return self.ranks.highest(int(request.wanted or self.watch.over()), self.sums.device) > 0
 
     def _steps(self, request: StopRequest, bar: tqdm) -> bool:
-        """Go on with the epoch; return whether it came to its end rather than to a stop."""
+        """Go on with the epoch; return False if it was stopped before its end."""
         batches = self._batches()
         self.system.train()
         began = looked = time.monotonic()
@@ -154,13 +145,13 @@ class Trainer:
         self.at.steps += 1
 
     def _generator(self) -> torch.Generator:
-        """Return the random numbers of this one step, whatever came before it."""
+        """Return the random numbers of this step; they do not depend on earlier steps."""
         entropy = [self.identity["seed"], self.at.epoch, self.at.step, self.ranks.rank]
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
         return torch.Generator().manual_seed(seed)
 
     def _together(self) -> bool:
-        """Say whether this is a step after which all ranks exchange what they know."""
+        """Say whether all ranks exchange losses and wishes after this step."""
         return self.at.step % AGREE_STEPS == 0
 
     def _wish(self, request: StopRequest) -> int:
@@ -181,20 +172,20 @@ class Trainer:
             self._estimate(bar.total)
 
     def _estimate(self, all_steps: int) -> None:
-        """Say once, a minute after the first steps, which compile, how long the rest will take."""
+        """Log once how long the rest takes: a minute after the first steps, which may compile."""
         self.began = self.began or (time.monotonic(), self.at.steps)
-        trained_s, steps = time.monotonic() - self.began[0], self.at.steps - self.began[1]
+        trained_s = time.monotonic() - self.began[0]
+        steps = self.at.steps - self.began[1]
         if self.estimated or trained_s < ESTIMATE_SECONDS or steps < ESTIMATE_STEPS:
             return
         self.estimated = True
-        seconds_a_step = trained_s / steps
-        self.watch.estimate(seconds_a_step * (all_steps - self.at.steps) / 60)
+        self.watch.estimate(trained_s / steps * (all_steps - self.at.steps) / 60)
 
     def _means(self) -> dict[str, float]:
         """Return the epoch's mean losses so far.
 
         Raises:
-            TrainingDivergedError: one is no number.
+            TrainingDivergedError: one is NaN or infinite.
         """
         means = self.ranks.sum(self.sums.clone()) / self.at.images
         means = dict(zip(self.system.losses, means.tolist(), strict=True))
@@ -246,17 +237,16 @@ class Trainer:
     def best_model(self) -> dict:
         """Return what inference needs, as `best_model.pth` holds it."""
         row = self.history[-1]
+        weights = self.system.best_module().state_dict()
         return {
             **self.identity,
-            "model": {
-                name: value.cpu() for name, value in self.system.best_module().state_dict().items()
-            },
+            "model": {name: value.cpu() for name, value in weights.items()},
             "epoch": row["epoch"],
             "validation_dice": row["validation_dice"],
         }
 
     def save(self, *, mirror: bool) -> None:
-        """Write the state: locally, and to the mirror if there is one and `mirror` says so.
+        """Write the state, with `mirror` also to the mirror if there is one.
 
         Raises:
             TrainingDivergedError: a loss became NaN; nothing is written.
@@ -291,7 +281,7 @@ class Trainer:
         self.folder.restore_best(state)
         if self.ranks.writes:
             self._know_best(state)
-            self.sums.copy_(state["sums"])  # they were added up over the ranks
+            self.sums.copy_(state["sums"])  # of all ranks together
         states.warn_of_changes(state, self.ranks, self.precision)
 
     def _know_best(self, state: Mapping) -> None:
@@ -304,11 +294,12 @@ class Trainer:
 
     def _leave(self) -> None:
         """Save what a stop left unsaved, or draw the last curve."""
-        if self.at.epoch <= self.recipe.epochs:
+        stopped = self.at.epoch <= self.recipe.epochs
+        if stopped:
             self.save(mirror=True)
         if not self.ranks.writes:
             return
-        if self.at.epoch <= self.recipe.epochs:
+        if stopped:
             logger.warning(
                 "stopped in epoch %d of %d and saved: %s goes on",
                 self.at.epoch,

@@ -25,7 +25,7 @@ class TrainingDivergedError(ArithmeticError):
 
 
 def require_finite(losses: Mapping[str, float], epoch: int, recipe: Recipe, precision: str) -> None:
-    """Stop a training whose losses are no numbers any more, before anything of it is saved.
+    """Stop a training whose losses are no longer numbers, before such a state is saved.
 
     Raises:
         TrainingDivergedError: names the loss and what to try.
@@ -67,7 +67,7 @@ def warn_of_collapse(
 
 
 def warn_of_skipped_steps(precision: Precision, epoch: int) -> None:
-    """Log when float16's gradients overflow so often that hardly a step is taken any more."""
+    """Log when float16's gradients overflow so often that most steps are skipped."""
     if precision.scaler.is_enabled() and precision.scaler.get_scale() < 1:
         logger.warning(
             "epoch %d: most steps are left out, their gradients overflow in fp16; "
@@ -79,7 +79,7 @@ def warn_of_skipped_steps(precision: Precision, epoch: int) -> None:
 
 @contextmanager
 def memory_advice(recipe: Recipe) -> Iterator[None]:
-    """Turn running out of memory into the setting to lower and by how much.
+    """Turn an out-of-memory error into advice: which setting to lower, and by how much.
 
     Raises:
         MemoryError: with the advice; the checkpoints on disk are intact.
@@ -89,16 +89,14 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
         if not out_of_memory(error):
             raise
-        traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and a step's memory
+        # A notebook keeps the traceback, and so the memory of the step.
+        traceback.clear_frames(error.__traceback__)
+        # A side by sqrt(2) is half the pixels; the networks want a multiple of 32.
+        size = max(32, round(recipe.spec.size / math.sqrt(2) / 32) * 32)
         raise MemoryError(
             f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: "
             f"set {hint('batch size')}{max(1, recipe.batch_size // 2)} (about half the memory) or "
-            f"InputSpec.size={smaller_size(recipe.spec.size)} (about two thirds). That is another "
+            f"InputSpec.size={size} (about two thirds). That is another "
             f"training: start it with {hint('anew')} or in another run folder. The checkpoints of "
             "this one are intact"
         ) from error
-
-
-def smaller_size(size: int) -> int:
-    """Return the multiple of 32 nearest to `size` / sqrt(2), which would be half the pixels."""
-    return max(32, round(size / math.sqrt(2) / 32) * 32)

@@ -46,7 +46,7 @@ class Precision:
         return torch.autocast(self.device.type, dtype=self.dtype)
 
     def backward(self, loss: Tensor, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Fill the gradients of `loss`, unscaled, in place of those before."""
+        """Replace the gradients by those of `loss`, unscaled."""
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()
@@ -54,14 +54,14 @@ class Precision:
             self.scaler.unscale_(optimizer)
 
     def step(self, optimizers: list[torch.optim.Optimizer]) -> None:
-        """Let the optimizers step; with fp16 a step whose gradients overflowed is left out."""
+        """Let the optimizers step; with fp16 a step whose gradients overflowed is skipped."""
         for optimizer in optimizers:
             self.scaler.step(optimizer)
         self.scaler.update()
 
 
 def on_device(module: nn.Module, device: torch.device) -> nn.Module:
-    """Move a network to the device, in the memory layout its convolutions are fastest in."""
+    """Move a network to the device, in the memory layout that makes convolutions fastest."""
     return module.to(device).to(memory_format=torch.channels_last)
 
 
@@ -82,19 +82,20 @@ def compile_pays(device: torch.device, steps: int) -> bool:
 class Compiled(nn.Module):
     """A network called through `torch.compile`, until `give_up`.
 
-    Inputs of another size than those before go the plain way: for an epoch's last batch, a smaller
-    one, compiling anew would never pay.
+    Inputs of another size than the last ones are computed plainly: compiling anew for an epoch's
+    smaller last batch would never pay.
     """
 
     def __init__(self, network: nn.Module):
         super().__init__()
         self.network = network
         self._call = torch.compile(network.forward, dynamic=False)
-        self._size: torch.Size | None = None  # of the inputs before
+        self._size: torch.Size | None = None  # of the last inputs
 
     def forward(self, *inputs: Tensor):
-        before, self._size = self._size, inputs[0].shape
-        return (self._call if self._size == before else self.network.forward)(*inputs)
+        same = inputs[0].shape == self._size
+        self._size = inputs[0].shape
+        return self._call(*inputs) if same else self.network.forward(*inputs)
 
     def give_up(self) -> None:
         """Call the network plainly from now on."""
@@ -102,41 +103,41 @@ class Compiled(nn.Module):
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Say whether an error means too little memory; libraries beneath torch say so in texts."""
+    """Say whether an error means too little memory; some libraries tell only by the message."""
     text = str(error).lower()
     known = isinstance(error, (torch.OutOfMemoryError, MemoryError))
     return known or any(words in text for words in NO_MEMORY)
 
 
 def step_or_give_up(step: Callable, compiled: list[Compiled], *inputs) -> Tensor:
-    """Run a training step; where it fails compiled, run it again plainly, and all that follow.
+    """Run a training step; if it fails compiled, run this one and all that follow plainly.
 
     Compilers fail late: in the first step of a size, forward or backward.
 
     Args:
-        step: (*inputs) -> losses; where it raises, at most the norms have seen the batch.
-        compiled: its networks that are compiled; emptied where they are given up.
+        step: (*inputs) -> losses; if it raises, at most the norms have seen the batch.
+        compiled: the step's compiled networks; the list is emptied when they are given up.
         inputs: of the step.
     """
     try:
         return step(*inputs)
-    except Exception as error:  # compilers fail with errors of many modules
+    except Exception as error:  # a compiler's errors are of many types
         if not compiled or out_of_memory(error):
             raise
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     logger.warning("a compiled step fails (%s): training goes on without torch.compile", reason)
     while compiled:
         compiled.pop().give_up()
-    return step(*inputs)  # out here, where the error no longer holds the failed step's memory
+    # Outside of `except`: there the error still holds the failed step's memory.
+    return step(*inputs)
 
 
 class Average(nn.Module):
-    """An exponential moving average of a network's weights; buffers are taken over as they are.
+    """An exponential moving average of a network's weights; buffers are copied.
 
     Args:
-        network: it is copied.
-        decay: of the old average at each update; less in the first steps, so that the start is
-            forgotten.
+        network: to copy and average.
+        decay: of the old average at each update; lower in the first steps, to forget the start.
     """
 
     def __init__(self, network: nn.Module, decay: float):
@@ -152,10 +153,10 @@ class Average(nn.Module):
         self._count += 1
         self.updates.fill_(self._count)
         decay = min(self.decay, (1 + self._count) / (10 + self._count))
-        own, new = list(self.model.parameters()), list(network.parameters())
-        torch._foreach_lerp_(own, new, 1 - decay)
-        for buffer, other in zip(self.model.buffers(), network.buffers(), strict=True):
-            buffer.copy_(other)
+        averages = list(self.model.parameters())
+        torch._foreach_lerp_(averages, list(network.parameters()), 1 - decay)
+        for buffer, current in zip(self.model.buffers(), network.buffers(), strict=True):
+            buffer.copy_(current)
 
     def load_state_dict(self, *args, **options):
         """Load weights and the number of updates."""

@@ -23,10 +23,8 @@ from .states import MirrorSlots, require_same, save_state
 
 CURVE_SECONDS = 30.0  # between two drawings of the loss curve: a figure costs half a second
 TUMOR_WEIGHTS = "regnet_lits_tumor_segmentation_trained.pth"
-CLOCK_COLUMNS = (
-    "seconds",
-    "images_per_second",
-)  # all that differs between two runs of one training
+# All that differs between two runs of one training.
+CLOCK_COLUMNS = ("seconds", "images_per_second")
 
 
 class RunFolder:
@@ -36,7 +34,7 @@ class RunFolder:
         root: runs/liver or runs/tumor.
         system: "liver" or "tumor".
         mirror: folder of the two slots, or None.
-        writes: False on the ranks that only compute: they may read nothing and write nothing here.
+        writes: False on ranks that only compute; they read and write nothing here.
     """
 
     def __init__(
@@ -65,13 +63,14 @@ class RunFolder:
             make_writer = _event_writer() if tensorboard else None
             if anew:
                 self._clear()
-            self._events = make_writer and make_writer(str(self.root / "tensorboard"))
+            if make_writer:
+                self._events = make_writer(str(self.root / "tensorboard"))
             write_recipe(self.root / "recipe.json", record)
 
     def _clear(self) -> None:
-        """Forget an earlier training's states, pictures and events: no later call resumes from it.
+        """Remove an earlier training's states, pictures and events: no later call resumes from it.
 
-        Its best model, history and curve stay until the new training has some.
+        Its best model, history and curve stay until those of the new training replace them.
         """
         for name in ("last.pth", "previous.pth"):
             (self.checkpoints / name).unlink(missing_ok=True)
@@ -92,7 +91,7 @@ class RunFolder:
             write_json((self.root / TUMOR_WEIGHTS).with_suffix(".json"), described)
 
     def write_state(self, state: Mapping, *, mirror: bool) -> None:
-        """Save the state here and, if `mirror` says so, there too, together with the best model."""
+        """Save the state here; with `mirror` also in the mirror, together with the best model."""
         save_state(self.checkpoints, state)
         if mirror and self.mirror:
             self.mirror.write({**state, "best_model": self.best_of(state)})
@@ -108,8 +107,7 @@ class RunFolder:
         if not state.get("best_model"):
             raise CheckpointError(
                 f"this training is finished, but its model {self.checkpoints / 'best_model.pth'} "
-                "is gone, damaged or of another training: train it anew with "
-                f"{hint('anew')}"
+                f"is gone, damaged or of another training: train it anew with {hint('anew')}"
             )
         with explained(self.root):
             self.restore_best(state)
@@ -117,9 +115,10 @@ class RunFolder:
             self.draw_curve(state["history"])
 
     def best_of(self, state: Mapping) -> dict | None:
-        """Return what best_model.pth holds if it is a state's best.
+        """Return what best_model.pth holds, if that is the best model of a state.
 
-        Or of the epoch it is in: a kill may come between an epoch's model and its state.
+        A model of the state's own epoch counts too: a kill may come between an epoch's model and
+        its state.
         """
         path = self.checkpoints / "best_model.pth"
         try:
@@ -150,8 +149,9 @@ class RunFolder:
             write_pictures(folder, images, **masks)
             if time.monotonic() - self._drawn > CURVE_SECONDS or epoch == 1:
                 self.draw_curve(history)
-        for name, value in history[-1].items() if self._events else ():
-            self._events.add_scalar(name, value, epoch)
+        if self._events:
+            for name, value in history[-1].items():
+                self._events.add_scalar(name, value, epoch)
 
     def draw_curve(self, history: Sequence[Mapping]) -> None:
         """Draw losses and validation Dice over the epochs as loss_curve.png."""
@@ -160,7 +160,7 @@ class RunFolder:
         self._drawn = time.monotonic()
 
     def close(self) -> None:
-        """Flush what is open."""
+        """Flush the TensorBoard events."""
         if self._events:
             self._events.close()
 
@@ -186,7 +186,7 @@ def write_pictures(
 
     Args:
         folder: checkpoints/val_predictions/epoch_XXXX, replaced as a whole.
-        images: (n, C, S, S) model input; the middle channel is shown, its range from black to
+        images: (n, C, S, S) model input; the middle channel is shown, lowest value black, highest
             white.
         names: (n,) file names without suffix.
         reference, prediction: (n, S, S) bool.
@@ -195,13 +195,13 @@ def write_pictures(
     with written_whole(folder, lasting=False) as temporary:
         temporary.mkdir(parents=True, exist_ok=True)
         for row, name in enumerate(names):
-            layers = {"reference": reference[row], "prediction": prediction[row]}
+            masks = {"reference": reference[row], "prediction": prediction[row]}
             window = (float(planes[row].min()), float(planes[row].max()) + 1e-6)
-            shown = [
-                render_slice(planes[row], window=window, layers=some, zoom=2)
-                for some in ({}, layers)
+            pair = [
+                render_slice(planes[row], window=window, layers=layers, zoom=2)
+                for layers in ({}, masks)
             ]
-            picture = cv2.cvtColor(np.concatenate(shown, axis=1), cv2.COLOR_RGB2BGR)
+            picture = cv2.cvtColor(np.concatenate(pair, axis=1), cv2.COLOR_RGB2BGR)
             write_picture(temporary / f"{name}.png", picture)
 
 
@@ -220,12 +220,10 @@ def write_history(path: Path, history: Sequence[Mapping]) -> None:
 
 def read_history(path: Path | str) -> list[dict]:
     """Read a history.csv back: epoch and steps as int, all else as float."""
+    types = {"epoch": int, "steps": int}
     with open(path, newline="", encoding="utf-8") as stream:
-        return [{k: _number(k, v) for k, v in row.items()} for row in csv.DictReader(stream)]
-
-
-def _number(name: str, text: str) -> int | float:
-    return int(text) if name in ("epoch", "steps") else float(text)
+        rows = list(csv.DictReader(stream))
+    return [{name: types.get(name, float)(text) for name, text in row.items()} for row in rows]
 
 
 def write_recipe(path: Path, content: Mapping) -> None:
@@ -242,7 +240,7 @@ def write_recipe(path: Path, content: Mapping) -> None:
 def _commit() -> str | None:
     """Return the commit this module was checked out at, or None if it is in no repository.
 
-    Installed below another project's folder it lies in that one's repository, unknown to it.
+    A module installed below another project's folder is not in that project's repository.
     """
     place = Path(__file__)
     if _git(place.parent, "ls-files", "--error-unmatch", place.name) is None:

@@ -3,7 +3,7 @@
 import logging
 import shutil
 import traceback
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,18 +27,18 @@ from .systems import LiverSystem, System, TumorSystem
 
 logger = logging.getLogger(__name__)
 
-PARTS = ("training", "validation")  # of a split, that a training reads
+PARTS = ("training", "validation")  # of a split, read by a training
 CACHE = "cache"  # in the run folder: slices that do not fit into memory, until the training's end
 
 
 @dataclass(frozen=True)
 class TrainingOptions:
-    """How a training runs, whatever it trains.
+    """How a training of either system runs.
 
     Attributes:
         device: torch device, or None to choose.
         resume: "auto" continues the newest whole checkpoint in the run folder or `mirror`, "never"
-            starts anew, a path continues that very file, if none of them got further.
+            starts anew, a path continues that file unless another checkpoint got further.
         seed: random seed of weights, order and augmentation.
         max_minutes: stop cleanly after this long; the next call resumes.
         mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
@@ -103,7 +103,7 @@ def train_tumor_regnet(
     InputSpec.
 
     Raises:
-        OSError: also when the ImageNet weights are neither cached nor to be had.
+        OSError: also if the ImageNet weights are not cached and cannot be fetched.
     """
     chosen = TrainingOptions(**options)
     return _Training(TumorSystem, Path(prepared), Path(run), split, recipe, chosen).history()
@@ -129,7 +129,8 @@ class _Training:
         try:
             return self._train()
         except (KeyboardInterrupt, SystemExit, MemoryError, TrainingDivergedError) as error:
-            traceback.clear_frames(error.__traceback__)  # a notebook keeps it, and our caches by it
+            # A notebook keeps the traceback, and so the caches.
+            traceback.clear_frames(error.__traceback__)
             raise
 
     def _train(self) -> list[dict]:
@@ -146,7 +147,9 @@ class _Training:
             if state is not None and state["epoch"] > self.recipe.epochs:
                 folder.restore_finished(state)
                 return list(state["history"])
-            with self._alone(ranks):
+            # A second training in this folder would write the same files.
+            cure = "wait for it, end it, or choose another folder for this training"
+            with locked(self.run / ".lock", cure) if ranks.writes else nullcontext():
                 with memory_advice(self.recipe):
                     caches = [self._cache(part, device, ranks) for part in PARTS]
                     system = self._system(device, precision, ranks, caches[0], state)
@@ -161,11 +164,6 @@ class _Training:
                 if ranks.writes and len(history) == self.recipe.epochs:
                     shutil.rmtree(self.run / CACHE, ignore_errors=True)
                 return history
-
-    def _alone(self, ranks: Ranks) -> AbstractContextManager:
-        """Keep a second training out of the run folder; both would write the same files."""
-        cure = "wait for it, end it, or choose another folder for this training"
-        return locked(self.run / ".lock", cure) if ranks.writes else nullcontext()
 
     def _cache(self, part: str, device: torch.device, ranks: Ranks) -> SliceCache:
         return SliceCache(
@@ -188,7 +186,7 @@ class _Training:
             compiled = compile_pays(device, steps)
         weights = {"pretrained": False} if self.system_type is TumorSystem and state else {}
         with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)  # a GPU's own is the caller's
+            torch.default_generator.manual_seed(seed)  # leaves a GPU's generator to the caller
             return self.system_type(self.recipe, device, precision, ranks, compiled, **weights)
 
     def _identity(self, precision: Precision) -> dict:
@@ -208,14 +206,14 @@ class _Training:
         resume = self.options.resume
         if resume == "never":
             return None
-        places = self.run / "checkpoints", self.options.mirror
+        places = (self.run / "checkpoints", self.options.mirror)
         if resume == "auto":
             found = newest_state(*places)
-            if found is None:
-                return None
-            state, where = found
         else:
-            state, where = named_state(resume, *places), str(resume)
+            found = named_state(resume, *places), str(resume)
+        if found is None:
+            return None
+        state, where = found
         require_same(state, identity, where)
         logger.info("resuming from %s: epoch %d, step %d", where, state["epoch"], state["step"])
         return state

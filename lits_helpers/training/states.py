@@ -15,7 +15,14 @@ from pathlib import Path
 
 import torch
 
-from ..checkpoints import CheckpointError, explained, read_checkpoint, read_content, require_keys
+from ..checkpoints import (
+    COMMON_KEYS,
+    CheckpointError,
+    explained,
+    read_checkpoint,
+    read_content,
+    require_keys,
+)
 from ..machine import written_whole
 from ..settings import hint
 from .distributed import Ranks
@@ -24,17 +31,7 @@ from .systems import System
 
 logger = logging.getLogger(__name__)
 
-STATE_KEYS = {
-    "system",
-    "recipe",
-    "seed",
-    "training_ids",
-    "validation_ids",
-    "data",
-    "epoch",
-    "step",
-    "history",
-}
+STATE_KEYS = COMMON_KEYS | {"seed", "data", "step", "history"}
 SLOTS = ("checkpoint_a.slot", "checkpoint_b.slot")
 SLOT_MAGIC = b"LITSSLOT"
 DIGEST_SIZE = 16
@@ -67,75 +64,63 @@ def newest_state(folder: Path, mirror: Path | str | None = None) -> tuple[dict, 
         OSError: nothing is here, and the mirror cannot be read now: a training that began anew
             would in time write over what it holds.
     """
-    found, failing = [], []
-    for path in (folder / "last.pth", folder / "previous.pth"):
-        found += _try_state(path, _read_state)
-    for slot in [Path(mirror) / name for name in SLOTS] if mirror else []:
+    found = []
+    failing = []
+    slots = [Path(mirror) / name for name in SLOTS] if mirror else []
+    for path in (folder / "last.pth", folder / "previous.pth", *slots):
         try:
-            found += [(read_slot(slot), str(slot))] if _filled(slot) else []
-        except CheckpointError as error:
+            if _filled(path):
+                found.append((_read(path), str(path)))
+        except (CheckpointError, OSError) as error:
             _tell(error)
-        except OSError as error:
-            _tell(error)
-            failing.append(error)
+            if path in slots and isinstance(error, OSError):
+                failing.append(error)
     if failing and not found:
         raise OSError(
             f"the training state in {mirror} cannot be read now ({failing[0]}): run again in a "
             "minute; if it stays so, restart the machine or move that folder away"
         ) from failing[0]
-    return max(found, key=_order, default=None)
+    # Of two equally far, take one with its model.
+    return max(
+        found, key=lambda pair: (_position(pair[0]), bool(pair[0].get("best_model"))), default=None
+    )
 
 
-def _read_state(path: Path) -> dict:
+def _filled(path: Path) -> bool:
+    """Say whether there is a state to read; `MirrorSlots.clear` empties a slot in place."""
+    try:
+        return path.stat().st_size > 0 or path.name not in SLOTS
+    except (FileNotFoundError, NotADirectoryError):  # not `exists`: it takes any error for a no
+        return False
+
+
+def _read(path: Path) -> dict:
+    if path.name in SLOTS:
+        return read_slot(path)
     state = read_checkpoint(path)
     require_keys(state, STATE_KEYS, path)
     return state
-
-
-def _try_state(path: Path, reader) -> list[tuple[dict, str]]:
-    if not path.exists():
-        return []
-    try:
-        return [(reader(path), str(path))]
-    except (CheckpointError, OSError) as error:
-        _tell(error)
-        return []
 
 
 def _tell(error: Exception) -> None:
     logger.warning("%s; falling back to the checkpoint before it", error)
 
 
-def _filled(slot: Path) -> bool:
-    try:
-        return slot.stat().st_size > 0  # `MirrorSlots.clear` empties in place
-    except (FileNotFoundError, NotADirectoryError):  # not `exists`: it takes any error for a no
-        return False
-
-
-def _order(pair: tuple[Mapping, str]) -> tuple:
-    """Order states by how far they are; of two alike, one with its model comes first."""
-    return *_position(pair[0]), bool(pair[0].get("best_model"))
-
-
 def _position(state: Mapping) -> tuple[int, int, int]:
-    """Return how far a state is; in old folders states of a later branch come before the others."""
+    """Return how far a state is; in old folders a later branch counts as further."""
     return int(state.get("branch", 0)), int(state["epoch"]), int(state["step"])
 
 
 def named_state(path: Path | str, folder: Path, mirror: Path | str | None = None) -> dict:
-    """Read the state of one named file, to go on from it where none got further.
-
-    Args:
-        path: the named file.
-        folder, mirror: as for `newest_state`.
+    """Read the state of one named file, to go on from it.
 
     Raises:
-        FileNotFoundError, CheckpointError: as `read_state`; or a state in `folder` or `mirror` got
-            further.
+        FileNotFoundError, CheckpointError: as `read_state`; also if a state in `folder` or `mirror`
+            got further.
         OSError: as `newest_state`.
     """
-    state, found = read_state(path), newest_state(folder, mirror)
+    state = read_state(path)
+    found = newest_state(folder, mirror)
     if found is not None and _position(found[0]) > _position(state):
         raise CheckpointError(
             f"{found[1]} got further than {path}: {hint('continue')} goes on from there; to go on "
@@ -156,15 +141,11 @@ def read_state(path: Path | str) -> dict:
         raise FileNotFoundError(
             f"no training state at {path}: {hint('auto')} looks for one, {hint('anew')} starts anew"
         )
-    return read_slot(path) if path.name in SLOTS else _read_state(path)
+    return _read(path)
 
 
 class MirrorSlots:
-    """The two slots of a mirror, rewritten in place by turns.
-
-    Args:
-        folder: on Google Drive or wherever else it outlives this machine.
-    """
+    """The two slots of a mirror, rewritten in place by turns; `folder` outlives this machine."""
 
     def __init__(self, folder: Path | str):
         self.folder = Path(folder)
@@ -174,15 +155,12 @@ class MirrorSlots:
     def write(self, state: Mapping) -> None:
         """Write the state over the older slot; a failing mirror is logged, the training goes on."""
         try:
-            self._next = self._next or self._older()
+            self._next = self._next or min(self.slots, key=_slot_position)
             _rewrite(self._next, state)
         except OSError as error:
             logger.warning("the mirror in %s cannot be written: %s", self.folder, error)
             return
         self._next = self.slots[1 - self.slots.index(self._next)]
-
-    def _older(self) -> Path:
-        return min(self.slots, key=_slot_position)
 
     def clear(self) -> None:
         """Empty both slots in place."""
@@ -221,9 +199,8 @@ def read_slot(path: Path | str) -> dict:
     start = len(SLOT_MAGIC) + 8 + DIGEST_SIZE
     length = int.from_bytes(content[len(SLOT_MAGIC) : len(SLOT_MAGIC) + 8], "big")
     payload = content[start : start + length]
-    if not content.startswith(SLOT_MAGIC) or content[start - DIGEST_SIZE : start] != _digest(
-        payload
-    ):
+    digest = content[start - DIGEST_SIZE : start]
+    if not content.startswith(SLOT_MAGIC) or digest != _digest(payload):
         raise CheckpointError(f"{path} is no whole checkpoint slot: its checksum does not fit")
     state = read_content(io.BytesIO(payload), path)
     require_keys(state, STATE_KEYS, path)
@@ -238,9 +215,9 @@ def require_same(state: Mapping, wanted: Mapping, where: str) -> None:
     """Refuse to continue a training under other conditions than it began with.
 
     Args:
-        state: a training state.
-        wanted: system, recipe, seed, training_ids, validation_ids and data (case id -> hash of its
-            source, None where that is not known) of the training asked for.
+        state: of the training so far.
+        wanted: of the training asked for: system, recipe, seed, training_ids, validation_ids and
+            data (case id -> hash of its source, or None where it is not known).
         where: the state's file, for the message.
 
     Raises:
@@ -280,7 +257,7 @@ def _id_differences(key: str, before: set, now: set) -> Iterator[str]:
 
 
 def _plain(value):
-    """Compare tuples and lists alike: a checkpoint keeps tuples, JSON makes lists of them."""
+    """Return a value with lists in place of tuples: a checkpoint keeps tuples, JSON does not."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, (list, tuple)) else value
@@ -296,7 +273,7 @@ class Position:
     seconds: float = 0.0  # its time so far
     steps: int = 0  # of all epochs
     best: float | None = None  # validation Dice of the best epoch
-    branch: int = 0  # above 0 in old folders only, whose training went back to an earlier state
+    branch: int = 0  # above 0 only in old folders: their training went back to an earlier state
 
     @classmethod
     def of(cls, state: Mapping) -> "Position":
@@ -314,20 +291,14 @@ def weights_of(system: System) -> dict[str, dict]:
 
 
 def load_weights(system: System, state: Mapping, precision: Precision) -> None:
-    """Put a state's weights into a system; a scaler's only where the precision is still the same.
-
-    Args:
-        system: the networks and optimizers to continue.
-        state: with `precision`, the name of its own, and `parts`, what `weights_of` returned.
-        precision: that of the training that goes on.
-    """
+    """Put a state's weights into a system; the scaler's only if the precision is still the same."""
     for name, part in system.parts.items():
         if name != "scaler" or state["precision"] == precision.name:
             part.load_state_dict(_fitting(part, state["parts"][name]))
 
 
 def _fitting(part: object, saved: dict) -> dict:
-    """Return a saved state as a part takes it: an optimizer fused as on its own device."""
+    """Return a saved state as a part takes it: an optimizer is fused as its device wants it."""
     if not isinstance(part, torch.optim.Optimizer):
         return saved
     groups = [{**group, "fused": part.defaults["fused"]} for group in saved["param_groups"]]
@@ -335,11 +306,7 @@ def _fitting(part: object, saved: dict) -> dict:
 
 
 def require_slices(state: Mapping, now: Sequence[int]) -> None:
-    """Refuse to continue with other slices than a training began with.
-
-    Args:
-        state: a training state.
-        now: slices to train on and to validate.
+    """Refuse to continue with other numbers of slices, to train on and to validate, than before.
 
     Raises:
         CheckpointError: a case lost or gained slices.
@@ -355,7 +322,7 @@ def require_slices(state: Mapping, now: Sequence[int]) -> None:
 
 
 def warn_of_changes(state: Mapping, ranks: Ranks, precision: Precision) -> None:
-    """Say what changes the bits, though not the batches, of a training that goes on."""
+    """Log what changes the bits, though not the batches, of a training that goes on."""
     changes = {
         "processes": (state["world"], ranks.world),
         "precision": (state["precision"], precision.name),

@@ -9,9 +9,9 @@ from ..settings import hint
 
 logger = logging.getLogger(__name__)
 
-SAVE, STOP = 1, 2  # what a step may be followed by; ranks agree on the higher
+SAVE, STOP = 1, 2  # what may follow a step; ranks agree on the higher
 SAVE_SECONDS = 180.0  # between two checkpoints within an epoch
-MIRROR_SECONDS = 1000.0  # between two writes to the mirror: Drive uploads every one of them
+MIRROR_SECONDS = 1000.0  # between two writes to the mirror: Drive uploads each
 
 
 class Stopwatch:
@@ -32,13 +32,14 @@ class Stopwatch:
         return (time.monotonic() - self.began) / 60
 
     def over(self) -> bool:
-        """Say whether the limit is reached."""
+        """Say whether the limit was reached."""
         return self.max_minutes is not None and self.minutes() >= self.max_minutes
 
     def saved_now(self, *, mirror: bool) -> None:
         """Note that a checkpoint was written, and whether to the mirror too."""
         self.saved = time.monotonic()
-        self.mirrored = self.saved if mirror else self.mirrored
+        if mirror:
+            self.mirrored = self.saved
 
     def estimate(self, minutes_left: float) -> None:
         """Log how long the rest will take, and whether the limit comes first."""
@@ -83,8 +84,9 @@ class StopRequest:
 
     def __enter__(self):
         if threading.current_thread() is threading.main_thread():
-            for number in (getattr(signal, name, None) for name in self.names):
-                if number is not None:
+            for name in self.names:
+                if hasattr(signal, name):
+                    number = getattr(signal, name)
                     self._before[number] = signal.signal(number, self._receive)
         return self
 

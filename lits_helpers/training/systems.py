@@ -1,7 +1,6 @@
 """The two trainings' steps: system A's generator against its critic, system B's segmenter."""
 
-from collections.abc import Mapping
-from typing import Protocol
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -15,50 +14,101 @@ from ..losses import (
     pixel_loss,
     shared_dice_loss,
 )
+from ..metrics import FIRST_LABEL
 from ..models import build_critic, build_generator, build_segmenter
 from ..recipes import LiverRecipe, Recipe, TumorRecipe
 from .distributed import Ranks
 from .optimization import Average, Compiled, Precision, adam, on_device
 
-THRESHOLD = 0.5
 
+class System(ABC):
+    """What the engine trains, one each for liver and tumor: networks, optimizers and the step.
 
-class System(Protocol):
-    """What a training offers to the engine; one each for liver and tumor."""
+    Args:
+        recipe: the setting.
+        precision: mixed precision.
+        networks: name -> network on its device; "model" is the one that is validated and kept.
+
+    Attributes:
+        name: "liver" or "tumor".
+        losses: names of the losses that `step` returns.
+        cutoff: output of the model from which a pixel is predicted.
+        average: of the model's weights, or None.
+        optimizers: one for each network.
+        parts: name -> everything with a state dict that a resume needs.
+        compiled: networks that go through torch.compile.
+    """
 
     name: str
     losses: tuple[str, ...]
-    recipe: Recipe
-    precision: Precision
-    parts: Mapping[str, object]  # everything with a state_dict that a resume needs
-    optimizers: list[torch.optim.Optimizer]
-    compiled: list[Compiled]  # networks that go through torch.compile
+    cutoff: float
+
+    def __init__(self, recipe: Recipe, precision: Precision, **networks: nn.Module):
+        self.recipe = recipe
+        self.precision = precision
+        self.networks = networks
+        self.average = Average(networks["model"], recipe.ema) if recipe.ema else None
+        self.optimizers = [adam(network, recipe) for network in networks.values()]
+        names = [f"{name}_optimizer" for name in networks]
+        optimizers = dict(zip(names, self.optimizers, strict=True))
+        self.parts = {**networks, **optimizers, "scaler": precision.scaler}
+        if self.average:
+            self.parts["average"] = self.average
+        self.compiled: list[Compiled] = []
+
+    def _callable(self, network: nn.Module, ranks: Ranks | None, device, compiled: bool):
+        """Return a network as the step calls it: averaged over the ranks, compiled if wanted."""
+        network = (ranks or Ranks()).wrap(network, device)
+        if compiled:
+            network = Compiled(network)
+            self.compiled.append(network)
+        return network
 
     def train(self) -> None:
         """Put the networks into training mode."""
+        for network in self.networks.values():
+            network.train()
 
-    def step(self, images: Tensor, labels: Tensor, weight: float) -> Tensor:
-        """Train on a batch; return the losses, (len(losses),) float32, detached."""
+    @abstractmethod
+    def step(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
+        """Train on a batch.
+
+        Args:
+            images: (N, C, S, S).
+            labels: (N, S, S), 0 background, 1 liver, 2 tumor.
+            weight: of this part of a global batch, see `Ranks.share`.
+
+        Returns:
+            (len(losses),) float32, detached.
+        """
+
+    def _finish_step(self) -> None:
+        self.precision.step(self.optimizers)
+        if self.average:
+            self.average.update(self.networks["model"])
 
     def best_module(self) -> nn.Module:
         """Return the network that is validated and kept: the averaged one, if there is one."""
+        return self.average.model if self.average else self.networks["model"]
 
     def predict(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return predicted masks (n, 1, S, S), bool."""
+        """Return predicted masks (n, 1, S, S), bool, for images (n, C, S, S), labels (n, S, S)."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        return self.best_module()(images) >= self.cutoff
 
     def target(self, labels: Tensor) -> Tensor:
-        """Return reference masks (n, 1, S, S), bool."""
+        """Return reference masks (n, 1, S, S), bool; a tumor is liver too."""
+        return (labels >= FIRST_LABEL[self.name]).unsqueeze(1)
 
 
-class LiverSystem:
+class LiverSystem(System):
     """System A: a generator of masks against a critic that chooses the features to compare.
 
     One forward pass of each network serves both updates. The feature loss is differentiated once:
-    its gradient with respect to the predicted mask goes to the generator, that with respect to the
-    critic's weights to the critic, with the sign of the recipe's goal. Both see the critic as it
-    was at the start of the step, so these are exactly the updates of a generator step against a
-    frozen critic followed by a critic step on the same prediction, for two thirds of the critic's
-    arithmetic.
+    its gradient with respect to the predicted mask goes to the generator, its gradient with respect
+    to the critic's weights to the critic, with the sign of the recipe's goal. So the updates equal
+    a generator step against a frozen critic, then a critic step on the same prediction, for two
+    thirds of the critic's arithmetic.
 
     Args:
         recipe: the setting.
@@ -73,6 +123,7 @@ class LiverSystem:
 
     name = "liver"
     losses = ("g_loss", "pixel_loss", "feature_loss", "critic_loss")
+    cutoff = 0.5  # of the probability
 
     def __init__(
         self,
@@ -82,46 +133,22 @@ class LiverSystem:
         ranks: Ranks | None = None,
         compiled: bool = False,
     ):
-        self.recipe, self.precision = recipe, precision
-        self._critic_sign = 1.0 if recipe.critic_goal == "minimise" else -1.0
-        ranks = ranks or Ranks()
         self.generator = on_device(build_generator(recipe), device)
         self.critic = on_device(build_critic(recipe), device)
-        self.average = Average(self.generator, recipe.ema) if recipe.ema else None
-        self._run_generator = ranks.wrap(self.generator, device)
-        self._run_critic = ranks.wrap(FeatureDistance(self.critic), device)
-        self.compiled = []
-        if compiled:
-            self._run_generator = Compiled(self._run_generator)
-            self._run_critic = Compiled(self._run_critic)
-            self.compiled = [self._run_generator, self._run_critic]
-        self.optimizers = [adam(self.generator, recipe), adam(self.critic, recipe)]
-        self.parts = {
-            "model": self.generator,
-            "critic": self.critic,
-            "model_optimizer": self.optimizers[0],
-            "critic_optimizer": self.optimizers[1],
-            "scaler": precision.scaler,
-        }
-        if self.average:
-            self.parts["average"] = self.average
-
-    def train(self) -> None:
-        """Put both networks into training mode."""
-        self.generator.train()
-        self.critic.train()
+        super().__init__(recipe, precision, model=self.generator, critic=self.critic)
+        self._critic_sign = 1.0 if recipe.critic_goal == "minimise" else -1.0
+        self._run_generator = self._callable(self.generator, ranks, device, compiled)
+        self._run_critic = self._callable(FeatureDistance(self.critic), ranks, device, compiled)
 
     def step(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
         """Train both networks on a batch.
 
         Args:
-            images: (N, C, S, S).
-            labels: (N, S, S), 0 background, 1 liver, 2 tumor.
-            weight: of this part of a global batch, see `Ranks.share`.
+            images, labels, weight: as for `System.step`.
 
         Returns:
             g_loss, pixel_loss, feature_loss and critic_loss (the feature loss with the sign of the
-            critic's goal), (4,) float32.
+            critic's goal), (4,) float32, detached.
         """
         recipe = self.recipe
         images = images.contiguous(memory_format=torch.channels_last)
@@ -135,9 +162,7 @@ class LiverSystem:
         loss = self.mask_loss(predicted, masks, pixel) + recipe.feature_weight * feature
         self.precision.backward(loss * weight, self.optimizers)
         self._turn_critic_gradient()
-        self.precision.step(self.optimizers)
-        if self.average:
-            self.average.update(self.generator)
+        self._finish_step()
         return torch.stack([loss, pixel, feature, self._critic_sign * feature]).detach()
 
     def mask_loss(self, predicted: Tensor, masks: Tensor, pixel: Tensor) -> Tensor:
@@ -157,31 +182,18 @@ class LiverSystem:
         return loss
 
     def _turn_critic_gradient(self) -> None:
-        """Make the gradient of feature_weight * feature_loss that of the critic's own loss."""
+        """Turn the critic's gradient, of feature_weight * feature_loss, into that of its loss."""
         gradients = [p.grad for p in self.critic.parameters() if p.grad is not None]
         if gradients and self.recipe.feature_weight:
             torch._foreach_mul_(gradients, self._critic_sign / self.recipe.feature_weight)
-
-    def best_module(self) -> nn.Module:
-        """Return the generator that is validated and kept."""
-        return self.average.model if self.average else self.generator
-
-    def predict(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return predicted liver masks (n, 1, S, S), bool."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        return self.best_module()(images) >= THRESHOLD
-
-    def target(self, labels: Tensor) -> Tensor:
-        """Return liver masks (n, 1, S, S), bool: a tumor is liver too."""
-        return (labels >= 1).unsqueeze(1)
 
 
 class FeatureDistance(nn.Module):
     """The feature loss of two batches of masked images in one call, as DDP and compilers need it.
 
-    A critic without batch norm takes both in a single pass; with it, each batch keeps its own
-    statistics. The features stay inside: they are views, and those that leave compiled code torch
-    2.11 can rebuild wrongly (its issue 177812).
+    A critic without batch norm takes both batches in a single pass; batch norm takes its statistics
+    from each batch alone. The features stay inside: they are views, and torch 2.11 can rebuild
+    views that leave compiled code wrongly (its issue 177812).
     """
 
     def __init__(self, critic: nn.Module):
@@ -195,11 +207,12 @@ class FeatureDistance(nn.Module):
         if not self.joint:
             return feature_loss(features_of(predicted), features_of(reference))
         both = torch.cat([predicted, reference]).contiguous(memory_format=torch.channels_last)
-        features, count = features_of(both), len(predicted)
+        features = features_of(both)
+        count = len(predicted)
         return feature_loss([f[:count] for f in features], [f[count:] for f in features])
 
 
-class TumorSystem:
+class TumorSystem(System):
     """System B: the RegNet segmenter learns cross entropy, and Dice where the recipe says so.
 
     Args:
@@ -209,6 +222,7 @@ class TumorSystem:
 
     name = "tumor"
     losses = ("loss",)
+    cutoff = 0.0  # of the logit
 
     def __init__(
         self,
@@ -220,30 +234,12 @@ class TumorSystem:
         *,
         pretrained: bool | None = None,
     ):
-        self.recipe, self.precision = recipe, precision
-        ranks = ranks or Ranks()
-        self.segmenter = on_device(build_segmenter(recipe, pretrained), device)
-        self.average = Average(self.segmenter, recipe.ema) if recipe.ema else None
-        self._run = ranks.wrap(self.segmenter, device)
-        self.compiled = []
-        if compiled:
-            self._run = Compiled(self._run)
-            self.compiled = [self._run]
-        self.optimizers = [adam(self.segmenter, recipe)]
-        self.parts = {
-            "model": self.segmenter,
-            "model_optimizer": self.optimizers[0],
-            "scaler": precision.scaler,
-        }
-        if self.average:
-            self.parts["average"] = self.average
-
-    def train(self) -> None:
-        """Put the network into training mode."""
-        self.segmenter.train()
+        segmenter = on_device(build_segmenter(recipe, pretrained), device)
+        super().__init__(recipe, precision, model=segmenter)
+        self._run = self._callable(segmenter, ranks, device, compiled)
 
     def step(self, images: Tensor, labels: Tensor, weight: float = 1.0) -> Tensor:
-        """Train on a batch; return the loss, (1,) float32. Arguments as `LiverSystem.step`."""
+        """Train on a batch; return the loss, (1,) float32. Arguments as for `System.step`."""
         images = images.contiguous(memory_format=torch.channels_last)
         with self.precision.autocast():
             logits = self._run(images)
@@ -255,25 +251,14 @@ class TumorSystem:
             dice_per_image=self.recipe.dice_per_image,
         )
         self.precision.backward(loss * weight, self.optimizers)
-        self.precision.step(self.optimizers)
-        if self.average:
-            self.average.update(self.segmenter)
+        self._finish_step()
         return loss.detach()[None]
 
     def _region(self, labels: Tensor) -> Tensor | None:
         return liver_region(labels) if self.recipe.within_liver else None
 
-    def best_module(self) -> nn.Module:
-        """Return the network that is validated and kept."""
-        return self.average.model if self.average else self.segmenter
-
     def predict(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return predicted tumor masks (n, 1, S, S), bool, near the liver if trained so."""
-        images = images.contiguous(memory_format=torch.channels_last)
-        predicted = self.best_module()(images) >= 0  # logits: probability >= 0.5
+        """Return predicted masks (n, 1, S, S), bool; near the liver only, if trained so."""
+        predicted = super().predict(images, labels)
         region = self._region(labels)
         return predicted if region is None else predicted & region.bool()
-
-    def target(self, labels: Tensor) -> Tensor:
-        """Return tumor masks (n, 1, S, S), bool."""
-        return (labels == 2).unsqueeze(1)

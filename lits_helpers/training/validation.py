@@ -14,15 +14,14 @@ PICTURES = 4
 
 @dataclass(frozen=True)
 class ValidationScore:
-    """What a validation says.
+    """The result of a validation.
 
     Attributes:
-        dice: mean Dice over the cases that hold the target; NaN if none does, for a model that says
-            nothing would then score 1.
+        dice: mean Dice over the cases that hold the target; NaN if none does, since a model that
+            predicts nothing would score 1.
         dice_global: Dice of all cases' pixels taken together.
         per_case: (cases,) float64, in the order of the cache's case ids.
-        predicted_pixels: all pixels that were predicted; 0 means that the model says nothing at
-            all.
+        predicted_pixels: number of pixels predicted in all cases.
     """
 
     dice: float
@@ -44,18 +43,18 @@ def validation_score(
         predict: images (n, C, S, S) and labels (n, S, S) -> predicted masks (n, 1, S, S), bool.
         target: labels (n, S, S) -> reference masks (n, 1, S, S), bool.
         cache: a `SliceCache`.
-        ranks: the slices are shared out among these processes and the counts added up.
+        ranks: the processes that share the slices and add up their counts.
         batch_size: slices a forward pass.
     """
     ranks = ranks or Ranks()
-    counts = torch.zeros(
-        3, len(cache.case_ids), dtype=torch.float64
-    )  # overlap, predicted, reference
-    mine = torch.arange(len(cache.case_of))[ranks.rank :: ranks.world]
+    # Rows: overlap, predicted, reference.
+    counts = torch.zeros(3, len(cache.case_ids), dtype=torch.float64)
+    share = torch.arange(len(cache.case_of))[ranks.rank :: ranks.world]
     device = torch.device("cpu")
-    for indices in mine.split(batch_size):
+    for indices in share.split(batch_size):
         images, labels = cache.batch(indices)
-        predicted, reference = predict(images, labels), target(labels)
+        predicted = predict(images, labels)
+        reference = target(labels)
         pixels = torch.stack([predicted & reference, predicted, reference]).sum((2, 3, 4))
         counts.index_add_(1, cache.case_of[indices].cpu(), pixels.cpu().double())
         device = images.device
@@ -78,7 +77,7 @@ def _score(counts: Tensor) -> ValidationScore:
 
 
 def picture_indices(cache, target: Callable[[Tensor], Tensor], count: int = PICTURES) -> Tensor:
-    """Return one slice each of `count` cases spread over the cache: that with most target.
+    """Return a slice of each of `count` cases spread over the cache: the one with most target.
 
     Returns:
         (at most count,) int64 indices into the cache.
@@ -94,20 +93,18 @@ def picture_indices(cache, target: Callable[[Tensor], Tensor], count: int = PICT
 
 
 def pictures_of(system, cache, shown: Tensor) -> tuple[Tensor, dict]:
-    """Return slices of a cache with what a system makes of them, as `records.write_epoch` takes it.
+    """Return slices with a system's predictions, as `RunFolder.write_epoch` takes them.
 
     Args:
-        system: a `systems.System`.
-        cache: a `SliceCache`.
-        shown: (n,) int64 indices into it.
+        shown: (n,) int64 indices into the cache.
 
     Returns:
         images (n, C, S, S); "names" (case_slice), "reference" and "prediction", (n, S, S) bool.
     """
     images, labels = cache.batch(shown)
-    cases, slices = cache.case_of[shown].tolist(), cache.slice_index[shown].tolist()
+    places = zip(cache.case_of[shown].tolist(), cache.slice_index[shown].tolist(), strict=True)
     return images, {
-        "names": [f"{cache.case_ids[case]}_{k}" for case, k in zip(cases, slices, strict=True)],
+        "names": [f"{cache.case_ids[case]}_{k}" for case, k in places],
         "reference": system.target(labels)[:, 0].cpu().numpy(),
         "prediction": system.predict(images, labels)[:, 0].cpu().numpy(),
     }

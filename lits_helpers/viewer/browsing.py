@@ -1,4 +1,4 @@
-"""What the slice viewer knows about a case: its labels, scores, lesions and where to look first."""
+"""What the slice viewer knows of a case: its labels, scores, lesions and where to look first."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ class BrowsedCase:
         hu: (Z, Y, X) HU.
         spacing_mm: (dz, dy, dx), gives pictures their aspect.
         layers: source, such as "reference" -> labels (Z, Y, X) 0/1/2, or a mask.
-        trusted: False if the file's spacing is not to be trusted; then nothing is said in mm.
+        trusted: False if the file's spacing cannot be trusted; then nothing is given in mm.
     """
 
     hu: np.ndarray
@@ -46,7 +46,7 @@ class BrowsedCase:
         if self.hu.ndim != 3 or not self.hu.size:
             raise ValueError(f"volume must be (Z, Y, X) and not empty, got shape {self.hu.shape}")
         self.layers = {
-            name: _as_labels(name, it, self.hu.shape) for name, it in self.layers.items()
+            name: _as_labels(name, labels, self.hu.shape) for name, labels in self.layers.items()
         }
 
     @property
@@ -68,10 +68,6 @@ class BrowsedCase:
         name = "reference" if "reference" in self.layers else next(iter(self.layers))
         return find_lesions(self.layers[name], self.spacing_mm)
 
-    def case_dice(self, structure: str) -> float:
-        """Return the Dice per case of "liver" or "tumor"; 1 if both are empty."""
-        return dice_of(self.confusion.sum(axis=0), structure)
-
     def worst_slice(self, structure: str) -> int:
         """Return the axial slice in which most voxels of the structure are wrong.
 
@@ -87,10 +83,11 @@ class BrowsedCase:
 
 
 def case_summary(case: BrowsedCase, listed: int = 12) -> str:
-    """Say what is known of a case: Dice per case, lesions and their longest axial diameters."""
+    """Return a line about a case: Dice, number of lesions, their longest axial diameters."""
     parts = []
     if case.compared:
-        scores = [f"{it} {case.case_dice(it):.3f}" for it in FIRST_LABEL]
+        counts = case.confusion.sum(axis=0)
+        scores = [f"{name} {dice_of(counts, name):.3f}" for name in FIRST_LABEL]
         parts.append("Dice of the case: " + ", ".join(scores))
     if case.layers:
         parts.append(f"lesions: {len(case.lesions)}")
@@ -118,7 +115,8 @@ def find_lesions(labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> 
 
 def _tumor_box(labels: np.ndarray) -> tuple[slice, slice, slice] | None:
     """Return the box of label 2, slice by slice: a mask of the whole volume would cost its size."""
-    slices, flat = [], np.zeros(labels.shape[1:], bool)
+    slices = []
+    flat = np.zeros(labels.shape[1:], bool)
     for k, part in enumerate(labels):
         tumor = part == 2
         if tumor.any():
@@ -127,7 +125,7 @@ def _tumor_box(labels: np.ndarray) -> tuple[slice, slice, slice] | None:
     if not slices:
         return None
     extents = slices, np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
-    return tuple(slice(int(it[0]), int(it[-1]) + 1) for it in extents)
+    return tuple(slice(int(extent[0]), int(extent[-1]) + 1) for extent in extents)
 
 
 def _measure(mask: np.ndarray, origin, spacing_mm) -> Lesion:
@@ -150,7 +148,8 @@ def _diameter(mask: np.ndarray, pixel_mm) -> float:
 
 def _confusion(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:
     pairs = 3 * prediction + reference
-    counts = np.bincount(pairs[pairs > 0], minlength=9)  # most is background: ten times quicker
+    # Most is background: counting the rest is ten times quicker.
+    counts = np.bincount(pairs[pairs > 0], minlength=9)
     counts[0] = pairs.size - counts.sum()
     return counts.reshape(3, 3)
 

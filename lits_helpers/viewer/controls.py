@@ -11,7 +11,7 @@ OWN_WINDOW = "own"
 
 
 class Controls:
-    """Every widget of the viewer; `box` holds them all. Only what ipywidgets 7.7.1 and 8 share."""
+    """Every widget of the viewer, in `box`; each exists in ipywidgets 7.7.1 and in 8."""
 
     def __init__(self, cases: list[str]):
         self._make_view(cases)
@@ -20,11 +20,14 @@ class Controls:
         self.image = widgets.Image(
             format="jpeg", layout={"align_self": "flex-start", "max_width": "100%"}
         )
-        self.legend, self.readout, self.scores, self.message = (widgets.HTML() for _ in range(4))
+        self.legend = widgets.HTML()
+        self.readout = widgets.HTML()
+        self.scores = widgets.HTML()
+        self.message = widgets.HTML()
         self.box = self._arranged(len(cases) > 1)
 
     def drawn(self) -> list[widgets.Widget]:
-        """Return the controls whose change means nothing but to draw anew."""
+        """Return the controls whose change only needs a new picture."""
         layers = [self.style, self.opacity, self.errors, self.beside]
         return [self.slider, *layers, self.marked, self.zoom, self.row, self.column]
 
@@ -40,8 +43,10 @@ class Controls:
     def fit(self, lengths: tuple[int, int, int]) -> None:
         """Give slider, row and column their lengths and put them into the middle."""
         for control, length in zip((self.slider, self.row, self.column), lengths, strict=True):
-            control.max, control.value = length - 1, length // 2
-        self.play.max, self.play.value = self.slider.max, self.slider.value
+            control.max = length - 1
+            control.value = length // 2
+        self.play.max = self.slider.max
+        self.play.value = self.slider.value
 
     def _make_view(self, cases: list[str]) -> None:
         self.case = widgets.Dropdown(options=cases, description="case")
@@ -51,9 +56,8 @@ class Controls:
         widgets.jslink((self.play, "value"), (self.slider, "value"))
         presets = [*WINDOWS, OWN_WINDOW]
         self.preset = widgets.Dropdown(options=presets, value="abdomen", description="window")
-        low, high = (int(value) for value in WINDOWS["abdomen"])
         self.window = widgets.IntRangeSlider(
-            value=(low, high),
+            value=[int(level) for level in WINDOWS["abdomen"]],
             min=-1500,
             max=2000,
             step=5,

@@ -1,13 +1,11 @@
 """A slice viewer of ipywidgets, the same on 7.7.1 (Colab) and 8.
 
-`figures/drawing.py` makes its pictures. A move is drawn while its message is handled. Browsers
-send a slider's next position only when that is done, so a fast drag skips slices instead of
-queueing them up.
+`figures/drawing.py` makes its pictures. Each move is drawn while its message is handled. A browser
+sends a slider's next position only after that, so a fast drag skips slices and none queue up.
 """
 
-import functools
 import html
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import numpy as np
 from IPython.display import Image, display
@@ -34,32 +32,16 @@ from .controls import OWN_WINDOW, STRUCTURES, Controls
 
 FRAME = 512  # longer side of the picture, pixels
 EMPTY = encode(np.full((64, FRAME), 128, np.uint8))  # shown while there is no case
-SIDE_BY_SIDE = 0.75  # of it when several stand side by side
-
-
-def guarded(method: Callable) -> Callable:
-    """Show an error of a callback in the viewer; a front end would drop it silently."""
-
-    @functools.wraps(method)
-    def call(self, _event=None):
-        try:
-            method(self)
-        except Exception as error:
-            text = html.escape(f"{type(error).__name__}: {error}")
-            self.controls.message.value = f'<b style="color:#D55E00">{text}</b>'
-        else:
-            self.controls.message.value = ""
-
-    return call
+SIDE_BY_SIDE = 0.75  # of that length, where several pictures stand side by side
 
 
 class SliceViewer:
     """Look through a volume in a notebook: put it on the last line of a cell.
 
     Args:
-        volume: a `volumes.Volume`, or for a choice of cases a dict of name -> (volume, layers) or
-            name -> function without arguments that returns such a pair, called when it is chosen.
-        layers: of a single volume: source -> labels (Z, Y, X) 0/1/2. If the sources are "reference"
+        volume: a `volumes.Volume`, or a dict to choose from: name -> (volume, layers), or name ->
+            function without arguments that returns such a pair when the case is chosen.
+        layers: of a single volume: source -> labels (Z, Y, X) 0/1/2. With the sources "reference"
             and "prediction" there are scores and an error map.
         frame: longer side of the picture, pixels.
         static: also show a montage below, for places that show no widgets.
@@ -68,7 +50,7 @@ class SliceViewer:
         controls: the widgets; `controls.box` is the whole viewer.
         case: the case that is shown.
         picture: the last picture drawn, (H, W, 3) uint8.
-        frames_drawn: how many there were.
+        frames_drawn: how many pictures were drawn.
 
     Raises:
         ValueError: a volume or layer of the wrong shape, or no case.
@@ -85,8 +67,10 @@ class SliceViewer:
         self.cases = volume if isinstance(volume, Mapping) else {"case": (volume, layers)}
         if not self.cases:
             raise ValueError("no case to show: give a volume or a dict of name -> (volume, layers)")
-        self.frame, self.static = frame, static
-        self.frames_drawn, self._quiet = 0, False
+        self.frame = frame
+        self.static = static
+        self.frames_drawn = 0
+        self._quiet = False
         self.controls = Controls(list(self.cases))
         self._open()
         self._draw()
@@ -105,69 +89,64 @@ class SliceViewer:
     def _listen(self) -> None:
         controls = self.controls
         for control in controls.drawn():
-            control.observe(self._changed, "value")
-        controls.case.observe(self._case_changed, "value")
-        controls.plane.observe(self._plane_changed, "value")
-        controls.preset.observe(self._preset_changed, "value")
-        controls.window.observe(self._window_changed, "value")
-        controls.to_largest.on_click(self._jump_to_largest)
-        controls.to_next.on_click(self._jump_to_next)
-        controls.to_worst.on_click(self._jump_to_worst)
+            control.observe(self._callback(), "value")
+        controls.case.observe(self._callback(self._open), "value")
+        controls.plane.observe(self._callback(self._fit_controls), "value")
+        controls.preset.observe(self._callback(self._take_preset), "value")
+        controls.window.observe(self._callback(self._leave_preset), "value")
+        controls.to_largest.on_click(self._callback(self._go_to_largest))
+        controls.to_next.on_click(self._callback(self._go_to_next))
+        controls.to_worst.on_click(self._callback(self._go_to_worst))
 
-    @guarded
-    def _changed(self) -> None:
-        if not self._quiet:
-            self._draw()
+    def _callback(self, action: Callable[[], None] = lambda: None) -> Callable:
+        """Return what a widget calls: run an action, which may move other controls, and draw once.
 
-    @guarded
-    def _case_changed(self) -> None:
-        self._together(self._open)
+        An error is shown in the viewer; a front end would drop it silently.
+        """
 
-    @guarded
-    def _plane_changed(self) -> None:
-        if not self._quiet:
-            self._together(self._fit_controls)
+        def call(_event) -> None:
+            if self._quiet:
+                return
+            self._quiet = True
+            try:
+                action()
+                self._draw()
+            except Exception as error:
+                text = html.escape(f"{type(error).__name__}: {error}")
+                self.controls.message.value = f'<b style="color:#D55E00">{text}</b>'
+            else:
+                self.controls.message.value = ""
+            finally:
+                self._quiet = False
 
-    @guarded
-    def _preset_changed(self) -> None:
+        return call
+
+    def _take_preset(self) -> None:
         chosen = self.controls.preset.value
-        if not self._quiet and chosen != OWN_WINDOW:
-            self._together(setattr, self.controls.window, "value", WINDOWS[chosen])
+        if chosen != OWN_WINDOW:
+            self.controls.window.value = WINDOWS[chosen]
 
-    @guarded
-    def _window_changed(self) -> None:
-        if not self._quiet:
-            self._together(setattr, self.controls.preset, "value", OWN_WINDOW)
+    def _leave_preset(self) -> None:
+        self.controls.preset.value = OWN_WINDOW
 
-    @guarded
-    def _jump_to_largest(self) -> None:
-        self._together(self._go_to, self._lesions()[0].center)
+    def _go_to_largest(self) -> None:
+        self._go_to(self._lesions()[0].center)
 
-    @guarded
-    def _jump_to_next(self) -> None:
+    def _go_to_next(self) -> None:
         centers = sorted(lesion.center for lesion in self._lesions())
         here = self._voxel() if self.controls.plane.value == "axial" else (-1, 0, 0)
         later = [center for center in centers if center > here]
-        self._together(self._go_to, (later or centers)[0])
+        self._go_to((later or centers)[0])
 
-    @guarded
-    def _jump_to_worst(self) -> None:
+    def _go_to_worst(self) -> None:
         chosen = self.controls.errors.value
         index = self._opened().worst_slice(chosen if chosen in STRUCTURES else "liver")
-        self._together(self._go_to, (index, *self._voxel()[1:]))
-
-    def _together(self, action: Callable, *args) -> None:
-        """Run an action that moves several controls and draw once."""
-        self._quiet = True
-        try:
-            action(*args)
-        finally:
-            self._quiet = False
-        self._draw()
+        self._go_to((index, *self._voxel()[1:]))
 
     def _open(self) -> None:
-        """Open the chosen case; the former is let go first: two could fill the memory."""
-        self.case, controls = None, self.controls
+        """Open the chosen case; first let the former go: two could fill the memory."""
+        self.case = None
+        controls = self.controls
         controls.image.value = EMPTY
         for text in (controls.legend, controls.readout, controls.scores):
             text.value = ""
@@ -193,16 +172,19 @@ class SliceViewer:
         return self.case.lesions
 
     def _offer_layers(self) -> None:
-        controls, case = self.controls, self.case
-        controls.offer_layers([f"{source} {it}" for source in case.layers for it in STRUCTURES])
+        controls = self.controls
+        case = self.case
+        names = [f"{source} {structure}" for source in case.layers for structure in STRUCTURES]
+        controls.offer_layers(names)
         for box in controls.shown.values():
-            box.observe(self._changed, "value")
+            box.observe(self._callback(), "value")
         controls.errors.disabled = controls.to_worst.disabled = not case.compared
         controls.beside.disabled = not case.layers
         controls.to_largest.disabled = controls.to_next.disabled = not case.lesions
 
     def _fit_controls(self) -> None:
-        name, hu = self.controls.plane.value, self._opened().hu
+        name = self.controls.plane.value
+        hu = self._opened().hu
         self.controls.fit((hu.shape[PLANES.index(name)], *plane(hu, name, 0).shape))
 
     def _go_to(self, voxel: tuple[int, int, int]) -> None:
@@ -218,39 +200,45 @@ class SliceViewer:
         index, row, column = controls.slider.value, controls.row.value, controls.column.value
         if controls.plane.value == "axial":
             return index, row, column
-        z = len(self._opened().hu) - 1 - row  # the head is up
+        z = len(self._opened().hu) - 1 - row  # these planes show the head up
         return (z, index, column) if controls.plane.value == "coronal" else (z, column, index)
 
     def _draw(self) -> None:
-        controls, case = self.controls, self._opened()
-        name, index = controls.plane.value, controls.slider.value
-        # A sagittal plane is scattered over the memory: gather it once.
-        hu = np.ascontiguousarray(plane(case.hu, name, index))
-        parts = {source: plane(it, name, index) for source, it in case.layers.items()}
-        labels = {source: np.ascontiguousarray(part) for source, part in parts.items()}
+        controls = self.controls
+        case = self._opened()
+
+        def shown(volume: np.ndarray) -> np.ndarray:
+            # A sagittal plane is scattered over the memory: gather it once.
+            return np.ascontiguousarray(plane(volume, controls.plane.value, controls.slider.value))
+
+        hu = shown(case.hu)
+        labels = {source: shown(volume) for source, volume in case.layers.items()}
         panels = self._panels(labels)
         frame = self.frame * (SIDE_BY_SIDE if len(panels) > 1 else 1)
         self.picture = np.hstack([self._render(hu, layers, round(frame)) for layers in panels])
         controls.image.value = encode_frame(self.picture)
-        controls.legend.value = legend_html({n: it for panel in panels for n, it in panel.items()})
+        controls.legend.value = legend_html(panels)
         controls.readout.value = html.escape(self._readout(hu, labels))
         self.frames_drawn += 1
 
     def _panels(self, labels: Mapping[str, np.ndarray]) -> list[dict[str, Layer]]:
         """Return the layers of each picture: one, or CT, each source and the errors."""
-        sources = {source: self._source_layers(source, it) for source, it in labels.items()}
+        sources = [self._source_layers(source, part) for source, part in labels.items()]
         errors = self._error_layers(labels)
         if self.controls.beside.value and labels:
-            return [{}, *sources.values(), *([errors] if errors else [])]
-        together = {name: layer for layers in sources.values() for name, layer in layers.items()}
-        return [errors or together]
+            return [{}, *sources, *([errors] if errors else [])]
+        return [errors or {name: layer for layers in sources for name, layer in layers.items()}]
 
     def _source_layers(self, source: str, labels: np.ndarray) -> dict[str, Layer]:
         controls = self.controls
         enlarged = self.frame * controls.zoom.value / max(labels.shape)
-        thickness = 2 if enlarged >= 2 else 1
-        style = {"style": controls.style.value, "opacity": controls.opacity.value}
-        layers = label_layers(source, labels, thickness=thickness, **style)
+        layers = label_layers(
+            source,
+            labels,
+            style=controls.style.value,
+            opacity=controls.opacity.value,
+            thickness=2 if enlarged >= 2 else 1,
+        )
         return {name: layer for name, layer in layers.items() if controls.shown[name].value}
 
     def _error_layers(self, labels: Mapping[str, np.ndarray]) -> dict[str, Layer]:
@@ -261,7 +249,8 @@ class SliceViewer:
         return error_layers(labels["prediction"] >= first, labels["reference"] >= first)
 
     def _render(self, hu: np.ndarray, layers: Mapping[str, Layer], frame: int) -> np.ndarray:
-        controls, name = self.controls, self.controls.plane.value
+        controls = self.controls
+        name = controls.plane.value
         spacing = plane_spacing(self.case.spacing_mm, name)
         box = self._shown_box(hu.shape)
         picture = render_slice(
@@ -279,7 +268,7 @@ class SliceViewer:
         return picture
 
     def _shown_box(self, shape: tuple[int, int]) -> tuple[int, int, int, int]:
-        """Return the part of a slice that the zoom leaves, around the typed row and column."""
+        """Return the box of a slice that fits the zoom, around the typed row and column."""
         sizes = [max(1, round(length / self.controls.zoom.value)) for length in shape]
         middles = self.controls.row.value, self.controls.column.value
         starts = [
@@ -294,14 +283,16 @@ class SliceViewer:
         parts = [f"HU {hu[place]} at voxel (z, y, x) = {self._voxel()}"]
         parts += [f"{source}: {words[part[place]]}" for source, part in labels.items()]
         if self.case.compared:
-            pair = labels["prediction"], labels["reference"]
-            scores = [(it, slice_dice(*pair, it)) for it in STRUCTURES]
-            texts = [f"{it} {'-' if score is None else f'{score:.3f}'}" for it, score in scores]
-            parts.append("Dice of this slice: " + ", ".join(texts))
+            scores = []
+            for name in STRUCTURES:
+                score = slice_dice(labels["prediction"], labels["reference"], name)
+                scores.append(f"{name} {'-' if score is None else f'{score:.3f}'}")
+            parts.append("Dice of this slice: " + ", ".join(scores))
         return " · ".join(parts)
 
 
-def legend_html(layers: Mapping[str, Layer]) -> str:
-    """Return the names of layers, each with a square of its color."""
+def legend_html(panels: Iterable[Mapping[str, Layer]]) -> str:
+    """Return the names of all layers, each once and with a square of its color."""
+    colors = {name: layer.color for layers in panels for name, layer in layers.items()}
     swatch = '<span style="color:rgb{}">&#9632;</span> {}'
-    return " &nbsp; ".join(swatch.format(it.color, html.escape(n)) for n, it in layers.items())
+    return " &nbsp; ".join(swatch.format(color, html.escape(n)) for n, color in colors.items())

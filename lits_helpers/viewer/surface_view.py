@@ -18,7 +18,7 @@ STEPS_MM = {"liver": 2.5, "tumor": 1.25}  # mesh width: a lesion of 3 mm must su
 COLORS = {"liver": SKY, "tumor": VERMILION}
 LIVER_OPACITY = 0.33
 SMOOTHING = 0.8  # cubes: hides the steps between slices
-SHADING_STEPS_MM = {"liver": 5.0, "tumor": 2.5}  # coarse: a browser draws all of it at each move
+SHADING_STEPS_MM = {"liver": 5.0, "tumor": 2.5}  # coarse: a browser draws the mesh at each move
 SCRIPT = """
 for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-started])')) {
   canvas.dataset.started = 'yes';
@@ -114,66 +114,11 @@ class Mesh:
     normals: np.ndarray
 
 
-def make_mesh(
-    mask: np.ndarray, spacing_mm: tuple[float, float, float], step_mm: float = 2.5
-) -> Mesh | None:
-    """Return the surface of a mask (Z, Y, X), or None if it is empty.
-
-    The mask is averaged to cubes of about `step_mm` first, so a finer scan makes no larger mesh.
-    """
-    grid = _resampled(mask, spacing_mm, step_mm)
-    if grid is None:
-        return None
-    values, origin, steps = grid
-    values = gaussian_filter(values, SMOOTHING)
-    level = min(0.5, 0.5 * float(values.max()))  # a single small lesion must not vanish
-    points, triangles, normals, _ = marching_cubes(values, level, spacing=steps)
-    return Mesh((points + origin).astype(np.float32), triangles.astype(np.int32), normals)
-
-
-def make_meshes(
-    labels: np.ndarray,
-    spacing_mm: tuple[float, float, float],
-    steps_mm: Mapping[str, float] = STEPS_MM,
-) -> dict[str, Mesh | None]:
-    """Return the meshes of "liver" and "tumor" of labels (Z, Y, X); the tumor's may be None.
-
-    Raises:
-        ValueError: there is no liver to show.
-    """
-    if not labels.any():
-        raise ValueError("no surface: the labels hold neither liver nor tumor")
-    return {
-        name: make_mesh(labels >= first, spacing_mm, steps_mm[name])
-        for name, first in FIRST_LABEL.items()
-    }
-
-
-def _resampled(mask: np.ndarray, spacing_mm, step_mm: float):
-    """Return (values, origin_mm, steps_mm) of the mask's box in cubes of `step_mm`, or None."""
-    extents = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    if not len(extents[0]):
-        return None
-    starts = [int(extent[0]) for extent in extents]
-    box = tuple(slice(int(extent[0]), int(extent[-1]) + 1) for extent in extents)
-    part = mask[box].astype(np.float32)
-    counts = [max(1, round(n * mm / step_mm)) for n, mm in zip(part.shape, spacing_mm, strict=True)]
-    steps = np.array(part.shape) * spacing_mm / counts
-    flat = (counts[2], counts[1])
-    part = np.stack([cv2.resize(plane, flat, interpolation=cv2.INTER_AREA) for plane in part])
-    columns = part.reshape(len(part), -1)
-    way = cv2.INTER_AREA if counts[0] < len(part) else cv2.INTER_LINEAR
-    part = cv2.resize(columns, (columns.shape[1], counts[0]), interpolation=way)
-    values = np.pad(part.reshape(counts), 2)  # a closed surface, also at the volume's edge
-    origin = (np.array(starts) - 0.5) * spacing_mm + 0.5 * steps - 2 * steps
-    return values, origin, tuple(steps)
-
-
 class SurfaceView:
     """The translucent liver with its tumors; drag to turn it. Put it on the last line of a cell.
 
-    The first view is from the front, the patient's right on the left. Where no script runs
-    (GitHub) nothing is seen.
+    The first view is from the front, the patient's right on the left. A page that runs no scripts
+    (GitHub) shows nothing.
 
     Args:
         labels: (Z, Y, X) 0/1/2.
@@ -218,13 +163,61 @@ def _packed(mesh: Mesh, center: np.ndarray, radius: float) -> dict:
 def _winding(mesh: Mesh) -> int:
     """Return the sign on the screen of a triangle that faces the viewer, by the mesh's normals."""
     a, b, c = (mesh.points[mesh.triangles[:, k]] for k in range(3))
-    across, down = (b - a)[:, [2, 0]], (c - a)[:, [2, 0]]  # (x, z), z up
-    area = (
-        across[:, 1] * down[:, 0] - across[:, 0] * down[:, 1]
-    )  # the screen's rows count downwards
-    facing = mesh.normals[mesh.triangles[:, 0], 1] < -0.5
-    return 1 if (area * facing).sum() > 0 else -1
+    turned = np.cross(b - a, c - a) * mesh.normals[mesh.triangles[:, 0]]
+    return 1 if turned.sum() > 0 else -1
 
 
 def _base64(array: np.ndarray) -> str:
     return base64.b64encode(np.ascontiguousarray(array).tobytes()).decode("ascii")
+
+
+def make_meshes(
+    labels: np.ndarray,
+    spacing_mm: tuple[float, float, float],
+    steps_mm: Mapping[str, float] = STEPS_MM,
+) -> dict[str, Mesh | None]:
+    """Return the meshes of "liver" and "tumor" of labels (Z, Y, X); the tumor's may be None.
+
+    Raises:
+        ValueError: there is no liver to show.
+    """
+    if not labels.any():
+        raise ValueError("no surface: the labels hold neither liver nor tumor")
+    return {
+        name: make_mesh(labels >= first, spacing_mm, steps_mm[name])
+        for name, first in FIRST_LABEL.items()
+    }
+
+
+def make_mesh(
+    mask: np.ndarray, spacing_mm: tuple[float, float, float], step_mm: float = 2.5
+) -> Mesh | None:
+    """Return the surface of a mask (Z, Y, X), or None if it is empty.
+
+    The mask is averaged to cubes of about `step_mm` first, so a finer scan makes no larger mesh.
+    """
+    if not mask.any():
+        return None
+    values, origin, steps = _resampled(mask, spacing_mm, step_mm)
+    values = gaussian_filter(values, SMOOTHING)
+    level = min(0.5, 0.5 * float(values.max()))  # a single small lesion must not vanish
+    points, triangles, normals, _ = marching_cubes(values, level, spacing=steps)
+    return Mesh((points + origin).astype(np.float32), triangles.astype(np.int32), normals)
+
+
+def _resampled(mask: np.ndarray, spacing_mm, step_mm: float):
+    """Return (values, origin_mm, steps_mm) of the mask's box in cubes of `step_mm`."""
+    extents = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
+    starts = [int(extent[0]) for extent in extents]
+    box = tuple(slice(int(extent[0]), int(extent[-1]) + 1) for extent in extents)
+    part = mask[box].astype(np.float32)
+    counts = [max(1, round(n * mm / step_mm)) for n, mm in zip(part.shape, spacing_mm, strict=True)]
+    steps = np.array(part.shape) * spacing_mm / counts
+    flat = (counts[2], counts[1])
+    part = np.stack([cv2.resize(plane, flat, interpolation=cv2.INTER_AREA) for plane in part])
+    columns = part.reshape(len(part), -1)
+    method = cv2.INTER_AREA if counts[0] < len(part) else cv2.INTER_LINEAR
+    part = cv2.resize(columns, (columns.shape[1], counts[0]), interpolation=method)
+    values = np.pad(part.reshape(counts), 2)  # a closed surface, also at the volume's edge
+    origin = (np.array(starts) - 0.5) * spacing_mm + 0.5 * steps - 2 * steps
+    return values, origin, tuple(steps)
