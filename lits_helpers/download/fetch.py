@@ -14,7 +14,7 @@ from .transfer import Meter, Transfer, discard_temporaries
 
 logger = logging.getLogger(__name__)
 
-IN_TRANSIT = "in-transit"  # below the raw folder: everything in it is ours and goes away
+IN_TRANSIT = "in-transit"  # below the raw folder; everything in it may be deleted
 
 
 def fetch_cases(
@@ -40,12 +40,11 @@ def fetch_cases(
         mounted: a further folder with data, only read.
 
     Returns:
-        number -> reason, for cases that cannot be had from Kaggle while others can.
+        number -> reason, for cases that Kaggle cannot deliver while it delivers others.
 
     Raises:
         ValueError: a number out of 0..130.
-        KaggleError: nothing more can be fetched (two cases in a row, or for good); one sentence
-            with what to do.
+        KaggleError: two cases in a row failed, or nothing can be fetched at all.
     """
     run = _Run(checked_numbers(numbers), Path(folder), keep_raw, mounted, client or KaggleClient())
     with run.meter, ThreadPoolExecutor(1) as pool:
@@ -80,19 +79,18 @@ class _Run:
         self.stop = threading.Event()
         self.failed: dict[int, str] = {}
         self.interrupted: list[int] = []  # cases whose transfer may go on in the next run
-        self._stuck = False  # the last case ended so
+        self._stuck = False  # whether the last case was interrupted
         _clear_transit(self.transit, [] if keep_raw else numbers)
         self.here = present_cases(folder, mounted, numbers=numbers)
         files = missing_files(numbers, self.here, client)
-        self.meter = Meter(sum(file.bytes for file in files), "LiTS")
+        self.meter = Meter(sum(file.size_bytes for file in files), "LiTS")
         damaged = {path.name: path for path in named_files(folder)}
         self.transfers: dict[int, dict[str, Transfer]] = {number: {} for number in numbers}
         for file in files:
             target = (folder if keep_raw else self.transit) / file.name
             target = damaged.get(target.name, target)
-            self.transfers[file.number][file.kind] = Transfer(
-                client, file.dataset, file.name, target, file.bytes, self.meter, self.stop
-            )
+            transfer = Transfer(client, file, target, self.meter, self.stop)
+            self.transfers[file.number][file.kind] = transfer
         _discard_strays(folder, self.here)
 
     def receive(self, numbers: list[int]) -> None:
@@ -102,7 +100,7 @@ class _Run:
                 transfer.receive()
 
     def settle(self, number: int, coming: Future) -> tuple[Path, Path] | None:
-        """Wait for a case, put its files in place and return them, or note why it cannot be had."""
+        """Wait for a case, put its files in place and return them, or note why there are none."""
         found = dict(self.here.get(number, {}))
         try:
             coming.result()
@@ -120,24 +118,25 @@ class _Run:
                 transfer.discard()
             return None
         except PassingFailure as error:
-            if self._stuck:  # two cases in a row: it is not this file but the connection
+            if self._stuck:  # two cases in a row: the connection is at fault, not the file
                 raise
             logger.warning("case %d is left for the next run: %s", number, error)
-            self.failed[number], self._stuck = str(error), True
+            self.failed[number] = str(error)
+            self._stuck = True
             self.interrupted.append(number)
             return None
         self._stuck = False
         return found["volume"], found["segmentation"]
 
     def clear(self, number: int) -> None:
-        """Delete what lies in transit of a case."""
+        """Delete the files of a case that lie in transit."""
         for path in named_files(self.transit):
             if parse_name(path.name)[1] == number:
                 path.unlink()
 
 
 def _clear_transit(transit: Path, keep: Sequence[int]) -> None:
-    """Remove what an earlier run left in transit of cases that are not wanted any more."""
+    """Remove files that an earlier run left in transit and that belong to no case to keep."""
     for path in sorted(transit.rglob("*")):
         match = LITS_NAME.search(path.name)  # temporary names too
         if path.is_file() and not (match and int(match[2]) in keep):
@@ -145,7 +144,7 @@ def _clear_transit(transit: Path, keep: Sequence[int]) -> None:
 
 
 def _discard_strays(folder: Path, here: dict[int, dict[str, Path]]) -> None:
-    """Remove what a kill between renaming and tidying left beside whole files."""
+    """Remove temporary files that a kill between renaming and tidying left beside whole files."""
     for case in here.values():
         for path in case.values():
             if path.is_relative_to(folder):
