@@ -90,25 +90,20 @@ def _kinds_by_folder(root: Path) -> dict[Path, set[str]]:
     return kinds
 
 
-def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict[str, RemoteFile]]:
-    """Return what Kaggle lists for these cases: number -> {"volume": ..., "segmentation": ...}.
+def missing_files(
+    numbers: Iterable[int], here: dict[int, dict[str, Path]], client: KaggleClient
+) -> list[RemoteFile]:
+    """Return the files of these cases that are not `here`; asks Kaggle only if any is missing.
 
     Raises:
-        ValueError: a number out of 0..130.
         KaggleError: a set cannot be listed, or its layout has changed.
     """
-    numbers = checked_numbers(numbers)
-    datasets = [FIRST_SET] if numbers else []
-    if any(number >= FIRST_SET_VOLUMES for number in numbers):
+    wanted = {number for number in numbers if len(here.get(number, {})) < 2}
+    datasets = [FIRST_SET] if wanted else []
+    if any(number >= FIRST_SET_VOLUMES for number in wanted):
         datasets.append(SECOND_SET)
-    found: dict[int, dict[str, RemoteFile]] = {number: {} for number in numbers}
     listed = [(dataset, file) for dataset in datasets for file in client.files(dataset)]
     parsed = [parse_name(PurePosixPath(file.name).name) for _, file in listed]
-    for (dataset, file), key in zip(listed, parsed, strict=True):
-        if key and key[1] in found and _harmless(file.name):
-            kind, number = key
-            size = file.size_bytes or TYPICAL_BYTES[kind]
-            found[number].setdefault(kind, RemoteFile(dataset, file.name, number, kind, size))
     if listed and not any(parsed):
         names = ", ".join(file.name for _, file in listed[:3])
         raise KaggleError(
@@ -116,19 +111,13 @@ def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict
             f"{names}: its layout has changed. Download what is there by hand, "
             'unpack it, and read it with SOURCE "folder" (in a shell --source folder --raw DIR)'
         )
-    return found
-
-
-def missing_files(
-    numbers: Iterable[int], here: dict[int, dict[str, Path]], client: KaggleClient
-) -> list[RemoteFile]:
-    """Return the files of these cases that are not `here`; asks Kaggle only if any is missing.
-
-    Raises:
-        KaggleError: as `remote_files`.
-    """
-    remote = remote_files([n for n in numbers if len(here.get(n, {})) < 2], client)
-    return [f for n, files in remote.items() for k, f in files.items() if k not in here.get(n, {})]
+    missing: dict[tuple[str, int], RemoteFile] = {}
+    for (dataset, file), key in zip(listed, parsed, strict=True):
+        if key and key[1] in wanted and key[0] not in here.get(key[1], {}) and _harmless(file.name):
+            kind, number = key
+            size = file.size_bytes or TYPICAL_BYTES[kind]
+            missing.setdefault(key, RemoteFile(dataset, file.name, number, kind, size))
+    return sorted(missing.values(), key=lambda file: file.number)
 
 
 def _harmless(name: str) -> bool:

@@ -6,7 +6,8 @@ so that a model must learn shapes. Results on them say nothing about results on 
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import nibabel as nib
@@ -98,8 +99,11 @@ def _write_missing(root: Path, settings: dict, workers: int | None) -> None:
     tasks = [(root, seed, n, shape) for n in numbers if not _volume_path(root, seed, n).exists()]
     if workers is None:
         workers = available_cores() if len(tasks) * np.prod(shape) > LITTLE_WORK else 1
-    for _ in tqdm(_run(tasks, workers), total=len(tasks), desc="phantoms", leave=False):
-        pass
+    parallel = min(workers, len(tasks))
+    with spawned_pool(parallel) if parallel > 1 else nullcontext() as pool:
+        written = pool.map(_write_case, tasks) if pool else map(_write_case, tasks)
+        for _ in tqdm(written, total=len(tasks), desc="phantoms", leave=False):
+            pass
     write_json(root / "phantom.json", settings)
     (root / "phantom-unfinished.json").unlink(missing_ok=True)
 
@@ -197,7 +201,7 @@ def _volume_path(root: Path, seed: int, number: int) -> Path:
     return root / f"volume_pt{part}" / f"volume-{number}{_storage(seed, number)[2]}"
 
 
-def _write_case(task: tuple[Path, int, int, tuple[int, int, int]]) -> int:
+def _write_case(task: tuple[Path, int, int, tuple[int, int, int]]) -> None:
     """Write one case, its segmentation first: a case whose volume exists is complete."""
     root, seed, number, shape = task
     hu, labels, spacing_mm = make_phantom((seed, number, 0), _case_shape(seed, number, shape))
@@ -207,7 +211,6 @@ def _write_case(task: tuple[Path, int, int, tuple[int, int, int]]) -> int:
     path = root / "segmentations" / f"segmentation-{number}{suffix}"
     _save(path, labels, affine, axes, "uint8")
     _save(_volume_path(root, seed, number), hu, affine, axes, numbers)
-    return number
 
 
 def _save(path: Path, array: np.ndarray, affine: np.ndarray, axes: str, numbers: str) -> None:
@@ -227,17 +230,8 @@ def _save(path: Path, array: np.ndarray, affine: np.ndarray, axes: str, numbers:
         out.to_filename(temporary)
 
 
-def _run(tasks: list, workers: int) -> Iterator[int]:
-    """Yield the number of each case as it is written."""
-    if workers < 2 or len(tasks) < 2:
-        yield from map(_write_case, tasks)
-        return
-    with spawned_pool(min(workers, len(tasks))) as pool:
-        yield from pool.map(_write_case, tasks)
-
-
 def _is_finished(root: Path, settings: dict) -> bool:
-    """Return whether `root` already holds exactly these phantoms; raise if it holds others."""
+    """Tell whether `root` already holds exactly these phantoms; raise if it holds others."""
     for name in ("phantom.json", "phantom-unfinished.json"):
         if (root / name).exists():
             found = read_json(root / name)
