@@ -72,6 +72,7 @@ class InputSpec:
         return 65535 if self.window is None else 255
 
 
+CHOICES = {"schedule": ("constant", "cosine"), "critic_goal": ("minimise", "maximise")}
 RANGES = {  # lowest and highest value of a recipe's numbers; all others are 0 or more
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),
@@ -110,10 +111,12 @@ class Recipe:
         for field in fields(self):
             if field.type in (int, float):
                 self._check_number(field.name, field.type)
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(
-                f'Recipe.schedule must be "constant" or "cosine", got {self.schedule!r}'
-            )
+            value = getattr(self, field.name)
+            if field.name in CHOICES and value not in CHOICES[field.name]:
+                wanted = " or ".join(f'"{choice}"' for choice in CHOICES[field.name])
+                raise ValueError(
+                    f"{type(self).__name__}.{field.name} must be {wanted}, got {value!r}"
+                )
 
     def _check_number(self, name: str, kind: type) -> None:
         value = getattr(self, name)
@@ -144,14 +147,6 @@ class LiverRecipe(Recipe):
     feature_weight: float = 0.01
     cross_entropy_weight: float = 0.0  # cross entropy beside L1, which says little where it errs
     feature_floor: float = 0.0  # added to the image before it is masked, so that black pixels count
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.critic_goal not in ("minimise", "maximise"):
-            raise ValueError(
-                'LiverRecipe.critic_goal must be "minimise" or "maximise", '
-                f"got {self.critic_goal!r}"
-            )
 
 
 @dataclass(frozen=True)

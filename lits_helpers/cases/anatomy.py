@@ -48,8 +48,13 @@ class Coarse:
 
     @cached_property
     def ring(self) -> np.ndarray:
-        """(z, y, x) bool: what lies just around the liver, slice by slice."""
-        return _ring(self.liver)
+        """(z, y, x) bool: the second and third pixel around the liver, slice by slice."""
+        planes = self.liver.view(np.uint8)
+        near, far = (
+            np.stack([cv2.dilate(plane, SQUARE, iterations=reach) for plane in planes])
+            for reach in (1, 3)
+        )
+        return (far > 0) & (near == 0)
 
 
 def coarse_copy(hu: np.ndarray, labels: np.ndarray | None) -> Coarse:
@@ -158,16 +163,6 @@ def _without_rim(labels: np.ndarray) -> np.ndarray:
     parenchyma = np.stack([cv2.erode(plane, CROSS) for plane in planes]) > 0
     whole = labels > 0
     return parenchyma if parenchyma.sum() >= 0.2 * whole.sum() else whole
-
-
-def _ring(mask: np.ndarray) -> np.ndarray:
-    """Return the second and third pixel around a mask, slice by slice."""
-    planes = np.ascontiguousarray(mask).view(np.uint8)
-    near, far = (
-        np.stack([cv2.dilate(plane, SQUARE, iterations=reach) for plane in planes])
-        for reach in (1, 3)
-    )
-    return (far > 0) & (near == 0)
 
 
 def _filled_body(hu: np.ndarray) -> np.ndarray:

@@ -15,7 +15,7 @@ The rules, in this order:
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -76,7 +76,7 @@ def load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
     if any(finding.harmful for finding in findings):
         return volume, labels, findings
     coarse = coarse_copy(volume.hu, labels)
-    findings += _tissue_findings(coarse) + _placing_findings(coarse)
+    findings += [*_tissue_findings(coarse), *_placing_findings(coarse)]
     if any(finding.harmful for finding in findings) or not coarse.has_body:
         return volume, labels, findings
     believed = case.orientation is not None or volume.geometry.orientation_trusted
@@ -150,61 +150,57 @@ def _side_without_mask(coarse: Coarse, mirrored: bool, believed: bool) -> tuple[
     return not mirrored, "left and right as such files are mostly stored (LAS), not verified"
 
 
-def _header_findings(case: Case, volume: Volume) -> list[Finding]:
-    findings = []
+def _header_findings(case: Case, volume: Volume) -> Iterator[Finding]:
     if not volume.geometry.spacing_trusted:
         size = " x ".join(f"{step:g}" for step in volume.spacing_mm)
         text = (
             f"the voxel size {size} mm is not to be trusted; no figure in mm or ml of this case is"
         )
-        findings.append(Finding("spacing_untrusted", False, text))
+        yield Finding("spacing_untrusted", False, text)
     if case.segmentation is None:
         text = "no segmentation: fine for inference, left out of training"
-        findings.append(Finding("no_segmentation", False, text))
+        yield Finding("no_segmentation", False, text)
     elif not same_grid(read_geometry(case.segmentation), volume.geometry):
         text = (
             "the segmentation's header differs from its CT's: paired voxel by voxel, CT's geometry"
         )
-        findings.append(Finding("mask_header_differs", False, text))
-    return findings
+        yield Finding("mask_header_differs", False, text)
 
 
-def _value_findings(hu: np.ndarray) -> list[Finding]:
+def _value_findings(hu: np.ndarray) -> Iterator[Finding]:
     height, width = hu.shape[1:]
-    if min(height, width) * MAX_ASPECT < max(height, width):
-        return [Finding("no_abdomen", True, f"slices of {height} x {width} pixels show no abdomen")]
     low = int(hu.min())
     high = int(hu.max())
-    if low == high:
-        return [Finding("not_hu", True, f"every voxel of the volume is {low}")]
-    if low >= 0:
+    if min(height, width) * MAX_ASPECT < max(height, width):
+        yield Finding("no_abdomen", True, f"slices of {height} x {width} pixels show no abdomen")
+    elif low == high:
+        yield Finding("not_hu", True, f"every voxel of the volume is {low}")
+    elif low >= 0:
         text = f"values {low}..{high} are no Hounsfield units (no air or fat below 0)"
         hint = (
             "it looks like a segmentation" if high <= 2 else "perhaps an offset of 1024 is missing"
         )
-        return [Finding("not_hu", True, f"{text}; {hint}")]
-    if low < EXTREME_HU[0] or high > EXTREME_HU[1]:
+        yield Finding("not_hu", True, f"{text}; {hint}")
+    elif low < EXTREME_HU[0] or high > EXTREME_HU[1]:
         text = f"extreme values {low}..{high} HU, kept as they are (windows clip them)"
-        return [Finding("extreme_hu", False, text)]
-    return []
+        yield Finding("extreme_hu", False, text)
 
 
-def _tissue_findings(coarse: Coarse) -> list[Finding]:
+def _tissue_findings(coarse: Coarse) -> Iterator[Finding]:
     soft = float(np.mean((coarse.hu > -200) & (coarse.hu < 300)))
     dense = float(np.mean(coarse.hu > 3000))
     if soft < 0.01 or dense > 0.1:
         text = f"absurd values: {soft:.0%} of the scan is soft tissue, {dense:.0%} denser than bone"
-        return [Finding("absurd_hu", True, text)]
-    if not coarse.has_body:
+        yield Finding("absurd_hu", True, text)
+    elif not coarse.has_body:
         text = "no body found in the scan; its orientation could not be verified"
-        return [Finding("no_body", False, text)]
-    return []
+        yield Finding("no_body", False, text)
 
 
-def _placing_findings(coarse: Coarse) -> list[Finding]:
-    """Return findings about a mask that does not lie on the liver of its CT."""
+def _placing_findings(coarse: Coarse) -> Iterator[Finding]:
+    """Yield a finding if the mask does not lie on the liver of its CT."""
     if coarse.liver is None or not coarse.liver.any():
-        return []
+        return
     fits = {flips: liver_fit(coarse, flips) for flips in itertools.product((False, True), repeat=3)}
     best = max(fits, key=fits.get)
     if fits[best] > max(fits[UNTURNED] + BETTER_FIT, MIN_LIVER_FIT):
@@ -213,18 +209,17 @@ def _placing_findings(coarse: Coarse) -> list[Finding]:
             "the mask does not lie on the liver; it fits the CT when reversed along "
             f"{' and '.join(axes)} (a turned or mirrored copy?)"
         )
-        return [Finding("mask_turned", True, text)]
-    if fits[UNTURNED] < MIN_LIVER_FIT:
+        yield Finding("mask_turned", True, text)
+    elif fits[UNTURNED] < MIN_LIVER_FIT:
         median = float(np.median(coarse.hu[coarse.liver]))
         text = (
             f"the mask does not outline liver-like tissue (median {median:.0f} HU, "
             f"fit {fits[UNTURNED]:.2f}); is it another case's?"
         )
-        return [Finding("mask_misplaced", True, text)]
-    if fits[UNTURNED] < DOUBTFUL_LIVER_FIT:
+        yield Finding("mask_misplaced", True, text)
+    elif fits[UNTURNED] < DOUBTFUL_LIVER_FIT:
         text = f"the mask outlines the liver poorly (fit {fits[UNTURNED]:.2f}); look at it"
-        return [Finding("mask_doubtful", False, text)]
-    return []
+        yield Finding("mask_doubtful", False, text)
 
 
 def _reverse(array: np.ndarray, flips: Flips) -> None:

@@ -77,9 +77,8 @@ class Patience:
 
     def wait_s(self, failures: int, asked_s: float | None = None) -> float:
         """Return the seconds before the next try: what the server asked, or the doubled wait."""
-        return min(
-            max(self.first_wait_s * 2 ** min(failures, 20), asked_s or 0.0), self.longest_wait_s
-        )
+        doubled_s = self.first_wait_s * 2 ** min(failures, 20)
+        return min(max(doubled_s, asked_s or 0.0), self.longest_wait_s)
 
 
 def retrying(action: Callable[[], T], patience: Patience, stop: threading.Event | None = None) -> T:
@@ -126,7 +125,10 @@ def explain(error: Exception, about: str, dataset: str, source: str) -> KaggleEr
     page = f"https://www.kaggle.com/datasets/{dataset}"
     answer = f"Kaggle answered {status} for {about}"
     if status == 401:
-        return refused(source)
+        return KaggleError(
+            f"Kaggle refused the credentials from {source} (401): make a new token at"
+            f" {TOKEN_PAGE} (API), put it there and run again"
+        )
     if status == 403:
         return KaggleError(
             f"{answer}: open {page} while signed in, accept its terms (Kaggle may ask to verify a"
@@ -142,14 +144,6 @@ def explain(error: Exception, about: str, dataset: str, source: str) -> KaggleEr
         cure = f"its server failed, run again later; {KEPT}"
         return PassingFailure(answer, cure, wait_s=wait_s, restart=status == 416)
     return KaggleError(f"{answer}: see {page}")
-
-
-def refused(source: str) -> KaggleError:
-    """Return what to do about credentials from `source` that Kaggle does not take."""
-    return KaggleError(
-        f"Kaggle refused the credentials from {source} (401): make a new token at"
-        f" {TOKEN_PAGE} (API), put it there and run again"
-    )
 
 
 def _status(response: requests.Response) -> int:

@@ -69,7 +69,14 @@ def run_jobs(
             return [_settled(call) for call in _bar(calls, len(jobs), label)]
         return _spawned(work, jobs, min(workers or available_cores(), len(jobs)), label)
     except OSError as error:
-        raise _explained(error) from error
+        if error.errno not in DISK_FULL:
+            raise
+        raise OSError(
+            error.errno,
+            "the disk is full (or a file-size limit was reached); finished cases stay valid: "
+            "free some space and run again",
+            str(error.filename or "the target folder"),
+        ) from error
 
 
 def spawned_pool(workers: int) -> ProcessPoolExecutor:
@@ -135,14 +142,3 @@ def _can_spawn() -> bool:
     """Spawned processes import the main script again: impossible if it was piped into Python."""
     script = getattr(sys.modules["__main__"], "__file__", None)
     return script is None or Path(script).is_file()
-
-
-def _explained(error: OSError) -> OSError:
-    if error.errno not in DISK_FULL:
-        return error
-    return OSError(
-        error.errno,
-        "the disk is full (or a file-size limit was reached); finished cases stay valid: "
-        "free some space and run again",
-        str(error.filename or "the target folder"),
-    )

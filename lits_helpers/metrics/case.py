@@ -28,19 +28,17 @@ def evaluate_case(
         workers: threads of the nearest-neighbour search; -1 takes all cores.
 
     Returns:
-        A flat dict of plain numbers. For ``liver_`` and ``tumor_``:
+        A flat dict of plain numbers; docs/metrics.md has the value of each for empty masks. For
+        ``liver_`` and ``tumor_``, of I common, P predicted and R reference voxels:
 
-        * ``dice`` 2I / (P + R) in [0, 1]; both masks empty: 1, one empty: 0.
-        * ``voe`` 1 - I / (P + R - I) in [0, 1]; both empty: 0, one empty: 1.
+        * ``dice`` 2I / (P + R) and ``voe`` 1 - I / (P + R - I), both in [0, 1].
         * ``rvd_reference`` (P - R) / R, positive if too much is predicted; ``rvd_prediction``
-          (R - P) / P, as in the official script; both empty: 0, only the divisor empty: inf.
-        * ``assd_mm``, ``rmsd_mm``, ``max_surface_mm``, ``hd95_mm``: see `surface.surface_metrics`;
-          both empty: 0, one empty: the distance between opposite corner voxels of the volume,
-          which no distance in it exceeds.
-        * ``intersection`` I, ``size_prediction`` P, ``size_reference`` R, in voxels.
+          (R - P) / P, as in the official script; may be inf.
+        * ``assd_mm``, ``rmsd_mm``, ``max_surface_mm``, ``hd95_mm``: see `surface.surface_metrics`.
+        * ``intersection`` I, ``size_prediction`` P, ``size_reference`` R.
 
         Also the counts of `lesions.lesion_counts`, and ``burden_reference`` and
-        ``burden_prediction``: tumor voxels / liver voxels in [0, 1]; without liver: 0.
+        ``burden_prediction``: tumor voxels / liver voxels in [0, 1].
 
     Raises:
         ValueError: shapes differ or are not (Z, Y, X), other labels, or a spacing that is none.
@@ -55,9 +53,8 @@ def evaluate_case(
         if spacing_mm is None:
             values |= dict.fromkeys(SURFACE_KEYS)
         else:
-            corners = (np.array(np.shape(reference)) - 1) * spacing_mm
-            farthest = float(np.linalg.norm(corners))
-            values |= surface_metrics(*masks, spacing_mm, empty_mm=farthest, workers=workers)
+            diagonal = float(np.linalg.norm((np.array(np.shape(reference)) - 1) * spacing_mm))
+            values |= surface_metrics(*masks, spacing_mm, empty_mm=diagonal, workers=workers)
         result |= {f"{name}_{key}": value for key, value in values.items()}
     result |= lesion_counts(list_lesions(*tumors, spacing_mm))
     for side in ("reference", "prediction"):

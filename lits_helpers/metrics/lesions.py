@@ -1,7 +1,6 @@
 """Single lesions: which ones were found, and how large they are."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -110,21 +109,10 @@ def _overlapping_pairs(reference: np.ndarray, prediction: np.ndarray) -> list[tu
 def _found_by_half(
     pairs: list[tuple[int, int, int]], reference_sizes: np.ndarray, prediction_sizes: np.ndarray
 ) -> tuple[set[int], set[int]]:
-    """Return the numbers of the reference lesions found and of the predictions that are right."""
-    found = set()
-    right = set()
-    for references, predictions, shared in _matched_groups(pairs):
-        voxels = reference_sizes[references].sum() + prediction_sizes[predictions].sum()
-        if shared > 0.5 * (voxels - shared):
-            found.update(references)
-            right.update(predictions)
-    return found, right
+    """Return the numbers of the reference lesions found and of the predictions that are right.
 
-
-def _matched_groups(
-    pairs: list[tuple[int, int, int]],
-) -> Iterator[tuple[list[int], list[int], int]]:
-    """Yield each group of `list_lesions`: reference numbers, prediction numbers, shared voxels."""
+    The rule is the one of `list_lesions` for overlap > 0.5.
+    """
     covers = {}  # reference lesion -> the prediction that covers most of it, which names its group
     for reference, prediction, _ in pairs:
         covers.setdefault(reference, prediction)
@@ -134,10 +122,17 @@ def _matched_groups(
     joins = {}  # prediction -> the group with which it shares most
     for prediction, group in sorted(shared, key=lambda key: (-shared[key], key)):
         joins.setdefault(prediction, group)
-    for group in sorted(set(covers.values())):
+    found = set()
+    right = set()
+    for group in set(covers.values()):
         references = [number for number, cover in covers.items() if cover == group]
         predictions = [number for number, joined in joins.items() if joined == group]
-        yield references, predictions, sum(shared[number, group] for number in predictions)
+        common = sum(shared[number, group] for number in predictions)
+        voxels = reference_sizes[references].sum() + prediction_sizes[predictions].sum()
+        if common > 0.5 * (voxels - common):
+            found.update(references)
+            right.update(predictions)
+    return found, right
 
 
 def _size(voxels: int, spacing_mm: tuple[float, float, float] | None) -> dict:

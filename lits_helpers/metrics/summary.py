@@ -49,25 +49,20 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
             ``patient`` is a patient of its own.
 
     Returns:
-        JSON-able. ``cases``, ``training_cases`` left out, ``cases_with_tumor`` in the reference,
-        ``cases_without_tumor``, ``cases_without_tumor_clean`` where none was predicted either,
-        ``cases_with_mm``.
+        JSON-able; docs/metrics.md states each rule. Counts: ``cases``, ``training_cases`` left out,
+        ``cases_with_tumor`` in the reference, ``cases_without_tumor``,
+        ``cases_without_tumor_clean`` where none was predicted either, ``cases_with_mm``.
 
-        For each of ``liver_dice`` ... ``liver_hd95_mm`` and ``liver_dice_ceiling`` over all cases,
-        the same of ``tumor_`` over the cases with tumor, and ``tumor_dice_all_cases`` over all (as
-        LiTS ranks): ``{"cases", "mean", "sd", "median", "low", "high"}``, where ``cases`` counts
-        the values behind it, ``sd`` is the sample's, and ``low`` to ``high`` is the bootstrap 95 %
-        interval of the mean. Without values all but ``cases`` are None, of one value ``sd`` is; an
-        infinite value makes mean and sd infinite.
+        Of ``liver_dice`` ... ``liver_hd95_mm`` and ``liver_dice_ceiling`` over all cases, the same
+        of ``tumor_`` over the cases with tumor, and ``tumor_dice_all_cases``:
+        ``{"cases", "mean", "sd", "median", "low", "high"}``, where ``cases`` counts the values and
+        ``low`` to ``high`` is the bootstrap 95 % interval of the mean. Without values all others
+        are None, of one value ``sd`` is.
 
-        ``liver_dice_global``, ``tumor_dice_global``: 2 sum(I) / (sum(P) + sum(R)); 1 if all are
-        empty, None without cases.
-        ``lesion_precision_0``, ``lesion_recall_0``, ``lesion_f1_0``, the same with ``_50``, and by
-        size class ``lesion_small_precision_0`` and so on, from counts summed over the cases (size
-        classes: over the cases with trusted spacing); 0 / 0 is None.
-        ``burden_rmse``, ``burden_max``: of the difference of the tumor burdens, over all cases.
-        ``worst_liver`` over all cases, ``worst_tumor`` over the cases with tumor:
-        ``[case_id, dice]`` pairs, worst first.
+        ``liver_dice_global`` and ``tumor_dice_global``, None without cases; ``lesion_precision_0``,
+        ``lesion_recall_0``, ``lesion_f1_0``, the same with ``_50``, and by size class
+        ``lesion_small_precision_0`` and so on, where 0 / 0 is None; ``burden_rmse`` and
+        ``burden_max``; ``worst_liver`` and ``worst_tumor``, ``[case_id, dice]`` pairs, worst first.
     """
     rows = list(results)
     kept = [row for row in rows if not row.get("training_case")]

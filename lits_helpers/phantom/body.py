@@ -76,19 +76,15 @@ class Scene:
         value = value[box] if isinstance(value, np.ndarray) else value
         paint(self.hu[box], coverage(inside[box]), value)
 
-    def tube(self, nodes, radii, value: float) -> None:
-        """Paint a tube through `nodes` (z, y, x) mm with a radius at each node."""
-        tube(self.hu, self.grid, nodes, radii, value)
-
-
-def tube(hu: np.ndarray, grid: Grid, nodes, radii, value: float) -> None:
-    """Paint a tube through `nodes` (z, y, x) mm with a radius at each node into `hu`, in place."""
-    nodes = np.asarray(nodes, float)
-    for (start, end), (r0, r1) in zip(pairwise(nodes), pairwise(radii), strict=True):
-        box = grid.near((start + end) / 2, np.abs(start - end) / 2 + max(r0, r1))
-        points = grid.warped[(slice(None), *box)]
-        if points.size:
-            paint(hu[box], coverage(capsule(points, start, end, r0, r1)), value)
+    def tube(self, nodes, radii, value: float, onto: np.ndarray | None = None) -> None:
+        """Paint a tube through `nodes` (z, y, x) mm, with a radius at each, into `hu` or `onto`."""
+        target = self.hu if onto is None else onto
+        nodes = np.asarray(nodes, float)
+        for (start, end), (r0, r1) in zip(pairwise(nodes), pairwise(radii), strict=True):
+            box = self.grid.near((start + end) / 2, np.abs(start - end) / 2 + max(r0, r1))
+            points = self.grid.warped[(slice(None), *box)]
+            if points.size:
+                paint(target[box], coverage(capsule(points, start, end, r0, r1)), value)
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
@@ -268,14 +264,13 @@ def _paint_heart(scene: Scene) -> None:
 def _paint_ribs(scene: Scene, fat: np.ndarray) -> None:
     """Oblique ribs in the wall, bone behind and cartilage in front, above the costal margin."""
     z, y, x = scene.grid.warped
-    wall = scene.patient.wall
     turn = np.arctan2(np.abs(x), y)  # 0 at the spine, pi in front
     pitch = scene.draw(26, 32)
     drop = scene.draw(36, 52)
     level = (z + drop * turn) / pitch + scene.draw(0, 1)
     across = (level - np.round(level)) * pitch
     margin = -170 + 110 * np.clip(turn - 1.7, 0, 1.4)
-    into = scene.body - fat - 0.55 * wall + 6 * np.clip(0.5 - turn, 0, 1)
+    into = scene.body - fat - 0.55 * scene.patient.wall + 6 * np.clip(0.5 - turn, 0, 1)
     rib = 5.2 * (1 - np.sqrt((into / 4.8) ** 2 + (across / 6.8) ** 2))
     rib = np.minimum(rib, np.minimum(z - margin, 60 * (turn - 0.32)))
     bone = np.clip((2.35 - turn) / 0.15, 0, 1)  # further forward is cartilage

@@ -3,7 +3,7 @@
 import numpy as np
 from scipy.ndimage import label
 
-from .body import Scene, tube
+from .body import Scene
 from .organs import Organs
 from .shapes import Grid, coverage, ellipsoid, local_noise, smooth_max, smooth_min
 
@@ -118,7 +118,7 @@ def _grow(veins, scene: Scene, start, direction, length: float, radius: float, f
     direction = direction / np.linalg.norm(direction)
     bend = start + direction * length / 2 + scene.rng.normal(0, 0.08 * length, 3)
     end = bend + direction * length / 2 + scene.rng.normal(0, 0.1 * length, 3)
-    tube(veins, scene.grid, [start, bend, end], (radius, radius * 0.85, radius * 0.75), 1.0)
+    scene.tube([start, bend, end], (radius, radius * 0.85, radius * 0.75), 1.0, onto=veins)
     if forks:
         aside = scene.rng.normal(0, 1, 3)
         aside -= direction * (aside @ direction)

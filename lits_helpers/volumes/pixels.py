@@ -135,8 +135,8 @@ def to_levels(hu: np.ndarray, spec: InputSpec) -> np.ndarray:
     return np.floor((values - low) * spec.levels / extent + 0.5).astype(np.uint16)
 
 
-def content_box(shape: tuple[int, int], size: int) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of a slice's content, centred in the (size, size) plane.
+def content_box(shape: tuple[int, int], size: int) -> Box:
+    """Return where a slice's content lies, centred in the (size, size) plane.
 
     Args:
         shape: (H, W) of the slice; the longer side becomes `size`.
@@ -144,7 +144,7 @@ def content_box(shape: tuple[int, int], size: int) -> tuple[int, int, int, int]:
     """
     scale = size / max(shape)
     height, width = (max(1, round(side * scale)) for side in shape)
-    return (size - height) // 2, (size - width) // 2, height, width
+    return Box((size - height) // 2, (size - width) // 2, height, width)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -157,12 +157,11 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         (size, size), the dtype of `image`; shrunk by area means, enlarged bilinearly.
     """
-    top, left, height, width = content_box(image.shape, size)
+    box = content_box(image.shape, size)
     method = cv2.INTER_AREA if max(image.shape) > size else cv2.INTER_LINEAR
+    image = np.ascontiguousarray(image)
     plane = np.zeros((size, size), dtype=image.dtype)
-    plane[top : top + height, left : left + width] = cv2.resize(
-        np.ascontiguousarray(image), (width, height), interpolation=method
-    )
+    plane[box.area] = cv2.resize(image, (box.width, box.height), interpolation=method)
     return plane
 
 
@@ -173,11 +172,11 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
         mask: (H, W) bool or uint8.
         size: side of the result, pixels.
     """
-    top, left, height, width = content_box(mask.shape, size)
-    rows = _centres(mask.shape[0], height)
-    columns = _centres(mask.shape[1], width)
+    box = content_box(mask.shape, size)
+    rows = _centres(mask.shape[0], box.height)
+    columns = _centres(mask.shape[1], box.width)
     plane = np.zeros((size, size), dtype=mask.dtype)
-    plane[top : top + height, left : left + width] = mask[rows[:, None], columns]
+    plane[box.area] = mask[rows[:, None], columns]
     return plane
 
 
@@ -196,8 +195,8 @@ def restore(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     if plane.ndim != 2 or plane.shape[0] != plane.shape[1]:
         raise ValueError(f"plane must be (size, size), got shape {plane.shape}")
-    top, left, height, width = content_box(shape, plane.shape[0])
-    content = np.ascontiguousarray(plane[top : top + height, left : left + width], dtype=np.float32)
+    box = content_box(shape, plane.shape[0])
+    content = np.ascontiguousarray(plane[box.area], dtype=np.float32)
     return cv2.resize(content, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
