@@ -91,7 +91,10 @@ class _Run:
             target = damaged.get(target.name, target)
             transfer = Transfer(client, file, target, self.meter, self.stop)
             self.transfers[file.number][file.kind] = transfer
-        _discard_strays(folder, self.here)
+        # a kill between renaming and tidying leaves temporary files beside whole ones
+        for path in (path for case in self.here.values() for path in case.values()):
+            if path.is_relative_to(folder):
+                discard_temporaries(path)
 
     def receive(self, numbers: list[int]) -> None:
         """Receive the bytes of these cases (in the background)."""
@@ -141,11 +144,3 @@ def _clear_transit(transit: Path, keep: Sequence[int]) -> None:
         match = LITS_NAME.search(path.name)  # temporary names too
         if path.is_file() and not (match and int(match[2]) in keep):
             path.unlink()
-
-
-def _discard_strays(folder: Path, here: dict[int, dict[str, Path]]) -> None:
-    """Remove temporary files that a kill between renaming and tidying left beside whole files."""
-    for case in here.values():
-        for path in case.values():
-            if path.is_relative_to(folder):
-                discard_temporaries(path)

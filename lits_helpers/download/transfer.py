@@ -111,17 +111,16 @@ class Transfer:
         Raises:
             KaggleError: it cannot be had, is damaged each time, or the disk is full.
         """
+        name = self.target.name
         for _ in range(BROKEN_TRIES):
             self.receive()
             try:
                 return self.put_in_place()
             except BrokenFile as error:
                 problem = error
-                logger.warning(
-                    "%s arrived damaged (%s), fetching it again", self.target.name, error
-                )
+                logger.warning("%s arrived damaged (%s), fetching it again", name, error)
         raise FileUnavailable(
-            f"{self.target.name} from {self.file.dataset} arrived damaged {BROKEN_TRIES} times"
+            f"{name} from {self.file.dataset} arrived damaged {BROKEN_TRIES} times"
             f" ({problem}): run again later, or leave this case out"
         )
 
@@ -246,10 +245,9 @@ class Transfer:
 
     def _known(self) -> dict:
         try:
-            known = json.loads(self.note.read_text(encoding="utf-8"))
+            return json.loads(self.note.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # none, or torn by a kill
             return {}
-        return known if isinstance(known, dict) else {}
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0

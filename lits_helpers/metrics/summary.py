@@ -81,7 +81,8 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
             key = f"{name}_{quantity}"
             summary[key] = _statistics(group, key, seed, resamples)
         summary[f"{name}_dice_global"] = _global_dice(kept, name)
-        summary[f"worst_{name}"] = _worst_first(group, f"{name}_dice")
+        dices = [[row.get("case_id", k), row[f"{name}_dice"]] for k, row in enumerate(group)]
+        summary[f"worst_{name}"] = sorted(dices, key=lambda pair: pair[1])
     summary["tumor_dice_all_cases"] = _statistics(kept, "tumor_dice", seed, resamples)
     return summary | _detection(kept) | _burden(kept)
 
@@ -130,11 +131,6 @@ def _global_dice(rows: Sequence[Mapping], name: str) -> float | None:
         for part in ("intersection", "size_reference", "size_prediction")
     )
     return dice(shared, predicted, real)
-
-
-def _worst_first(rows: Sequence[Mapping], key: str) -> list[list]:
-    named = [[row.get("case_id", place), row[key]] for place, row in enumerate(rows)]
-    return sorted(named, key=lambda pair: pair[1])
 
 
 def _detection(rows: Sequence[Mapping]) -> dict[str, float | None]:

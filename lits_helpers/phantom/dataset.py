@@ -36,13 +36,13 @@ THICKNESS_MM = (1.0, 8.0)  # of a slice
 VIEW_MM = (300.0, 420.0)  # across the plane's longer side
 PARTS = (10, 20, 30, 40, 50, 80, 110)  # last case of Kaggle's volume_pt1, volume_pt2, ...
 AXES = ("LPS", "RAS", "LAS", "RPS", "LPI", "PSR", "SLA", "ASL")  # storage orders that files come in
+AXES_SHARE = (0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05)
 STORED = {  # number format of a file -> type, slope and intercept
     "uint8": (np.uint8, 1.0, 0.0),
     "int16": (np.int16, 1.0, 0.0),
     "uint16": (np.uint16, 1.0, -1024.0),
     "half": (np.int16, 0.5, -1024.0),
 }
-AXES_SHARE = (0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05)
 
 
 def write_phantom_dataset(
@@ -74,7 +74,7 @@ def write_phantom_dataset(
         `root` as Path. `phantom.json`, written last, records the settings.
 
     Raises:
-        ValueError: a size that cannot be; `root` holds other data or phantoms of other settings.
+        ValueError: an impossible size, or `root` holds other data or phantoms of other settings.
     """
     root = Path(root)
     if cases < 1 or first < 0 or len(shape) != 3 or min(shape) < 8:

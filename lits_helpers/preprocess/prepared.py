@@ -108,12 +108,8 @@ def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
         FileNotFoundError: no case is there.
     """
     root = Path(root)
-    records = [path for path in (root / "cases").glob("*.json") if not path.name.startswith(".")]
-    folders = [
-        path
-        for path in (root / "images").glob("*")
-        if path.is_dir() and not path.name.startswith(".")
-    ]
+    records = list((root / "cases").glob("[!.]*.json"))
+    folders = [path for path in (root / "images").glob("[!.]*") if path.is_dir()]
     found = []
     faults = []
     for path in records or folders:

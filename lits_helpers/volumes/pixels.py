@@ -116,7 +116,11 @@ def window_to_uint8(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     hu = np.asarray(hu)
     if hu.dtype != np.int16:
         raise ValueError(f"hu must be int16, got {hu.dtype}")
-    return _looked_up(hu.view(np.uint16), _window_table(float(window[0]), float(window[1])))
+    index = hu.view(np.uint16)
+    table = _window_table(float(window[0]), float(window[1]))
+    if OPENCV_LOOKS_UP and hu.size:
+        return cv2.LUT(np.ascontiguousarray(index).reshape(1, -1), table).reshape(hu.shape)
+    return table.take(index)
 
 
 def to_levels(hu: np.ndarray, spec: InputSpec) -> np.ndarray:
@@ -216,12 +220,6 @@ def slice_levels(
     else:
         levels = to_levels(hu_slice, spec)
     return resize_image(levels if frame.box is None else levels[frame.box.area], spec.size)
-
-
-def _looked_up(index: np.ndarray, table: np.ndarray) -> np.ndarray:
-    if OPENCV_LOOKS_UP and index.size:
-        return cv2.LUT(np.ascontiguousarray(index).reshape(1, -1), table).reshape(index.shape)
-    return table.take(index)
 
 
 @lru_cache(maxsize=256)  # as many windows as cases, where the window follows the liver
