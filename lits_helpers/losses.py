@@ -1,4 +1,4 @@
-"""Losses on tensors: masks float {0, 1}, probabilities float, (N, 1, H, W) unless said otherwise.
+"""Losses on tensors: masks float {0, 1}, probabilities float; (N, 1, H, W) if no shape is given.
 
 Everything is computed in float32, whatever precision the network ran in.
 """

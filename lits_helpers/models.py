@@ -18,7 +18,7 @@ from torchvision.models import RegNet_Y_400MF_Weights, regnet_y_400mf
 
 from .recipes import LiverRecipe, TumorRecipe
 
-# "batch" normalizes by the statistics of a batch, after training by those of all batches;
+# "batch" normalizes by the statistics of a batch, after training by running means of these;
 # "instance" by each image's own, so that a patient's contrast and brightness matter less.
 NORMS = {"batch": nn.BatchNorm2d, "instance": partial(nn.InstanceNorm2d, affine=True)}
 FEATURE_GRID = 8  # features are average-pooled to this side

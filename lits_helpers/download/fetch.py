@@ -28,10 +28,9 @@ def fetch_cases(
 ) -> dict[int, str]:
     """Fetch case by case and hand each to `on_case(volume_path, segmentation_path)`.
 
-    While `on_case` works on one case the next one is being fetched; raw files that were fetched
-    for the call are deleted after it. So at most two volumes lie on the disk. Files that were in
-    `folder` or `mounted` before are used in place and never deleted. Killed or failed, the next
-    call goes on where this one ended.
+    While `on_case` works on one case the next one is fetched; fetched files are deleted when their
+    case is done, so at most two volumes lie on the disk. Files that were in `folder` or `mounted`
+    before are used in place and never deleted. After a kill or failure the next call continues.
 
     Args:
         numbers: case numbers. Leave out those that are prepared already.

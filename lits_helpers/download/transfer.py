@@ -109,7 +109,7 @@ class Transfer:
         """Bring the file to its final name and return the path.
 
         Raises:
-            KaggleError: it cannot be had, is damaged each time, or the disk is full.
+            KaggleError: Kaggle does not deliver it, it is damaged each time, or the disk is full.
         """
         name = self.target.name
         for _ in range(BROKEN_TRIES):
@@ -264,7 +264,7 @@ class Transfer:
 
 
 def _continues(response: requests.Response, have: int, known: dict) -> bool:
-    """Tell whether a 206 answer goes on exactly where the temporary file ends."""
+    """Tell whether a 206 answer continues exactly where the temporary file ends."""
     unit, _, span = response.headers.get("Content-Range", "").partition(" ")
     reach, _, total = span.partition("/")
     start = reach.partition("-")[0]

@@ -18,8 +18,8 @@ class Geometry:
     """The stored grid of a volume and how it was turned into (Z, Y, X).
 
     Attributes:
-        stored_shape: shape as the file has it, with trailing axes of length one.
-        affine: 4x4 rows, stored voxel index -> mm in NIfTI's RAS+ world; as the file has it.
+        stored_shape: shape in the file, with trailing axes of length one.
+        affine: 4x4 rows of the file, stored voxel index -> mm in NIfTI's RAS+ world.
         header: the file's NIfTI header, base64; enough to write labels in the same grid.
         axes: stored axis of each internal axis (Z, Y, X).
         flips: whether each internal axis is reversed.

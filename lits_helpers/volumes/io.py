@@ -95,7 +95,7 @@ def read_geometry(path: str | os.PathLike) -> Geometry:
 def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike) -> Path:
     """Write labels as NIfTI in the grid of the CT's file.
 
-    Shape, affine, header codes and voxel order are those of the file that `like` was read from.
+    Shape, affine, header codes and voxel order equal the file's that `like` was read from.
 
     Args:
         labels: (Z, Y, X), values 0, 1, 2.
