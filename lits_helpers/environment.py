@@ -36,8 +36,8 @@ def mount_drive(folder: str = "lits") -> Path | None:
     """Mount Google Drive and return the project's folder on it.
 
     Returns:
-        ``MyDrive/<folder>``, or None, with a logged reason, outside Colab or when mounting was
-        refused or timed out or the folder cannot be made; the run then goes on with the local disk.
+        ``MyDrive/<folder>``; None, with a logged reason, outside Colab or where Drive cannot be
+        used (refused, timed out, not writable): the run then goes on with the local disk.
     """
     if not in_colab():
         logger.info("Google Drive is mounted in Colab only; results stay on this machine")
@@ -78,7 +78,7 @@ def colab_secret(name: str) -> str | None:
 
 
 def choose_device(name: str | None = None) -> torch.device:
-    """Return the named torch device, or the first of CUDA, Apple's MPS and the CPU that is there.
+    """Return the named torch device, or without a name the first available: CUDA, MPS, CPU.
 
     Raises:
         ValueError: the named device is unknown or absent.
@@ -118,12 +118,13 @@ def _cpu_has_bfloat16() -> bool:
 
 
 def report(device: torch.device | str) -> str:
-    """Return one line: versions, device, memory, disk; in Colab without a GPU a hint follows."""
+    """Return a line of versions, device, memory and disk; in Colab without a GPU a hint follows."""
     device = torch.device(device)
     packages = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "numpy")
     )
-    places = "; ".join((_device_words(device), _memory_words(), _disk_words()))
+    free = f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB of disk free"
+    places = "; ".join((_device_words(device), _memory_words(), free))
     line = f"Python {platform.python_version()}, {packages}; {places}"
     return f"{line}\n{GPU_HINT}" if in_colab() and device.type == "cpu" else line
 
@@ -139,7 +140,3 @@ def _memory_words() -> str:
     if "SC_PHYS_PAGES" not in getattr(os, "sysconf_names", {}):
         return "memory unknown"
     return f"{os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') / 1e9:.0f} GB of memory"
-
-
-def _disk_words() -> str:
-    return f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB of disk free"

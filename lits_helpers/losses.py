@@ -1,4 +1,4 @@
-"""Losses on tensors: masks float {0, 1}, probabilities float, (N, 1, H, W) unless said otherwise.
+"""Losses on tensors: masks float {0, 1}, probabilities float; (N, 1, H, W) if no shape is given.
 
 Everything is computed in float32, whatever precision the network ran in.
 """
@@ -66,35 +66,37 @@ def soft_dice_loss(
     Args:
         probabilities: in [0, 1].
         masks: {0, 1}.
-        region: {0, 1} or bool; pixels outside count for nothing. None counts all.
+        region: {0, 1} or bool; pixels outside are ignored. None counts all.
         per_image: average the loss of each image instead, so that a small target counts as much as
-            a large one; an image without target loses nothing (its Dice would jump at one pixel).
+            a large one; the loss of an image without target is 0 (one pixel would decide it).
 
     Returns:
         A scalar; 0 for an empty mask with an empty prediction.
 
     Source: Milletari et al. 2016, V-Net (3DV), with sums instead of squared sums.
     """
-    p, m = probabilities.float(), masks.float()
+    predicted = probabilities.float()
+    real = masks.float()
     if region is not None:
-        p, m = p * region, m * region
-    axes = tuple(range(1, p.ndim)) if per_image else tuple(range(p.ndim))
-    overlap = (p * m).sum(axes)
-    total = p.sum(axes) + m.sum(axes)
+        predicted = predicted * region
+        real = real * region
+    axes = tuple(range(1 if per_image else 0, real.ndim))
+    overlap = (predicted * real).sum(axes)
+    total = predicted.sum(axes) + real.sum(axes)
     losses = 1 - (2 * overlap + 1) / (total + 1)  # 1 pixel: two empties agree
     if per_image:
-        losses = losses * (m.sum(axes) > 0)
+        losses = losses * (real.sum(axes) > 0)
     return losses.mean()
 
 
 def shared_dice_loss(
     probabilities: Tensor, masks: Tensor, region: Tensor | None, per_image: float
 ) -> Tensor:
-    """Return `per_image` of the mean loss of each image and the rest of the batch's.
+    """Return a weighted mean of the soft Dice losses image by image and over the whole batch.
 
     Args:
         probabilities, masks, region: as for `soft_dice_loss`.
-        per_image: in [0, 1].
+        per_image: weight of the loss image by image, in [0, 1].
     """
     parts = []
     if per_image < 1:
@@ -118,21 +120,19 @@ def bce_dice_loss(
         logits: before the sigmoid.
         masks: {0, 1}.
         region: {0, 1} or bool; the cross entropy is the mean over its pixels (0 if there are none).
-        dice_weight: 0 leaves the published loss alone.
-        dice_per_image: share of each image's own Dice in that of the batch, see `shared_dice_loss`.
+        dice_weight: 0 leaves only the published loss.
+        dice_per_image: `per_image` of `shared_dice_loss`.
     """
-    logits, masks = logits.float(), masks.float()
-    loss = _mean_inside(F.binary_cross_entropy_with_logits(logits, masks, reduction="none"), region)
+    logits = logits.float()
+    entropy = F.binary_cross_entropy_with_logits(logits, masks.float(), reduction="none")
+    if region is None:
+        loss = entropy.mean()
+    else:
+        loss = (entropy * region).sum() / region.sum().clamp(min=1)
     if dice_weight:
         probabilities = logits.sigmoid()
         loss = loss + dice_weight * shared_dice_loss(probabilities, masks, region, dice_per_image)
     return loss
-
-
-def _mean_inside(values: Tensor, region: Tensor | None) -> Tensor:
-    if region is None:
-        return values.mean()
-    return (values * region).sum() / region.sum().clamp(min=1)
 
 
 def liver_region(labels: Tensor, margin: int = 8) -> Tensor:

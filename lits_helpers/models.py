@@ -1,4 +1,4 @@
-"""System A's generator, and both systems' networks as a recipe describes them.
+"""The networks: generator and critics of system A, the segmenter of system B.
 
 `Generator()`, `Discriminator()` and `RegNetSegmenter()` with their defaults are the published
 layers, to the parameter. The options are the mended variants of the `default` recipes.
@@ -19,52 +19,128 @@ from torchvision.models import RegNet_Y_400MF_Weights, regnet_y_400mf
 from .recipes import LiverRecipe, TumorRecipe
 from .settings import hint
 
-# "batch" by the statistics of a batch, then of all training; "instance" of each image alone, so
-# that contrast and brightness of a patient matter less.
+# "batch" normalizes by the statistics of a batch, after training by running means of these;
+# "instance" by each image's own, so that a patient's contrast and brightness matter less.
 NORMS = {"batch": nn.BatchNorm2d, "instance": partial(nn.InstanceNorm2d, affine=True)}
 FEATURE_GRID = 8  # features are average-pooled to this side
 REGNET_CHANNELS = (32, 48, 104, 208, 440)  # stem and four stages, at strides 2, 4, 8, 16, 32
-TUMOR_LOGIT = -3.5  # 3 %: at 12 % the first steps teach "less of it" so hard that features die
 RESIDUALS = (0, 0, 1, 2)  # blocks at each level of a residual generator: where they are cheap
 LIVER_LOGIT = -2.0  # a new head says 12 %, about the share of liver in a slice
+TUMOR_LOGIT = -3.5  # 3 %: at 12 % the first steps push predictions down so hard that features die
 
 
-def normalized(*layers: nn.Module, channels: int, norm: str = "batch") -> nn.Sequential:
-    """Return the layers with a norm of `NORMS` and ReLU behind them."""
-    return nn.Sequential(*layers, NORMS[norm](channels), nn.ReLU(inplace=True))
-
-
-class FullSize(nn.Module):
-    """The last stage: refine features at half size, then add the image's own at full size.
+class Generator(nn.Module):
+    """Turn a slice into a liver mask: four strided layers down, four upsampled layers back.
 
     Args:
-        inputs: channels of the features.
-        channels: of the image.
-        depth: convolutions on the image before the two are added, and from there on with the one
-            that the caller puts behind; what is fine in an outline is decided here.
+        width: channels of the first layer; the deepest has eight times as many.
+        skips: add each encoder feature to the decoder feature of the same size (no parameter more).
+        head: "relu" as published, unbounded above; "sigmoid" bounds to (0, 1), cannot die to
+            all-zero, and doubles its logits' size bilinearly instead of by repetition.
+        channels: channels of the input image.
+        residual: normalize before each ReLU, in the first layer too, and add residual blocks at the
+            two deepest levels, where they see the whole abdomen.
+        full_size: join the decoder's features with the image at full size; this is the depth of
+            `FullSize`, the last layer included. 0 enlarges the last layer's answer twofold instead.
+        shallow_norm: norm of the encoder's first two levels (without `residual` the first has
+            none); "batch" as published, or "instance", see `NORMS`. Deeper levels keep batch norm.
 
-    Shapes: (N, inputs, H/2, W/2), image (N, channels, H, W) -> (N, max(inputs // 2, 4), H, W).
+    Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16. A sigmoid
+    head gives float32 under autocast too: next to 1 bfloat16 knows two digits.
     """
 
-    def __init__(self, inputs: int, channels: int, depth: int = 1):
+    def __init__(
+        self,
+        width: int = 64,
+        skips: bool = False,
+        head: str = "relu",
+        channels: int = 1,
+        residual: bool = False,
+        full_size: int = 0,
+        shallow_norm: str = "batch",
+    ):
         super().__init__()
-        self.width = max(inputs // 2, 4)
-        same = nn.Conv2d(inputs, inputs, 3, 1, 1, bias=False)
-        self.refine = normalized(same, channels=inputs)
-        self.narrow = nn.Conv2d(inputs, self.width, 1)
-        seen = (channels, *[self.width] * depth)
-        self.first = nn.Sequential(*map(_same_block, seen[:-2], seen[1:-1]))
-        self.fine = nn.Conv2d(seen[-2], self.width, 3, 1, 1)
-        self.norm = nn.BatchNorm2d(self.width)
-        self.further = nn.Sequential(*map(_same_block, seen[1:-1], seen[2:]))
+        if head not in ("relu", "sigmoid"):
+            raise ValueError(f'Generator head must be "relu" or "sigmoid", got {head!r}')
+        if shallow_norm not in NORMS:
+            raise ValueError(
+                f"Generator shallow_norm must be one of {', '.join(NORMS)}, got {shallow_norm!r}"
+            )
+        self.skips = skips
+        self.head = head
+        self.enlarging = "bilinear" if head == "sigmoid" else "nearest"
+        down = (channels, width, 2 * width, 4 * width, 8 * width)
+        up = (8 * width, 4 * width, 2 * width, width)
+        norms = [shallow_norm, shallow_norm, "batch", "batch"]
+        if residual:
+            levels = map(_residual_down_block, down[:-1], down[1:], norms, RESIDUALS)
+        else:
+            levels = map(_down_block, down[:-1], down[1:], [None, *norms[1:]])
+        self.encoder = nn.ModuleList(levels)
+        up_block = _residual_up_block if residual else _up_block
+        self.decoder = nn.ModuleList(map(up_block, up[:-1], up[1:]))
+        self.full_size = FullSize(width, channels, full_size) if full_size else None
+        self.last = nn.Conv2d(self.full_size.width if full_size else width, 1, 3, 1, 1)
+        if head == "sigmoid":
+            nn.init.constant_(self.last.bias, LIVER_LOGIT)
 
-    def forward(self, x: Tensor, image: Tensor) -> Tensor:
-        x = F.interpolate(self.narrow(self.refine(x)), scale_factor=2, mode="nearest")
-        return self.further(F.relu(self.norm(x + self.fine(self.first(image)))))
+    def forward(self, image: Tensor) -> Tensor:
+        features = []
+        x = image
+        for block in self.encoder:
+            x = block(x)
+            features.append(x)
+        for block, skipped in zip(self.decoder, features[-2::-1], strict=True):
+            x = block(x)
+            if self.skips:
+                x = x + skipped
+        if self.full_size:
+            x = self.full_size(x, image)
+        x = self.last(x)
+        if self.head == "relu":
+            x = F.relu(x)
+        if not self.full_size:
+            x = F.interpolate(x, scale_factor=2, mode=self.enlarging)
+        return x.float().sigmoid() if self.head == "sigmoid" else x
 
 
-def _same_block(inputs: int, outputs: int) -> nn.Sequential:
-    return normalized(nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False), channels=outputs)
+def _down_block(inputs: int, outputs: int, norm: str | None) -> nn.Sequential:
+    layers = [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, NORMS[norm](outputs)) if norm else nn.Sequential(*layers)
+
+
+def _up_block(inputs: int, outputs: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(inputs, outputs, 3, 1, 1),
+        nn.ReLU(inplace=True),
+        nn.BatchNorm2d(outputs),
+        nn.Upsample(scale_factor=2, mode="nearest"),
+    )
+
+
+def _residual_down_block(inputs: int, outputs: int, norm: str, blocks: int) -> nn.Sequential:
+    strided = nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
+    residuals = (_Residual(outputs) for _ in range(blocks))
+    return nn.Sequential(*_normalized(strided, norm), *residuals)
+
+
+def _residual_up_block(inputs: int, outputs: int) -> nn.Sequential:
+    enlarge = nn.Upsample(scale_factor=2, mode="nearest")
+    return nn.Sequential(*_same_block(inputs, outputs), enlarge)
+
+
+class _Residual(nn.Module):
+    """Two convolutions added to their input; a new one changes nothing."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        first = _same_block(channels, channels)
+        second = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.change = nn.Sequential(*first, second, nn.BatchNorm2d(channels))
+        nn.init.zeros_(self.change[-1].weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(x + self.change(x))
 
 
 class _Critic(nn.Module):
@@ -104,21 +180,10 @@ class Discriminator(_Critic):
 
     def __init__(self, width: int = 128, channels: int = 1):
         super().__init__()
-        self.layers = nn.ModuleList(
-            [
-                nn.Sequential(
-                    nn.Conv2d(channels, width, 3, 1, 1),
-                    nn.BatchNorm2d(width),
-                    nn.LeakyReLU(0.2, inplace=True),
-                ),
-                nn.Sequential(
-                    nn.Conv2d(width, 2 * width, 3, 1, 1),
-                    nn.BatchNorm2d(2 * width),
-                    nn.LeakyReLU(0.2, inplace=True),
-                ),
-                nn.Sequential(nn.Conv2d(2 * width, 1, 3, 1, 1), nn.LeakyReLU(0.2, inplace=True)),
-            ]
-        )
+        first = _leaky(nn.Conv2d(channels, width, 3, 1, 1), nn.BatchNorm2d(width))
+        second = _leaky(nn.Conv2d(width, 2 * width, 3, 1, 1), nn.BatchNorm2d(2 * width))
+        last = _leaky(nn.Conv2d(2 * width, 1, 3, 1, 1))
+        self.layers = nn.ModuleList((first, second, last))
 
 
 class StridedCritic(_Critic):
@@ -136,14 +201,15 @@ class StridedCritic(_Critic):
         super().__init__()
         widths = (channels, width, 2 * width, 4 * width)
         self.layers = nn.ModuleList(
-            nn.Sequential(
-                spectral_norm(nn.Conv2d(widths[i], widths[i + 1], 3, 2, 1)),
-                nn.LeakyReLU(0.2, inplace=True),
-            )
-            for i in range(3)
+            _leaky(spectral_norm(nn.Conv2d(inputs, outputs, 3, 2, 1)))
+            for inputs, outputs in pairwise(widths)
         )
         self.layers[0].insert(0, nn.AvgPool2d(2))
         self.layers.append(spectral_norm(nn.Conv2d(4 * width, 1, 3, 1, 1)))
+
+
+def _leaky(*layers: nn.Module) -> nn.Sequential:
+    return nn.Sequential(*layers, nn.LeakyReLU(0.2, inplace=True))
 
 
 class RegNetSegmenter(nn.Module):
@@ -225,12 +291,7 @@ class _Merge(nn.Module):
         super().__init__()
         self.deep = nn.Conv2d(deep, width, 1)
         self.skipped = nn.Conv2d(skipped, width, 1)
-        self.join = nn.Sequential(
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, width, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(width),
-            nn.ReLU(inplace=True),
-        )
+        self.join = nn.Sequential(nn.ReLU(inplace=True), *_same_block(width, width))
 
     def forward(self, deep: Tensor, skipped: Tensor) -> Tensor:
         enlarged = F.interpolate(self.deep(deep), scale_factor=2, mode="nearest")
@@ -261,124 +322,41 @@ def imagenet_weights() -> dict[str, Tensor]:
         ) from error
 
 
-class Generator(nn.Module):
-    """Turn a slice into a liver mask: four strided layers down, four upsampled layers back.
+class FullSize(nn.Module):
+    """The last stage: refine features at half size, then add the image's own at full size.
 
     Args:
-        width: channels of the first layer; the deepest has eight times as many.
-        skips: add each encoder feature to the decoder feature of the same size (no parameter more).
-        head: "relu" as published, unbounded above; "sigmoid" bounds to (0, 1), cannot die to
-            all-zero, and doubles its logits' size bilinearly instead of by repetition.
-        channels: channels of the input image.
-        residual: normalize before each ReLU, in the first layer too, and add residual blocks at the
-            two deepest levels, where they see the whole abdomen.
-        full_size: join the decoder's features with the image at full size, with so many
-            convolutions on the image before and, the last layer included, on both together after;
-            0 enlarges the last layer's answer twofold instead.
-        shallow_norm: of the encoder's first two levels (without `residual` the first has none);
-            "batch" as published, or "instance", see `models.NORMS`. Deeper ones keep batch norm.
+        inputs: channels of the features.
+        channels: of the image.
+        depth: convolutions on the image before the sum, and as many after it, of which the caller
+            adds the last; these layers decide what is fine in an outline.
 
-    Shapes: (N, channels, H, W) in [0, 1] -> (N, 1, H, W); H and W are multiples of 16. A sigmoid
-    head gives float32 under autocast too: next to 1 bfloat16 knows two digits.
+    Shapes: (N, inputs, H/2, W/2), image (N, channels, H, W) -> (N, max(inputs // 2, 4), H, W).
     """
 
-    def __init__(
-        self,
-        width: int = 64,
-        skips: bool = False,
-        head: str = "relu",
-        channels: int = 1,
-        residual: bool = False,
-        full_size: int = 0,
-        shallow_norm: str = "batch",
-    ):
+    def __init__(self, inputs: int, channels: int, depth: int = 1):
         super().__init__()
-        if head not in ("relu", "sigmoid"):
-            raise ValueError(f'Generator head must be "relu" or "sigmoid", got {head!r}')
-        if shallow_norm not in NORMS:
-            raise ValueError(
-                f"Generator shallow_norm must be one of {', '.join(NORMS)}, got {shallow_norm!r}"
-            )
-        self.skips = skips
-        self.head = head
-        self.enlarging = "bilinear" if head == "sigmoid" else "nearest"
-        down = (channels, width, 2 * width, 4 * width, 8 * width)
-        up = (8 * width, 4 * width, 2 * width, width)
-        norms = [shallow_norm, shallow_norm, "batch", "batch"]
-        if residual:
-            levels = map(_residual_down_block, down[:-1], down[1:], norms, RESIDUALS)
-        else:
-            levels = map(_down_block, down[:-1], down[1:], [None, *norms[1:]])
-        self.encoder = nn.ModuleList(levels)
-        up_block = _residual_up_block if residual else _up_block
-        self.decoder = nn.ModuleList(up_block(up[i], up[i + 1]) for i in range(3))
-        self.full_size = FullSize(width, channels, full_size) if full_size else None
-        self.last = nn.Conv2d(self.full_size.width if full_size else width, 1, 3, 1, 1)
-        if head == "sigmoid":
-            nn.init.constant_(self.last.bias, LIVER_LOGIT)
+        self.width = max(inputs // 2, 4)
+        self.refine = _same_block(inputs, inputs)
+        self.narrow = nn.Conv2d(inputs, self.width, 1)
+        seen = (channels, *[self.width] * depth)
+        self.first = nn.Sequential(*map(_same_block, seen[:-2], seen[1:-1]))
+        self.fine = nn.Conv2d(seen[-2], self.width, 3, 1, 1)
+        self.norm = nn.BatchNorm2d(self.width)
+        self.further = nn.Sequential(*map(_same_block, seen[1:-1], seen[2:]))
 
-    def forward(self, image: Tensor) -> Tensor:
-        features = []
-        x = image
-        for block in self.encoder:
-            x = block(x)
-            features.append(x)
-        for block, skipped in zip(self.decoder, features[-2::-1], strict=True):
-            x = block(x)
-            if self.skips:
-                x = x + skipped
-        if self.full_size:
-            x = self.full_size(x, image)
-        x = self.last(x)
-        if self.head == "relu":
-            x = F.relu(x)
-        if not self.full_size:
-            x = F.interpolate(x, scale_factor=2, mode=self.enlarging)
-        return x.float().sigmoid() if self.head == "sigmoid" else x
+    def forward(self, x: Tensor, image: Tensor) -> Tensor:
+        x = F.interpolate(self.narrow(self.refine(x)), scale_factor=2, mode="nearest")
+        return self.further(F.relu(self.norm(x + self.fine(self.first(image)))))
 
 
-def _down_block(inputs: int, outputs: int, norm: str | None) -> nn.Sequential:
-    layers = [nn.Conv2d(inputs, outputs, 4, 2, 1), nn.ReLU(inplace=True)]
-    return nn.Sequential(*layers, NORMS[norm](outputs)) if norm else nn.Sequential(*layers)
+def _same_block(inputs: int, outputs: int) -> nn.Sequential:
+    return _normalized(nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False))
 
 
-def _up_block(inputs: int, outputs: int) -> nn.Sequential:
-    return nn.Sequential(
-        nn.Conv2d(inputs, outputs, 3, 1, 1),
-        nn.ReLU(inplace=True),
-        nn.BatchNorm2d(outputs),
-        nn.Upsample(scale_factor=2, mode="nearest"),
-    )
-
-
-def _residual_down_block(inputs: int, outputs: int, norm: str, blocks: int) -> nn.Sequential:
-    strided = nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)
-    return nn.Sequential(
-        *normalized(strided, channels=outputs, norm=norm),
-        *(_Residual(outputs) for _ in range(blocks)),
-    )
-
-
-def _residual_up_block(inputs: int, outputs: int) -> nn.Sequential:
-    same = nn.Conv2d(inputs, outputs, 3, 1, 1, bias=False)
-    return nn.Sequential(
-        *normalized(same, channels=outputs), nn.Upsample(scale_factor=2, mode="nearest")
-    )
-
-
-class _Residual(nn.Module):
-    """Two convolutions added to their input; a new one changes nothing."""
-
-    def __init__(self, channels: int):
-        super().__init__()
-        first, second = (nn.Conv2d(channels, channels, 3, 1, 1, bias=False) for _ in range(2))
-        self.change = nn.Sequential(
-            *normalized(first, channels=channels), second, nn.BatchNorm2d(channels)
-        )
-        nn.init.zeros_(self.change[-1].weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return F.relu(x + self.change(x))
+def _normalized(layer: nn.Conv2d, norm: str = "batch") -> nn.Sequential:
+    """Return a convolution with a norm of `NORMS` and ReLU behind it."""
+    return nn.Sequential(layer, NORMS[norm](layer.out_channels), nn.ReLU(inplace=True))
 
 
 def build_generator(recipe: LiverRecipe) -> Generator:
@@ -418,7 +396,7 @@ def build_segmenter(recipe: TumorRecipe, pretrained: bool | None = None) -> RegN
     Args:
         recipe: its `skips` choose the decoder.
         pretrained: False builds without ImageNet weights (a checkpoint is about to be loaded); None
-            takes the recipe's word.
+            follows the recipe.
     """
     wanted = recipe.pretrained if pretrained is None else pretrained
     return RegNetSegmenter("imagenet" if wanted else None, recipe.skips)

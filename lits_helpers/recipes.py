@@ -1,4 +1,4 @@
-"""Complete training settings: how pixels become input, and every knob of the two trainings."""
+"""Complete training settings: how pixels become input, and every knob of both trainings."""
 
 import math
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ class InputSpec:
         liver_margin: crop each case to the bounding box of its liver (the reference's in training,
             the predicted one in inference), widened on each side by this share of the box's longer
             side; None takes whole slices.
-        liver_window: the window counts from the median HU of the case's liver, which contrast
+        liver_window: count the window from the median HU of the case's liver, which contrast
             medium shifts by up to 100 HU from patient to patient.
     """
 
@@ -74,29 +74,23 @@ class InputSpec:
 
 SYSTEMS = ("liver", "tumor")
 PRECISIONS = ("fp32", "bf16", "fp16")  # of a training; "auto" takes what the device is fastest at
-RANGES = {  # lowest and highest value of a recipe's numbers, all of them finite
+CHOICES = {"schedule": ("constant", "cosine"), "critic_goal": ("minimise", "maximise")}
+RANGES = {  # lowest and highest value of a recipe's numbers; all others are 0 or more
     "epochs": (1, math.inf),
     "batch_size": (1, math.inf),
     "learning_rate": (1e-12, 1.0),
-    "warm_up": (0, math.inf),
     "fatty_liver": (0, 1),
     "bright_lesions": (0, 1),
     "ema": (0, 0.999999),
-    "dice_weight": (0, math.inf),
     "dice_per_image": (0, 1),
     "width": (1, math.inf),
-    "full_size": (0, math.inf),
     "critic_width": (1, math.inf),
-    "pixel_weight": (0, math.inf),
-    "feature_weight": (0, math.inf),
-    "cross_entropy_weight": (0, math.inf),
-    "feature_floor": (0, math.inf),
 }
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """What both trainings share. `original` is as published, `default` the best we know."""
+    """What both trainings share; `original` is as published, `default` the best known."""
 
     name: str
     spec: InputSpec
@@ -107,33 +101,35 @@ class Recipe:
     schedule: str = "constant"  # or "cosine": down to 1 % of the learning rate
     warm_up: float = 0.0  # epochs (a tenth of all at most) in which the learning rate rises
     augment: bool = False  # affine and intensity, batched on the device
-    fatty_liver: float = 0.0  # with augment: largest darkening of the liver alone, see Augmentation
-    bright_lesions: float = 0.0  # with augment: share of slices whose tumors are mirrored, likewise
+    fatty_liver: float = 0.0  # with augment: largest darkening of the liver, see Augmentation
+    bright_lesions: float = 0.0  # with augment: share of slices with tumors mirrored in brightness
     ema: float = 0.0  # decay of the averaged weights that are validated and kept; 0 = off
     dice_weight: float = 0.0  # soft Dice beside the published loss
-    dice_per_image: float = 0.0  # share of it that is each slice's own: small targets count as much
+    dice_per_image: float = 0.0  # share of the Dice taken slice by slice: small targets count too
 
     def __post_init__(self):
         betas = tuple(float(beta) for beta in self.betas)  # JSON gives a list
         object.__setattr__(self, "betas", betas)
         for field in fields(self):
-            self._check_number(field.name, field.type)
-        if self.schedule not in ("constant", "cosine"):
-            raise ValueError(
-                f'Recipe.schedule must be "constant" or "cosine", got {self.schedule!r}'
-            )
+            if field.type in (int, float):
+                self._check_number(field.name, field.type)
+            value = getattr(self, field.name)
+            if field.name in CHOICES and value not in CHOICES[field.name]:
+                wanted = " or ".join(f'"{choice}"' for choice in CHOICES[field.name])
+                raise ValueError(
+                    f"{type(self).__name__}.{field.name} must be {wanted}, got {value!r}"
+                )
 
     def _check_number(self, name: str, kind: type) -> None:
-        value, (low, high) = getattr(self, name), RANGES.get(name, (-math.inf, math.inf))
-        wanted = {int: Integral, float: Real}.get(kind, object)
-        if not isinstance(value, wanted):
+        value = getattr(self, name)
+        low, high = RANGES.get(name, (0, math.inf))
+        if not isinstance(value, Integral if kind is int else Real):
             what = "a whole number" if kind is int else "a number"
             raise ValueError(f"{type(self).__name__}.{name} must be {what}, got {value!r}")
-        if kind in (int, float) and not (low <= value <= high and math.isfinite(value)):
+        if not (low <= value <= high and math.isfinite(value)):
             limits = f"{low} or more" if high == math.inf else f"{low} to {high}"
             raise ValueError(f"{type(self).__name__}.{name} must be {limits}, got {value!r}")
-        if kind in (int, float):  # numpy's numbers would spoil checkpoints
-            object.__setattr__(self, name, kind(value))
+        object.__setattr__(self, name, kind(value))  # numpy's numbers would spoil checkpoints
 
 
 @dataclass(frozen=True)
@@ -153,14 +149,6 @@ class LiverRecipe(Recipe):
     feature_weight: float = 0.01
     cross_entropy_weight: float = 0.0  # cross entropy beside L1, which says little where it errs
     feature_floor: float = 0.0  # added to the image before it is masked, so that black pixels count
-
-    def __post_init__(self):
-        super().__post_init__()
-        if self.critic_goal not in ("minimise", "maximise"):
-            raise ValueError(
-                'LiverRecipe.critic_goal must be "minimise" or "maximise", '
-                f"got {self.critic_goal!r}"
-            )
 
 
 @dataclass(frozen=True)
@@ -188,7 +176,6 @@ LIVER_RECIPES = {
         epochs=60,
         batch_size=16,
         learning_rate=1e-3,
-        betas=(0.9, 0.999),
         schedule="cosine",
         augment=True,
         fatty_liver=0.4,  # up to 110 HU in this window
@@ -241,6 +228,16 @@ TUMOR_RECIPES = {
         within_liver=True,
     ),
 }
+# A run of minutes on two CPU cores: the same recipes, narrower, smaller and shorter.
+TINY_LIVER = {"width": 16, "epochs": 10}
+TINY_TUMOR = {
+    "size": 128,
+    "batch_size": 8,
+    "epochs": 12,
+    "pretrained": False,
+    "dice_per_image": 1.0,  # few patients, small lesions: learns sooner, see docs/results
+    "ema": 0.98,  # an epoch's average: with few patients the last weights swing
+}
 
 
 def recipe_from_dict(content: Mapping) -> LiverRecipe | TumorRecipe:
@@ -262,18 +259,6 @@ def recipe_from_dict(content: Mapping) -> LiverRecipe | TumorRecipe:
 def recipe_to_dict(recipe: Recipe) -> dict:
     """Return a recipe as plain values (JSON, checkpoints); `recipe_from_dict` undoes it."""
     return asdict(recipe)
-
-
-# A run of minutes on two CPU cores: the same recipes, narrower, smaller and shorter.
-TINY_LIVER = {"width": 16, "epochs": 10}
-TINY_TUMOR = {
-    "size": 128,
-    "batch_size": 8,
-    "epochs": 12,
-    "pretrained": False,
-    "dice_per_image": 1.0,  # few patients, small lesions: learns sooner, see docs/results
-    "ema": 0.98,  # an epoch's average: with few patients the last weights swing
-}
 
 
 def liver_recipe(name: str = "default", *, tiny: bool = False, **changes) -> LiverRecipe:

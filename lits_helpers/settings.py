@@ -1,6 +1,6 @@
-"""Where things are and how large a run is: folders, form fields, the LITS_* variables.
+"""The folders and the size of a run, from form fields and LITS_* variables; and what to do next.
 
-And what a reader is told to do next: a notebook hears of its form fields, a shell of its options.
+A hint speaks to a notebook of its form fields and to a shell of its options.
 """
 
 import os
@@ -49,7 +49,7 @@ def hints_for_shell(program: str | None) -> None:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where things are and how large the run is. Made by `load_settings`.
+    """Where a run finds and puts things, and how large it is; made by `load_settings`.
 
     Attributes:
         tiny: CI-sized run: few small cases, few epochs.
@@ -79,11 +79,11 @@ def load_settings(root: Path | str = ".", *, variables_win: bool = True, **form)
     Args:
         root: folder below which `data/` and `runs/` lie unless a variable or the form says
             otherwise.
-        variables_win: False lets what the form gives win, as options in a shell do.
+        variables_win: False lets the form win, as options in a shell do.
         form: any of the fields of `Settings`; None or "" leaves the default.
 
     Raises:
-        ValueError: a value out of its choices, named with the choices.
+        ValueError: an unknown field, or a value that is no choice; names the choices.
     """
     unknown = set(form) - {field.name for field in fields(Settings)}
     if unknown:

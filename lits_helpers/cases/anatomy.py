@@ -1,4 +1,4 @@
-"""Which way round a scan is, told from its tissue on a coarse copy: body, spine, lungs, liver.
+"""Cues for the orientation of a scan, from a coarse copy of it: body, spine, lungs, liver.
 
 All cues are shares of the body's size, so that they need no trusted spacing. Their sign follows the
 (Z, Y, X) axes: positive means head, back, patient's left.
@@ -16,10 +16,10 @@ COARSE_SIZE = 128  # longer in-plane side, pixels: noise averages out, organs st
 COARSE_SLICES = 36
 BODY_HU = -300  # between lung or air and fat
 GAS_HU = -500
-BONE_HU = 180  # of area means; contrast-filled vessels before the spine count too, harmlessly
+BONE_HU = 180  # of area means; contrast-filled vessels near the spine pass too, harmlessly
 PARENCHYMA_HU = (20, 200)
 LIVER_MEDIAN_HU = (0, 250)
-LIVER_BAND_HU = 40  # on area means, parenchyma stays this close to its median
+LIVER_BAND_HU = 40  # area means of parenchyma stay this close to its median
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 SQUARE = np.ones((3, 3), np.uint8)
 MIN_BODY_SHARE = 0.05  # of the coarse voxels; less is no abdomen
@@ -33,8 +33,8 @@ class Coarse:
     Attributes:
         hu: (z, y, x) float32 area means of sampled slices.
         body: (z, y, x) bool, filled: gas and lungs inside count.
-        liver: (z, y, x) bool, label 1 without its rim (all of the liver where that is hardly
-            anything); None without a segmentation.
+        liver: (z, y, x) bool, label 1 without its rim (all of a liver too small for that); None
+            without a segmentation.
     """
 
     hu: np.ndarray
@@ -48,8 +48,13 @@ class Coarse:
 
     @cached_property
     def ring(self) -> np.ndarray:
-        """(z, y, x) bool: what lies just around the liver, slice by slice."""
-        return _ring(self.liver)
+        """(z, y, x) bool: the second and third pixel around the liver, slice by slice."""
+        planes = self.liver.view(np.uint8)
+        near, far = (
+            np.stack([cv2.dilate(plane, SQUARE, iterations=reach) for plane in planes])
+            for reach in (1, 3)
+        )
+        return (far > 0) & (near == 0)
 
 
 def coarse_copy(hu: np.ndarray, labels: np.ndarray | None) -> Coarse:
@@ -62,9 +67,11 @@ def coarse_copy(hu: np.ndarray, labels: np.ndarray | None) -> Coarse:
     depth, height, width = hu.shape
     picked = np.unique(np.linspace(0, depth - 1, min(depth, COARSE_SLICES)).round().astype(int))
     step = -(-max(height, width) // COARSE_SIZE)  # a whole number: area means of it are fast
-    rows, columns = height // step, width // step
-    small = np.stack([_area_mean(hu[k, : rows * step, : columns * step], step) for k in picked])
-    small = np.clip(small, -1024, 3071).astype(np.float32)  # padding and metal
+    rows = height // step
+    columns = width // step
+    whole = np.ascontiguousarray(hu[picked, : rows * step, : columns * step])
+    means = [cv2.resize(plane, (columns, rows), interpolation=cv2.INTER_AREA) for plane in whole]
+    small = np.clip(np.stack(means), -1024, 3071).astype(np.float32)  # padding and metal
     liver = None
     if labels is not None:
         middle = slice(step // 2, None, step)
@@ -73,11 +80,12 @@ def coarse_copy(hu: np.ndarray, labels: np.ndarray | None) -> Coarse:
 
 
 def spine_cue(coarse: Coarse) -> float | None:
-    """Return how far behind the body's middle its midline bone lies, per body height.
+    """Return how far behind the body's middle the bone near its midline lies, per body height.
 
     A spine at the back gives 0.1 to 0.25; None without enough bone near the midline.
     """
-    places, body_pixels = [], 0
+    places = []
+    body_pixels = 0
     for plane, body in zip(coarse.hu > BONE_HU, coarse.body, strict=True):
         rows, columns = np.nonzero(body)
         if rows.size < 50:
@@ -100,9 +108,9 @@ def liver_cue(coarse: Coarse) -> float | None:
 
 
 def bulk_cue(coarse: Coarse) -> float | None:
-    """Return the side of the bulkiest organ, which in an abdomen is the liver; needs no mask.
+    """Return what `liver_cue` does for the bulkiest organ, in an abdomen the liver; needs no mask.
 
-    Measured like `liver_cue`; None where nothing is bulky.
+    None where nothing is bulky.
     """
     low, high = PARENCHYMA_HU
     smooth = np.stack([cv2.blur(plane, (3, 3)) for plane in coarse.hu])
@@ -125,9 +133,9 @@ def lung_cue(coarse: Coarse) -> float:
 def liver_fit(coarse: Coarse, flips: Flips = (False, False, False)) -> float:
     """Return how well the liver mask, turned by `flips`, outlines tissue of one brightness.
 
-    The share of the mask close to the mask's median HU, minus that share in a ring around it. In
-    correct pairs it was 0.6 to 0.9 (with and without contrast), in turned ones at most 0.55, or
-    0.1 lower than the same pair's where a slab of 20 slices was turned upside down.
+    The fit is the share of the mask that is close to its median HU, minus that share of a ring
+    around it. Correct pairs had 0.6 to 0.9, with and without contrast; turned pairs at most 0.55,
+    or 0.1 less than when correct where a slab of 20 slices was turned upside down.
 
     Args:
         coarse: with a liver mask.
@@ -136,33 +144,25 @@ def liver_fit(coarse: Coarse, flips: Flips = (False, False, False)) -> float:
     Returns:
         between -1 and 1; -1 where the median is no liver's.
     """
-    mask, ring = coarse.liver[reversing(flips)], coarse.ring[reversing(flips)]
+    mask = coarse.liver[reversing(flips)]
     if not mask.any():
         return -1.0
     inside = coarse.hu[mask]
     median = float(np.median(inside))
     if not LIVER_MEDIAN_HU[0] <= median <= LIVER_MEDIAN_HU[1]:
         return -1.0
-    inside, around = (np.abs(hu - median) <= LIVER_BAND_HU for hu in (inside, coarse.hu[ring]))
-    return float(inside.mean() - (around.mean() if around.size else 0.0))
+    around = coarse.hu[coarse.ring[reversing(flips)]]
+    close = np.mean(np.abs(inside - median) <= LIVER_BAND_HU)
+    close_around = np.mean(np.abs(around - median) <= LIVER_BAND_HU) if around.size else 0.0
+    return float(close - close_around)
 
 
 def _without_rim(labels: np.ndarray) -> np.ndarray:
-    """Liver without tumors and without the rim of both, or all of it if that is hardly anything."""
+    """Return the liver without tumors and the rim of both, or all of it if that leaves little."""
     planes = (labels == 1).view(np.uint8)
     parenchyma = np.stack([cv2.erode(plane, CROSS) for plane in planes]) > 0
     whole = labels > 0
     return parenchyma if parenchyma.sum() >= 0.2 * whole.sum() else whole
-
-
-def _ring(mask: np.ndarray) -> np.ndarray:
-    """Pixels 2 and 3 around the mask, slice by slice."""
-    planes = np.ascontiguousarray(mask).view(np.uint8)
-    near, far = (
-        np.stack([cv2.dilate(plane, SQUARE, iterations=reach) for plane in planes])
-        for reach in (1, 3)
-    )
-    return (far > 0) & (near == 0)
 
 
 def _filled_body(hu: np.ndarray) -> np.ndarray:
@@ -172,7 +172,7 @@ def _filled_body(hu: np.ndarray) -> np.ndarray:
 
 
 def _largest_part(plane: np.ndarray) -> np.ndarray:
-    """The largest connected part of a uint8 plane, as bool."""
+    """Return the largest connected part of a uint8 plane, as bool."""
     count, parts, stats, _ = cv2.connectedComponentsWithStats(plane, connectivity=4)
     if count < 2:
         return np.zeros(plane.shape, bool)
@@ -186,14 +186,10 @@ def _without_holes(plane: np.ndarray) -> np.ndarray:
 
 
 def _side_of(mask: np.ndarray, body: np.ndarray) -> float | None:
-    in_mask, in_body = mask.sum(axis=(0, 1)), body.sum(axis=(0, 1))  # (X,) voxels a column
+    in_mask = mask.sum(axis=(0, 1))  # (X,) voxels a column
+    in_body = body.sum(axis=(0, 1))
     if not in_mask.any() or not in_body.any():
         return None
     columns = np.arange(len(in_body))
     shift = np.average(columns, weights=in_mask) - np.average(columns, weights=in_body)
     return float(shift / max(1, np.ptp(np.flatnonzero(in_body))))
-
-
-def _area_mean(plane: np.ndarray, step: int) -> np.ndarray:
-    size = (plane.shape[1] // step, plane.shape[0] // step)
-    return cv2.resize(np.ascontiguousarray(plane), size, interpolation=cv2.INTER_AREA)

@@ -10,8 +10,8 @@ class Case:
 
     Attributes:
         id: the number in the file name, as text: "17" for volume-17.nii.
-        patient: cases of one patient are never split; each is a patient of its own, as in LiTS,
-            unless a patients.csv says otherwise.
+        patient: cases of one patient stay in one part of a split; each case is a patient of its
+            own, as in LiTS, unless a patients.csv says otherwise.
         volume: the CT's file.
         segmentation: the labels' file, or None.
         orientation: axis codes that override a wrong header, for example "LAS"; None believes the
@@ -33,7 +33,7 @@ class Finding:
         code: short fixed name, for example "spacing_untrusted".
         harmful: the case must not be used; otherwise it was mended or is only worth knowing.
         text: one sentence.
-        orientation: axis codes that mend the case, where that is the mend.
+        orientation: axis codes that mend the case, if they do.
     """
 
     code: str

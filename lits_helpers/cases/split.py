@@ -21,9 +21,9 @@ def split_cases(
 ) -> Split:
     """Split cases by a stable hash of their patient, so that adding a case moves no other.
 
-    Fractions hold on average only. If no patient falls into a part that was asked for, the patient
-    whose hash lies nearest goes there, as long as one remains for training; if none is left for
-    training, the largest part gives one up. A fold without patients is refused instead: over all
+    Fractions hold on average only. If no patient falls into a wanted part, the patient whose hash
+    lies nearest moves there, as long as one remains for training; if none is left for training,
+    the largest part gives one up. A fold without patients is refused instead, so that over all
     folds each patient validates once.
 
     Args:
@@ -34,7 +34,7 @@ def split_cases(
             (cross-validation).
 
     Raises:
-        ValueError: fractions that leave no training, a fold that does not exist or has no patient.
+        ValueError: the fractions leave no training, or the fold does not exist or has no patient.
     """
     if not (0 <= validation and 0 <= test and validation + test < 1):
         raise ValueError(f"validation + test must be in [0, 1), got {validation} + {test}")
@@ -42,8 +42,7 @@ def split_cases(
     for case in cases:
         require(case, "patient", "each case", "a Case, as find_cases(folder) returns them")
     place = {case.patient: _place(case.patient) for case in cases}
-    start, end = _validation_range(validation, test, fold)
-    parts = {"test": (0.0, test), "validation": (start, end)}
+    parts = {"test": (0.0, test), "validation": _validation_range(validation, test, fold)}
     part_of = _assign(place, parts, fold)
     ids = {
         part: tuple(case.id for case in cases if part_of[case.patient] == part)
@@ -75,17 +74,18 @@ def _assign(
             continue
         if part == "validation" and fold is not None:
             raise ValueError(f"fold {fold} holds none of the {len(place)} patients: leave it out")
-        free = [p for p in place if part == "test" or part_of[p] == "training"]  # test: any fold's
+        # a patient moved to test comes from any part, so that all folds have the same test patients
+        free = [p for p in place if part == "test" or part_of[p] == "training"]
         if len(free) > 1:
             middle = (start + end) / 2
             part_of[min(free, key=lambda patient: abs(place[patient] - middle))] = part
-    if "training" not in part_of.values() and len(place) > 1:  # all hashed into the other parts
+    if "training" not in part_of.values() and len(place) > 1:
         members = {part: [p for p in place if part_of[p] == part] for part in parts}
         part_of[max(max(members.values(), key=len), key=place.__getitem__)] = "training"
     return part_of
 
 
 def _place(patient: str) -> float:
-    """Stable place of a patient in [0, 1)."""
+    """Return the stable place of a patient in [0, 1)."""
     digest = hashlib.blake2b(patient.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64

@@ -1,4 +1,4 @@
-"""What arrived: is it the NIfTI file asked for, and how it leaves its zip or gzip safely."""
+"""A downloaded file: check that it is the NIfTI file asked for, and unpack it safely."""
 
 import gzip
 import os
@@ -20,7 +20,7 @@ CHUNK_BYTES = 2**20
 
 
 class BrokenFile(ValueError):
-    """The content is not what it should be; fetching it again may help."""
+    """A file's content is damaged or something else; fetching it again may help."""
 
 
 class HostileArchive(ValueError):
@@ -56,15 +56,15 @@ def check_nifti(path: Path) -> None:
         if head[:2] == GZIP_MAGIC:
             stream.seek(-4, os.SEEK_END)
             (claimed,) = struct.unpack("<I", stream.read(4))
-            return _check_gzip_length(path, claimed)
+            _check_gzip_length(path, claimed)
+            return
     expected = nifti_bytes(head)
     if size < expected:
         raise BrokenFile(f"{size} bytes, but its header describes {expected}: it is cut off")
-    return None
 
 
 def is_whole(path: Path) -> bool:
-    """Say whether `path` is a file that passes `check_nifti`."""
+    """Tell whether `path` is a file that passes `check_nifti`."""
     try:
         check_nifti(path)
     except (BrokenFile, OSError):
@@ -73,7 +73,7 @@ def is_whole(path: Path) -> bool:
 
 
 def _check_gzip_length(path: Path, claimed: int) -> None:
-    """Compare a gzip's last four bytes, its length, with its header; read it all if they differ."""
+    """Compare the length that ends a gzip file with its header; read all of it if they differ."""
     try:
         with gzip.open(path) as stream:
             expected = nifti_bytes(stream.read(HEADER_BYTES))
@@ -92,7 +92,7 @@ def unpacked_name(target: Path) -> Path:
 
 
 def settle(source: Path, target: Path) -> Path:
-    """Move a fetched file to its final name, out of its zip or gzip if it came in one, checked.
+    """Check a fetched file and move it to its final name, out of its zip or gzip if it has one.
 
     Args:
         source: a complete transfer: NIfTI, gzipped NIfTI, or a zip with the one file in it.
@@ -185,8 +185,9 @@ def _pour(stream: BinaryIO, target: Path) -> None:
 
 
 def _chunks(stream: BinaryIO, limit: int | None) -> Iterator[bytes]:
-    """Yield a stream in pieces, up to `limit` bytes; None = what its own NIfTI header describes."""
-    chunk, total = stream.read(HEADER_BYTES), 0
+    """Yield a stream in pieces, up to `limit` bytes; None takes the limit from its NIfTI header."""
+    chunk = stream.read(HEADER_BYTES)
+    total = 0
     limit = nifti_bytes(chunk) + SLACK_BYTES if limit is None else limit
     if limit > LARGEST_FILE_BYTES + SLACK_BYTES:
         raise BrokenFile(

@@ -31,7 +31,7 @@ class KaggleError(RuntimeError):
 
 
 class FileUnavailable(KaggleError):
-    """One file cannot be had; the others may."""
+    """One file is not available; others may be."""
 
 
 class PassingFailure(KaggleError):
@@ -40,8 +40,8 @@ class PassingFailure(KaggleError):
     Attributes:
         what: the failure without its cure, for the log while another attempt is made.
         wait_s: seconds the server asked to wait, or None.
-        gained: bytes received before it happened, beyond any earlier attempt.
-        restart: what is on the disk is no use to the next attempt.
+        gained: bytes received beyond what any earlier attempt reached.
+        restart: the next attempt must not use the bytes that are on the disk.
     """
 
     def __init__(
@@ -77,9 +77,8 @@ class Patience:
 
     def wait_s(self, failures: int, asked_s: float | None = None) -> float:
         """Return the seconds before the next try: what the server asked, or the doubled wait."""
-        return min(
-            max(self.first_wait_s * 2 ** min(failures, 20), asked_s or 0.0), self.longest_wait_s
-        )
+        doubled_s = self.first_wait_s * 2 ** min(failures, 20)
+        return min(max(doubled_s, asked_s or 0.0), self.longest_wait_s)
 
 
 def retrying(action: Callable[[], T], patience: Patience, stop: threading.Event | None = None) -> T:
@@ -91,7 +90,8 @@ def retrying(action: Callable[[], T], patience: Patience, stop: threading.Event 
     Raises:
         KaggleError: it failed `patience.tries` times in a row without gaining a byte, or for good.
     """
-    stop, failures = stop or threading.Event(), 0
+    stop = stop or threading.Event()
+    failures = 0
     while True:
         try:
             return action()
@@ -109,8 +109,8 @@ def explain(error: Exception, about: str, dataset: str, source: str) -> KaggleEr
     """Return one sentence that says what to do about a failed request.
 
     Args:
-        error: what requests or urllib3 raised; its words may hold a signed address: not repeated.
-        about: what was asked for.
+        error: from requests or urllib3; its text may hold a signed address and is not repeated.
+        about: the file or listing that was asked for.
         dataset: "owner/name".
         source: where the credentials came from.
     """
@@ -121,10 +121,14 @@ def explain(error: Exception, about: str, dataset: str, source: str) -> KaggleEr
     if response is None:
         what = f"no connection to Kaggle for {about} ({type(error).__name__})"
         return PassingFailure(what, f"check the network and run again; {KEPT}")
-    status, page = _status(response), f"https://www.kaggle.com/datasets/{dataset}"
+    status = _status(response)
+    page = f"https://www.kaggle.com/datasets/{dataset}"
     answer = f"Kaggle answered {status} for {about}"
     if status == 401:
-        return refused(source)
+        return KaggleError(
+            f"Kaggle refused the credentials from {source} (401): make a new token at"
+            f" {TOKEN_PAGE} (API), put it there and run again"
+        )
     if status == 403:
         return KaggleError(
             f"{answer}: open {page} while signed in, accept its terms (Kaggle may ask to verify a"
@@ -140,14 +144,6 @@ def explain(error: Exception, about: str, dataset: str, source: str) -> KaggleEr
         cure = f"its server failed, run again later; {KEPT}"
         return PassingFailure(answer, cure, wait_s=wait_s, restart=status == 416)
     return KaggleError(f"{answer}: see {page}")
-
-
-def refused(source: str) -> KaggleError:
-    """Return what to do about credentials from `source` that Kaggle does not take."""
-    return KaggleError(
-        f"Kaggle refused the credentials from {source} (401): make a new token at"
-        f" {TOKEN_PAGE} (API), put it there and run again"
-    )
 
 
 def _status(response: requests.Response) -> int:
@@ -173,12 +169,12 @@ def _asked_wait(response: requests.Response) -> float | None:
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where credentials were found, and what they are.
+    """Kaggle credentials and where they were found.
 
     Attributes:
         source: a variable, a secret or a file.
-        values: by the names in `VARIABLES`; empty for the file that `kaggle auth login` keeps. They
-            stay out of `repr`, and so out of logs and tracebacks.
+        values: by the names in `VARIABLES`; empty for the file that `kaggle auth login` keeps. Not
+            in `repr`, so that no log or traceback shows them.
     """
 
     source: str
@@ -213,9 +209,8 @@ def credentials() -> Credentials:
 def _colab_secret(name: str) -> str | None:
     if "google.colab" not in sys.modules:
         return None
-    from ..environment import (
-        colab_secret,  # imports torch, which a download elsewhere does not need
-    )
+    # here, because it imports torch, which a download elsewhere does not need
+    from ..environment import colab_secret
 
     return colab_secret(name)
 
@@ -249,11 +244,11 @@ class Listed:
     """One line of a listing: name inside the set (with folders), size in bytes (0 = unknown)."""
 
     name: str
-    bytes: int
+    size_bytes: int
 
 
 class KaggleClient:
-    """Signed in on first use: nothing is imported or asked while every file is already there.
+    """Kaggle, signed in on first use: a call that needs no file imports nothing and asks nothing.
 
     Args:
         found: credentials; None looks for them when they are needed.
@@ -278,9 +273,9 @@ class KaggleClient:
 
     def _list(self, dataset: str) -> Iterator[Listed]:
         request = _sdk().datasets.types.dataset_api_service.ApiListDatasetFilesRequest()
-        token = ""
         request.owner_slug, request.dataset_slug = dataset.split("/")
         request.page_size = PAGE_SIZE
+        token = ""
         while token is not None:
             request.page_token = token
             with self._service(f"the listing of {dataset}", dataset) as service:
@@ -328,25 +323,26 @@ class KaggleClient:
             ) from None
 
     def _access_token(self) -> str:
-        """Return the token that signs every request, "" where a user's key does.
+        """Return the token that signs every request; "" if a user's key signs them instead.
 
-        What `kaggle auth login` keeps is renewed there when it is old.
+        An old token of `kaggle auth login` is renewed in the file that holds it.
         """
         if not self._found.values:
             with self._connected("", {}) as client:
                 return _sdk().KaggleCredentials.load(client).get_access_token()
         token = self._found.values.get("KAGGLE_API_TOKEN", "")
-        # as for Kaggle's own tools it may be the path of a file that holds it
+        # as in Kaggle's own tools this may be the path of a file that holds the token
         return Path(token).read_text(encoding="utf-8").strip() if os.path.isfile(token) else token
 
     @contextlib.contextmanager
     def _connected(self, token: str, headers: Mapping[str, str]):
-        """Yield Kaggle's client with what it lacks: time-outs, headers, our own credentials."""
-        sdk, values = _sdk(), self._found.values
-        # with a token, even an empty one, it looks for no other
+        """Yield Kaggle's client with time-outs, headers and the credentials found here added."""
+        sdk = _sdk()
+        # given a token, even an empty one, the client looks for no other
         with sdk.KaggleClient(env=sdk.KaggleEnv.PROD, api_token=token) as client:
             session = client.http_client()._session
             if not token:
+                values = self._found.values
                 key = tuple(values[name] for name in VARIABLES[1] if name in values)
                 session.auth = key or None
             wire = _Wire(self.patience.timeout_s, {"Accept-Encoding": "identity", **headers})

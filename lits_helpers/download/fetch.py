@@ -14,7 +14,7 @@ from .transfer import Meter, Transfer, discard_temporaries
 
 logger = logging.getLogger(__name__)
 
-IN_TRANSIT = "in-transit"  # below the raw folder: everything in it is ours and goes away
+IN_TRANSIT = "in-transit"  # below the raw folder; everything in it may be deleted
 
 
 def fetch_cases(
@@ -28,10 +28,9 @@ def fetch_cases(
 ) -> dict[int, str]:
     """Fetch case by case and hand each to `on_case(volume_path, segmentation_path)`.
 
-    While `on_case` works on one case the next one is being fetched; raw files that were fetched
-    for the call are deleted after it. So at most two volumes lie on the disk. Files that were in
-    `folder` or `mounted` before are used in place and never deleted. Killed or failed, the next
-    call goes on where this one ended.
+    While `on_case` works on one case the next one is fetched; fetched files are deleted when their
+    case is done, so at most two volumes lie on the disk. Files that were in `folder` or `mounted`
+    before are used in place and never deleted. After a kill or failure the next call continues.
 
     Args:
         numbers: case numbers. Leave out those that are prepared already.
@@ -40,12 +39,11 @@ def fetch_cases(
         mounted: a further folder with data, only read.
 
     Returns:
-        number -> reason, for cases that cannot be had from Kaggle while others can.
+        number -> reason, for cases that Kaggle cannot deliver while it delivers others.
 
     Raises:
         ValueError: a number out of 0..130.
-        KaggleError: nothing more can be fetched (two cases in a row, or for good); one sentence
-            with what to do.
+        KaggleError: two cases in a row failed, or nothing can be fetched at all.
     """
     run = _Run(checked_numbers(numbers), Path(folder), keep_raw, mounted, client or KaggleClient())
     with run.meter, ThreadPoolExecutor(1) as pool:
@@ -80,20 +78,22 @@ class _Run:
         self.stop = threading.Event()
         self.failed: dict[int, str] = {}
         self.interrupted: list[int] = []  # cases whose transfer may go on in the next run
-        self._stuck = False  # the last case ended so
+        self._stuck = False  # whether the last case was interrupted
         _clear_transit(self.transit, [] if keep_raw else numbers)
         self.here = present_cases(folder, mounted, numbers=numbers)
         files = missing_files(numbers, self.here, client)
-        self.meter = Meter(sum(file.bytes for file in files), "LiTS")
+        self.meter = Meter(sum(file.size_bytes for file in files), "LiTS")
         damaged = {path.name: path for path in named_files(folder)}
         self.transfers: dict[int, dict[str, Transfer]] = {number: {} for number in numbers}
         for file in files:
             target = (folder if keep_raw else self.transit) / file.name
             target = damaged.get(target.name, target)
-            self.transfers[file.number][file.kind] = Transfer(
-                client, file.dataset, file.name, target, file.bytes, self.meter, self.stop
-            )
-        _discard_strays(folder, self.here)
+            transfer = Transfer(client, file, target, self.meter, self.stop)
+            self.transfers[file.number][file.kind] = transfer
+        # a kill between renaming and tidying leaves temporary files beside whole ones
+        for path in (path for case in self.here.values() for path in case.values()):
+            if path.is_relative_to(folder):
+                discard_temporaries(path)
 
     def receive(self, numbers: list[int]) -> None:
         """Receive the bytes of these cases (in the background)."""
@@ -102,7 +102,7 @@ class _Run:
                 transfer.receive()
 
     def settle(self, number: int, coming: Future) -> tuple[Path, Path] | None:
-        """Wait for a case, put its files in place and return them, or note why it cannot be had."""
+        """Wait for a case, put its files in place and return them, or note why there are none."""
         found = dict(self.here.get(number, {}))
         try:
             coming.result()
@@ -120,33 +120,26 @@ class _Run:
                 transfer.discard()
             return None
         except PassingFailure as error:
-            if self._stuck:  # two cases in a row: it is not this file but the connection
+            if self._stuck:  # two cases in a row: the connection is at fault, not the file
                 raise
             logger.warning("case %d is left for the next run: %s", number, error)
-            self.failed[number], self._stuck = str(error), True
+            self.failed[number] = str(error)
+            self._stuck = True
             self.interrupted.append(number)
             return None
         self._stuck = False
         return found["volume"], found["segmentation"]
 
     def clear(self, number: int) -> None:
-        """Delete what lies in transit of a case."""
+        """Delete the files of a case that lie in transit."""
         for path in named_files(self.transit):
             if parse_name(path.name)[1] == number:
                 path.unlink()
 
 
 def _clear_transit(transit: Path, keep: Sequence[int]) -> None:
-    """Remove what an earlier run left in transit of cases that are not wanted any more."""
+    """Remove files that an earlier run left in transit and that belong to no case to keep."""
     for path in sorted(transit.rglob("*")):
         match = LITS_NAME.search(path.name)  # temporary names too
         if path.is_file() and not (match and int(match[2]) in keep):
             path.unlink()
-
-
-def _discard_strays(folder: Path, here: dict[int, dict[str, Path]]) -> None:
-    """Remove what a kill between renaming and tidying left beside whole files."""
-    for case in here.values():
-        for path in case.values():
-            if path.is_relative_to(folder):
-                discard_temporaries(path)

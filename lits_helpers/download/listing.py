@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from ..settings import hint
 from ..volumes import parse_name
 from .archives import is_whole
 from .client import KaggleClient, KaggleError
@@ -18,31 +17,31 @@ FIRST_SET_VOLUMES = 51
 CASES = 131
 TYPICAL_BYTES = {"volume": 300_000_000, "segmentation": 110_000_000}  # where a listing has no size
 MOUNTS = ("/kaggle/input", "/content/drive/MyDrive/lits", "/content/drive/MyDrive/LiTS")
-MOUNT_DEPTH = 4  # folders below a root that are looked into
+MOUNT_DEPTH = 4  # levels of folders below a root that are searched
 NO_RAW = ("images", "masks", "runs")  # tens of thousands of files, slow to list on a Drive
-PREPARED_SHARE = {False: 0.25, True: 0.35}  # packed cases, with PNG slices, against raw files
+PREPARED_SHARE = {False: 0.25, True: 0.35}  # size of prepared cases by raw size; True: with PNG
 ASSUMED_RATE = 20e6  # bytes per second, what Colab gets
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file on Kaggle: of which case, "volume" or "segmentation", how many bytes unpacked."""
+    """A file on Kaggle."""
 
-    dataset: str
-    name: str
-    number: int
-    kind: str
-    bytes: int
+    dataset: str  # "owner/name"
+    name: str  # within the data set, with folders
+    number: int  # of the case
+    kind: str  # "volume" or "segmentation"
+    size_bytes: int  # unpacked
 
 
 def present_cases(
     *roots: Path | str | None, numbers: Iterable[int] | None = None
 ) -> dict[int, dict[str, Path]]:
-    """Find whole LiTS files by name anywhere below `roots`, the first root winning.
+    """Find whole LiTS files by name anywhere below `roots`; the first root that has one wins.
 
     Args:
         roots: folders; None and absent ones hold nothing.
-        numbers: only these cases; None = all. Every file looked at is opened, slow on a Drive.
+        numbers: only these cases; None = all. Opens every file of these cases: slow on a Drive.
 
     Returns:
         number -> {"volume": path, "segmentation": path}, either of which may be absent.
@@ -71,7 +70,7 @@ def find_mounted(roots: Iterable[Path | str] = MOUNTS) -> Path | None:
     """Find LiTS where it is mounted (Kaggle's input folder, Google Drive), to be read in place.
 
     Returns:
-        The deepest folder that holds all volumes found under the first root that has any, or None.
+        The deepest folder around all LiTS files of the first root that has a volume, or None.
     """
     for root in map(Path, roots):
         kinds = _kinds_by_folder(root)
@@ -91,47 +90,34 @@ def _kinds_by_folder(root: Path) -> dict[Path, set[str]]:
     return kinds
 
 
-def remote_files(numbers: Iterable[int], client: KaggleClient) -> dict[int, dict[str, RemoteFile]]:
-    """Return what Kaggle lists for these cases: number -> {"volume": ..., "segmentation": ...}.
-
-    Raises:
-        ValueError: a number out of 0..130.
-        KaggleError: a set cannot be listed, or its layout has changed.
-    """
-    numbers = checked_numbers(numbers)
-    datasets = [FIRST_SET] if numbers else []
-    if any(number >= FIRST_SET_VOLUMES for number in numbers):
-        datasets.append(SECOND_SET)
-    found: dict[int, dict[str, RemoteFile]] = {number: {} for number in numbers}
-    others, named = [], False
-    for dataset in datasets:
-        for listed in client.files(dataset):
-            parsed = parse_name(PurePosixPath(listed.name).name)
-            if parsed and parsed[1] in found and _harmless(listed.name):
-                kind, number = parsed
-                size = listed.bytes or TYPICAL_BYTES[kind]
-                found[number].setdefault(kind, RemoteFile(dataset, listed.name, number, kind, size))
-            named = named or bool(parsed)
-            others += [] if parsed else [listed.name]
-    if others and not named:
-        raise KaggleError(
-            f"Kaggle lists no volume-N.nii and no segmentation-N.nii, but "
-            f"{', '.join(others[:3])}: its layout has changed. Download what is there by hand, "
-            f"unpack it, and read it with {hint('folder source')}"
-        )
-    return found
-
-
 def missing_files(
     numbers: Iterable[int], here: dict[int, dict[str, Path]], client: KaggleClient
 ) -> list[RemoteFile]:
-    """Return what Kaggle has of these cases beyond the files `here`; asked only if any is missing.
+    """Return the files of these cases that are not `here`; asks Kaggle only if any is missing.
 
     Raises:
-        KaggleError: as `remote_files`.
+        KaggleError: a set cannot be listed, or its layout has changed.
     """
-    remote = remote_files([n for n in numbers if len(here.get(n, {})) < 2], client)
-    return [f for n, files in remote.items() for k, f in files.items() if k not in here.get(n, {})]
+    wanted = {number for number in numbers if len(here.get(number, {})) < 2}
+    datasets = [FIRST_SET] if wanted else []
+    if any(number >= FIRST_SET_VOLUMES for number in wanted):
+        datasets.append(SECOND_SET)
+    listed = [(dataset, file) for dataset in datasets for file in client.files(dataset)]
+    parsed = [parse_name(PurePosixPath(file.name).name) for _, file in listed]
+    if listed and not any(parsed):
+        names = ", ".join(file.name for _, file in listed[:3])
+        raise KaggleError(
+            f"Kaggle lists no volume-N.nii and no segmentation-N.nii, but "
+            f"{names}: its layout has changed. Download what is there by hand, "
+            f"unpack it, and read it with {hint('folder source')}"
+        )
+    missing: dict[tuple[str, int], RemoteFile] = {}
+    for (dataset, file), key in zip(listed, parsed, strict=True):
+        if key and key[1] in wanted and key[0] not in here.get(key[1], {}) and _harmless(file.name):
+            kind, number = key
+            size = file.size_bytes or TYPICAL_BYTES[kind]
+            missing.setdefault(key, RemoteFile(dataset, file.name, number, kind, size))
+    return sorted(missing.values(), key=lambda file: file.number)
 
 
 def _harmless(name: str) -> bool:
@@ -154,7 +140,7 @@ def checked_numbers(numbers: Iterable[int]) -> list[int]:
 
 @dataclass(frozen=True)
 class Room:
-    """What one disk must hold for a download at the worst moment, and can hold now, in bytes."""
+    """The most that a download puts onto one disk at a time, and the space free there, in bytes."""
 
     folder: Path
     needed: int
@@ -163,12 +149,12 @@ class Room:
 
 @dataclass(frozen=True)
 class DownloadPlan:
-    """What a download would fetch. `str(plan)` says it in words.
+    """What a download would fetch; `str(plan)` is a sentence about it.
 
     Attributes:
-        files: what is missing.
+        files: the missing files.
         present: case numbers that need no request.
-        rooms: on the disk of the raw files; then on that of the prepared cases, if it is another.
+        rooms: the disk of the raw files, then the disk of the prepared cases if it is another.
     """
 
     files: tuple[RemoteFile, ...]
@@ -176,21 +162,22 @@ class DownloadPlan:
     rooms: tuple[Room, ...]
 
     @property
-    def bytes(self) -> int:
+    def size_bytes(self) -> int:
         """Bytes to fetch, unpacked; Kaggle may send them zipped to about a third."""
-        return sum(file.bytes for file in self.files)
+        return sum(file.size_bytes for file in self.files)
 
     def __str__(self) -> str:
         if not self.files:
             return f"nothing to fetch: {len(self.present)} cases are in {self.rooms[0].folder}"
         cases = len({file.number for file in self.files})
-        minutes = max(self.bytes / ASSUMED_RATE / 60, 1)
+        gigabytes = self.size_bytes / 1e9
+        minutes = max(self.size_bytes / ASSUMED_RATE / 60, 1)
         needs = " and ".join(
             f"{room.needed / 1e9:.1f} GB in {room.folder} ({room.free / 1e9:.1f} GB are free)"
             for room in self.rooms
         )
         return (
-            f"{cases} cases to fetch, {len(self.present)} already here: {self.bytes / 1e9:.1f} GB,"
+            f"{cases} cases to fetch, {len(self.present)} already here: {gigabytes:.1f} GB,"
             f" about {minutes:.0f} min at {ASSUMED_RATE / 1e6:.0f} MB/s; needs {needs}"
         )
 
@@ -210,7 +197,7 @@ class DownloadPlan:
 
 
 def disk_of(folder: Path) -> tuple[int, int]:
-    """Return the number of the disk that a folder, there or not yet, is on, and its free bytes."""
+    """Return the number and the free bytes of the disk of a folder that may not exist yet."""
     folder = folder.absolute()
     place = next(place for place in (folder, *folder.parents) if place.exists())
     return place.stat().st_dev, shutil.disk_usage(place).free
@@ -227,7 +214,7 @@ def plan_download(
     png: bool = True,
     disk_of: Callable[[Path], tuple[int, int]] = disk_of,
 ) -> DownloadPlan:
-    """Say what fetching these cases takes. Kaggle is asked only if something is missing.
+    """Plan a download: what is missing and the room it takes; asks Kaggle only if any is missing.
 
     Args:
         numbers: case numbers.
@@ -236,18 +223,20 @@ def plan_download(
         mounted: a further folder, read in place.
         prepared: where the prepared cases go; None for the disk of `folder`.
         png: whether slices are exported too.
-        disk_of: tells disks apart and says what is free there.
+        disk_of: folder -> number and free bytes of its disk.
 
     Raises:
         ValueError: a number out of 0..130.
         KaggleError: no credentials, or Kaggle cannot be asked.
     """
-    numbers, folder = checked_numbers(numbers), Path(folder)
+    numbers = checked_numbers(numbers)
+    folder = Path(folder)
     here = present_cases(folder, mounted, numbers=numbers)
     present = [number for number in numbers if len(here.get(number, {})) == 2]
     files = missing_files(numbers, here, client or KaggleClient())
-    raw_bytes = _raw_bytes(files, keep_raw)
-    made_bytes = int(PREPARED_SHARE[png] * sum(file.bytes for file in files))
+    total_bytes = sum(file.size_bytes for file in files)
+    made_bytes = int(PREPARED_SHARE[png] * total_bytes)
+    raw_bytes = _in_transit_bytes(files) + (total_bytes if keep_raw else 0)
     disk, free = disk_of(folder)
     made_disk, made_free = disk_of(Path(prepared or folder))
     if disk == made_disk:
@@ -257,10 +246,8 @@ def plan_download(
     return DownloadPlan(tuple(files), tuple(present), tuple(rooms))
 
 
-def _raw_bytes(files: Sequence[RemoteFile], keep_raw: bool) -> int:
-    total = sum(file.bytes for file in files)
+def _in_transit_bytes(files: Sequence[RemoteFile]) -> int:
     by_case = Counter()
     for file in files:
-        by_case[file.number] += file.bytes
-    in_transit = 2 * max(by_case.values(), default=0)  # one being prepared, one arriving
-    return in_transit + (total if keep_raw else 0)
+        by_case[file.number] += file.size_bytes
+    return 2 * max(by_case.values(), default=0)  # one being prepared, one arriving

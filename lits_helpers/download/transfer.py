@@ -8,6 +8,7 @@ import shutil
 import sys
 import threading
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -17,6 +18,7 @@ from tqdm.auto import tqdm
 from ..machine import DISK_FULL, TEMPORARY_PREFIX
 from .archives import BrokenFile, HostileArchive, settle, unpacked_name
 from .client import FileUnavailable, KaggleClient, KaggleError, PassingFailure, retrying
+from .listing import RemoteFile
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +28,7 @@ BROKEN_TRIES = 3  # a file that arrives damaged this often is damaged at the sou
 
 
 class Meter:
-    """A bar with bytes, rate and time left in a terminal or notebook, log lines elsewhere.
+    """Show bytes, rate and time left: a bar in a terminal or notebook, log lines elsewhere.
 
     Args:
         total: bytes expected; 0 shows no bar.
@@ -38,9 +40,13 @@ class Meter:
         self._bar = tqdm(
             total=total or None, desc=name, unit="B", unit_scale=True, disable=not (live and total)
         )
-        self._live, self._name, self._total = live, name, total
-        self._done = self._fresh = 0
-        self._begun = self._spoken = time.monotonic()
+        self._live = live
+        self._name = name
+        self._total = total
+        self._done = 0
+        self._fresh = 0
+        self._begun = time.monotonic()
+        self._spoken = self._begun
 
     def __enter__(self):
         return self
@@ -49,7 +55,7 @@ class Meter:
         self._bar.close()
 
     def add(self, count: int, fresh: bool = True) -> None:
-        """Count bytes; `fresh=False` for those that say nothing about the rate (here before)."""
+        """Count bytes; `fresh=False` for bytes that were here before and tell no rate."""
         self._done += count
         self._fresh += count if fresh else 0
         self._bar.update(count)
@@ -60,73 +66,61 @@ class Meter:
     def line(self) -> str:
         """Return the state, for example "LiTS: 1.20 of 5.30 GB, 20.1 MB/s, 3 min left"."""
         rate = self._fresh / max(time.monotonic() - self._begun, 1e-3)
-        of, left = "", ""
-        if self._total:
-            of = f" of {self._total / 1e9:.2f}"
-            left = f", {max(self._total - self._done, 0) / max(rate, 1) / 60:.0f} min left"
-        return f"{self._name}: {self._done / 1e9:.2f}{of} GB, {rate / 1e6:.1f} MB/s{left}"
+        minutes = max(self._total - self._done, 0) / max(rate, 1) / 60
+        return (
+            f"{self._name}: {self._done / 1e9:.2f} of {self._total / 1e9:.2f} GB, "
+            f"{rate / 1e6:.1f} MB/s, {minutes:.0f} min left"
+        )
 
 
 def _in_notebook() -> bool:
-    """Say whether a Jupyter kernel runs this (ipywidgets 7 loads ipykernel outside of one too)."""
+    """Tell whether a Jupyter kernel runs this; ipywidgets 7 imports ipykernel elsewhere too."""
     ipython = sys.modules.get("IPython")
-    return hasattr(ipython and ipython.get_ipython(), "kernel")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
+@dataclass(eq=False)
 class Transfer:
-    """One file on its way to `target`: `.part-NAME` holds its bytes, a note says of which object.
+    """One file on its way to `target`: `.part-NAME` holds its bytes, a note beside it their source.
 
-    Killed at any moment, the next call goes on from there; nothing temporary is left in the end.
+    After a kill at any moment the next call continues; in the end nothing temporary is left.
 
-    Args:
-        client: whom to ask.
-        dataset: "owner/name".
-        name: the file's name in the data set.
+    Attributes:
+        client: the client to ask.
+        file: the file on Kaggle; `meter` shows its size in the end, whatever was received.
         target: final path.
-        size: bytes that the listing names, which the meter is brought to in the end; 0 = unknown.
-        meter: told of every byte.
+        meter: counts every byte.
         stop: ends the transfer early when set.
     """
 
-    def __init__(
-        self,
-        client: KaggleClient,
-        dataset: str,
-        name: str,
-        target: Path,
-        size: int = 0,
-        meter: Meter | None = None,
-        stop: threading.Event | None = None,
-    ):
-        self.client = client
-        self.dataset = dataset
-        self.name = name
-        self.target = target
-        self.size = size
-        self.meter = meter
-        self.stop = stop or threading.Event()
-        self.part = part_name(target)
-        self.note = note_name(target)
-        self._counted = 0
-        self._farthest = 0
+    client: KaggleClient
+    file: RemoteFile
+    target: Path
+    meter: Meter
+    stop: threading.Event
+    _counted: int = 0  # bytes that the meter knows
+    _farthest: int = 0  # bytes that the longest attempt reached
+
+    def __post_init__(self):
+        self.part = part_name(self.target)
+        self.note = note_name(self.target)
 
     def fetch(self) -> Path:
         """Bring the file to its final name and return the path.
 
         Raises:
-            KaggleError: it cannot be had, is damaged each time, or the disk is full.
+            KaggleError: Kaggle does not deliver it, it is damaged each time, or the disk is full.
         """
+        name = self.target.name
         for _ in range(BROKEN_TRIES):
             self.receive()
             try:
                 return self.put_in_place()
             except BrokenFile as error:
                 problem = error
-                logger.warning(
-                    "%s arrived damaged (%s), fetching it again", self.target.name, error
-                )
+                logger.warning("%s arrived damaged (%s), fetching it again", name, error)
         raise FileUnavailable(
-            f"{self.target.name} from {self.dataset} arrived damaged {BROKEN_TRIES} times"
+            f"{name} from {self.file.dataset} arrived damaged {BROKEN_TRIES} times"
             f" ({problem}): run again later, or leave this case out"
         )
 
@@ -143,8 +137,8 @@ class Transfer:
         except HostileArchive as error:
             self.discard()
             raise FileUnavailable(
-                f"{self.target.name} from {self.dataset} was refused: {error}; report it at"
-                f" https://www.kaggle.com/datasets/{self.dataset}"
+                f"{self.target.name} from {self.file.dataset} was refused: {error}; report it at"
+                f" https://www.kaggle.com/datasets/{self.file.dataset}"
             ) from None
         except OSError as error:
             raise disk_error(error, self.target.parent) from error
@@ -159,18 +153,18 @@ class Transfer:
         discard_temporaries(self.target)
 
     def receive(self) -> Path:
-        """Fetch all bytes into the temporary file, from where an earlier call ended; return it."""
+        """Fetch the bytes that the temporary file still lacks, and return its path."""
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
             retrying(self._attempt, self.client.patience, self.stop)
         except OSError as error:
             raise disk_error(error, self.target.parent) from error
-        if self.size:
-            self._count_to(max(self.size, self._counted), fresh=True)  # a zip is shorter
+        self._count_to(max(self.file.size_bytes, self._counted), fresh=True)  # a zip is shorter
         return self.part
 
     def _attempt(self) -> None:
-        known, have = self._known(), self._have()
+        known = self._known()
+        have = self._have()
         if known.get("bytes") == have > 0:
             self._count_to(max(have, self._counted))
             return
@@ -179,7 +173,7 @@ class Transfer:
         if have and known.get("identity"):
             headers = {"Range": f"bytes={have}-", "If-Range": known["identity"]}
         try:
-            with self.client.open(self.dataset, self.name, headers) as response:
+            with self.client.open(self.file.dataset, self.file.name, headers) as response:
                 self._take(response, have, known)
         except PassingFailure as failure:
             if failure.restart:
@@ -188,7 +182,8 @@ class Transfer:
 
     def _take(self, response: requests.Response, have: int, known: dict) -> None:
         if response.status_code != 206:
-            have, known = 0, self._begin(response)
+            have = 0
+            known = self._begin(response)
         elif not _continues(response, have, known):
             raise PassingFailure(
                 f"{self.target.name} changed on the server", "run again", restart=True
@@ -216,12 +211,11 @@ class Transfer:
         return have
 
     def _count_to(self, count: int, fresh: bool = False) -> None:
-        if self.meter:
-            self.meter.add(count - self._counted, fresh)
+        self.meter.add(count - self._counted, fresh)
         self._counted = count
 
     def _begin(self, response: requests.Response) -> dict:
-        """Note whose bytes are coming."""
+        """Note which object the coming bytes belong to."""
         self.part.unlink(missing_ok=True)  # first: a kill in between must not mix two objects
         length = response.headers.get("Content-Length", "")
         known = {
@@ -240,20 +234,20 @@ class Transfer:
 
     def _cut(self, total: int | None, why: str) -> PassingFailure:
         have = self._have()
-        gained, self._farthest = have - self._farthest, max(have, self._farthest)
+        gained = max(have - self._farthest, 0)
+        self._farthest += gained
         of = f" of {total}" if total is not None else ""
         return PassingFailure(
             f"{self.target.name}: the transfer ended after {have}{of} bytes ({why})",
             "check the network and run again to go on from there",
-            gained=max(gained, 0),
+            gained=gained,
         )
 
     def _known(self) -> dict:
         try:
-            known = json.loads(self.note.read_text(encoding="utf-8"))
+            return json.loads(self.note.read_text(encoding="utf-8"))
         except (OSError, ValueError):  # none, or torn by a kill
             return {}
-        return known if isinstance(known, dict) else {}
 
     def _have(self) -> int:
         return self.part.stat().st_size if self.part.exists() else 0
@@ -270,7 +264,7 @@ class Transfer:
 
 
 def _continues(response: requests.Response, have: int, known: dict) -> bool:
-    """Say whether a 206 answer goes on exactly where the temporary file ends."""
+    """Tell whether a 206 answer continues exactly where the temporary file ends."""
     unit, _, span = response.headers.get("Content-Range", "").partition(" ")
     reach, _, total = span.partition("/")
     start = reach.partition("-")[0]
@@ -296,14 +290,10 @@ def _announced_md5(response: requests.Response) -> str | None:
 def discard_temporaries(target: Path) -> None:
     """Remove everything temporary that a transfer to `target` may have left."""
     bare = target.with_name(target.name.removesuffix(".gz"))
-    names = {
-        name_of(path)
-        for path in (target, bare)
-        for name_of in (part_name, note_name, unpacked_name)
-    }
-    for path in names:
-        if path.exists():  # on a read-only disk even removing nothing fails
-            path.unlink()
+    for arriving in (bare, bare.with_name(f"{bare.name}.gz")):
+        for path in (part_name(arriving), note_name(arriving), unpacked_name(arriving)):
+            if path.exists():  # on a read-only disk even removing nothing fails
+                path.unlink()
 
 
 def part_name(target: Path) -> Path:
@@ -312,7 +302,7 @@ def part_name(target: Path) -> Path:
 
 
 def note_name(target: Path) -> Path:
-    """Return where it is noted which object those bytes belong to."""
+    """Return where a note tells which object the bytes of `target` belong to."""
     return target.with_name(f"{TEMPORARY_PREFIX}{target.name}.json")
 
 

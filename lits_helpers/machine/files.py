@@ -13,24 +13,25 @@ from pathlib import Path
 
 TEMPORARY_PREFIX = ".part-"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}  # an odd file system, not a failed disk
+CANNOT_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP}  # not offered here; the disk is fine
 
 
 @contextmanager
 def written_whole(path: str | os.PathLike, *, lasting: bool = True) -> Iterator[Path]:
     """Yield a temporary name beside `path`, renamed to `path` when the block ends without an error.
 
-    The temporary name keeps the suffix (libraries choose the format by it). After an error whatever
-    was written is removed and an existing `path` is untouched.
+    The temporary name keeps the suffix (libraries choose the format by it). After an error the
+    temporary file is removed and an existing `path` is untouched.
 
     Args:
         path: final name of a file or folder; its folder is made if absent.
-        lasting: whole also after a power cut, see `rename_lasting`; False for what is quickly made
-            again, or many small files.
+        lasting: whole also after a power cut, see `rename_lasting`; False for files that are
+            quickly made again, or many and small.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = temporary_name(path)
+    # containers repeat process numbers: only a random name is nobody else's
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}")
     try:
         yield temporary
         if temporary.is_dir() and path.exists():
@@ -50,7 +51,7 @@ def written_whole(path: str | os.PathLike, *, lasting: bool = True) -> Iterator[
 def rename_lasting(temporary: Path, path: Path) -> None:
     """Rename a file, or a folder of files, once its content is on the disk; then sync the rename.
 
-    Without it a power cut may leave the final name with an empty file.
+    After a plain rename a power cut may leave an empty file under the final name.
 
     Raises:
         OSError: the disk is full or failed.
@@ -84,11 +85,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(descriptor)
 
 
-def temporary_name(path: Path) -> Path:
-    """Return a name beside `path` that nobody else has; containers repeat process numbers."""
-    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(4)}-{path.name}")
-
-
 def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:
     """Copy a file's content, whole or not at all."""
     with written_whole(target) as temporary:
@@ -96,13 +92,13 @@ def copy_whole(source: str | os.PathLike, target: str | os.PathLike) -> None:
 
 
 def remove_leftovers(folder: str | os.PathLike, name: str = "*") -> int:
-    """Remove what killed runs left under temporary names anywhere below `folder`; return how many.
+    """Remove what killed runs left under temporary names below `folder`; return how many.
 
     Call it only while nothing else writes there.
 
     Args:
-        folder: it may be absent.
-        name: only what was to have this final name; a pattern.
+        folder: may be absent.
+        name: pattern of the final names that are meant.
     """
     leftovers = sorted(Path(folder).rglob(f"{TEMPORARY_PREFIX}{name}"), reverse=True)
     for leftover in leftovers:
@@ -114,7 +110,7 @@ def remove_leftovers(folder: str | os.PathLike, name: str = "*") -> int:
 
 
 def writable_folder(folder: str | os.PathLike) -> Path:
-    """Make a folder and try it, before hours of work that could not be kept.
+    """Make a folder and check that it can be written, before hours of work.
 
     Raises:
         OSError: it cannot be written.
@@ -152,10 +148,9 @@ def read_json(path: str | os.PathLike) -> dict:
 
 
 def file_hash(path: str | os.PathLike) -> str:
-    """Return the SHA-1 hash (40 hex digits) of a file's content, to know it again.
+    """Return the SHA-1 hash (40 hex digits) of a file's content, to know the file again.
 
-    No defence against forgery; of Python's hashes it is the fastest, with and without the
-    processor's help.
+    SHA-1 is no defence against forgery; of Python's hashes it is the fastest.
     """
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()

@@ -34,12 +34,12 @@ def locked(path: str | os.PathLike, refusal: str | None = None) -> Iterator[None
 def locked_folder(
     folder: str | os.PathLike, refusal: str | None = None, purpose: str = ""
 ) -> Iterator[None]:
-    """Do as `locked` for a folder of data; the lock lies among the system's temporary files.
+    """Lock a folder of data as `locked` does; the lock file lies in the system's temporary folder.
 
     Args:
         folder: it may be absent, or read-only.
         refusal: as for `locked`.
-        purpose: locks for different ones do not exclude each other.
+        purpose: locks for different purposes do not exclude each other.
 
     Raises:
         OSError: as `locked`.
@@ -67,13 +67,14 @@ def _held(path: Path, folder: Path, refusal: str | None) -> Iterator[None]:
                 raise RuntimeError(UNGUARDED) from error
             logger.info("waiting for the process that works in %s", folder)
             fcntl.flock(stream, fcntl.LOCK_EX)
-        except (ImportError, OSError):  # Windows; no locks on this disk; or nothing can be written,
-            pass  # which whoever writes there will say
+        except (ImportError, OSError):
+            # Windows; a disk without locks; or one that cannot be written, which the work will tell
+            pass
         yield
 
 
 def _opened(path: str | os.PathLike) -> IO:
-    """Open a lock to read and write, as NFS wants it for both kinds, or else to read."""
+    """Open a lock file to read and write, as NFS wants it, or only to read where that is denied."""
     try:
         return open(path, "a+")
     except PermissionError:

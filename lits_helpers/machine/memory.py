@@ -1,23 +1,22 @@
-"""How much memory may still be used: the machine's, a container's or a job's."""
+"""How much memory may still be used: the machine's, or a container's or job's if that is less."""
 
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
 CONTAINER = Path("/sys/fs/cgroup")  # where Linux states the memory of containers and jobs
-OWN_GROUPS = Path("/proc/self/cgroup")  # whose of them this process's are
-GROUP_FILES = (  # limit, use, and the name of what is given back when it is needed; versions 2, 1
+OWN_GROUPS = Path("/proc/self/cgroup")  # the groups that this process belongs to
+# limit, use, and the entry of memory.stat that the system gives back when needed: versions 2, 1
+GROUP_FILES = (
     ("memory.max", "memory.current", "inactive_file"),
     ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
 )
 
 
 def free_memory_bytes() -> int:
-    """Return the memory that may still be used: the machine's, a container's or a job's if less.
-
-    Where neither can be read (no Linux) 4 GiB are assumed.
-    """
-    free = [_meminfo_bytes(), _container_bytes()]
-    return min((value for value in free if value is not None), default=4 * 2**30)
+    """Return the memory that may still be used; 4 GiB where nothing states it (no Linux)."""
+    free = [_group_bytes(group, *names) for group in _own_groups() for names in GROUP_FILES]
+    known = [value for value in (_meminfo_bytes(), *free) if value is not None]
+    return min(known, default=4 * 2**30)
 
 
 def _meminfo_bytes() -> int | None:
@@ -28,13 +27,8 @@ def _meminfo_bytes() -> int | None:
         return None
 
 
-def _container_bytes() -> int | None:
-    free = [_group_bytes(group, *names) for group in _own_groups() for names in GROUP_FILES]
-    return min((value for value in free if value is not None), default=None)
-
-
 def _own_groups() -> Iterator[Path]:
-    """Yield the folders that may state this process's limits: its own groups' and those above."""
+    """Yield the folders that may state this process's limits: of its groups and all above them."""
     yield CONTAINER
     try:
         lines = OWN_GROUPS.read_text().splitlines()

@@ -14,7 +14,7 @@ def world_size() -> int:
 
 
 def own_rank() -> int:
-    """Return this process's number among them, from 0."""
+    """Return this process's number among all that work together, from 0."""
     return int(os.environ.get("RANK", 0)) if world_size() > 1 else 0
 
 
@@ -30,22 +30,23 @@ def processes_here() -> int:
 
 
 def own_share(items: Sequence) -> Sequence:
-    """Return those of the items that fall to this process: all, unless `torchrun` started more."""
+    """Return the items that fall to this process: all, unless `torchrun` started more."""
     return items[own_rank() :: world_size()]
 
 
 def wait_for_others() -> bool:
-    """Return when every process that `torchrun` started is here: one that fails ends them all.
+    """Wait until every process that `torchrun` started is here; one that fails ends them all.
 
     Returns:
-        Whether there are others; where something else started them, nobody waits.
+        Whether there are others; False, without waiting, where something else started them.
     """
     from torch import distributed
 
     if not (distributed.is_available() and distributed.is_torchelastic_launched()):
         return False
     store, _, world = next(distributed.rendezvous("env://"))
-    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)  # the store outlives it
+    # the store outlives an attempt, so each attempt meets under a name of its own
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", 0)
     meeting = f"lits_helpers/{attempt}/{next(_meetings)}"
     if store.add(meeting, 1) == world:
         store.set(f"{meeting}/all", "here")

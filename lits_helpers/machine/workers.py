@@ -18,7 +18,7 @@ from .files import DISK_FULL
 
 logger = logging.getLogger(__name__)
 
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # microseconds in so many, of all cores together
+CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # a container's "quota period", in microseconds
 WORKER_DIED = (
     "its worker process died, most likely for lack of memory; run again with fewer workers "
     '(in a script, call prepare below `if __name__ == "__main__":`)'
@@ -26,7 +26,7 @@ WORKER_DIED = (
 
 
 def available_cores() -> int:
-    """Return the number of CPU cores this process may use, in a container its share of them."""
+    """Return the number of CPU cores that this process may use, in a container its share."""
     affinity = hasattr(os, "sched_getaffinity")
     cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
     try:
@@ -47,16 +47,16 @@ def run_jobs(
     """Return ``work(*job)`` for each job, in order, with a progress bar.
 
     Args:
-        work: a function of a module; must return exceptions it can explain and raise OSError only
-            for a target that cannot be written.
+        work: a function of a module; returns exceptions that it can explain and raises OSError
+            only for a target that cannot be written.
         jobs: arguments of each call.
-        workers: spawned processes, by default one per core it may use; 0 works in this process.
-        executor: used instead of own processes.
+        workers: spawned processes, by default one per available core; 0 works in this process.
+        executor: used instead of spawned processes.
         label: of the progress bar.
 
     Returns:
-        results; an exception in place of the result of a job that failed in a way its function does
-        not explain, a BrokenExecutor if it killed its process twice.
+        One result a job; where `work` failed in a way that it does not explain the exception, and
+        a BrokenExecutor where it killed its process twice.
 
     Raises:
         OSError: the target cannot be written; with a sentence of what to do if the disk is full.
@@ -69,16 +69,28 @@ def run_jobs(
             return [_settled(call) for call in _bar(calls, len(jobs), label)]
         return _spawned(work, jobs, min(workers or available_cores(), len(jobs)), label)
     except OSError as error:
-        raise _explained(error) from error
+        if error.errno not in DISK_FULL:
+            raise
+        raise OSError(
+            error.errno,
+            "the disk is full (or a file-size limit was reached); finished cases stay valid: "
+            "free some space and run again",
+            str(error.filename or "the target folder"),
+        ) from error
+
+
+def spawned_pool(workers: int) -> ProcessPoolExecutor:
+    """Return a pool of fresh processes that end with this one; forked threads can hang."""
+    context = multiprocessing.get_context("spawn")
+    return ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
 
 
 def _spawned(work: Callable, jobs: Sequence[tuple], workers: int, label: str) -> list[Any]:
     with spawned_pool(workers) as pool:
         results = _submitted(pool, work, jobs, label)
     for i, result in enumerate(results):
-        if isinstance(
-            result, BrokenExecutor
-        ):  # one job's death takes all others with it: each alone
+        # the death of one process ends all jobs of its pool, so each gets a second try, alone
+        if isinstance(result, BrokenExecutor):
             with spawned_pool(1) as pool:
                 results[i] = _submitted(pool, work, [jobs[i]], label)[0]
     return results
@@ -115,15 +127,6 @@ def _settled(call: Callable[[], Any]) -> Any:
         return error
 
 
-def spawned_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool of fresh processes that end with this one.
-
-    Forking a process that has threads, as a notebook's, can hang.
-    """
-    context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
-
-
 def _die_with_parent() -> None:
     """End this worker when its parent is killed, so that a new run finds no rival."""
     parent = multiprocessing.parent_process()
@@ -139,15 +142,3 @@ def _can_spawn() -> bool:
     """Spawned processes import the main script again: impossible if it was piped into Python."""
     script = getattr(sys.modules["__main__"], "__file__", None)
     return script is None or Path(script).is_file()
-
-
-def _explained(error: OSError) -> OSError:
-    if error.errno not in DISK_FULL:
-        return error
-    place = error.filename or "the target folder"
-    return OSError(
-        error.errno,
-        "the disk is full (or a file-size limit was reached); finished cases stay valid: "
-        "free some space and run again",
-        str(place),
-    )

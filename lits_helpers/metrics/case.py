@@ -1,17 +1,14 @@
 """LiTS-style metrics: how well a predicted segmentation matches its reference.
 
 Every rule, every empty case and every difference from the official script stands in
-docs/metrics.md. Here one case is measured, by `surface` and `lesions`; `summary` joins many, and
-`tables` shows them.
+docs/metrics.md. One case is measured here; `summary` joins many cases and shows them.
 """
 
 import numpy as np
 
 from .lesions import lesion_counts, list_lesions
 from .overlap import dice
-from .surface import surface_metrics
-
-SURFACE_KEYS = ("assd_mm", "rmsd_mm", "max_surface_mm", "hd95_mm")
+from .surface import SURFACE_KEYS, surface_metrics
 
 
 def evaluate_case(
@@ -31,19 +28,17 @@ def evaluate_case(
         workers: threads of the nearest-neighbour search; -1 takes all cores.
 
     Returns:
-        A flat dict of plain numbers. For ``liver_`` and ``tumor_``:
+        A flat dict of plain numbers; docs/metrics.md has the value of each for empty masks. For
+        ``liver_`` and ``tumor_``, of I common, P predicted and R reference voxels:
 
-        * ``dice`` 2I / (P + R) in [0, 1]; both masks empty: 1, one empty: 0.
-        * ``voe`` 1 - I / (P + R - I) in [0, 1]; both empty: 0, one empty: 1.
+        * ``dice`` 2I / (P + R) and ``voe`` 1 - I / (P + R - I), both in [0, 1].
         * ``rvd_reference`` (P - R) / R, positive if too much is predicted; ``rvd_prediction``
-          (R - P) / P, as the official script has it; both empty: 0, only the divisor empty: inf.
-        * ``assd_mm``, ``rmsd_mm``, ``max_surface_mm``, ``hd95_mm``: see `surface.surface_metrics`;
-          both empty: 0, one empty: the distance between opposite corner voxels of the volume,
-          which no distance in it exceeds.
-        * ``intersection`` I, ``size_prediction`` P, ``size_reference`` R, in voxels.
+          (R - P) / P, as in the official script; may be inf.
+        * ``assd_mm``, ``rmsd_mm``, ``max_surface_mm``, ``hd95_mm``: see `surface.surface_metrics`.
+        * ``intersection`` I, ``size_prediction`` P, ``size_reference`` R.
 
-        Then the counts of `lesions.lesion_counts`, and ``burden_reference``,
-        ``burden_prediction``: tumor voxels / liver voxels in [0, 1]; without liver: 0.
+        Also the counts of `lesions.lesion_counts`, and ``burden_reference`` and
+        ``burden_prediction``: tumor voxels / liver voxels in [0, 1].
 
     Raises:
         ValueError: shapes differ or are not (Z, Y, X), other labels, or a spacing that is none.
@@ -58,7 +53,7 @@ def evaluate_case(
         if spacing_mm is None:
             values |= dict.fromkeys(SURFACE_KEYS)
         else:
-            diagonal = _diagonal_mm(np.shape(reference), spacing_mm)
+            diagonal = float(np.linalg.norm((np.array(np.shape(reference)) - 1) * spacing_mm))
             values |= surface_metrics(*masks, spacing_mm, empty_mm=diagonal, workers=workers)
         result |= {f"{name}_{key}": value for key, value in values.items()}
     result |= lesion_counts(list_lesions(*tumors, spacing_mm))
@@ -73,17 +68,17 @@ def evaluate_lesions(
     reference: np.ndarray,
     spacing_mm: tuple[float, float, float] | None,
 ) -> list[dict]:
-    """List the lesions of one case, the reference's and the predicted, and say which were found.
+    """List the lesions of one case and whether they were found, as `lesions.list_lesions` does.
 
-    Takes what `evaluate_case` takes and raises what it raises; `lesions.list_lesions` says what
-    comes back.
+    Args and Raises: as for `evaluate_case`.
     """
     spacing_mm = _checked_spacing(spacing_mm)
     return list_lesions(*_tumor_masks(*_checked_and_cropped(prediction, reference)), spacing_mm)
 
 
 def _overlap_metrics(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | int]:
-    predicted, real = int(np.count_nonzero(prediction)), int(np.count_nonzero(reference))
+    predicted = int(np.count_nonzero(prediction))
+    real = int(np.count_nonzero(reference))
     shared = int(np.count_nonzero(prediction & reference))
     union = predicted + real - shared
     return {
@@ -106,7 +101,7 @@ def _relative(difference: int, divisor: int) -> float:
 def _checked_and_cropped(
     prediction: np.ndarray, reference: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return both segmentations cut to the box that holds all but their common background."""
+    """Return both segmentations, cut to the smallest box that holds all their labels above 0."""
     if np.shape(prediction) != np.shape(reference):
         raise ValueError(
             f"prediction and reference must have one shape, got {np.shape(prediction)} and "
@@ -125,7 +120,8 @@ def _checked_labels(name: str, labels: np.ndarray) -> np.ndarray:
         raise ValueError(
             f"{name} must hold integer labels 0, 1, 2, got {labels.dtype}; threshold first"
         )
-    low, high = labels.min(), labels.max()
+    low = labels.min()
+    high = labels.max()
     if low < 0 or high > 2:
         raise ValueError(f"{name} must hold labels 0, 1, 2 only, got values from {low} to {high}")
     return labels.view(np.uint8) if labels.dtype == bool else labels
@@ -138,7 +134,7 @@ def _tumor_masks(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndar
 
 
 def _joint_box(first: np.ndarray, second: np.ndarray) -> tuple[slice, slice, slice]:
-    """Return the smallest box that holds what is not 0 in either array; no voxel if all is 0."""
+    """Return the smallest box around all values other than 0; an empty box if there are none."""
     plane = first.any(axis=0) | second.any(axis=0)  # (Y, X)
     column = first.any(axis=(1, 2)) | second.any(axis=(1, 2))
     box = []
@@ -157,8 +153,3 @@ def _checked_spacing(spacing_mm) -> tuple[float, float, float] | None:
             f"spacing_mm must be (dz, dy, dx), each above 0, or None, got {spacing_mm}"
         )
     return spacing
-
-
-def _diagonal_mm(shape: tuple[int, ...], spacing_mm: tuple[float, float, float]) -> float:
-    steps = np.asarray(shape) - 1
-    return float(np.linalg.norm(steps * spacing_mm))

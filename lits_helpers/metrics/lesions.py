@@ -1,7 +1,6 @@
 """Single lesions: which ones were found, and how large they are."""
 
 from collections import defaultdict
-from collections.abc import Iterator
 
 import numpy as np
 from scipy import ndimage
@@ -24,7 +23,7 @@ def list_lesions(
     reference: np.ndarray,
     spacing_mm: tuple[float, float, float] | None,
 ) -> list[dict]:
-    """List every lesion of a case, the reference's first, and say which were found.
+    """List every lesion of a case, those in the reference first, and whether each was found.
 
     A lesion is a component of a tumor mask in which voxels touch by their faces.
 
@@ -46,8 +45,9 @@ def list_lesions(
         ``found_50`` (for a prediction: it is right), ``volume_mm3``, ``diameter_mm`` and
         ``size_class`` (None without spacing).
     """
-    numbered = _components(reference), _components(prediction)
-    sizes = tuple(_sizes(numbers) for numbers in numbered)
+    # by default `label` joins voxels that touch by their faces
+    numbered = [ndimage.label(mask)[0] for mask in (reference, prediction)]
+    sizes = [np.bincount(numbers[numbers > 0], minlength=1) for numbers in numbered]
     pairs = _overlapping_pairs(*numbered)
     found = _found_by_half(pairs, *sizes)
     lesions = []
@@ -71,13 +71,14 @@ def lesion_counts(lesions: list[dict]) -> dict[str, int | None]:
     Returns:
         ``lesion_tp_0`` reference lesions found, ``lesion_fp_0`` predicted lesions that are wrong,
         ``lesion_fn_0`` reference lesions missed; ``_50`` the same at overlap > 0.5; and for each
-        size class ``lesion_small_tp_0`` and so on, where a lesion's own size counts. The classes'
-        counts add up to the whole; they are None if a lesion's size is unknown.
+        size class ``lesion_small_tp_0`` and so on, which count each lesion by its size and add up
+        to the whole; they are None if the size of any lesion is unknown.
     """
     counts = _counted(lesions, "lesion")
     measured = all(lesion["size_class"] is not None for lesion in lesions)
     for name in SIZE_CLASSES:
-        of_class = _counted([it for it in lesions if it["size_class"] == name], f"lesion_{name}")
+        members = [lesion for lesion in lesions if lesion["size_class"] == name]
+        of_class = _counted(members, f"lesion_{name}")
         counts |= of_class if measured else dict.fromkeys(of_class)
     return counts
 
@@ -85,22 +86,13 @@ def lesion_counts(lesions: list[dict]) -> dict[str, int | None]:
 def _counted(lesions: list[dict], prefix: str) -> dict[str, int]:
     counts = {}
     for suffix in OVERLAPS:
-        real = [it[f"found_{suffix}"] for it in lesions if it["side"] == "reference"]
-        said = [it[f"found_{suffix}"] for it in lesions if it["side"] == "prediction"]
-        counts[f"{prefix}_tp_{suffix}"] = sum(real)
-        counts[f"{prefix}_fp_{suffix}"] = len(said) - sum(said)
-        counts[f"{prefix}_fn_{suffix}"] = len(real) - sum(real)
+        found = {"reference": [], "prediction": []}
+        for lesion in lesions:
+            found[lesion["side"]].append(lesion[f"found_{suffix}"])
+        counts[f"{prefix}_tp_{suffix}"] = found["reference"].count(True)
+        counts[f"{prefix}_fp_{suffix}"] = found["prediction"].count(False)
+        counts[f"{prefix}_fn_{suffix}"] = found["reference"].count(False)
     return counts
-
-
-def _components(mask: np.ndarray) -> np.ndarray:
-    labels, _ = ndimage.label(mask)  # its default is face connectivity
-    return labels
-
-
-def _sizes(numbers: np.ndarray) -> np.ndarray:
-    """Return the voxels of each lesion at its number; index 0 holds none."""
-    return np.bincount(numbers[numbers > 0], minlength=1)
 
 
 def _overlapping_pairs(reference: np.ndarray, prediction: np.ndarray) -> list[tuple[int, int, int]]:
@@ -117,20 +109,10 @@ def _overlapping_pairs(reference: np.ndarray, prediction: np.ndarray) -> list[tu
 def _found_by_half(
     pairs: list[tuple[int, int, int]], reference_sizes: np.ndarray, prediction_sizes: np.ndarray
 ) -> tuple[set[int], set[int]]:
-    """Return the numbers of the reference lesions found and of the predictions that are right."""
-    found, right = set(), set()
-    for references, predictions, shared in _matched_groups(pairs):
-        voxels = reference_sizes[references].sum() + prediction_sizes[predictions].sum()
-        if shared > 0.5 * (voxels - shared):
-            found.update(references)
-            right.update(predictions)
-    return found, right
+    """Return the numbers of the reference lesions found and of the predictions that are right.
 
-
-def _matched_groups(
-    pairs: list[tuple[int, int, int]],
-) -> Iterator[tuple[list[int], list[int], int]]:
-    """Yield each group of `list_lesions`: reference numbers, prediction numbers, shared voxels."""
+    The rule is the one of `list_lesions` for overlap > 0.5.
+    """
     covers = {}  # reference lesion -> the prediction that covers most of it, which names its group
     for reference, prediction, _ in pairs:
         covers.setdefault(reference, prediction)
@@ -140,10 +122,17 @@ def _matched_groups(
     joins = {}  # prediction -> the group with which it shares most
     for prediction, group in sorted(shared, key=lambda key: (-shared[key], key)):
         joins.setdefault(prediction, group)
-    for group in sorted(set(covers.values())):
+    found = set()
+    right = set()
+    for group in set(covers.values()):
         references = [number for number, cover in covers.items() if cover == group]
         predictions = [number for number, joined in joins.items() if joined == group]
-        yield references, predictions, sum(shared[number, group] for number in predictions)
+        common = sum(shared[number, group] for number in predictions)
+        voxels = reference_sizes[references].sum() + prediction_sizes[predictions].sum()
+        if common > 0.5 * (voxels - common):
+            found.update(references)
+            right.update(predictions)
+    return found, right
 
 
 def _size(voxels: int, spacing_mm: tuple[float, float, float] | None) -> dict:

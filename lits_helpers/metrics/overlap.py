@@ -8,14 +8,15 @@ FIRST_LABEL = {"liver": 1, "tumor": 2}  # a structure is every label from here o
 def dice_of(confusion: np.ndarray, structure: str) -> float:
     """Return the Dice of a structure from (3, 3) counts by predicted and reference label."""
     first = FIRST_LABEL[structure]
-    parts = confusion[first:, first:], confusion[first:], confusion[:, first:]
-    return dice(*(int(part.sum()) for part in parts))
+    shared, predicted, real = confusion[first:, first:], confusion[first:], confusion[:, first:]
+    return dice(int(shared.sum()), int(predicted.sum()), int(real.sum()))
 
 
 def slice_dice(prediction: np.ndarray, reference: np.ndarray, structure: str) -> float | None:
     """Return the Dice in one slice of labels (H, W), None where neither shows the structure."""
-    predicted, true = (labels >= FIRST_LABEL[structure] for labels in (prediction, reference))
-    counts = [int(np.count_nonzero(it)) for it in (predicted & true, predicted, true)]
+    predicted = label_mask(prediction, structure)
+    real = label_mask(reference, structure)
+    counts = [int(np.count_nonzero(mask)) for mask in (predicted & real, predicted, real)]
     return dice(*counts) if any(counts) else None
 
 

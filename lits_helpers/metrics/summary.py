@@ -10,17 +10,10 @@ import numpy as np
 from ..machine import require, written_whole
 from .lesions import OVERLAPS, SIZE_CLASSES, size_class_title
 from .overlap import dice
+from .surface import SURFACE_KEYS
 
-QUANTITIES = (
-    "dice",
-    "voe",
-    "rvd_reference",
-    "rvd_prediction",
-    "assd_mm",
-    "rmsd_mm",
-    "max_surface_mm",
-    "hd95_mm",
-)
+QUANTITIES = ("dice", "voe", "rvd_reference", "rvd_prediction", *SURFACE_KEYS, "dice_ceiling")
+STATISTICS = ("mean", "sd", "median", "low", "high")
 TEXT_COLUMNS = ("case_id", "patient", "note")  # never read as numbers: a case may be called 007
 _TITLES = {
     "liver_dice": "liver Dice per case",
@@ -56,25 +49,20 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
             ``patient`` is a patient of its own.
 
     Returns:
-        JSON-able. ``cases``, ``training_cases`` left out, ``cases_with_tumor`` in the reference,
-        ``cases_without_tumor``, ``cases_without_tumor_clean`` where none was predicted either,
-        ``cases_with_mm``.
+        JSON-able; docs/metrics.md states each rule. Counts: ``cases``, ``training_cases`` left out,
+        ``cases_with_tumor`` in the reference, ``cases_without_tumor``,
+        ``cases_without_tumor_clean`` where none was predicted either, ``cases_with_mm``.
 
-        For each of ``liver_dice`` ... ``liver_hd95_mm`` and ``liver_dice_ceiling`` over all cases,
-        the same of ``tumor_`` over the cases with tumor, and ``tumor_dice_all_cases`` over all (as
-        LiTS ranks): ``{"cases", "mean", "sd", "median", "low", "high"}``, where ``cases`` counts
-        the values behind it, ``sd`` is the sample's, and ``low`` to ``high`` is the bootstrap 95 %
-        interval of the mean. Without values all but ``cases`` are None, of one value ``sd`` is; an
-        infinite value makes mean and sd infinite.
+        Of ``liver_dice`` ... ``liver_hd95_mm`` and ``liver_dice_ceiling`` over all cases, the same
+        of ``tumor_`` over the cases with tumor, and ``tumor_dice_all_cases``:
+        ``{"cases", "mean", "sd", "median", "low", "high"}``, where ``cases`` counts the values and
+        ``low`` to ``high`` is the bootstrap 95 % interval of the mean. Without values all others
+        are None, of one value ``sd`` is.
 
-        ``liver_dice_global``, ``tumor_dice_global``: 2 sum(I) / (sum(P) + sum(R)); 1 if all are
-        empty, None without cases.
-        ``lesion_precision_0``, ``lesion_recall_0``, ``lesion_f1_0``, the same with ``_50``, and by
-        size class ``lesion_small_precision_0`` and so on, from counts summed over the cases (size
-        classes: over those with trusted spacing); 0 / 0 is None.
-        ``burden_rmse``, ``burden_max``: of the difference of the tumor burdens, over all cases.
-        ``worst_liver`` over all cases, ``worst_tumor`` over those with tumor: ``[case_id, dice]``
-        pairs, worst first.
+        ``liver_dice_global`` and ``tumor_dice_global``, None without cases; ``lesion_precision_0``,
+        ``lesion_recall_0``, ``lesion_f1_0``, the same with ``_50``, and by size class
+        ``lesion_small_precision_0`` and so on, where 0 / 0 is None; ``burden_rmse`` and
+        ``burden_max``; ``worst_liver`` and ``worst_tumor``, ``[case_id, dice]`` pairs, worst first.
     """
     rows = list(results)
     for row in rows:
@@ -94,10 +82,9 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
         for quantity in QUANTITIES:
             key = f"{name}_{quantity}"
             summary[key] = _statistics(group, key, seed, resamples)
-        key = f"{name}_dice_ceiling"
-        summary[key] = _statistics(group, key, seed, resamples)
         summary[f"{name}_dice_global"] = _global_dice(kept, name)
-        summary[f"worst_{name}"] = _worst_first(group, f"{name}_dice")
+        dices = [[row.get("case_id", k), row[f"{name}_dice"]] for k, row in enumerate(group)]
+        summary[f"worst_{name}"] = sorted(dices, key=lambda pair: pair[1])
     summary["tumor_dice_all_cases"] = _statistics(kept, "tumor_dice", seed, resamples)
     return summary | _detection(kept) | _burden(kept)
 
@@ -105,15 +92,14 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
 def _statistics(rows: Sequence[Mapping], key: str, seed: int, resamples: int) -> dict:
     rows = [row for row in rows if row.get(key) is not None]
     known = np.array([row[key] for row in rows], dtype=np.float64)
-    names = ("mean", "sd", "median", "low", "high")
     if not len(known):
-        return {"cases": 0, **dict.fromkeys(names)}
+        return {"cases": 0, **dict.fromkeys(STATISTICS)}
     sd = None
     if len(known) > 1:
         sd = float(known.std(ddof=1)) if np.isfinite(known).all() else np.inf
     low, high = _bootstrap_interval(known, _patient_numbers(rows), seed, resamples)
     found = (float(known.mean()), sd, float(np.median(known)), low, high)
-    return {"cases": len(known), **dict(zip(names, found, strict=True))}
+    return {"cases": len(known), **dict(zip(STATISTICS, found, strict=True))}
 
 
 def _patient_numbers(rows: Sequence[Mapping]) -> np.ndarray:
@@ -130,7 +116,8 @@ def _bootstrap_interval(
 
     Source: Efron & Tibshirani 1993; Davison & Hinkley 1997, 3.8, for drawing whole clusters.
     """
-    sums, counts = np.bincount(patients, values), np.bincount(patients)
+    sums = np.bincount(patients, values)
+    counts = np.bincount(patients)
     draws = np.random.default_rng(seed).integers(len(sums), size=(resamples, len(sums)))
     means = sums[draws].sum(axis=1) / counts[draws].sum(axis=1)
     # A measured mean at each end: interpolating towards an infinite one would give NaN.
@@ -146,11 +133,6 @@ def _global_dice(rows: Sequence[Mapping], name: str) -> float | None:
         for part in ("intersection", "size_reference", "size_prediction")
     )
     return dice(shared, predicted, real)
-
-
-def _worst_first(rows: Sequence[Mapping], key: str) -> list[list]:
-    named = [[row.get("case_id", number), row[key]] for number, row in enumerate(rows)]
-    return sorted(named, key=lambda pair: pair[1])
 
 
 def _detection(rows: Sequence[Mapping]) -> dict[str, float | None]:
@@ -175,8 +157,8 @@ def _burden(rows: Sequence[Mapping]) -> dict[str, float | None]:
     errors = np.array([row["burden_prediction"] - row["burden_reference"] for row in rows])
     if not len(errors):
         return {"burden_rmse": None, "burden_max": None}
-    rmse, largest = np.sqrt(np.square(errors).mean()), np.abs(errors).max()
-    return {"burden_rmse": float(rmse), "burden_max": float(largest)}
+    rmse = float(np.sqrt(np.square(errors).mean()))
+    return {"burden_rmse": rmse, "burden_max": float(np.abs(errors).max())}
 
 
 def format_summary(summary: Mapping, *, worst: int = 3) -> str:
@@ -240,11 +222,11 @@ def _detection_lines(summary: Mapping) -> list[str]:
 
 
 def _closing_lines(summary: Mapping, worst: int) -> list[str]:
-    dices = (f"{name} {_number(summary[f'{name}_dice_global'])}" for name in ("liver", "tumor"))
-    burden = (_number(summary[f"burden_{part}"]) for part in ("rmse", "max"))
+    keys = ("liver_dice_global", "tumor_dice_global", "burden_rmse", "burden_max")
+    liver, tumor, rmse, largest = (_number(summary[key]) for key in keys)
     lines = [
-        "Dice global: {}, {}".format(*dices),
-        "tumor burden error: RMSE {}, max {}".format(*burden),
+        f"Dice global: liver {liver}, tumor {tumor}",
+        f"tumor burden error: RMSE {rmse}, max {largest}",
     ]
     for name in ("liver", "tumor"):
         cases = ", ".join(
@@ -257,8 +239,8 @@ def _closing_lines(summary: Mapping, worst: int) -> list[str]:
 def _heading(summary: Mapping) -> str:
     text = f"{summary['cases']} cases, {summary['cases_with_tumor']} with tumor"
     if summary["cases_without_tumor"]:
-        clean, free = summary["cases_without_tumor_clean"], summary["cases_without_tumor"]
-        text += f" (of the {free} without, {clean} had none predicted)"
+        clean = summary["cases_without_tumor_clean"]
+        text += f" (of the {summary['cases_without_tumor']} without, {clean} had none predicted)"
     if summary["training_cases"]:
         text += f"; {summary['training_cases']} training cases left out"
     untrusted = summary["cases"] - summary["cases_with_mm"]
@@ -268,11 +250,9 @@ def _heading(summary: Mapping) -> str:
 
 
 def _statistics_line(title: str, found: Mapping) -> str:
-    interval = "-"
-    if found["cases"]:
-        interval = f"{_number(found['low'])} to {_number(found['high'])}"
-    numbers = (_number(found[key]) for key in ("mean", "sd", "median"))
-    return _line(title, str(found["cases"]), *numbers, interval)
+    mean, sd, median, low, high = (_number(found[key]) for key in STATISTICS)
+    interval = f"{low} to {high}" if found["cases"] else "-"
+    return _line(title, str(found["cases"]), mean, sd, median, interval)
 
 
 def _line(title: str, *cells: str) -> str:

@@ -5,12 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.spatial import KDTree
 
+SURFACE_KEYS = ("assd_mm", "rmsd_mm", "max_surface_mm", "hd95_mm")
+
 
 def border(mask: np.ndarray) -> np.ndarray:
-    """Return the voxels of a mask that its erosion by the 18-neighbourhood takes away.
+    """Return the voxels of a mask that lack one of their 6 face and 12 edge neighbours in it.
 
-    A voxel stays inside only if its 6 face and 12 edge neighbours all belong to the mask. What lies
-    outside the array is background.
+    Voxels outside the array are background.
 
     Args:
         mask: (Z, Y, X) bool.
@@ -20,7 +21,7 @@ def border(mask: np.ndarray) -> np.ndarray:
 
     Source: the surface of the LiTS scoring script (face and edge connectivity).
     """
-    # The 18-neighbourhood is three crossed squares; to erode by a square is to erode by its sides.
+    # The 18-neighbourhood is three crossed squares; eroding by a square is eroding by both sides.
     along_x = _eroded(mask, 2)
     inside = _eroded(along_x, 1)
     inside &= _eroded(along_x, 0)
@@ -76,26 +77,25 @@ def surface_metrics(
         distances of both directions taken together; ``hd95_mm`` the greater of the two directions'
         95th percentiles.
     """
-    names = ("assd_mm", "rmsd_mm", "max_surface_mm", "hd95_mm")
     filled = first.any(), second.any()
     if not all(filled):
-        return dict.fromkeys(names, empty_mm if any(filled) else 0.0)
-    there, back = surface_distances(first, second, spacing_mm, workers=workers)
-    both = np.concatenate((there, back))
-    values = (
-        both.mean(),
-        np.sqrt(np.square(both).mean()),
-        both.max(),
-        max(np.percentile(there, 95), np.percentile(back, 95)),
-    )
-    return {name: float(value) for name, value in zip(names, values, strict=True)}
+        return dict.fromkeys(SURFACE_KEYS, empty_mm if any(filled) else 0.0)
+    ways = surface_distances(first, second, spacing_mm, workers=workers)
+    both = np.concatenate(ways)
+    return {
+        "assd_mm": float(both.mean()),
+        "rmsd_mm": float(np.sqrt(np.square(both).mean())),
+        "max_surface_mm": float(both.max()),
+        "hd95_mm": float(max(np.percentile(distances, 95) for distances in ways)),
+    }
 
 
 def _eroded(mask: np.ndarray, axis: int) -> np.ndarray:
     eroded = np.zeros_like(mask)
     if mask.shape[axis] < 3:
         return eroded
-    lines, kept = np.moveaxis(mask, axis, 0), np.moveaxis(eroded, axis, 0)
+    lines = np.moveaxis(mask, axis, 0)
+    kept = np.moveaxis(eroded, axis, 0)
     np.logical_and(lines[:-2], lines[2:], out=kept[1:-1])
     kept[1:-1] &= lines[1:-1]
     return eroded

@@ -1,6 +1,7 @@
 """The phantom's patient and frame: table, skin, fat, muscles, ribs, lungs and heart."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -57,25 +58,33 @@ class Scene:
         """Return new smooth noise (Z, Y, X) of deviation 1 over the whole grid."""
         return smooth_noise(self.grid, pitch_mm, self.rng)
 
+    def draw(self, low, high, size: int | None = None):
+        """Draw a number between `low` and `high`, or `size` of them, or one for each of arrays."""
+        return self.rng.uniform(low, high, size)
+
+    def ellipsoid(self, centre_mm, radii_mm, tilt: float = 0.0) -> np.ndarray:
+        """Return an ellipsoid on the whole grid, as `shapes.ellipsoid` does."""
+        return ellipsoid(self.grid.warped, centre_mm, radii_mm, tilt)
+
+    def capsule(self, start_mm, end_mm, start_radius: float, end_radius: float) -> np.ndarray:
+        """Return a tapering tube on the whole grid, as `shapes.capsule` does."""
+        return capsule(self.grid.warped, start_mm, end_mm, start_radius, end_radius)
+
     def paint(self, inside: np.ndarray, value) -> None:
         """Paint a shape; `value` in HU, one number or (Z, Y, X)."""
         box = bounds(inside)
         value = value[box] if isinstance(value, np.ndarray) else value
         paint(self.hu[box], coverage(inside[box]), value)
 
-    def tube(self, nodes, radii, value: float) -> None:
-        """Paint a tube through `nodes` (z, y, x) mm with a radius at each node."""
-        tube(self.hu, self.grid, nodes, radii, value)
-
-
-def tube(hu: np.ndarray, grid: Grid, nodes, radii, value: float) -> None:
-    """Paint a tube through `nodes` (z, y, x) mm with a radius at each node into `hu`, in place."""
-    for start, end, r0, r1 in zip(nodes[:-1], nodes[1:], radii[:-1], radii[1:], strict=True):
-        start, end = np.asarray(start, float), np.asarray(end, float)
-        box = grid.near((start + end) / 2, np.abs(start - end) / 2 + max(r0, r1))
-        points = grid.warped[(slice(None), *box)]
-        if points.size:
-            paint(hu[box], coverage(capsule(points, start, end, r0, r1)), value)
+    def tube(self, nodes, radii, value: float, onto: np.ndarray | None = None) -> None:
+        """Paint a tube through `nodes` (z, y, x) mm, with a radius at each, into `hu` or `onto`."""
+        target = self.hu if onto is None else onto
+        nodes = np.asarray(nodes, float)
+        for (start, end), (r0, r1) in zip(pairwise(nodes), pairwise(radii), strict=True):
+            box = self.grid.near((start + end) / 2, np.abs(start - end) / 2 + max(r0, r1))
+            points = self.grid.warped[(slice(None), *box)]
+            if points.size:
+                paint(target[box], coverage(capsule(points, start, end, r0, r1)), value)
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
@@ -123,8 +132,15 @@ def start_scene(grid: Grid, patient: Patient, rng: np.random.Generator) -> Scene
     rho = np.sqrt(x * x + y * y)
     body = rho / np.maximum(norm ** (1 / power), 1e-3) - rho
     cavity = body - _wall_depth(grid, patient, rng)
-    hu = np.full(grid.shape, -1000.0, np.float32)
-    return Scene(hu, grid, patient, body, cavity, _thorax(grid, patient, rng), rng)
+    return Scene(
+        hu=np.full(grid.shape, -1000.0, np.float32),
+        grid=grid,
+        patient=patient,
+        body=body,
+        cavity=cavity,
+        thorax=_thorax(grid, patient, rng),
+        rng=rng,
+    )
 
 
 def _wall_depth(grid: Grid, patient: Patient, rng: np.random.Generator) -> np.ndarray:
@@ -142,7 +158,8 @@ def _thorax(grid: Grid, patient: Patient, rng: np.random.Generator) -> np.ndarra
     organs, and gently to the middle and the front, where the heart lies on them.
     """
     z, y, x = grid.warped
-    width, depth = patient.inner + 4, patient.half_back - patient.fat - 12
+    width = patient.inner + 4
+    depth = patient.half_back - patient.fat - 12
     domes = []
     for side, drop in ((-1, 0.0), (1, rng.uniform(5, 28))):
         cx, cy = side * width * rng.uniform(0.44, 0.52), depth * rng.uniform(-0.25, -0.05)
@@ -161,7 +178,7 @@ def paint_frame(scene: Scene) -> None:
     fat_hu = patient.fat_hu + 7 * scene.noise(9.0)
     scene.paint(scene.body, 25.0)
     scene.paint(scene.body - 1.8, fat_hu)
-    marbling = scene.rng.uniform(5, 40) * np.clip(scene.noise((25.0, 5.0, 9.0)) - 0.9, 0, 2)
+    marbling = scene.draw(5, 40) * np.clip(scene.noise((25.0, 5.0, 9.0)) - 0.9, 0, 2)
     muscle_hu = patient.muscle_hu + 6 * scene.noise(8.0) - marbling
     scene.paint(np.minimum(scene.body - fat, -scene.cavity + 4), muscle_hu)
     strands = 60 * np.clip(scene.noise((14.0, 6.0, 6.0)) - 1.5, 0, 2)
@@ -183,22 +200,26 @@ def _fat_depth(scene: Scene) -> np.ndarray:
 
 def _paint_table(scene: Scene) -> None:
     """A curved tray, a shell around foam, with a mattress between it and the patient."""
-    y, x, rng = scene.grid.y[:, None], scene.grid.x[None], scene.rng
-    gap, curve, width = rng.uniform(4, 16), rng.uniform(0, 1.1e-3), rng.uniform(195, 250)
+    y, x = scene.grid.y[:, None], scene.grid.x[None]
+    gap = scene.draw(4, 16)
+    curve = scene.draw(0, 1.1e-3)
+    width = scene.draw(195, 250)
     surface = y - (scene.patient.half_back + gap + curve * (width**2 / 4 - x**2))
-    ends, thick = width - np.abs(x), rng.uniform(20, 45)
+    ends = width - np.abs(x)
+    thick = scene.draw(20, 45)
     plank = np.minimum(np.minimum(surface, thick - surface), ends).astype(np.float32)
     mattress = np.minimum(np.minimum(surface + gap + 8, -surface), ends - 25).astype(np.float32)
-    paint(scene.hu, coverage(mattress)[None], rng.uniform(-985, -900))
-    paint(scene.hu, coverage(plank)[None], rng.uniform(-960, -880))
+    paint(scene.hu, coverage(mattress)[None], scene.draw(-985, -900))
+    paint(scene.hu, coverage(plank)[None], scene.draw(-960, -880))
     shell = coverage(plank) - coverage(plank - 3.2)
-    paint(scene.hu, shell[None], rng.uniform(100, 600))
+    paint(scene.hu, shell[None], scene.draw(100, 600))
 
 
 def _paint_fat_planes(scene: Scene, fat: np.ndarray) -> None:
     """Thin fat between the layers of the abdominal wall, and between the rectus muscles."""
     z, y, x = scene.grid.warped
-    depth, patient = scene.body - fat, scene.patient
+    patient = scene.patient
+    depth = scene.body - fat
     abdomen = np.clip((-z - 90) / 30, 0, 1)
     side = np.clip((np.abs(x) - 45) / 20, 0, 1) * np.clip((40 - y) / 20, 0, 1)
     for level in (0.36, 0.68):
@@ -210,33 +231,31 @@ def _paint_fat_planes(scene: Scene, fat: np.ndarray) -> None:
 
 def _paint_lungs(scene: Scene) -> None:
     """Lungs with vessels, the muscle of the diaphragm, and in some patients fluid at the back."""
-    rng, y = scene.rng, scene.grid.y[:, None]
+    y = scene.grid.y[:, None]
     scene.paint(np.minimum(scene.thorax + 3.5, scene.cavity), scene.patient.muscle_hu)
     lung = np.minimum(scene.thorax, scene.cavity) - 1.0
     sunk = 40 * np.clip(y / scene.patient.half_back, -1, 1)  # blood sinks to the back
     vessels = 800 * coverage(2.2 * (scene.noise((10.0, 6.0, 6.0)) - 2.1))
-    scene.paint(lung, rng.uniform(-880, -800) + 12 * scene.noise(30.0) + sunk + vessels)
-    if rng.random() < 0.12:
-        level = scene.patient.half_back * rng.uniform(0.25, 0.6)
-        scene.paint(np.minimum(lung + 3, y - level), rng.uniform(2, 22))
+    scene.paint(lung, scene.draw(-880, -800) + 12 * scene.noise(30.0) + sunk + vessels)
+    if scene.rng.random() < 0.12:
+        level = scene.patient.half_back * scene.draw(0.25, 0.6)
+        scene.paint(np.minimum(lung + 3, y - level), scene.draw(2, 22))
 
 
 def _paint_heart(scene: Scene) -> None:
     """Mediastinal fat down to the diaphragm, heart muscle and chambers, esophagus."""
-    rng, patient, points = scene.rng, scene.patient, scene.grid.warped
-    middle = np.array(
-        (rng.uniform(14, 36), -patient.front + rng.uniform(48, 58), rng.uniform(8, 26))
-    )
-    heart = ellipsoid(points, middle, (50, 49, 62), tilt=rng.uniform(0.2, 0.6))
-    apron = capsule(points, middle - np.array((0, 6, 0)), (-50, -patient.front + 36, 4), 48, 34)
-    behind = capsule(points, (150, patient.spine_y - 26, 4), (-60, patient.spine_y - 22, 4), 23, 23)
+    patient = scene.patient
+    middle = scene.draw((14, 48, 8), (36, 58, 26)) - (0, patient.front, 0)
+    heart = scene.ellipsoid(middle, (50, 49, 62), tilt=scene.draw(0.2, 0.6))
+    apron = scene.capsule(middle - np.array((0, 6, 0)), (-50, -patient.front + 36, 4), 48, 34)
+    behind = scene.capsule((150, patient.spine_y - 26, 4), (-60, patient.spine_y - 22, 4), 23, 23)
     fat = smooth_max(np.maximum(heart + 5, apron), behind, 12.0) + 3 * scene.noise(20.0)
     room = np.minimum(scene.thorax, scene.cavity)
     scene.paint(np.minimum(fat, room), patient.fat_hu + 12 + 8 * scene.noise(8.0))
-    heart = np.minimum(heart, room - rng.uniform(0.5, 4))
+    heart = np.minimum(heart, room - scene.draw(0.5, 4))
     contrast = max(patient.blood_hu - patient.muscle_hu, 0)
     scene.paint(heart, patient.muscle_hu + 0.35 * contrast)
-    blood = min(patient.blood_hu, rng.uniform(130, 180)) + 6 * scene.noise(18.0)
+    blood = min(patient.blood_hu, scene.draw(130, 180)) + 6 * scene.noise(18.0)
     scene.paint(np.minimum(heart - 7, 7 + 6 * scene.noise(30.0)), blood)
     gullet = patient.spine_y - 42
     scene.tube([(90, gullet, 4), (-20, gullet, 8), (-45, gullet - 10, 28)], (7, 7, 8), 55.0)
@@ -245,15 +264,15 @@ def _paint_heart(scene: Scene) -> None:
 def _paint_ribs(scene: Scene, fat: np.ndarray) -> None:
     """Oblique ribs in the wall, bone behind and cartilage in front, above the costal margin."""
     z, y, x = scene.grid.warped
-    rng, wall = scene.rng, scene.patient.wall
     turn = np.arctan2(np.abs(x), y)  # 0 at the spine, pi in front
-    pitch, drop = rng.uniform(26, 32), rng.uniform(36, 52)
-    level = (z + drop * turn) / pitch + rng.uniform(0, 1)
+    pitch = scene.draw(26, 32)
+    drop = scene.draw(36, 52)
+    level = (z + drop * turn) / pitch + scene.draw(0, 1)
     across = (level - np.round(level)) * pitch
     margin = -170 + 110 * np.clip(turn - 1.7, 0, 1.4)
-    into = scene.body - fat - 0.55 * wall + 6 * np.clip(0.5 - turn, 0, 1)
+    into = scene.body - fat - 0.55 * scene.patient.wall + 6 * np.clip(0.5 - turn, 0, 1)
     rib = 5.2 * (1 - np.sqrt((into / 4.8) ** 2 + (across / 6.8) ** 2))
     rib = np.minimum(rib, np.minimum(z - margin, 60 * (turn - 0.32)))
     bone = np.clip((2.35 - turn) / 0.15, 0, 1)  # further forward is cartilage
-    scene.paint(rib, 105 + bone * rng.uniform(330, 520))
-    paint(scene.hu, coverage(rib - 2.0) * bone, rng.uniform(80, 200))
+    scene.paint(rib, 105 + bone * scene.draw(330, 520))
+    paint(scene.hu, coverage(rib - 2.0) * bone, scene.draw(80, 200))

@@ -2,11 +2,12 @@
 
 They stand in for LiTS where there is no account, no network or no time: the same files and labels,
 the same traps (axis orders, scaled integers, patients without tumor), and organs whose HU overlap,
-so that shape must be learnt. Not real anatomy, and no measure of how a method works on patients.
+so that a model must learn shapes. Results on them say nothing about results on patients.
 """
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import nibabel as nib
@@ -30,13 +31,19 @@ from .liver import draw_lesions, paint_lesions, paint_liver, shape_liver
 from .organs import paint_organs, paint_spine, shape_organs
 from .shapes import Grid, make_grid, smooth_noise
 
-VERSION = 1  # of the phantoms: raise it when a change alters a voxel
-LITTLE_WORK = 3e6  # voxels that are drawn before fresh processes have started
+VERSION = 1  # of the phantoms: raise this number when a change alters a voxel
+LITTLE_WORK = 3e6  # voxels that one process draws before fresh ones have started
 THICKNESS_MM = (1.0, 8.0)  # of a slice
 VIEW_MM = (300.0, 420.0)  # across the plane's longer side
 PARTS = (10, 20, 30, 40, 50, 80, 110)  # last case of Kaggle's volume_pt1, volume_pt2, ...
 AXES = ("LPS", "RAS", "LAS", "RPS", "LPI", "PSR", "SLA", "ASL")  # storage orders that files come in
 AXES_SHARE = (0.3, 0.2, 0.15, 0.1, 0.1, 0.05, 0.05, 0.05)
+STORED = {  # number format of a file -> type, slope and intercept
+    "uint8": (np.uint8, 1.0, 0.0),
+    "int16": (np.int16, 1.0, 0.0),
+    "uint16": (np.uint16, 1.0, -1024.0),
+    "half": (np.int16, 0.5, -1024.0),
+}
 
 
 def write_phantom_dataset(
@@ -50,16 +57,16 @@ def write_phantom_dataset(
 ) -> Path:
     """Write `volume_pt*/volume-N.nii[.gz]` and `segmentations/segmentation-N.nii[.gz]`.
 
-    A case depends on `seed`, its number and `shape` only, whatever `cases`, `first` and `workers`
-    are. Cases appear whole or not at all; a stopped call is continued by the next, and a call with
-    the settings of a finished one does nothing. Python starts fresh processes for several workers:
-    call it from a notebook, or in a script below `if __name__ == "__main__":`.
+    A case depends on `seed`, its number and `shape` only, not on `cases`, `first` or `workers`.
+    Cases appear whole or not at all; the next call continues a stopped one and leaves a finished
+    one alone. Python starts fresh processes for several workers: call this function from a
+    notebook, or in a script below `if __name__ == "__main__":`.
 
     Args:
         root: folder, made if absent.
         cases: number of patients.
-        shape: usual (Z, Y, X), each at least 8; a case has 0.8 to 1.33 times as many slices, as its
-            height and slice thickness ask, and the size in the plane varies by a tenth.
+        shape: usual (Z, Y, X), each at least 8; a case has 0.8 to 1.33 times as many slices and 0.9
+            to 1.1 times as many pixels along each side (one in five is cut in height).
         seed: random seed.
         first: number of the first case.
         workers: processes; None takes one per core, or none at all for little work.
@@ -68,7 +75,7 @@ def write_phantom_dataset(
         `root` as Path. `phantom.json`, written last, records the settings.
 
     Raises:
-        ValueError: a size that cannot be; `root` holds other data or phantoms of other settings.
+        ValueError: an impossible size, or `root` holds other data or phantoms of other settings.
     """
     root = Path(root)
     if cases < 1 or first < 0 or len(shape) != 3 or min(shape) < 8:
@@ -93,8 +100,11 @@ def _write_missing(root: Path, settings: dict, workers: int | None) -> None:
     tasks = [(root, seed, n, shape) for n in numbers if not _volume_path(root, seed, n).exists()]
     if workers is None:
         workers = available_cores() if len(tasks) * np.prod(shape) > LITTLE_WORK else 1
-    for _ in tqdm(_run(tasks, workers), total=len(tasks), desc="phantoms", leave=False):
-        pass
+    parallel = min(workers, len(tasks))
+    with spawned_pool(parallel) if parallel > 1 else nullcontext() as pool:
+        written = pool.map(_write_case, tasks) if pool else map(_write_case, tasks)
+        for _ in tqdm(written, total=len(tasks), desc="phantoms", leave=False):
+            pass
     write_json(root / "phantom.json", settings)
     (root / "phantom-unfinished.json").unlink(missing_ok=True)
 
@@ -106,8 +116,8 @@ def make_phantom(
 
     Args:
         seed: random seed, or several numbers that together are one.
-        shape: (Z, Y, X). The slices reach from the lungs to below the liver if that many slices of
-            at most 8 mm can; else they hold the liver's middle.
+        shape: (Z, Y, X). The slices reach from the lungs to below the liver; if too few for that,
+            at 8 mm each, they hold the liver's middle.
 
     Returns:
         hu (Z, Y, X) int16, -1024 to 3071; labels (Z, Y, X) uint8, 0 background, 1 liver, 2 tumor;
@@ -127,7 +137,8 @@ def _plan_scan(patient: Patient, shape, rng: np.random.Generator):
 
     The scan begins above the liver and ends below it; thickness follows from the number of slices.
     """
-    top, bottom = rng.uniform(12, 40), -patient.liver_height - rng.uniform(12, 45)
+    top = rng.uniform(12, 40)
+    bottom = -patient.liver_height - rng.uniform(12, 45)
     thickness = round(float(np.clip((top - bottom) / shape[0], *THICKNESS_MM)), 2)
     missing = max(0.0, top - bottom - thickness * shape[0])  # too few slices: keep the middle
     view = float(np.clip(2 * patient.half_width * rng.uniform(1.03, 1.18), *VIEW_MM))
@@ -146,20 +157,19 @@ def _draw(grid: Grid, patient: Patient, lesions, rng: np.random.Generator):
     liver = paint_liver(scene, organs, liver)
     paint_spine(scene)
     tumor = paint_lesions(scene, liver, lesions)
-    shading = rng.uniform(0, 5) * smooth_noise(
-        grid, 120.0, rng
-    )  # what correction leaves of scatter
+    # what the scanner's correction leaves of scattered radiation
+    shading = rng.uniform(0, 5) * smooth_noise(grid, 120.0, rng)
     return scene.hu + shading * (scene.hu > -500), (liver >= 0).astype(np.uint8) + tumor
 
 
 def _acquire(hu, grid: Grid, spacing_mm, noise_hu: float, rng: np.random.Generator) -> np.ndarray:
     """Blur like a scanner, add grain, blank what lies out of view, round to whole HU."""
-    blur, grain_size = rng.uniform(0.5, 0.9) / spacing_mm[1], rng.uniform(0.5, 0.8)
+    blur = rng.uniform(0.5, 0.9) / spacing_mm[1]
+    grain_size = rng.uniform(0.5, 0.8)
     white = rng.standard_normal(grid.shape, dtype=np.float32)
     grain = gaussian_filter(white, (0, grain_size, grain_size))
-    grain -= 0.5 * gaussian_filter(
-        white, (0, 2.5, 2.5)
-    )  # reconstruction suppresses low frequencies
+    # reconstruction suppresses low frequencies
+    grain -= 0.5 * gaussian_filter(white, (0, 2.5, 2.5))
     grain *= noise_hu / grain.std()
     hu = gaussian_filter(hu, (0, blur, blur)) + grain * np.where(hu < -500, 0.6, 1.0)
     if rng.random() < 0.4:
@@ -169,7 +179,6 @@ def _acquire(hu, grid: Grid, spacing_mm, noise_hu: float, rng: np.random.Generat
 
 
 def _case_shape(seed: int, number: int, shape) -> tuple[int, int, int]:
-    """Return the size of a case."""
     rng = np.random.default_rng((seed, number, 1))
     depth = max(8, round(shape[0] * rng.uniform(0.8, 1.33)))
     scale = rng.choice((0.9, 1.0, 1.0, 1.1))
@@ -193,7 +202,7 @@ def _volume_path(root: Path, seed: int, number: int) -> Path:
     return root / f"volume_pt{part}" / f"volume-{number}{_storage(seed, number)[2]}"
 
 
-def _write_case(task: tuple[Path, int, int, tuple[int, int, int]]) -> int:
+def _write_case(task: tuple[Path, int, int, tuple[int, int, int]]) -> None:
     """Write one case, its segmentation first: a case whose volume exists is complete."""
     root, seed, number, shape = task
     hu, labels, spacing_mm = make_phantom((seed, number, 0), _case_shape(seed, number, shape))
@@ -203,23 +212,18 @@ def _write_case(task: tuple[Path, int, int, tuple[int, int, int]]) -> int:
     path = root / "segmentations" / f"segmentation-{number}{suffix}"
     _save(path, labels, affine, axes, "uint8")
     _save(_volume_path(root, seed, number), hu, affine, axes, numbers)
-    return number
 
 
 def _save(path: Path, array: np.ndarray, affine: np.ndarray, axes: str, numbers: str) -> None:
     """Write an array (Z, Y, X) whose voxels run to left, back and head, stored along `axes`.
 
     Args:
-        numbers: "int16" or "uint8" as they are; "uint16" with intercept -1024; "half" with slope
-            0.5 as well. All give back the same HU.
+        numbers: a key of `STORED`; read with its scaling, all give the same values.
     """
     turn = ornt_transform(axcodes2ornt("LPS"), axcodes2ornt(axes))
     image = nib.Nifti1Image(array.transpose(2, 1, 0), affine).as_reoriented(turn)  # (X, Y, Z)
-    stored, slope, intercept = np.asarray(image.dataobj), 1.0, 0.0
-    if numbers == "uint16":
-        stored, intercept = (stored.astype(np.int32) + 1024).astype(np.uint16), -1024.0
-    elif numbers == "half":
-        stored, slope, intercept = (stored + np.int16(1024)) * np.int16(2), 0.5, -1024.0
+    kind, slope, intercept = STORED[numbers]
+    stored = ((np.asarray(image.dataobj) - intercept) / slope).astype(kind)
     out = nib.Nifti1Image(stored, image.affine)
     out.header.set_xyzt_units("mm")
     out.header.set_slope_inter(slope, intercept)
@@ -227,17 +231,8 @@ def _save(path: Path, array: np.ndarray, affine: np.ndarray, axes: str, numbers:
         out.to_filename(temporary)
 
 
-def _run(tasks: list, workers: int) -> Iterator[int]:
-    """Yield the number of each case as it is written."""
-    if workers < 2 or len(tasks) < 2:
-        yield from map(_write_case, tasks)
-        return
-    with spawned_pool(min(workers, len(tasks))) as pool:
-        yield from pool.map(_write_case, tasks)
-
-
 def _is_finished(root: Path, settings: dict) -> bool:
-    """Return whether `root` already holds exactly these phantoms; raise if it holds others."""
+    """Tell whether `root` already holds exactly these phantoms; raise if it holds others."""
     for name in ("phantom.json", "phantom-unfinished.json"):
         if (root / name).exists():
             found = read_json(root / name)

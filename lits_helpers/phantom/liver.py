@@ -3,16 +3,16 @@
 import numpy as np
 from scipy.ndimage import label
 
-from .body import Scene, tube
+from .body import Scene
 from .organs import Organs
-from .shapes import Grid, capsule, coverage, ellipsoid, local_noise, smooth_max, smooth_min
+from .shapes import Grid, coverage, ellipsoid, local_noise, smooth_max, smooth_min
 
 
 def shape_liver(scene: Scene, organs: Organs) -> np.ndarray:
     """Return the liver (Z, Y, X) float32 mm: two lobes below the diaphragm, cut by neighbours."""
     lobes = smooth_max(_right_lobe(scene), _left_lobe(scene), 16.0)
     lobes = smooth_min(lobes, _lower_surface(scene), 14.0) + 2.0 * scene.noise(18.0)
-    gap = scene.rng.uniform(-1.0, 4.0) * scene.patient.visceral_fat
+    gap = scene.draw(-1.0, 4.0) * scene.patient.visceral_fat
     room = np.minimum(scene.cavity - 0.5 - max(gap, 0), -scene.thorax - 3.5)
     neighbours = np.maximum(np.maximum(organs.stomach, organs.kidneys), organs.spleen) + gap
     liver = smooth_min(smooth_min(lobes, room, 4.0), -neighbours, 3.0)
@@ -27,30 +27,31 @@ def _largest_part(mask: np.ndarray) -> np.ndarray:
 
 
 def _right_lobe(scene: Scene) -> np.ndarray:
-    rng, patient = scene.rng, scene.patient
-    half, inner = patient.liver_height / 2, patient.inner
-    centre = (-half + 12, rng.uniform(-5, 18), -inner * rng.uniform(0.46, 0.58))
-    width = inner * rng.uniform(0.58, 0.7)
-    radii = (half + 16, patient.half_back * rng.uniform(0.85, 1.05), width)
-    return ellipsoid(scene.grid.warped, centre, radii)
+    half = scene.patient.liver_height / 2
+    inner = scene.patient.inner
+    centre = (-half + 12, scene.draw(-5, 18), -inner * scene.draw(0.46, 0.58))
+    width = inner * scene.draw(0.58, 0.7)
+    radii = (half + 16, scene.patient.half_back * scene.draw(0.85, 1.05), width)
+    return scene.ellipsoid(centre, radii)
 
 
 def _left_lobe(scene: Scene) -> np.ndarray:
     """From a stump to a lobe that reaches the spleen."""
-    rng, inner, front = scene.rng, scene.patient.inner, scene.patient.front
-    start = (rng.uniform(-65, -50), -front * rng.uniform(0.25, 0.4), -inner * 0.3)
-    end = (rng.uniform(-65, -45), -front * rng.uniform(0.4, 0.6), inner * rng.uniform(0.12, 0.7))
-    thick = rng.uniform(36, 54)
-    return capsule(scene.grid.warped, start, end, thick, thick * rng.uniform(0.35, 0.7))
+    inner = scene.patient.inner
+    front = scene.patient.front
+    start = (scene.draw(-65, -50), -front * scene.draw(0.25, 0.4), -inner * 0.3)
+    end = (scene.draw(-65, -45), -front * scene.draw(0.4, 0.6), inner * scene.draw(0.12, 0.7))
+    thick = scene.draw(36, 54)
+    return scene.capsule(start, end, thick, thick * scene.draw(0.35, 0.7))
 
 
 def _lower_surface(scene: Scene) -> np.ndarray:
     """The lower surface rises from the tip of the right lobe to the left."""
     z, y, x = scene.grid.warped
-    rng, patient = scene.rng, scene.patient
-    rise, slant = rng.uniform(0.3, 0.75), rng.uniform(-0.25, 0.2)
-    tip = -patient.liver_height * rng.uniform(0.85, 1.0)
-    height = z - tip - rise * (x + 0.75 * patient.inner) - slant * y
+    rise = scene.draw(0.3, 0.75)
+    slant = scene.draw(-0.25, 0.2)
+    tip = -scene.patient.liver_height * scene.draw(0.85, 1.0)
+    height = z - tip - rise * (x + 0.75 * scene.patient.inner) - slant * y
     return height / np.float32(np.sqrt(1 + rise**2 + slant**2)) + 5 * scene.noise(50.0)
 
 
@@ -62,27 +63,28 @@ def hilum_mm(scene: Scene, organs: Organs) -> np.ndarray:
 
 def _fissures(scene: Scene, organs: Organs) -> np.ndarray:
     """Fat around the hilum, the groove of the round ligament and the bed of the vena cava."""
-    rng, points, gate = scene.rng, scene.grid.warped, hilum_mm(scene, organs)
-    z, y, x = points
-    porta = ellipsoid(points, gate + np.array((-14, 0, 8)), (20, 10, 24), tilt=0.3)
-    aside = np.abs(x - (gate[2] + rng.uniform(12, 30)) - 0.2 * (y - gate[1]))
-    groove = np.minimum(rng.uniform(1.5, 4) - aside, gate[0] + 8 - z)
+    gate = hilum_mm(scene, organs)
+    z, y, x = scene.grid.warped
+    porta = scene.ellipsoid(gate + np.array((-14, 0, 8)), (20, 10, 24), tilt=0.3)
+    aside = np.abs(x - (gate[2] + scene.draw(12, 30)) - 0.2 * (y - gate[1]))
+    groove = np.minimum(scene.draw(1.5, 4) - aside, gate[0] + 8 - z)
     groove = np.minimum(groove, gate[1] + 10 - y)
     back_y, back_x = organs.cava_mm
-    cava = capsule(points, (20, back_y - 12, back_x), (-200, back_y, back_x), 13, 13)
+    cava = scene.capsule((20, back_y - 12, back_x), (-200, back_y, back_x), 13, 13)
     return np.maximum(np.maximum(porta, groove), cava)
 
 
 def paint_liver(scene: Scene, organs: Organs, liver: np.ndarray) -> np.ndarray:
     """Paint parenchyma, vessel trees and gallbladder; return the liver without the gallbladder."""
-    rng, patient, gate = scene.rng, scene.patient, hilum_mm(scene, organs)
-    if rng.random() < 0.85:
+    patient = scene.patient
+    gate = hilum_mm(scene, organs)
+    if scene.rng.random() < 0.85:
         liver = _paint_gallbladder(scene, gate, liver)
-    if rng.random() < 0.1:  # ascites
-        around = np.minimum(liver + rng.uniform(4, 12), np.minimum(scene.cavity, -scene.thorax - 3))
-        scene.paint(np.minimum(around, -liver), rng.uniform(2, 18))
+    if scene.rng.random() < 0.1:  # ascites
+        around = np.minimum(liver + scene.draw(4, 12), np.minimum(scene.cavity, -scene.thorax - 3))
+        scene.paint(np.minimum(around, -liver), scene.draw(2, 18))
     veins = _grow_vessels(scene, organs, gate)
-    patchy = rng.gamma(2.0, 1.5) * scene.noise((30.0, 24.0, 24.0)) + 3 * scene.noise(7.0)
+    patchy = scene.rng.gamma(2.0, 1.5) * scene.noise((30.0, 24.0, 24.0)) + 3 * scene.noise(7.0)
     liver_hu = patient.liver_hu + patchy + veins * (patient.vein_hu - patient.liver_hu)
     scene.paint(liver, liver_hu)
     stem = [gate + np.array(step) for step in ((-50, 6, 22), (-12, 2, 6), (0, 0, 0))]
@@ -92,11 +94,11 @@ def paint_liver(scene: Scene, organs: Organs, liver: np.ndarray) -> np.ndarray:
 
 def _paint_gallbladder(scene: Scene, gate: np.ndarray, liver: np.ndarray) -> np.ndarray:
     neck = gate + np.array((-18, -8, -12))
-    fundus = neck + scene.rng.uniform((-45, -50, -25), (-20, -25, 0))
-    bladder = capsule(scene.grid.warped, neck, fundus, 6, scene.rng.uniform(10, 17))
+    fundus = neck + scene.draw((-45, -50, -25), (-20, -25, 0))
+    bladder = scene.capsule(neck, fundus, 6, scene.draw(10, 17))
     bladder = np.minimum(bladder, scene.cavity - 2)
     scene.paint(bladder, 70.0)
-    scene.paint(bladder - 1.6, scene.rng.uniform(2, 20))
+    scene.paint(bladder - 1.6, scene.draw(2, 20))
     return np.minimum(liver, -bladder)
 
 
@@ -113,17 +115,16 @@ def _grow_vessels(scene: Scene, organs: Organs, gate: np.ndarray) -> np.ndarray:
 
 def _grow(veins, scene: Scene, start, direction, length: float, radius: float, forks: int) -> None:
     """Paint a bent vessel into `veins` in place, and let it fork `forks` times."""
-    rng = scene.rng
     direction = direction / np.linalg.norm(direction)
-    bend = start + direction * length / 2 + rng.normal(0, 0.08 * length, 3)
-    end = bend + direction * length / 2 + rng.normal(0, 0.1 * length, 3)
-    tube(veins, scene.grid, [start, bend, end], (radius, radius * 0.85, radius * 0.75), 1.0)
+    bend = start + direction * length / 2 + scene.rng.normal(0, 0.08 * length, 3)
+    end = bend + direction * length / 2 + scene.rng.normal(0, 0.1 * length, 3)
+    scene.tube([start, bend, end], (radius, radius * 0.85, radius * 0.75), 1.0, onto=veins)
     if forks:
-        aside = rng.normal(0, 1, 3)
+        aside = scene.rng.normal(0, 1, 3)
         aside -= direction * (aside @ direction)
-        aside *= rng.uniform(0.5, 0.9) / np.linalg.norm(aside)
+        aside *= scene.draw(0.5, 0.9) / np.linalg.norm(aside)
         for sign in (1.0, -0.7):
-            shorter = length * rng.uniform(0.65, 0.88)
+            shorter = length * scene.draw(0.65, 0.88)
             _grow(veins, scene, end, direction + sign * aside, shorter, radius * 0.74, forks - 1)
 
 
@@ -137,7 +138,8 @@ def draw_lesions(rng: np.random.Generator) -> list[tuple[float, float, float]]:
         return []
     count = int(rng.choice(8, p=(0.24, 0.2, 0.16, 0.12, 0.1, 0.07, 0.06, 0.05)))
     sizes = [rng.uniform(16, 45), *np.clip(np.exp(rng.normal(2.4, 0.55, count)), 3, 45)]
-    darker, lesions = 24 + 34 * rng.beta(2.0, 2.0), []
+    darker = 24 + 34 * rng.beta(2.0, 2.0)
+    lesions = []
     for size in sorted(sizes, reverse=True):
         contrast = -np.clip(darker + rng.normal(0, 6), 15, 60)
         if rng.random() < 0.12:
@@ -158,15 +160,16 @@ def paint_lesions(scene: Scene, liver: np.ndarray, lesions) -> np.ndarray:
 
 def _paint_lesion(scene: Scene, liver, cover, tumor, diameter, contrast, softness) -> None:
     """Paint one lesion and add it to `tumor`, in place."""
-    rng, grid, radius = scene.rng, scene.grid, diameter / 2
-    centre = _place(grid, liver, radius, tumor, rng)
+    grid = scene.grid
+    radius = diameter / 2
+    centre = _place(grid, liver, radius, tumor, scene.rng)
     box = grid.near(centre, radius * 1.7, margin_mm=0.0)
-    shape = _lesion_shape(grid, box, centre, radius, rng)
+    shape = _lesion_shape(grid, box, centre, radius, scene.rng)
     soft = np.clip(0.5 + shape / min(softness, radius), 0, 1)
     edge = np.minimum(coverage(shape), soft)
-    texture = 1.0 + 0.1 * local_noise(grid, box, max(radius / 2, 4.0), rng)
-    if radius > 10 and rng.random() < 0.35:  # the rim differs from the core
-        texture *= np.where(shape > 0.45 * radius, 1.0, rng.uniform(0.6, 0.9))
+    texture = 1.0 + 0.1 * local_noise(grid, box, max(radius / 2, 4.0), scene.rng)
+    if radius > 10 and scene.rng.random() < 0.35:  # the rim differs from the core
+        texture *= np.where(shape > 0.45 * radius, 1.0, scene.draw(0.6, 0.9))
     scene.hu[box] += edge * cover[box] * contrast * texture
     tumor[box] |= (shape >= 0) & (liver[box] >= 0)
 

@@ -134,10 +134,12 @@ def bounds(inside: np.ndarray) -> tuple[slice, ...]:
 
 def _slope(values: np.ndarray, axis: int) -> np.ndarray:
     slope = np.empty_like(values)
-    view, out = np.moveaxis(values, axis, 0), np.moveaxis(slope, axis, 0)
+    view = np.moveaxis(values, axis, 0)
+    out = np.moveaxis(slope, axis, 0)
     np.subtract(view[2:], view[:-2], out=out[1:-1])
     out[1:-1] *= 0.5
-    out[0], out[-1] = view[1] - view[0], view[-1] - view[-2]
+    out[0] = view[1] - view[0]
+    out[-1] = view[-1] - view[-2]
     return slope
 
 

@@ -1,6 +1,6 @@
 """Cases -> prepared/: checked, turned, packed losslessly, exported as PNG, and a summary."""
 
-from .packing import export_png, export_pngs, prepare, prepare_case
+from .packing import export_png, export_pngs, prepare
 from .prepared import (
     CaseFiles,
     Prepared,
@@ -23,7 +23,6 @@ __all__ = [
     "hash_of_ct",
     "open_prepared",
     "prepare",
-    "prepare_case",
     "prepared_cases",
     "recorded_report",
 ]

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 OPENCV_FILTERS = hasattr(cv2, "IMWRITE_PNG_FILTER")  # from 4.12 on
 PNG_WINDOW = (-200, 300)  # HU, as system A was published
 Window = tuple[float, float]
-# Masks are encoded without differences of neighbours: a quarter faster, half the size.
+# Masks are encoded without differences of neighbours: a quarter faster, half as large.
 FLAT = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE) if OPENCV_FILTERS else ()
 
 
@@ -49,39 +49,36 @@ def prepare(
 ) -> PreparationReport:
     """Prepare cases below `out`: packed and with a record in cases/, slices in images/, masks/.
 
-    A case whose files' content has not changed is left alone; a changed one is made again. A case
-    with a harmful finding is skipped and named in the report. Interrupted anywhere, the next call
-    goes on.
+    A case whose files are unchanged is left alone; a changed one is made again. A case with a
+    harmful finding is skipped and named in the report. The next call continues an interrupted one.
 
     Args:
         cases: from `find_cases`.
-        out: the prepared/ folder. On this machine a second call waits while one works there.
+        out: the prepared/ folder. Calls for one folder on one machine wait for each other.
         workers: spawned processes, by default one per core; 0 works in this process.
-        executor: another `concurrent.futures.Executor`, for example a cluster's whose nodes share
-            the folders; `workers` is then unused.
+        executor: used instead of `workers`, for example of a cluster whose nodes share the folders.
         png: also write 8-bit slices and liver masks (system A's layout).
         window: HU (low, high) of the PNG slices.
 
     Raises:
         OSError: the disk is full or `out` cannot be written; finished cases stay valid.
     """
-    cases, out = list(cases), Path(out).absolute()
+    cases = list(cases)
     for case in cases:
         require(case, "segmentation", "each case", "a Case, as find_cases(folder) returns them")
+    out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
-    window = tuple(float(limit) for limit in window) if png else None
-    cases.sort(key=_bytes_of, reverse=True)  # a long case begun last would leave cores idle
-    jobs = [(case, out, window) for case in cases]
-    with locked_folder(out):  # two trainings may begin with this at once
+    # largest first: a long case begun last would leave cores idle
+    cases = sorted(cases, key=_size_bytes, reverse=True)
+    jobs = [(case, out, window if png else None) for case in cases]
+    with locked_folder(out):  # two trainings may prepare at once
         _remove_leftovers(out)
         outcomes = run_jobs(prepare_case, jobs, workers=workers, executor=executor)
-    return report_of(
-        [outcome_of(case, result) for case, result in zip(cases, outcomes, strict=True)], out
-    )
+    return report_of(map(outcome_of, cases, outcomes), out)
 
 
 def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
-    """Prepare one case; what a worker does.
+    """Prepare one case, in a worker.
 
     Args:
         case: the case.
@@ -91,7 +88,7 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
     Raises:
         OSError: `out` cannot be written.
     """
-    cv2.setNumThreads(0)  # the processes are the parallelism
+    cv2.setNumThreads(0)  # the cases run in parallel
     files = CaseFiles(out, case.id)
     try:
         source = _source_hash(case)
@@ -114,26 +111,8 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
     if any(finding.harmful for finding in findings):
         return Outcome(case.id, "skipped", tuple(findings))
     _write_case(files, volume, labels, window)
-    record = _record(case, source, volume, labels, findings, window)
-    write_json(files.record, record)
+    write_json(files.record, _record(case, source, volume, labels, findings, window))
     return Outcome(case.id, "prepared", tuple(findings))
-
-
-def _remove_leftovers(out: Path) -> None:
-    """Remove what killed preparations left, and nothing that a training may be at work on."""
-    for part in ("cases", "images", "masks"):
-        remove_leftovers(out / part)
-
-
-def _skipped(case: Case, error: Exception) -> Outcome:
-    code = FAILED if _is_passing(error) else "unreadable"
-    return Outcome(case.id, "skipped", (Finding(code, True, str(error)),))
-
-
-def _is_passing(error: Exception) -> bool:
-    """Say whether a file may well be readable another time: the disk or the memory was at fault."""
-    cause = error.__cause__ or error
-    return isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None
 
 
 def export_png(root: str | os.PathLike, case_id: str, window: Window = PNG_WINDOW) -> None:
@@ -147,7 +126,7 @@ def export_png(root: str | os.PathLike, case_id: str, window: Window = PNG_WINDO
     record = files.known()
     if record is None:
         raise FileNotFoundError(f"case {case_id} is not prepared in {root}; {hint('prepare')}")
-    _refreshed(files, record, tuple(float(limit) for limit in window))
+    _refreshed(files, record, window)
 
 
 def export_pngs(
@@ -157,52 +136,23 @@ def export_pngs(
     window: Window = PNG_WINDOW,
     workers: int | None = None,
 ) -> None:
-    """Write the PNG slices of those of these cases that lack them, in parallel."""
-    root, window = Path(root).absolute(), tuple(float(limit) for limit in window)
-    files = [CaseFiles(root, case_id) for case_id in case_ids]
-    lacking = [
-        (root, each.case_id, window)
-        for each in files
-        if (record := each.known()) and not each.has_png(record, window)
-    ]
+    """Write the PNG slices of the cases that lack them, in parallel."""
+    root = Path(root).absolute()
+    lacking = []
+    for case_id in case_ids:
+        files = CaseFiles(root, case_id)
+        record = files.known()
+        if record and not files.has_png(record, window):
+            lacking.append(case_id)
     if not lacking:
         return
     with locked_folder(root):
         _remove_leftovers(root)
-        errors = run_jobs(export_png, lacking, workers=workers, label="PNG")
-    for (_, case_id, _), error in zip(lacking, errors, strict=True):
+        jobs = [(root, case_id, window) for case_id in lacking]
+        errors = run_jobs(export_png, jobs, workers=workers, label="PNG")
+    for case_id, error in zip(lacking, errors, strict=True):
         if error is not None:
             logger.warning("case %s has no PNG slices: %s", case_id, error)
-
-
-def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome:
-    """Leave a known case alone but for PNG slices that are missing or have another window."""
-    if window and not files.has_png(record, window):
-        write_json(files.record, {**record, "png_window": None})
-        labels = PackedVolume(files.labels) if record["has_segmentation"] else None
-        write_png(files, PackedVolume(files.volume), labels, window)
-        write_json(files.record, {**record, "png_window": list(window)})
-    return Outcome(files.case_id, "unchanged", recorded_findings(record))
-
-
-def _write_case(
-    files: CaseFiles, volume: Volume, labels: np.ndarray | None, window: Window | None
-) -> None:
-    try:
-        with ThreadPoolExecutor(1) as beside:  # the disk is waited for while PNG are encoded
-            packing = beside.submit(_pack, files, volume.hu, labels)
-            if window:
-                write_png(files, volume.hu, labels, window)
-            packing.result()
-    except OSError:
-        files.remove()  # a full disk needs the room
-        raise
-
-
-def _pack(files: CaseFiles, hu: np.ndarray, labels: np.ndarray | None) -> None:
-    write_packed(hu, files.volume)
-    if labels is not None:
-        write_packed(labels, files.labels)
 
 
 def write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: Window) -> None:
@@ -218,9 +168,69 @@ def write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: W
             for k, plane in enumerate(labels):
                 if plane.any():
                     write_picture(folder / f"{k}.png", (plane > 0).view(np.uint8) * 255, FLAT)
-                else:  # mostly: encoded once
+                else:  # most masks are empty, and encoded once
                     blank = cv2.imencode(".png", plane, FLAT)[1] if blank is None else blank
                     (folder / f"{k}.png").write_bytes(blank)
+
+
+def _size_bytes(case: Case) -> int:
+    try:
+        return case.volume.stat().st_size
+    except OSError:
+        return 0
+
+
+def _remove_leftovers(out: Path) -> None:
+    """Remove what killed preparations left, but nothing that a training may be writing."""
+    for part in ("cases", "images", "masks"):
+        remove_leftovers(out / part)
+
+
+def _source_hash(case: Case) -> str:
+    """Return a text for all that a prepared case depends on: both files' content, orientation."""
+    parts = [file_hash(path) if path else "none" for path in (case.volume, case.segmentation)]
+    return "-".join([*parts, case.orientation or "header"])
+
+
+def _skipped(case: Case, error: Exception) -> Outcome:
+    code = FAILED if _is_passing(error) else "unreadable"
+    return Outcome(case.id, "skipped", (Finding(code, True, str(error)),))
+
+
+def _is_passing(error: Exception) -> bool:
+    """Tell whether the disk or the memory was at fault, so that the file may be readable later."""
+    cause = error.__cause__ or error
+    return isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None
+
+
+def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome:
+    """Keep a known case, and write its PNG slices if they are missing or have another window."""
+    if window and not files.has_png(record, window):
+        write_json(files.record, {**record, "png_window": None})
+        labels = PackedVolume(files.labels) if record["has_segmentation"] else None
+        write_png(files, PackedVolume(files.volume), labels, window)
+        write_json(files.record, {**record, "png_window": _limits(window)})
+    return Outcome(files.case_id, "unchanged", recorded_findings(record))
+
+
+def _write_case(
+    files: CaseFiles, volume: Volume, labels: np.ndarray | None, window: Window | None
+) -> None:
+    try:
+        with ThreadPoolExecutor(1) as beside:  # waits for the disk while PNG are encoded
+            packing = beside.submit(_pack, files, volume.hu, labels)
+            if window:
+                write_png(files, volume.hu, labels, window)
+            packing.result()
+    except OSError:
+        files.remove()  # a full disk needs the room
+        raise
+
+
+def _pack(files: CaseFiles, hu: np.ndarray, labels: np.ndarray | None) -> None:
+    write_packed(hu, files.volume)
+    if labels is not None:
+        write_packed(labels, files.labels)
 
 
 def _record(case, source, volume, labels, findings, window) -> dict:
@@ -236,25 +246,16 @@ def _record(case, source, volume, labels, findings, window) -> dict:
         "liver_slices": _slices_with(labels, 1),
         "tumor_slices": _slices_with(labels, 2),
         "findings": [asdict(finding) for finding in findings],
-        "png_window": list(window) if window else None,
+        "png_window": _limits(window) if window else None,
     }
 
 
+def _limits(window: Window) -> list[float]:
+    return [float(limit) for limit in window]
+
+
 def _slices_with(labels: np.ndarray | None, label: int) -> list[int]:
-    """Slices whose highest label is at least `label`: a tumor is liver too."""
+    """Return the slices whose highest label is at least `label`: a tumor is liver too."""
     if labels is None:
         return []
     return np.flatnonzero(labels.max(axis=(1, 2)) >= label).tolist()
-
-
-def _source_hash(case: Case) -> str:
-    """One text for all that a prepared case depends on: both files' content and the orientation."""
-    parts = [file_hash(path) if path else "none" for path in (case.volume, case.segmentation)]
-    return "-".join([*parts, case.orientation or "header"])
-
-
-def _bytes_of(case: Case) -> int:
-    try:
-        return case.volume.stat().st_size
-    except OSError:
-        return 0

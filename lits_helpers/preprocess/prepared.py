@@ -15,8 +15,9 @@ from ..volumes import LABELS_SUFFIX, SUFFIX, is_whole, numbered_pngs, png_size, 
 logger = logging.getLogger(__name__)
 
 RECORD_VERSION = 1
-RECORD_KEYS = {"case_id", "patient", "shape", "spacing_mm", "has_segmentation"}
-RECORD_KEYS |= {"liver_slices", "tumor_slices"}
+RECORD_KEYS = set(
+    "case_id patient shape spacing_mm has_segmentation liver_slices tumor_slices".split()
+)
 KNOWN_KEYS = RECORD_KEYS | {"version", "source_hash", "geometry", "findings", "png_window"}
 
 
@@ -28,7 +29,7 @@ class PreparedCase:
         id, patient: as in `Case`.
         shape: (Z, Y, X).
         spacing_mm: (dz, dy, dx); None for a bare PNG folder.
-        slices: the slice indices there are: all of them, but in a bare PNG folder.
+        slices: the slice indices; a bare PNG folder may lack some.
         liver_slices, tumor_slices: the slice indices that hold liver (tumor).
         has_segmentation: whether there are labels.
         record: the whole JSON record; empty for a bare PNG folder.
@@ -43,11 +44,6 @@ class PreparedCase:
     tumor_slices: tuple[int, ...]
     has_segmentation: bool
     record: dict = field(default_factory=dict, repr=False, compare=False)
-
-
-def hash_of_ct(source_hash: str) -> str:
-    """Return the part of a record's `source_hash` that tells the CT's content."""
-    return source_hash.split("-")[0]
 
 
 @dataclass(frozen=True)
@@ -85,9 +81,9 @@ class CaseFiles:
             return None
         if not isinstance(record, dict) or KNOWN_KEYS - set(record):
             return None
-        if record["version"] != RECORD_VERSION or not is_whole(self.volume):
-            return None
-        return record if is_whole(self.labels) or not record["has_segmentation"] else None
+        needed = [self.volume, self.labels] if record["has_segmentation"] else [self.volume]
+        whole = all(is_whole(path) for path in needed)
+        return record if whole and record["version"] == RECORD_VERSION else None
 
     def has_png(self, record: dict, window: tuple[float, float]) -> bool:
         """Tell whether the PNG slices are there with this window."""
@@ -113,13 +109,10 @@ def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
         FileNotFoundError: no case is there.
     """
     root = Path(root)
-    records = [path for path in (root / "cases").glob("*.json") if not path.name.startswith(".")]
-    folders = [
-        path
-        for path in (root / "images").glob("*")
-        if path.is_dir() and not path.name.startswith(".")
-    ]
-    found, faults = [], []
+    records = list((root / "cases").glob("[!.]*.json"))
+    folders = [path for path in (root / "images").glob("[!.]*") if path.is_dir()]
+    found = []
+    faults = []
     for path in records or folders:
         try:
             found.append(_from_record(path) if records else _from_png(path, root / "masks"))
@@ -142,7 +135,7 @@ class Prepared:
     Attributes:
         root: prepared/ folder, or a folder of PNG slices.
         cases: every case in it.
-        split: which of those with a segmentation are for training, validation and test, by patient.
+        split: the cases with a segmentation, for training, validation and test, by patient.
     """
 
     root: Path
@@ -153,7 +146,7 @@ class Prepared:
         """Return the case of that id.
 
         Raises:
-            KeyError: there is none; names those that are.
+            KeyError: there is none; names all cases.
         """
         for case in self.cases:
             if case.id == case_id:
@@ -163,7 +156,7 @@ class Prepared:
         )
 
     def volume_path(self, case_id: str) -> Path:
-        """Return the packed CT of a case; `volumes.open_volume` and `read_volume` take it."""
+        """Return the packed CT of a case, for `volumes.open_volume` and `read_volume`."""
         return CaseFiles(self.root, self.case(case_id).id).volume
 
     def labels_path(self, case_id: str) -> Path:
@@ -194,6 +187,21 @@ def open_prepared(
     return Prepared(Path(root), cases, split)
 
 
+def data_hashes(prepared: Path | str, case_ids: Sequence[str]) -> dict[str, str | None]:
+    """Return {case id: `source_hash` of its record}; None for a bare PNG folder."""
+    hashes = {}
+    for case_id in case_ids:
+        record = CaseFiles(Path(prepared), str(case_id)).record
+        content = read_json(record) if record.is_file() else {}
+        hashes[str(case_id)] = content.get("source_hash")
+    return hashes
+
+
+def hash_of_ct(source_hash: str) -> str:
+    """Return the part of a record's `source_hash` that identifies the CT's content."""
+    return source_hash.split("-")[0]
+
+
 def _from_record(path: Path) -> PreparedCase:
     record = read_json(path)
     if not isinstance(record, dict) or RECORD_KEYS - set(record):
@@ -214,8 +222,9 @@ def _from_record(path: Path) -> PreparedCase:
     )
 
 
-def _from_png(folder: Path, masks: Path) -> PreparedCase:
-    images, masks = numbered_pngs(folder), numbered_pngs(masks / folder.name)
+def _from_png(folder: Path, mask_root: Path) -> PreparedCase:
+    images = numbered_pngs(folder)
+    masks = numbered_pngs(mask_root / folder.name)
     if not images:
         raise ValueError("it holds no slice <k>.png")
     height, width = png_size(images[min(images)])
@@ -234,19 +243,9 @@ def _from_png(folder: Path, masks: Path) -> PreparedCase:
 def _holds_liver(mask: Path) -> bool:
     try:
         return bool(read_png(mask).any())
-    except OSError:  # the training says so, and leaves the case out
+    except OSError:  # the training names the file and leaves the case out
         return False
 
 
 def _by_number(name: str) -> tuple[int, int, str]:
     return (0, int(name), "") if name.isdecimal() else (1, 0, name)
-
-
-def data_hashes(prepared: Path | str, case_ids: Sequence[str]) -> dict[str, str | None]:
-    """Return each case's hash as its preparation recorded it; None for a bare PNG folder."""
-    hashes = {}
-    for case_id in case_ids:
-        record = CaseFiles(Path(prepared), str(case_id)).record
-        content = read_json(record) if record.is_file() else {}
-        hashes[str(case_id)] = content.get("source_hash")
-    return hashes

@@ -1,4 +1,4 @@
-"""What became of each case, in one table."""
+"""The outcome of a preparation, case by case, and its table."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -9,15 +9,15 @@ from pathlib import Path
 from ..cases import Case, Finding, check_lits_set
 from .prepared import CaseFiles, prepared_cases
 
-FAILED = "failed"  # code of a case that may succeed another time: its process died, a disk failed
+FAILED = "failed"  # code of a case that may succeed later: its process died, or a disk failed
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one case: "prepared", "unchanged" or "skipped", and what was odd about it."""
+    """The outcome of preparing one case."""
 
     case_id: str
-    status: str
+    status: str  # "prepared", "unchanged" or "skipped"
     findings: tuple[Finding, ...] = ()
 
     @property
@@ -28,15 +28,15 @@ class Outcome:
 
 @dataclass
 class PreparationReport:
-    """What became of each case.
+    """The outcome of a preparation.
 
     Attributes:
-        prepared: ids of the cases that are ready, unchanged ones included.
-        unchanged: ids that were recognised by content and left alone.
+        prepared: ids of the cases that are ready, unchanged cases included.
+        unchanged: ids of the cases that were known by their content and left alone.
         skipped: id -> reason.
-        failed: ids of the skipped ones that failed for no fault found in their files.
-        findings: id -> what was odd about the case.
-        set_findings: what differs from the known counts, where all of LiTS is there.
+        failed: ids of the skipped cases whose files have no known fault.
+        findings: id -> what is odd about the case.
+        set_findings: differences from the known counts, if the cases are all of LiTS.
     """
 
     prepared: list[str] = field(default_factory=list)
@@ -47,11 +47,12 @@ class PreparationReport:
     set_findings: list[Finding] = field(default_factory=list)
 
     def table(self) -> str:
-        """Return a sum, then a line for each thing that is odd, the harmful ones first."""
-        made = len(self.prepared) - len(self.unchanged)
+        """Return a line of counts, then one for each finding, the harmful ones first."""
+        count = len(self.prepared)
+        unchanged = len(self.unchanged)
         lines = [
-            f"{_count(len(self.prepared))} prepared ({made} now, {len(self.unchanged)} unchanged), "
-            f"{len(self.skipped)} skipped"
+            f"{count} case{'' if count == 1 else 's'} prepared ({count - unchanged} now, "
+            f"{unchanged} unchanged), {len(self.skipped)} skipped"
         ]
         groups: dict[tuple[bool, str, str], list[str]] = {}
         for case_id, findings in self.findings.items():
@@ -70,32 +71,15 @@ class PreparationReport:
         return "\n".join(lines)
 
 
-def _count(cases: int) -> str:
-    return f"{cases} case{'' if cases == 1 else 's'}"
-
-
-def _named(case_ids: list[str]) -> str:
-    """Name cases, runs of numbers in short: "case 3", "cases 28-47, 52"."""
-    parts: list[list[str]] = []
-    for name in case_ids:
-        last = parts[-1][-1] if parts else ""
-        if name.isdecimal() and last.isdecimal() and int(name) == int(last) + 1:
-            parts[-1].append(name)
-        else:
-            parts.append([name])
-    runs = [run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in parts]
-    return f"case{'' if len(case_ids) == 1 else 's'} {', '.join(runs)}"
-
-
 def recorded_report(
     root: str | os.PathLike, case_ids: Iterable[str], skipped: Mapping[str, str]
 ) -> PreparationReport:
-    """Return what the records say of these cases, prepared in whatever call.
+    """Return the report of these cases by their records, whichever call prepared them.
 
     Args:
         root: the prepared/ folder.
-        case_ids: the cases asked for.
-        skipped: id -> reason, of those that could not be prepared.
+        case_ids: the wanted cases.
+        skipped: id -> reason, of the cases that could not be prepared.
     """
     outcomes = []
     for case_id in case_ids:
@@ -109,12 +93,12 @@ def recorded_report(
 
 
 def recorded_findings(record: dict) -> tuple[Finding, ...]:
-    """Return what a case's record says was odd about it."""
+    """Return the findings in a case's record."""
     return tuple(Finding(**content) for content in record["findings"])
 
 
 def outcome_of(case: Case, result: Outcome | Exception) -> Outcome:
-    """Return what a worker returned, or the error it ended with as a skipped case."""
+    """Return the outcome from a worker, or the error it ended with as a skipped case."""
     if isinstance(result, Outcome):
         return result
     text = str(result) if isinstance(result, BrokenExecutor) else repr(result)
@@ -138,3 +122,16 @@ def report_of(outcomes: Iterable[Outcome], root: Path) -> PreparationReport:
     if report.prepared:
         report.set_findings = check_lits_set(prepared_cases(root))
     return report
+
+
+def _named(case_ids: list[str]) -> str:
+    """Name cases, with runs of numbers shortened: "case 3", "cases 28-47, 52"."""
+    parts: list[list[str]] = []
+    for name in case_ids:
+        last = parts[-1][-1] if parts else ""
+        if name.isdecimal() and last.isdecimal() and int(name) == int(last) + 1:
+            parts[-1].append(name)
+        else:
+            parts.append([name])
+    runs = [run[0] if len(run) == 1 else f"{run[0]}-{run[-1]}" for run in parts]
+    return f"case{'' if len(case_ids) == 1 else 's'} {', '.join(runs)}"

@@ -18,11 +18,11 @@ class Geometry:
     """The stored grid of a volume and how it was turned into (Z, Y, X).
 
     Attributes:
-        stored_shape: shape as the file has it, with trailing axes of length one.
-        affine: 4x4 rows, stored voxel index -> mm in NIfTI's RAS+ world; as the file has it.
-        header: the file's NIfTI header, base64; all that is needed to write its twin.
+        stored_shape: shape in the file, with trailing axes of length one.
+        affine: 4x4 rows of the file, stored voxel index -> mm in NIfTI's RAS+ world.
+        header: the file's NIfTI header, base64; enough to write labels in the same grid.
         axes: stored axis of each internal axis (Z, Y, X).
-        flips: whether that axis is reversed.
+        flips: whether each internal axis is reversed.
         spacing_trusted: False where the header states no plausible millimetres (identity affine, or
             voxels of 1 mm without a qform or sform).
     """
@@ -47,12 +47,12 @@ class Geometry:
 
     @property
     def trusted_spacing_mm(self) -> tuple[float, float, float] | None:
-        """The voxel size, or None where it cannot be trusted: then nothing is to be said in mm."""
+        """The voxel size, or None where it cannot be trusted and no figure in mm may be shown."""
         return self.spacing_mm if self.spacing_trusted else None
 
     @property
     def orientation(self) -> str:
-        """Axis codes of the stored axes as they were used, for example "RAS"."""
+        """Axis codes of the stored axes as they were read, for example "RAS"."""
         codes = [""] * 3
         for (forward, backward), axis, flip in zip(
             INTERNAL_AXES, self.axes, self.flips, strict=True
@@ -62,15 +62,15 @@ class Geometry:
 
     @property
     def orientation_trusted(self) -> bool:
-        """Whether the header says anything about orientation.
+        """Whether the header tells the orientation.
 
-        An identity affine does not, nor does one that nibabel makes up for want of both forms.
+        An identity affine does not, nor one that nibabel makes up where both forms are missing.
         """
         return _states_a_form(self.nifti_header()) and not _is_identity(np.array(self.affine))
 
     @property
     def mirrored(self) -> bool:
-        """Whether the stored axes are left-handed as used: LAS is, RAS and LPS are not."""
+        """Whether the stored axes as read are left-handed: LAS is, RAS and LPS are not."""
         odd_order = self.axes in ((0, 1, 2), (1, 2, 0), (2, 0, 1))  # against X, Y, Z = 2, 1, 0
         return odd_order ^ (sum(self.flips) % 2 == 1)
 
@@ -96,7 +96,7 @@ class Geometry:
         return replace(self, axes=axes, flips=flips)
 
     def reversed_along(self, flips: tuple[bool, bool, bool]) -> "Geometry":
-        """Return the geometry with some of (Z, Y, X) read the other way round."""
+        """Return the geometry with these of (Z, Y, X) read the other way round."""
         turned = tuple(bool(old ^ new) for old, new in zip(self.flips, flips, strict=True))
         return replace(self, flips=turned)
 
@@ -106,19 +106,16 @@ class Geometry:
 
     @classmethod
     def from_dict(cls, content: dict) -> "Geometry":
-        """Rebuild a geometry from `to_dict`, also after a way through JSON."""
-        return cls(
-            stored_shape=tuple(content["stored_shape"]),
-            affine=tuple(tuple(row) for row in content["affine"]),
-            header=content["header"],
-            axes=tuple(content["axes"]),
-            flips=tuple(content["flips"]),
-            spacing_trusted=content["spacing_trusted"],
-        )
+        """Rebuild a geometry from `to_dict`, also after JSON, which knows lists only."""
+        return cls(**{name: _as_tuples(value) for name, value in content.items()})
+
+
+def _as_tuples(value: object) -> object:
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def geometry_of_header(header: nib.Nifti1Header) -> Geometry:
-    """Return the geometry that a NIfTI header states, nearest axes where the grid is oblique.
+    """Return the geometry that a NIfTI header states; an oblique grid gets the nearest axes.
 
     Args:
         header: of a file with three axes (more only of length one).
@@ -159,7 +156,8 @@ def axes_of(orientation: str) -> tuple[tuple[int, int, int], tuple[bool, bool, b
     Raises:
         ValueError: not one code each of L/R, P/A and S/I.
     """
-    axes, flips = [], []
+    axes = []
+    flips = []
     for forward, backward in INTERNAL_AXES:
         found = [axis for axis, code in enumerate(orientation) if code in (forward, backward)]
         if len(orientation) != 3 or len(found) != 1:
@@ -174,7 +172,8 @@ def axes_of(orientation: str) -> tuple[tuple[int, int, int], tuple[bool, bool, b
 
 def same_grid(one: Geometry, other: Geometry) -> bool:
     """Tell whether two headers put their voxels at the same places, to a tenth of a voxel."""
-    first, second = header_orientation(one), header_orientation(other)
+    first = header_orientation(one)
+    second = header_orientation(other)
     if first.shape != second.shape:
         return False
     offset = np.abs(_internal_affine(first) - _internal_affine(second))
@@ -189,43 +188,38 @@ def header_orientation(geometry: Geometry) -> Geometry:
 
 def matched_to(geometry: Geometry, like: Geometry) -> Geometry:
     """Return `geometry` (same grid as `like`) turned as `like` was turned, overrides included."""
-    stated, own = header_orientation(like), header_orientation(geometry)
+    stated = header_orientation(like)
+    unturned = header_orientation(geometry)
     twin = [stated.axes.index(axis) for axis in like.axes]
-    turned = [like.flips[i] ^ stated.flips[j] ^ own.flips[j] for i, j in enumerate(twin)]
-    return replace(geometry, axes=tuple(own.axes[j] for j in twin), flips=tuple(turned))
+    turned = [like.flips[i] ^ stated.flips[j] ^ unturned.flips[j] for i, j in enumerate(twin)]
+    return replace(geometry, axes=tuple(unturned.axes[j] for j in twin), flips=tuple(turned))
+
+
+def reversing(flips: tuple[bool, ...]) -> tuple[slice, ...]:
+    """Return the index that reverses these axes of an array."""
+    return tuple(slice(None, None, -1 if flip else 1) for flip in flips)
 
 
 def header_from_bytes(block: bytes, *, mended: bool = True) -> nib.Nifti1Header:
     """Return a NIfTI-1 or NIfTI-2 header from its bytes.
 
     Args:
-        block: as many bytes as the header has, or more.
+        block: the header, or more.
         mended: let nibabel mend small faults and refuse large ones.
 
     Raises:
         ValueError: the bytes are no NIfTI header.
     """
     sizes = {int.from_bytes(block[:4], order) for order in ("little", "big")}
-    if 348 in sizes and len(block) >= 348:
-        kind, length = nib.Nifti1Header, 348
-    elif 540 in sizes and len(block) >= 540:
-        kind, length = nib.Nifti2Header, 540
-    else:
+    kinds = {348: nib.Nifti1Header, 540: nib.Nifti2Header}
+    length = next((size for size in kinds if size in sizes and len(block) >= size), None)
+    if length is None:
         raise ValueError(f"no NIfTI header: it starts with {block[:16]!r}")
     try:
         with LoggingOutputSuppressor():  # nibabel's remarks; what matters is raised
-            return kind(block[:length], check=mended)
+            return kinds[length](block[:length], check=mended)
     except (HeaderDataError, ValueError, OverflowError) as error:
         raise ValueError(f"broken NIfTI header: {error}") from error
-
-
-def lacks_spacing(block: bytes) -> bool:
-    """Tell whether a header's spacing rests on voxel sizes one of which is 0.
-
-    `header_from_bytes` gives 1 for it, as nibabel does.
-    """
-    header = header_from_bytes(block, mended=False)
-    return bool(header["sform_code"] <= 0 and not header["pixdim"][1:4].all())
 
 
 def _affine_of(header: nib.Nifti1Header) -> np.ndarray:
@@ -256,21 +250,17 @@ def _is_trusted(affine: np.ndarray, stated: bool) -> bool:
 
 
 def _is_identity(affine: np.ndarray) -> bool:
-    """1 x 1 x 1 mm at the origin, up to signs: what converters write that know nothing."""
+    """1 x 1 x 1 mm at the origin, up to signs: what converters write that know no position."""
     return np.array_equal(np.abs(affine), np.eye(4))
 
 
 def _internal_affine(geometry: Geometry) -> np.ndarray:
     """(3, 4): internal index (k, j, i) -> mm."""
     affine = np.array(geometry.affine)[:3]
-    columns, origin = [], affine[:, 3].copy()
+    origin = affine[:, 3].copy()
+    columns = []
     for axis, flip, length in zip(geometry.axes, geometry.flips, geometry.shape, strict=True):
         columns.append(-affine[:, axis] if flip else affine[:, axis])
         if flip:
             origin += affine[:, axis] * (length - 1)
     return np.stack([*columns, origin], axis=1)
-
-
-def reversing(flips: tuple[bool, ...]) -> tuple[slice, ...]:
-    """Return the index that reverses those axes of an array."""
-    return tuple(slice(None, None, -1 if flip else 1) for flip in flips)

@@ -1,7 +1,7 @@
 """The file border: NIfTI and packed cases in, label volumes out.
 
-Whatever axis order a file has, inside it is (Z, Y, X) on LPS+ axes; on the way out the same turn is
-undone.
+Whatever axis order a file has, its volume inside is (Z, Y, X) on LPS+ axes; writing undoes the
+same turn.
 """
 
 import hashlib
@@ -47,8 +47,8 @@ def read_volume(path: str | os.PathLike, orientation: str | None = None) -> Volu
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: no readable volume; the message names the file and the fault. Or an orientation
-            for a packed case, which is the right way round.
+        ValueError: no readable volume, or an orientation for a packed case, which is the right way
+            round; the message names the file and the fault.
     """
     path = Path(path)
     if path.suffix == SUFFIX:
@@ -57,7 +57,7 @@ def read_volume(path: str | os.PathLike, orientation: str | None = None) -> Volu
         packed = PackedVolume(path)
         return Volume(packed.read(), packed.spacing_mm, path, packed.geometry)
     with open_nifti(path) as source:
-        geometry = _turned(source, orientation)
+        geometry = source.geometry.with_orientation(orientation) if orientation else source.geometry
         return Volume(read_hu(source, geometry), geometry.spacing_mm, path, geometry)
 
 
@@ -66,8 +66,8 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
 
     Args:
         path: .nii, .nii.gz or a packed `-labels.b2nd`.
-        like: the CT it belongs to. Where both headers describe the same grid, the mask is turned by
-            its own header; elsewhere (headers that disagree) voxel by voxel, in the CT's geometry.
+        like: the CT it belongs to. If both headers describe one grid, the labels are turned by
+            their own header; if the headers disagree, voxel by voxel as the CT.
 
     Returns:
         (Z, Y, X) uint8, the shape of `like.hu`.
@@ -89,7 +89,7 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
 
 
 def read_geometry(path: str | os.PathLike) -> Geometry:
-    """Read only where a NIfTI file's voxels lie, by its header."""
+    """Read only the header of a NIfTI file: where its voxels lie."""
     with open_nifti(path) as source:
         return source.geometry
 
@@ -97,7 +97,7 @@ def read_geometry(path: str | os.PathLike) -> Geometry:
 def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike) -> Path:
     """Write labels as NIfTI in the grid of the CT's file.
 
-    Shape, affine, header codes and voxel order are those of the file that `like` was read from.
+    Shape, affine, header codes and voxel order equal the file's that `like` was read from.
 
     Args:
         labels: (Z, Y, X), values 0, 1, 2.
@@ -158,9 +158,9 @@ def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None)
     """Open a volume for reading slices at random.
 
     Args:
-        path: a packed case (volume or labels), .nii or .nii.gz; the last is packed once first.
-        cache: folder for such packed copies, about half as large as the voxels in memory; default
-            one in the system's temporary folder, a user's own. Nothing deletes them.
+        path: a packed case (volume or labels), .nii or .nii.gz; a .nii.gz is packed first, once.
+        cache: folder for these packed copies, which take about half of the voxels' memory and are
+            never deleted; None takes a folder of this user among the system's temporary files.
 
     Raises:
         FileNotFoundError: no such file.
@@ -185,10 +185,10 @@ def volume_from_array(
 
     Args:
         hu: any number type.
-        spacing_mm: (dz, dy, dx); None for unknown: 1 mm that nothing in mm is drawn from.
+        spacing_mm: (dz, dy, dx); None if unknown: then 1 mm, not trusted.
 
     Raises:
-        ValueError: not three axes, a spacing that is none, or values that int16 does not hold.
+        ValueError: not three axes, an impossible spacing, or values that int16 does not hold.
     """
     if hu.ndim != 3:
         raise ValueError(f"volume must be (Z, Y, X), got shape {hu.shape}")
@@ -207,7 +207,7 @@ def volume_from_array(
 
 
 def packed_copy(path: Path, cache: str | os.PathLike | None = None) -> Path:
-    """Return where the packed copy of a file in its present state lies; never beside the file."""
+    """Return the place of a packed copy of a file's present content; never beside the file."""
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"lits-packed{user}"
     state = path.stat()
@@ -215,12 +215,8 @@ def packed_copy(path: Path, cache: str | os.PathLike | None = None) -> Path:
     return folder / f"{hashlib.blake2b(identity, digest_size=12).hexdigest()}{SUFFIX}"
 
 
-def _turned(source: NiftiSource, orientation: str | None) -> Geometry:
-    return source.geometry.with_orientation(orientation) if orientation else source.geometry
-
-
 def _paired(source: NiftiSource, like: Geometry) -> Geometry:
-    """Geometry that puts a mask's voxels onto the CT's."""
+    """Return the geometry that puts a mask's voxels onto the CT's."""
     if same_grid(source.geometry, like):
         return matched_to(source.geometry, like)
     if source.shape != like.stored_shape[:3]:
@@ -231,10 +227,11 @@ def _paired(source: NiftiSource, like: Geometry) -> Geometry:
 
 
 def _image_like(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
-    """NIfTI image of uint8 labels under the CT's header."""
+    """Return a NIfTI image of uint8 labels under the CT's header."""
     header = geometry.nifti_header()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1.0, 0.0)
-    header["cal_min"] = header["cal_max"] = 0  # the CT's display range would hide labels
+    header["cal_min"] = 0  # the CT's display range would hide labels
+    header["cal_max"] = 0
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
     return kind(stored, None, header)  # no affine: the header's own codes stay

@@ -20,7 +20,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
-from .geometry import Geometry, geometry_of_header, header_from_bytes, lacks_spacing
+from .geometry import Geometry, geometry_of_header, header_from_bytes
 
 LITS_NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
 HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
@@ -40,32 +40,32 @@ def parse_name(name: str) -> tuple[str, int] | None:
 
 
 class NiftiSource:
-    """A NIfTI file, opened for one pass over its voxels. Made by `open_nifti`.
+    """A NIfTI file, opened by `open_nifti` for one pass over its voxels.
 
-    Once that is closed, what the header says can still be asked.
+    The attributes stay valid when the file is closed.
 
     Attributes:
-        path: the file.
-        header: its NIfTI header.
         geometry: its `Geometry`, by the header.
         shape: the three axes as stored.
-        dtype: of the stored numbers.
+        dtype: type of the stored numbers.
         compressed: whether it is a gzip stream.
         offset: where the data begin, bytes.
         slope, intercept: scaling of the stored numbers; 1 and 0 where the file states none.
     """
 
-    def __init__(self, path: Path, stream: BinaryIO, file_bytes: int, compressed: bool):
-        self.path, self._stream, self.compressed = path, stream, compressed
+    def __init__(self, stream: BinaryIO, file_bytes: int, compressed: bool):
+        self._stream = stream
+        self.compressed = compressed
         block = stream.read(HEADER_BYTES)
-        self.header = _single_file_header(block)
-        self.shape = _three_axes(self.header)
-        self.dtype = _real_dtype(self.header)
-        self.slope, self.intercept = _scaling(self.header)
-        self.geometry = geometry_of_header(self.header)
-        if lacks_spacing(block):
+        header = _single_file_header(block)
+        self.shape = _three_axes(header)
+        self.dtype = _real_dtype(header)
+        self.slope, self.intercept = _scaling(header)
+        self.geometry = geometry_of_header(header)
+        raw = header_from_bytes(block, mended=False)  # nibabel mends a size of 0 to 1 mm
+        if raw["sform_code"] <= 0 and not raw["pixdim"][1:4].all():
             self.geometry = replace(self.geometry, spacing_trusted=False)
-        self.offset = _offset(self.header)
+        self.offset = _offset(header)
         needed = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
         most = file_bytes * MAX_DEFLATE_RATIO if compressed else file_bytes
         if needed > most:
@@ -81,12 +81,12 @@ class NiftiSource:
     def slabs(self, target: np.ndarray) -> Iterator[np.ndarray]:
         """Yield the stored numbers, one (shape[0], shape[1]) array for each index of the last axis.
 
-        The array is the same each time, filled anew; or it is the part of `target` that it belongs
-        to, read straight into place, where `target` holds numbers as the file does.
-        Reads to the end of the file, so that a gzip checksum is verified.
+        Where `target` has the type and order of the file, each array is its part of `target`, read
+        into place; elsewhere it is one array, filled anew each time. Reads to the end of the file,
+        which verifies a gzip checksum.
 
         Args:
-            target: (shape), what the numbers are wanted for.
+            target: array of `shape` that the numbers are meant for.
 
         Raises:
             ValueError: the data end early or are damaged.
@@ -100,7 +100,8 @@ class NiftiSource:
             if _read_into(self._stream, memoryview(slab.T.reshape(-1).view(np.uint8))) < count:
                 raise ValueError(f"it is truncated: the data end in slab {k} of {self.shape[2]}")
             yield slab
-        if len(self._stream.read(max(count, 1 << 16))) >= count:  # to the end: verifies gzip's CRC
+        # reading to the end verifies the checksum of gzip
+        if len(self._stream.read(max(count, 1 << 16))) >= count:
             raise ValueError(f"its header claims the shape {self.shape}, but more data follow")
 
 
@@ -121,7 +122,7 @@ def open_nifti(path: str | os.PathLike) -> Iterator[NiftiSource]:
         raw.seek(0)
         stream = gzip.GzipFile(fileobj=raw) if compressed else raw
         try:
-            yield NiftiSource(path, stream, file_bytes, compressed)
+            yield NiftiSource(stream, file_bytes, compressed)
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             raise ValueError(
                 f"cannot read {path}: the gzip stream is damaged or cut ({error}); get it again"
@@ -133,7 +134,7 @@ def open_nifti(path: str | os.PathLike) -> Iterator[NiftiSource]:
 
 
 def read_hu(source: NiftiSource, geometry: Geometry) -> np.ndarray:
-    """Return the values as (Z, Y, X) int16, rounded, and limited to what int16 holds.
+    """Return the values as (Z, Y, X) int16 HU, see `to_hu`.
 
     Raises:
         ValueError: a value is not finite.
@@ -195,16 +196,17 @@ def to_hu(stored: np.ndarray, source: NiftiSource) -> np.ndarray:
 
 
 def claimed_bytes(block: bytes) -> int:
-    """Return how many bytes a NIfTI file has at least, uncompressed, by its header.
+    """Return how many bytes an uncompressed NIfTI file has at least, by its header.
 
     Args:
-        block: its first `HEADER_BYTES`, fewer where it is shorter.
+        block: the first `HEADER_BYTES` of the file, or all of a shorter one.
 
     Raises:
-        ValueError: it is no header of such a file, or makes no sense.
+        ValueError: the block is no header of a single file, or makes no sense.
     """
     header = _single_file_header(block, mended=False)
-    shape, bits = header.get_data_shape(), int(header["bitpix"])
+    shape = header.get_data_shape()
+    bits = int(header["bitpix"])
     if not 1 <= header["dim"][0] <= 7 or min(shape) < 1 or bits < 1:
         raise ValueError(f"its NIfTI header makes no sense (shape {shape}, {bits} bits)")
     return _offset(header) + math.prod(shape) * bits // 8

@@ -15,7 +15,7 @@ LABELS_SUFFIX = "-labels.b2nd"
 
 
 class LazyVolume:
-    """A volume on disk that gives one slice at a time; pickled, it opens the file again.
+    """A volume on disk that reads one slice at a time; unpickling opens the file again.
 
     Attributes:
         path: the file.
@@ -97,15 +97,8 @@ def write_packed(array: np.ndarray, path: str | os.PathLike) -> Path:
     return Path(path)
 
 
-def record_path(path: Path) -> Path:
-    """Return the .json record beside a packed volume or its labels."""
-    name = path.name
-    stem = name.removesuffix(LABELS_SUFFIX) if name.endswith(LABELS_SUFFIX) else path.stem
-    return path.with_name(f"{stem}.json")
-
-
 def is_whole(path: Path) -> bool:
-    """Tell whether a packed array is there and opens; damage inside shows when it is read."""
+    """Tell whether a packed array exists and opens; damage inside shows only when it is read."""
     try:
         return bool(_open(path).shape)
     except (OSError, ValueError):
@@ -124,7 +117,8 @@ def _open(path: Path) -> blosc2.NDArray:
 
 
 def _recorded_geometry(path: Path) -> Geometry:
-    record = record_path(path)
+    case_id = path.name.removesuffix(LABELS_SUFFIX).removesuffix(SUFFIX)
+    record = path.with_name(f"{case_id}.json")
     if not record.is_file():
         raise FileNotFoundError(f"{path} has no {record.name} beside it; prepare the case again")
     return Geometry.from_dict(read_json(record)["geometry"])

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..recipes import InputSpec
 
-MIN_BOX_SHARE = 0.25  # of the slice's longer side: a speck of liver is not blown up without end
-MEDIAN_SLICES = 16  # as many slices tell the liver's median as well as all of them
+MIN_BOX_SHARE = 0.25  # of the slice's longer side, so that a speck of liver is not blown up
+MEDIAN_SLICES = 16  # give the liver's median as well as all slices do
 OPENCV_LOOKS_UP = int(cv2.__version__.partition(".")[0]) >= 5  # 16-bit values, twice as fast
 
 
@@ -25,18 +25,15 @@ class Box(NamedTuple):
     @property
     def area(self) -> tuple[slice, slice]:
         """The index that cuts it out of an (H, W) plane."""
-        return (
-            slice(self.top, self.top + self.height),
-            slice(self.left, self.left + self.width),
-        )
+        return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
 class LiverFrame(NamedTuple):
-    """What an `InputSpec` that looks at the liver refers to.
+    """The part and the brightness of a case that an `InputSpec` with `liver_...` refers to.
 
     Attributes:
-        box: the part of every slice that is shown; None for all of it.
-        median_hu: what is added to the window; 0 leaves it absolute.
+        box: the part of every slice that is shown; None for the whole slice.
+        median_hu: added to both ends of the window; 0 leaves the window absolute.
     """
 
     box: Box | None = None
@@ -65,7 +62,8 @@ def liver_frame(
     """
     if spec.liver_margin is None and not spec.liver_window:
         return WHOLE_SLICE
-    footprint, with_liver = None, []
+    footprint = None
+    with_liver = []
     for k in slice_indices:
         liver = labels(k) > 0
         if liver.any():
@@ -90,8 +88,8 @@ def liver_box(footprint: np.ndarray, margin: float) -> Box:
         footprint: (H, W) bool, true where any slice of the case holds liver; not empty.
         margin: added on each side, as a share of the box's longer side.
     """
-    rows, columns = np.flatnonzero(footprint.any(1)), np.flatnonzero(footprint.any(0))
-    spans = [(int(s[0]), int(s[-1]) + 1) for s in (rows, columns)]
+    filled = [np.flatnonzero(footprint.any(axis)) for axis in (1, 0)]  # rows, columns
+    spans = [(int(places[0]), int(places[-1]) + 1) for places in filled]
     longer = max(end - start for start, end in spans)
     wanted = max(longer * (1 + 2 * margin), MIN_BOX_SHARE * max(footprint.shape))
     grow = round((wanted - longer) / 2)
@@ -110,7 +108,7 @@ def window_to_uint8(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
         window: (low, high) in HU.
 
     Returns:
-        uint8, the shape of `hu`; exactly what the PNG export stores.
+        uint8, the shape of `hu`; the same values as in the exported PNG slices.
 
     Raises:
         ValueError: `hu` is not int16, or the window is empty.
@@ -118,7 +116,11 @@ def window_to_uint8(hu: np.ndarray, window: tuple[float, float]) -> np.ndarray:
     hu = np.asarray(hu)
     if hu.dtype != np.int16:
         raise ValueError(f"hu must be int16, got {hu.dtype}")
-    return _looked_up(hu.view(np.uint16), _window_table(float(window[0]), float(window[1])))
+    index = hu.view(np.uint16)
+    table = _window_table(float(window[0]), float(window[1]))
+    if OPENCV_LOOKS_UP and hu.size:
+        return cv2.LUT(np.ascontiguousarray(index).reshape(1, -1), table).reshape(hu.shape)
+    return table.take(index)
 
 
 def to_levels(hu: np.ndarray, spec: InputSpec) -> np.ndarray:
@@ -137,8 +139,8 @@ def to_levels(hu: np.ndarray, spec: InputSpec) -> np.ndarray:
     return np.floor((values - low) * spec.levels / extent + 0.5).astype(np.uint16)
 
 
-def content_box(shape: tuple[int, int], size: int) -> tuple[int, int, int, int]:
-    """Return (top, left, height, width) of a slice's content, centred in the (size, size) plane.
+def content_box(shape: tuple[int, int], size: int) -> Box:
+    """Return where a slice's content lies, centred in the (size, size) plane.
 
     Args:
         shape: (H, W) of the slice; the longer side becomes `size`.
@@ -146,7 +148,7 @@ def content_box(shape: tuple[int, int], size: int) -> tuple[int, int, int, int]:
     """
     scale = size / max(shape)
     height, width = (max(1, round(side * scale)) for side in shape)
-    return (size - height) // 2, (size - width) // 2, height, width
+    return Box((size - height) // 2, (size - width) // 2, height, width)
 
 
 def resize_image(image: np.ndarray, size: int) -> np.ndarray:
@@ -159,12 +161,11 @@ def resize_image(image: np.ndarray, size: int) -> np.ndarray:
     Returns:
         (size, size), the dtype of `image`; shrunk by area means, enlarged bilinearly.
     """
-    top, left, height, width = content_box(image.shape, size)
+    box = content_box(image.shape, size)
     method = cv2.INTER_AREA if max(image.shape) > size else cv2.INTER_LINEAR
+    image = np.ascontiguousarray(image)
     plane = np.zeros((size, size), dtype=image.dtype)
-    plane[top : top + height, left : left + width] = cv2.resize(
-        np.ascontiguousarray(image), (width, height), interpolation=method
-    )
+    plane[box.area] = cv2.resize(image, (box.width, box.height), interpolation=method)
     return plane
 
 
@@ -175,10 +176,11 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
         mask: (H, W) bool or uint8.
         size: side of the result, pixels.
     """
-    top, left, height, width = content_box(mask.shape, size)
-    rows, columns = _centres(mask.shape[0], height), _centres(mask.shape[1], width)
+    box = content_box(mask.shape, size)
+    rows = _centres(mask.shape[0], box.height)
+    columns = _centres(mask.shape[1], box.width)
     plane = np.zeros((size, size), dtype=mask.dtype)
-    plane[top : top + height, left : left + width] = mask[rows[:, None], columns]
+    plane[box.area] = mask[rows[:, None], columns]
     return plane
 
 
@@ -197,8 +199,8 @@ def restore(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     if plane.ndim != 2 or plane.shape[0] != plane.shape[1]:
         raise ValueError(f"plane must be (size, size), got shape {plane.shape}")
-    top, left, height, width = content_box(shape, plane.shape[0])
-    content = np.ascontiguousarray(plane[top : top + height, left : left + width], dtype=np.float32)
+    box = content_box(shape, plane.shape[0])
+    content = np.ascontiguousarray(plane[box.area], dtype=np.float32)
     return cv2.resize(content, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
@@ -220,13 +222,7 @@ def slice_levels(
     return resize_image(levels if frame.box is None else levels[frame.box.area], spec.size)
 
 
-def _looked_up(index: np.ndarray, table: np.ndarray) -> np.ndarray:
-    if OPENCV_LOOKS_UP and index.size:
-        return cv2.LUT(np.ascontiguousarray(index).reshape(1, -1), table).reshape(index.shape)
-    return table.take(index)
-
-
-@lru_cache(maxsize=256)  # a window a case, where it follows the liver
+@lru_cache(maxsize=256)  # as many windows as cases, where the window follows the liver
 def _window_table(low: float, high: float) -> np.ndarray:
     """Grey level of each int16 value, indexed by its bits as uint16."""
     if not low < high:

@@ -69,9 +69,9 @@ def read_picture(path: Path, flags: int) -> np.ndarray | None:
 
 
 def write_picture(path: Path, image: np.ndarray, options: tuple[int, ...] = ()) -> None:
-    """Write a picture, (H, W) or (H, W, 3) BGR, uint8; `cv2.imwrite` would not tell of a full disk.
+    """Write a picture, (H, W) or (H, W, 3) BGR, uint8.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; `cv2.imwrite` itself is silent about a full disk.
     """
     path.write_bytes(cv2.imencode(".png", image, options)[1])

@@ -17,12 +17,12 @@ def test_listing_is_read_page_by_page(kaggle, client):
 def test_plan_says_gigabytes_minutes_and_disk(kaggle, client, raw):
     kaggle.sizes = {VOLUME: 3_000_000_000, LABELS: 1_000_000_000}
     plan = plan_download([3], raw, client=client)
-    assert plan.bytes == 4_000_000_000
+    assert plan.size_bytes == 4_000_000_000
     needed = 8_000_000_000 + 1_400_000_000  # two cases and the prepared one
     assert [room.needed for room in plan.rooms] == [needed]
     assert "1 cases to fetch, 0 already here: 4.0 GB, about 3 min at 20 MB/s" in str(plan)
     kept = plan_download([3], raw, keep_raw=True, client=client)
-    assert kept.rooms[0].needed == needed + plan.bytes
+    assert kept.rooms[0].needed == needed + plan.size_bytes
 
 
 def test_plan_asks_each_disk_for_what_goes_there(kaggle, client, raw, tmp_path):
