@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
+from ..settings import hint
 from ..volumes import parse_name
 from .archives import is_whole
 from .client import KaggleClient, KaggleError
