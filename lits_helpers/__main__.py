@@ -19,6 +19,13 @@ from .settings import SOURCES, Settings, hints_for_shell, load_settings
 logger = logging.getLogger(__name__)
 
 CHANGES = ("epochs", "batch_size", "learning_rate", "width", "pretrained")  # of a recipe
+FOLDERS = ("raw", "prepared", "runs")
+PLACES = {  # options that every step has
+    "--raw": ("DIR", "NIfTI files, in any layout; default data/SOURCE[-tiny]/raw"),
+    "--prepared": ("DIR", "packed cases; default data/SOURCE[-tiny]/prepared"),
+    "--runs": ("DIR", "checkpoints and results; default runs/SOURCE[-tiny]"),
+    "--device": ("NAME", "cpu, cuda, cuda:1 ...; default the best there is"),
+}
 EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError, ImportError)
 
 
@@ -43,63 +50,40 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=__version__)
     steps = made.add_subparsers(title="steps", required=True, metavar="STEP")
     _step(steps, "phantom", runs["phantom"], ["phantom"])
-    step = _step(steps, "download", runs["download"], ["kaggle"])
-    step.add_argument(
-        "--cases", default="", metavar="LIST", help="e.g. 0-9,27; default all 131, --tiny 0-5"
-    )
-    step.add_argument("--keep-raw", action="store_true", help="keep the raw files (54 GB in all)")
-    step.add_argument("--png", action="store_true", help="also export 8-bit slices")
-    step = _step(steps, "prepare", runs["prepare"])
-    step.add_argument("--workers", type=_from_zero, metavar="N", help="default one a core")
-    step.add_argument("--png", action="store_true", help="also export 8-bit slices")
-    _training_step(steps, "train-liver", runs["train-liver"]).add_argument(
-        "--width", type=_count, metavar="N", help="channels of the generator's first layer"
-    )
-    _training_step(steps, "train-tumor", runs["train-tumor"]).add_argument(
-        "--no-pretrained",
-        action="store_const",
-        const=False,
-        dest="pretrained",
-        help="start from random weights, not ImageNet's",
-    )
-    step = _step(steps, "predict", runs["predict"])
-    step.add_argument(
-        "volumes", nargs="*", type=Path, help="CT files or folders; default: validation patients"
-    )
-    _model_options(step)
-    step.add_argument("--only", choices=SYSTEMS, help="use one model; default both")
-    step.add_argument(
-        "--fold", type=int, metavar="N", help="the fold that the models were trained with"
-    )
-    step.add_argument(
-        "--out",
-        type=Path,
-        metavar="DIR",
-        help="default RUNS/results/predictions, for named CTs RUNS/results/segmented",
-    )
-    step.add_argument(
-        "--rotation",
-        type=float,
-        default=0.0,
-        metavar="DEGREES",
-        help="average with slices turned by so much to either side, at thrice the time",
-    )
-    step.add_argument(
-        "--submission", action="store_true", help="test-segmentation-N.nii in one zip, as for LiTS"
-    )
-    step = _step(steps, "evaluate", runs["evaluate"])
-    step.add_argument(
-        "--predictions", type=Path, metavar="DIR", help="default RUNS/results/predictions"
-    )
-    _model_options(step)
-    step.add_argument("--out", type=Path, metavar="DIR", help="default RUNS/results")
+    add = _step(steps, "download", runs["download"], ["kaggle"]).add_argument
+    add("--cases", default="", metavar="LIST", help="e.g. 0-9,27; default all 131, --tiny 0-5")
+    add("--keep-raw", action="store_true", help="keep the raw files (54 GB in all)")
+    add("--png", action="store_true", help="also export 8-bit slices")
+    add = _step(steps, "prepare", runs["prepare"]).add_argument
+    add("--workers", type=_from_zero, metavar="N", help="default one a core")
+    add("--png", action="store_true", help="also export 8-bit slices")
+    add = _training_step(steps, "train-liver", runs["train-liver"])
+    add("--width", type=_count, metavar="N", help="channels of the generator's first layer")
+    add = _training_step(steps, "train-tumor", runs["train-tumor"])
+    kept = {"action": "store_const", "const": False, "dest": "pretrained"}
+    add("--no-pretrained", **kept, help="start from random weights, not ImageNet's")
+    add = _step(steps, "predict", runs["predict"]).add_argument
+    volumes = "CT files or folders; default: validation patients"
+    add("volumes", nargs="*", type=Path, help=volumes)
+    _add_models(add)
+    add("--only", choices=SYSTEMS, help="use one model; default both")
+    add("--fold", type=int, metavar="N", help="the fold that the models were trained with")
+    out = "default RUNS/results/predictions, for named CTs RUNS/results/segmented"
+    add("--out", type=Path, metavar="DIR", help=out)
+    turned = "average with slices turned by so much to either side, at thrice the time"
+    add("--rotation", type=float, default=0.0, metavar="DEGREES", help=turned)
+    add("--submission", action="store_true", help="test-segmentation-N.nii in one zip, for LiTS")
+    add = _step(steps, "evaluate", runs["evaluate"]).add_argument
+    add("--predictions", type=Path, metavar="DIR", help="default RUNS/results/predictions")
+    _add_models(add)
+    add("--out", type=Path, metavar="DIR", help="default RUNS/results")
     return made
 
 
-def _model_options(step: argparse.ArgumentParser) -> None:
+def _add_models(add: Callable) -> None:
     for name in SYSTEMS:
         where = f"default RUNS/{name}/checkpoints/best_model.pth"
-        step.add_argument(f"--{name}", type=Path, metavar="FILE", help=f"{name} model; {where}")
+        add(f"--{name}", type=Path, metavar="FILE", help=f"{name} model; {where}")
 
 
 def _count(text: str, lowest: int = 1) -> int:
@@ -117,44 +101,30 @@ def _step(steps, name: str, run, sources: Sequence[str] = SOURCES) -> argparse.A
     step.set_defaults(step=run, name=name)
     only = sources[0] if len(sources) == 1 else None
     step.add_argument("--source", choices=sources, default=only, help=f"default {sources[0]}")
-    step.add_argument(
-        "--raw", metavar="DIR", help="NIfTI files, in any layout; default data/SOURCE[-tiny]/raw"
-    )
-    step.add_argument(
-        "--prepared", metavar="DIR", help="packed cases; default data/SOURCE[-tiny]/prepared"
-    )
-    step.add_argument(
-        "--runs", metavar="DIR", help="checkpoints and results; default runs/SOURCE[-tiny]"
-    )
-    step.add_argument(
-        "--device", metavar="NAME", help="cpu, cuda, cuda:1 ...; default the best there is"
-    )
-    step.add_argument(
-        "--tiny", action="store_true", help="small and short, in folders of its own: for every step"
-    )
+    for option, (metavar, text) in PLACES.items():
+        step.add_argument(option, metavar=metavar, help=text)
+    tiny = "small and short, in folders of its own: for every step"
+    step.add_argument("--tiny", action="store_true", help=tiny)
     return step
 
 
-def _training_step(steps, name: str, run) -> argparse.ArgumentParser:
+def _training_step(steps, name: str, run) -> Callable:
+    """Add a step that trains; return what adds further options to it."""
     step = _step(steps, name, run)
     step.set_defaults(width=None, pretrained=None)
-    step.add_argument(
-        "--recipe", default="default", choices=LIVER_RECIPES, help="original is as published"
-    )
-    step.add_argument("--epochs", type=_count, metavar="N", help="default: the recipe's")
-    step.add_argument("--batch-size", type=_count, metavar="N", help="default: the recipe's")
-    step.add_argument("--learning-rate", type=float, metavar="RATE", help="default: the recipe's")
-    step.add_argument(
-        "--precision", default="auto", choices=["auto", *PRECISIONS], help="default: the fastest"
-    )
-    step.add_argument("--fold", type=int, metavar="N", help="validate on this fold of patients")
-    step.add_argument("--seed", type=_from_zero, default=0, metavar="N", help="random seed")
-    step.add_argument("--resume", default="auto", metavar="HOW", help="auto, never or a checkpoint")
-    step.add_argument("--max-minutes", type=float, metavar="M", help="stop cleanly before then")
-    step.add_argument(
-        "--tensorboard", action="store_true", help="write events too (pip install tensorboard)"
-    )
-    return step
+    add = step.add_argument
+    add("--recipe", default="default", choices=LIVER_RECIPES, help="original is as published")
+    add("--epochs", type=_count, metavar="N", help="default: the recipe's")
+    add("--batch-size", type=_count, metavar="N", help="default: the recipe's")
+    add("--learning-rate", type=float, metavar="RATE", help="default: the recipe's")
+    precisions = ["auto", *PRECISIONS]
+    add("--precision", default="auto", choices=precisions, help="default: the fastest")
+    add("--fold", type=int, metavar="N", help="validate on this fold of patients")
+    add("--seed", type=_from_zero, default=0, metavar="N", help="random seed")
+    add("--resume", default="auto", metavar="HOW", help="auto, never or a checkpoint")
+    add("--max-minutes", type=float, metavar="M", help="stop cleanly before then")
+    add("--tensorboard", action="store_true", help="write events too (pip install tensorboard)")
+    return add
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -181,16 +151,8 @@ def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     level = logging.WARNING if own_rank() else logging.INFO  # of torchrun's processes one speaks
     logging.getLogger("lits_helpers").setLevel(level)
-    settings = load_settings(
-        ".",
-        source=options.source,
-        raw=options.raw,
-        prepared=options.prepared,
-        runs=options.runs,
-        device=options.device,
-        tiny=options.tiny or None,
-        variables_win=False,
-    )
+    places = {name: getattr(options, name) for name in ("source", *FOLDERS, "device")}
+    settings = load_settings(".", tiny=options.tiny or None, variables_win=False, **places)
     options.step(settings, options)
     logger.info("next: %s", _next_command(options))
     return 0

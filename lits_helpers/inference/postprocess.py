@@ -7,6 +7,8 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from ..metrics import filled_box
+
 COUNTED_AT_ONCE = 2**23  # voxels
 
 
@@ -56,7 +58,7 @@ def clean_liver(labels: np.ndarray, post: Postprocessing) -> None:
 
 
 def _keep_largest(labels: np.ndarray) -> None:
-    box = _box(labels)
+    box = filled_box(labels)
     if box is None:
         return
     components, count = ndimage.label(labels[box])
@@ -67,7 +69,7 @@ def _keep_largest(labels: np.ndarray) -> None:
 
 
 def _fill_cavities(labels: np.ndarray) -> None:
-    box = _box(labels)
+    box = filled_box(labels)
     if box is None:
         return
     outside, count = ndimage.label(np.pad(labels[box] == 0, 1, constant_values=True))
@@ -111,7 +113,7 @@ def _steps(post: Postprocessing, spacing_mm: tuple) -> int:
 
 def drop_small_lesions(tumor: np.ndarray, spacing_mm: tuple, post: Postprocessing) -> None:
     """Clear face-connected lesions below `min_lesion_mm3` from tumor (Z, Y, X) uint8, in place."""
-    box = _box(tumor)
+    box = filled_box(tumor)
     if box is None or post.min_lesion_mm3 == 0:
         return
     lesions, count = ndimage.label(tumor[box])
@@ -127,13 +129,3 @@ def _sizes(components: np.ndarray, count: int) -> np.ndarray:
         flat[start : start + COUNTED_AT_ONCE] for start in range(0, flat.size, COUNTED_AT_ONCE)
     ]
     return sum(np.bincount(part, minlength=count + 1) for part in parts)
-
-
-def _box(mask: np.ndarray) -> tuple[slice, ...] | None:
-    """Return the bounding box of the non-zero voxels, or None if there are none."""
-    planes = np.flatnonzero(mask.any(axis=(1, 2)))
-    if not len(planes):
-        return None
-    flat = mask[planes[0] : planes[-1] + 1].any(axis=0)
-    extents = (planes, np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0)))
-    return tuple(slice(extent[0], extent[-1] + 1) for extent in extents)

@@ -2,7 +2,7 @@
 
 from .case import evaluate_case, evaluate_lesions
 from .lesions import SIZE_CLASSES, size_class_title
-from .overlap import FIRST_LABEL, dice, dice_of, label_mask, slice_dice
+from .overlap import FIRST_LABEL, dice, dice_of, filled_box, label_mask, slice_dice
 from .summary import evaluate_dataset, format_summary, read_metrics_csv, write_metrics_csv
 
 __all__ = [
@@ -13,6 +13,7 @@ __all__ = [
     "evaluate_case",
     "evaluate_dataset",
     "evaluate_lesions",
+    "filled_box",
     "format_summary",
     "label_mask",
     "read_metrics_csv",

@@ -7,8 +7,10 @@ docs/metrics.md. One case is measured here; `summary` joins many cases and shows
 import numpy as np
 
 from .lesions import lesion_counts, list_lesions
-from .overlap import dice
+from .overlap import dice, filled_box
 from .surface import SURFACE_KEYS, surface_metrics
+
+NOWHERE = (slice(0, 0),) * 3  # the box of two empty masks
 
 
 def evaluate_case(
@@ -108,7 +110,7 @@ def _checked_and_cropped(
             f"{np.shape(reference)}; compare a case with its own reference, in the same orientation"
         )
     pair = _checked_labels("prediction", prediction), _checked_labels("reference", reference)
-    box = _joint_box(*pair)
+    box = filled_box(*pair) or NOWHERE
     return pair[0][box], pair[1][box]
 
 
@@ -129,19 +131,8 @@ def _checked_labels(name: str, labels: np.ndarray) -> np.ndarray:
 
 def _tumor_masks(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     masks = prediction == 2, reference == 2
-    box = _joint_box(*masks)
+    box = filled_box(*masks) or NOWHERE
     return masks[0][box], masks[1][box]
-
-
-def _joint_box(first: np.ndarray, second: np.ndarray) -> tuple[slice, slice, slice]:
-    """Return the smallest box around all values other than 0; an empty box if there are none."""
-    plane = first.any(axis=0) | second.any(axis=0)  # (Y, X)
-    column = first.any(axis=(1, 2)) | second.any(axis=(1, 2))
-    box = []
-    for filled in (column, plane.any(axis=1), plane.any(axis=0)):
-        places = np.flatnonzero(filled)
-        box.append(slice(places[0], places[-1] + 1) if len(places) else slice(0, 0))
-    return tuple(box)
 
 
 def _checked_spacing(spacing_mm) -> tuple[float, float, float] | None:

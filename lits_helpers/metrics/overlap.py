@@ -1,4 +1,4 @@
-"""The labels of a segmentation, and the Dice of two of them."""
+"""The labels of a segmentation, where they lie, and the Dice of two of them."""
 
 import numpy as np
 
@@ -31,3 +31,14 @@ def dice(intersection: int, size_prediction: int, size_reference: int) -> float:
     """Return the Dice of two masks from their voxel counts; of two empty masks it is 1."""
     total = size_prediction + size_reference
     return 2 * intersection / total if total else 1.0
+
+
+def filled_box(*arrays: np.ndarray) -> tuple[slice, slice, slice] | None:
+    """Return the smallest box around what is not 0 in any of (Z, Y, X) arrays; None for nothing."""
+    filled = np.logical_or.reduce([array.any(axis=(1, 2)) for array in arrays])
+    planes = np.flatnonzero(filled)
+    if not len(planes):
+        return None
+    flat = np.logical_or.reduce([array[planes[0] : planes[-1] + 1].any(axis=0) for array in arrays])
+    extents = planes, np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
+    return tuple(slice(int(extent[0]), int(extent[-1]) + 1) for extent in extents)

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-from ..metrics import FIRST_LABEL, dice_of
+from ..metrics import FIRST_LABEL, dice_of, filled_box
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def case_summary(case: BrowsedCase, listed: int = 12) -> str:
 
 def find_lesions(labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[Lesion]:
     """Return the lesions of labels (Z, Y, X), the largest first."""
-    box = _tumor_box(labels)
+    box = filled_box(labels)
     if box is None:
         return []
     components, _ = ndimage.label(labels[box] == 2)
@@ -111,21 +111,6 @@ def find_lesions(labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> 
         origin = [whole.start + inner.start for whole, inner in zip(box, part, strict=True)]
         found.append(_measure(components[part] == number, origin, spacing_mm))
     return sorted(found, key=lambda lesion: -lesion.voxels)
-
-
-def _tumor_box(labels: np.ndarray) -> tuple[slice, slice, slice] | None:
-    """Return the box of label 2, slice by slice: a mask of the whole volume would cost its size."""
-    slices = []
-    flat = np.zeros(labels.shape[1:], bool)
-    for k, part in enumerate(labels):
-        tumor = part == 2
-        if tumor.any():
-            slices.append(k)
-            flat |= tumor
-    if not slices:
-        return None
-    extents = slices, np.flatnonzero(flat.any(axis=1)), np.flatnonzero(flat.any(axis=0))
-    return tuple(slice(int(extent[0]), int(extent[-1]) + 1) for extent in extents)
 
 
 def _measure(mask: np.ndarray, origin, spacing_mm) -> Lesion:

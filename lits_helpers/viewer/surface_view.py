@@ -12,7 +12,7 @@ from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 
 from ..figures import SKY, VERMILION
-from ..metrics import FIRST_LABEL
+from ..metrics import FIRST_LABEL, filled_box
 
 STEPS_MM = {"liver": 2.5, "tumor": 1.25}  # mesh width: a lesion of 3 mm must survive
 COLORS = {"liver": SKY, "tumor": VERMILION}
@@ -207,9 +207,7 @@ def make_mesh(
 
 def _resampled(mask: np.ndarray, spacing_mm, step_mm: float):
     """Return (values, origin_mm, steps_mm) of the mask's box in cubes of `step_mm`."""
-    extents = [np.flatnonzero(mask.any(axis=axes)) for axes in ((1, 2), (0, 2), (0, 1))]
-    starts = [int(extent[0]) for extent in extents]
-    box = tuple(slice(int(extent[0]), int(extent[-1]) + 1) for extent in extents)
+    box = filled_box(mask)
     part = mask[box].astype(np.float32)
     counts = [max(1, round(n * mm / step_mm)) for n, mm in zip(part.shape, spacing_mm, strict=True)]
     steps = np.array(part.shape) * spacing_mm / counts
@@ -219,5 +217,7 @@ def _resampled(mask: np.ndarray, spacing_mm, step_mm: float):
     method = cv2.INTER_AREA if counts[0] < len(part) else cv2.INTER_LINEAR
     part = cv2.resize(columns, (columns.shape[1], counts[0]), interpolation=method)
     values = np.pad(part.reshape(counts), 2)  # a closed surface, also at the volume's edge
-    origin = (np.array(starts) - 0.5) * spacing_mm + 0.5 * steps - 2 * steps
+    origin = (
+        (np.array([extent.start for extent in box]) - 0.5) * spacing_mm + 0.5 * steps - 2 * steps
+    )
     return values, origin, tuple(steps)
