@@ -17,6 +17,7 @@ import json
 import os
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -52,7 +53,7 @@ from lits_helpers.environment import choose_device  # noqa: E402
 from lits_helpers.machine import written_whole  # noqa: E402
 from lits_helpers.models import build_generator  # noqa: E402
 from lits_helpers.preprocess import prepared_cases  # noqa: E402
-from lits_helpers.recipes import Recipe, recipe_to_dict  # noqa: E402
+from lits_helpers.recipes import Recipe  # noqa: E402
 
 LIVER_SECONDS = 240.0  # for the liver model that goes before all tumor rows of a fold
 
@@ -75,7 +76,7 @@ def row_for(root: Path, row: Row, options: dict) -> Row:
 
 def fingerprint(recipe: Recipe) -> str:
     """Return eight digits that differ when anything in a recipe does."""
-    return hashlib.sha256(json.dumps(recipe_to_dict(recipe)).encode()).hexdigest()[:8]
+    return hashlib.sha256(json.dumps(asdict(recipe)).encode()).hexdigest()[:8]
 
 
 def job(seeks: str, name: str, root: Path, options: dict) -> dict:

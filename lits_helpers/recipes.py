@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields, replace
 from numbers import Integral, Real
 
 
@@ -254,11 +254,6 @@ def recipe_from_dict(content: Mapping) -> LiverRecipe | TumorRecipe:
                 f"not a {wanted.__name__} of this version of lits_helpers: {', '.join(odd)} differ"
             )
     return kind(**{**content, "spec": InputSpec(**content["spec"])})
-
-
-def recipe_to_dict(recipe: Recipe) -> dict:
-    """Return a recipe as plain values (JSON, checkpoints); `recipe_from_dict` undoes it."""
-    return asdict(recipe)
 
 
 def liver_recipe(name: str = "default", *, tiny: bool = False, **changes) -> LiverRecipe:

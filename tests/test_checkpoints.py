@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from lits_helpers.checkpoints import (
     save_model,
 )
 from lits_helpers.models import RegNetSegmenter, build_generator
-from lits_helpers.recipes import liver_recipe, recipe_to_dict, tumor_recipe
+from lits_helpers.recipes import liver_recipe, tumor_recipe
 
 
 def a_model(system="liver"):
@@ -104,7 +105,7 @@ def test_weights_without_description_name_what_is_missing(tmp_path):
 def checkpoint(system, recipe, network):
     return {
         "system": system,
-        "recipe": recipe_to_dict(recipe),
+        "recipe": asdict(recipe),
         "model": network.state_dict(),
         "training_ids": ["0", "1"],
         "validation_ids": ["2"],

@@ -2,7 +2,7 @@
 
 import json
 import re
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -12,7 +12,6 @@ from lits_helpers.recipes import (
     InputSpec,
     liver_recipe,
     recipe_from_dict,
-    recipe_to_dict,
     tumor_recipe,
 )
 
@@ -21,7 +20,7 @@ ALL_RECIPES = [*LIVER_RECIPES.values(), *TUMOR_RECIPES.values()]
 
 @pytest.mark.parametrize("recipe", ALL_RECIPES, ids=lambda r: f"{type(r).__name__}-{r.name}")
 def test_recipe_survives_json(recipe):
-    assert recipe_from_dict(json.loads(json.dumps(recipe_to_dict(recipe)))) == recipe
+    assert recipe_from_dict(json.loads(json.dumps(asdict(recipe)))) == recipe
 
 
 def test_original_liver_recipe_is_the_published_one():
@@ -62,7 +61,7 @@ def test_a_critic_goal_that_is_none_is_refused():
 
 
 def test_a_spec_of_another_version_is_refused_by_name():
-    content = recipe_to_dict(liver_recipe())
+    content = asdict(liver_recipe())
     del content["spec"]["window"]
     content["spec"]["zoom"] = 2
     with pytest.raises(ValueError, match=r"InputSpec of this version.*: window, zoom differ"):
@@ -76,7 +75,7 @@ def test_unknown_recipe_is_named_with_those_there_are():
 
 @pytest.mark.parametrize("change", ["missing", "unknown"])
 def test_recipe_of_another_version_is_refused_by_the_differing_key(change):
-    content = recipe_to_dict(tumor_recipe())
+    content = asdict(tumor_recipe())
     if change == "missing":
         del content["sampling"]
     else:

@@ -45,17 +45,16 @@ FIGURES = {  # name of the file -> what draws it from the rows
 }
 
 
-def resize_ceiling(mask: np.ndarray, spec: InputSpec, *, threshold: float = 0.5) -> float:
+def resize_ceiling(mask: np.ndarray, spec: InputSpec) -> float:
     """Return the Dice of a model that knows everything about each pixel of the working size.
 
     Its output is the share of each pixel that the mask covers. As any probability, the output is
-    resized bilinearly and cut at the threshold. No training can win back what is lost on that way.
+    resized bilinearly and cut at 0.5. No training can win back what is lost on that way.
 
     Args:
         mask: (Z, Y, X) bool at native size: the liver mask with the liver model's spec, the tumor
             mask with the tumor model's.
         spec: how the model sees a slice; only its size matters here.
-        threshold: probability from which a pixel counts.
 
     Returns:
         Dice in [0, 1]; 1 for an empty mask.
@@ -69,7 +68,7 @@ def resize_ceiling(mask: np.ndarray, spec: InputSpec, *, threshold: float = 0.5)
     sizes = np.zeros(3, np.int64)  # overlap, prediction, mask
     for plane in mask[mask.any(axis=(1, 2))]:
         output = resize_image(plane.astype(np.float32), spec.size)
-        back = restore(output, plane.shape) >= threshold
+        back = restore(output, plane.shape) >= 0.5
         sizes += [np.count_nonzero(part) for part in (back & plane, back, plane)]
     return dice(*sizes.tolist())
 

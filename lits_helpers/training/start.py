@@ -4,7 +4,7 @@ import logging
 import shutil
 import traceback
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
@@ -14,7 +14,7 @@ from ..datasets import SliceCache, epoch_order
 from ..environment import choose_device
 from ..machine import locked, require
 from ..preprocess import data_hashes
-from ..recipes import LiverRecipe, Recipe, TumorRecipe, recipe_to_dict
+from ..recipes import LiverRecipe, Recipe, TumorRecipe
 from ..settings import hint
 from .distributed import Ranks, joined_ranks
 from .engine import Trainer
@@ -192,7 +192,7 @@ class _Training:
     def _identity(self, precision: Precision) -> dict:
         return {
             "system": self.system_type.name,
-            "recipe": recipe_to_dict(self.recipe),
+            "recipe": asdict(self.recipe),
             "seed": int(self.options.seed),  # numpy's numbers and texts would spoil checkpoints
             "training_ids": [str(case_id) for case_id in self.split.training],
             "validation_ids": [str(case_id) for case_id in self.split.validation],

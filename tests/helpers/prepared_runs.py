@@ -1,5 +1,7 @@
 """Prepared cases and checkpoints small enough for tests of the steps around the models."""
 
+from dataclasses import asdict
+
 import numpy as np
 
 from helpers.drawn import body, write_case
@@ -8,7 +10,6 @@ from lits_helpers.cases import find_cases
 from lits_helpers.checkpoints import save_model
 from lits_helpers.models import build_generator, build_segmenter
 from lits_helpers.preprocess import open_prepared, prepare
-from lits_helpers.recipes import recipe_to_dict
 
 VARIABLES = [f"LITS_{name}" for name in ("TINY", "SOURCE", "RAW", "PREPARED", "RUNS", "DEVICE")]
 
@@ -39,7 +40,7 @@ def write_checkpoint(path, system, training_ids=(), recipe=None, network=True, d
         build = build_generator if system == "liver" else build_segmenter
         model = build(recipe).state_dict()
     path.parent.mkdir(parents=True, exist_ok=True)
-    content = {"system": system, "recipe": recipe_to_dict(recipe), "model": model}
+    content = {"system": system, "recipe": asdict(recipe), "model": model}
     content |= {"training_ids": list(training_ids), "validation_ids": [], "data": data or {}}
     save_model(path, content | {"epoch": 1, "validation_dice": 0.5})
     return path
