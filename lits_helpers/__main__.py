@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 from . import __version__
@@ -19,7 +20,6 @@ from .settings import SOURCES, Settings, hints_for_shell, load_settings
 logger = logging.getLogger(__name__)
 
 CHANGES = ("epochs", "batch_size", "learning_rate", "width", "pretrained")  # of a recipe
-FOLDERS = ("raw", "prepared", "runs")
 PLACES = {  # options that every step has
     "--raw": ("DIR", "NIfTI files, in any layout; default data/SOURCE[-tiny]/raw"),
     "--prepared": ("DIR", "packed cases; default data/SOURCE[-tiny]/prepared"),
@@ -92,8 +92,7 @@ def _count(text: str, lowest: int = 1) -> int:
     return int(text)
 
 
-def _from_zero(text: str) -> int:
-    return _count(text, lowest=0)
+_from_zero = partial(_count, lowest=0)
 
 
 def _step(steps, name: str, run, sources: Sequence[str] = SOURCES) -> argparse.ArgumentParser:
@@ -151,7 +150,9 @@ def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     level = logging.WARNING if own_rank() else logging.INFO  # of torchrun's processes one speaks
     logging.getLogger("lits_helpers").setLevel(level)
-    places = {name: getattr(options, name) for name in ("source", *FOLDERS, "device")}
+    places = {
+        name: getattr(options, name) for name in ("source", "raw", "prepared", "runs", "device")
+    }
     settings = load_settings(".", tiny=options.tiny or None, variables_win=False, **places)
     options.step(settings, options)
     logger.info("next: %s", _next_command(options))

@@ -10,8 +10,6 @@ from .lesions import lesion_counts, list_lesions
 from .overlap import dice, filled_box
 from .surface import SURFACE_KEYS, surface_metrics
 
-NOWHERE = (slice(0, 0),) * 3  # the box of two empty masks
-
 
 def evaluate_case(
     prediction: np.ndarray,
@@ -47,7 +45,7 @@ def evaluate_case(
     """
     spacing_mm = _checked_spacing(spacing_mm)
     cropped = _checked_and_cropped(prediction, reference)
-    tumors = _tumor_masks(*cropped)
+    tumors = _cropped(*(labels == 2 for labels in cropped))
     livers = tuple(labels > 0 for labels in cropped)
     result = {}
     for name, masks in (("liver", livers), ("tumor", tumors)):
@@ -75,7 +73,8 @@ def evaluate_lesions(
     Args and Raises: as for `evaluate_case`.
     """
     spacing_mm = _checked_spacing(spacing_mm)
-    return list_lesions(*_tumor_masks(*_checked_and_cropped(prediction, reference)), spacing_mm)
+    tumors = (labels == 2 for labels in _checked_and_cropped(prediction, reference))
+    return list_lesions(*_cropped(*tumors), spacing_mm)
 
 
 def _overlap_metrics(prediction: np.ndarray, reference: np.ndarray) -> dict[str, float | int]:
@@ -109,9 +108,9 @@ def _checked_and_cropped(
             f"prediction and reference must have one shape, got {np.shape(prediction)} and "
             f"{np.shape(reference)}; compare a case with its own reference, in the same orientation"
         )
-    pair = _checked_labels("prediction", prediction), _checked_labels("reference", reference)
-    box = filled_box(*pair) or NOWHERE
-    return pair[0][box], pair[1][box]
+    return _cropped(
+        _checked_labels("prediction", prediction), _checked_labels("reference", reference)
+    )
 
 
 def _checked_labels(name: str, labels: np.ndarray) -> np.ndarray:
@@ -129,10 +128,9 @@ def _checked_labels(name: str, labels: np.ndarray) -> np.ndarray:
     return labels.view(np.uint8) if labels.dtype == bool else labels
 
 
-def _tumor_masks(prediction: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    masks = prediction == 2, reference == 2
-    box = filled_box(*masks) or NOWHERE
-    return masks[0][box], masks[1][box]
+def _cropped(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    box = filled_box(first, second) or (slice(0, 0),) * 3
+    return first[box], second[box]
 
 
 def _checked_spacing(spacing_mm) -> tuple[float, float, float] | None:
