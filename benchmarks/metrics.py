@@ -3,8 +3,8 @@
 Run it from the repository root: ``python -m benchmarks.metrics``; MONAI comes with
 requirements-dev.txt. Both sides get the same pair, each in a process of its own; reading it and
 importing are not timed. MONAI has no RMSD, no lesion counts and no burden: it does less. Its border
-is the 6-neighbourhood's, so its distances differ slightly; tests/test_surface.py compares them
-exactly, on equal borders.
+is the 6-neighbourhood's, so its distances differ slightly; tests/metrics/test_surface.py compares
+them exactly, on equal borders.
 """
 
 import argparse

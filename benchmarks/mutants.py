@@ -1,7 +1,7 @@
 """Change the module's code in small ways, one at a time, and see whether a test notices.
 
     pip install mutmut==3.8.1
-    python benchmarks/mutants.py losses [sampling ...] [--sample 150] [--seed 0]
+    python benchmarks/mutants.py losses [datasets/sampling ...] [--sample 150] [--seed 0]
 
 mutmut makes the mutants of a file and runs the tests named below against each, in a forked process,
 so that torch is imported once. Of a file with more mutants than `--sample` that many are drawn.
@@ -21,23 +21,25 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = {  # file of lits_helpers -> the tests that cover it; test_<file>_pins.py besides
-    "losses": ["losses"],
-    "sampling": ["datasets"],
-    "postprocess": ["postprocess"],
-    "geometry": ["volumes"],
-    "metrics": ["metrics"],
-    "lesions": ["lesions"],
-    "surface": ["surface"],
-    "summary": ["summary"],
-    "pixels": ["pixels"],
-    "frames": ["frames", "pixels"],
-    "cases": ["cases"],
-    "augmentation": ["datasets"],
-    "recipes": ["recipes", "pixels"],
-    "nifti": ["volumes", "bad_files"],
-    "engine": ["training", "training_faults"],
-    "states": ["checkpoints"],
+TESTS = {  # file of lits_helpers -> the tests that cover it; their test_<file>_pins.py besides
+    "losses": ["test_losses"],
+    "recipes": ["test_recipes", "volumes/test_pixels"],
+    "cases/find": ["cases/test_find"],
+    "cases/split": ["cases/test_split"],
+    "volumes/geometry": ["volumes/test_geometry", "volumes/test_io", "volumes/test_packed"],
+    "volumes/nifti": ["volumes/test_nifti", "volumes/test_io", "volumes/test_geometry"],
+    "volumes/pixels": ["volumes/test_pixels"],
+    "metrics/case": ["metrics/test_case"],
+    "metrics/lesions": ["metrics/test_lesions"],
+    "metrics/summary": ["metrics/test_summary"],
+    "metrics/surface": ["metrics/test_surface"],
+    "datasets/augmentation": ["datasets/test_augmentation"],
+    "datasets/sampling": ["datasets/test_sampling"],
+    "training/engine": [
+        f"training/test_{name}" for name in ("engine", "start", "run_folder", "stopping", "health")
+    ],
+    "training/states": ["training/test_states"],
+    "inference/postprocess": ["inference/test_postprocess"],
 }
 SETTINGS = """
 [tool.mutmut]
@@ -64,8 +66,7 @@ def workplace(folder: Path, name: str) -> None:
     """Copy the module and its tests to `folder`, with mutmut's settings for one file."""
     for part in ("lits_helpers", "tests", "benchmarks", "docs", "notebooks", "scripts"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    names = [*TESTS[name], f"{name}_pins"]
-    tests = [f"tests/test_{test}.py" for test in names]
+    tests = [f"tests/{test}{end}.py" for test in TESTS[name] for end in ("", "_pins")]
     tests = [test for test in tests if (folder / test).is_file()]
     settings = (ROOT / "pyproject.toml").read_text("utf-8")
     settings += SETTINGS.format(name=name, tests=json.dumps(tests))

@@ -16,6 +16,11 @@ import lits_helpers
 
 PACKAGE = Path(lits_helpers.__file__).parent
 REPOSITORY = PACKAGE.parent
+TESTS = REPOSITORY / "tests"
+FOREIGN = {  # private names that tests may use
+    "_ipython_display_", "_repr_html_", "_repr_png_",  # IPython's protocol
+    "_env_to_endpoint", "_is_view",  # of kagglesdk and torch, which have no public ones
+}  # fmt: skip
 COLUMNS = [  # a room imports rooms of later lines only
     {"__main__"},
     {"pipeline"},
@@ -132,6 +137,28 @@ def test_a_folder_and_a_file_can_be_taken_in_at_a_glance():
         assert len(files) <= MOST_FILES, f"{room} has {len(files)} files"
     long = {path.name: len(path.read_text(encoding="utf-8").splitlines()) for path in FILES}
     assert not {name: lines for name, lines in long.items() if lines > MOST_LINES}
+
+
+def test_tests_lie_in_the_rooms():
+    folders = {path.name for path in TESTS.iterdir() if any(path.glob("*.py"))}
+    assert folders == {*ROOMS, "helpers", "project"}
+
+
+def test_tests_use_no_private_name_of_the_module():
+    found = []
+    for path in sorted(TESTS.rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = []
+            if isinstance(node, ast.ImportFrom):
+                names = [alias.name for alias in node.names]
+            elif isinstance(node, ast.Attribute) and ast.unparse(node.value) != "self":
+                names = [node.attr]
+            elif isinstance(node, ast.Call) and ast.unparse(node.func).endswith("setattr"):
+                texts = [str(a.value) for a in node.args if isinstance(a, ast.Constant)]
+                names = [part for text in texts for part in text.split(".")]
+            private = [n for n in names if n.startswith("_") and not n.startswith("__")]
+            found += [f"{path.name}:{node.lineno} {n}" for n in private if n not in FOREIGN]
+    assert not found
 
 
 def test_rooms_without_torch_import_none():
