@@ -35,12 +35,7 @@ def program() -> str:
 
 
 def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
-    """Return what understands the command line.
-
-    Args:
-        runs: step -> what runs it, whose docstring is its help. Each step's options come with
-            ``step``, what runs it, and ``name``.
-    """
+    """Return what reads the command line; `runs` names what runs each step, documented for help."""
     made = argparse.ArgumentParser(
         prog=program(),
         description="Liver and liver-tumor segmentation in CT, step by step. Not a medical device.",
