@@ -17,7 +17,14 @@ The names of ``__init__.pyi`` can be taken from here; each loads its room when i
 Not a medical device: for research and teaching only.
 """
 
+import os
+
 import lazy_loader
+
+# OpenMP's waiting threads shall sleep: where other processes want the cores, threads that spin take
+# them from the very work they wait for. torch reads this when it is imported.
+if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
+    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
 
 __version__ = "0.2.0.dev0"
 

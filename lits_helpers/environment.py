@@ -96,6 +96,16 @@ def choose_device(name: str | None = None) -> torch.device:
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
+def use_available_cores() -> None:
+    """Let torch compute with at most a thread a core that this process may use.
+
+    torch counts the machine's cores, whatever a container may use of them. A number that the user
+    set in OMP_NUM_THREADS stays.
+    """
+    if not os.environ.get("OMP_NUM_THREADS"):
+        torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
+
+
 def amp_dtype(device: torch.device) -> torch.dtype:
     """Return the number format in which a device trains fastest without losing accuracy.
 

@@ -114,3 +114,20 @@ def test_outside_colab_there_is_no_drive_and_no_secret(caplog):
         assert environment.mount_drive() is None
     assert logged(caplog, "Drive", "Colab only")
     assert environment.colab_secret("KAGGLE_KEY") is None
+
+
+@pytest.mark.parametrize(
+    ("given", "quota", "threads"), [(None, 3, 3), (None, 64, 8), ("7", 3, 8), ("nonsense", 3, 8)]
+)
+def test_torch_computes_with_a_thread_a_core_unless_the_user_said_otherwise(
+    monkeypatch, given, quota, threads
+):
+    counts = [8]  # what torch took from the machine, or from the user's variable
+    monkeypatch.setattr(torch, "get_num_threads", lambda: counts[-1])
+    monkeypatch.setattr(torch, "set_num_threads", counts.append)
+    monkeypatch.setattr(environment, "available_cores", lambda: quota)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    if given:
+        monkeypatch.setenv("OMP_NUM_THREADS", given)
+    environment.use_available_cores()
+    assert counts[-1] == threads

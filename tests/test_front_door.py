@@ -1,5 +1,6 @@
 """The module's front door: what opens at once, what loads on first use, what is refused."""
 
+import os
 import pydoc
 import re
 import signal
@@ -73,6 +74,19 @@ def test_ctrl_c_while_torch_is_imported_leaves_without_a_traceback(tmp_path):
         _, errors = shell.communicate(timeout=60)
     assert "Traceback" not in errors
     assert shell.returncode in (1, 130)  # 1: it was quicker, and there is nothing prepared
+
+
+SPIN = "OMP_WAIT_POLICY GOMP_SPINCOUNT KMP_BLOCKTIME".split()
+
+
+@pytest.mark.parametrize(
+    ("given", "policy"),
+    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, None)],
+)
+def test_waiting_threads_sleep_unless_the_user_said_otherwise(given, policy):
+    environment = {name: value for name, value in os.environ.items() if name not in SPIN} | given
+    code = "import os, lits_helpers; print(os.environ.get('OMP_WAIT_POLICY'))"
+    assert python("-c", code, env=environment).stdout.strip() == str(policy)
 
 
 # --- hints fit the place where they are read ------------------------------------------------------

@@ -13,10 +13,10 @@ from .files import (
     write_json,
     written_whole,
 )
+from .limits import available_cores, free_memory_bytes
 from .locks import locked, locked_folder
-from .memory import free_memory_bytes
 from .ranks import local_rank, own_rank, own_share, processes_here, wait_for_others, world_size
-from .workers import available_cores, run_jobs, spawned_pool
+from .workers import run_jobs, spawned_pool
 
 __all__ = [
     "DISK_FULL",

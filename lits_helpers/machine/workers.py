@@ -15,25 +15,14 @@ from typing import Any
 from tqdm.auto import tqdm
 
 from .files import DISK_FULL
+from .limits import available_cores
 
 logger = logging.getLogger(__name__)
 
-CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # a container's "quota period", in microseconds
 WORKER_DIED = (
     "its worker process died, most likely for lack of memory; run again with fewer workers "
     '(in a script, call prepare below `if __name__ == "__main__":`)'
 )
-
-
-def available_cores() -> int:
-    """Return the number of CPU cores that this process may use, in a container its share."""
-    affinity = hasattr(os, "sched_getaffinity")
-    cores = len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1
-    try:
-        quota, period = map(int, CPU_QUOTA.read_text().split())
-    except (OSError, ValueError):  # no such file, or "max"
-        return cores
-    return max(1, min(cores, quota // period))
 
 
 def run_jobs(

@@ -11,7 +11,7 @@ import torch
 
 from .. import __version__
 from ..datasets import SliceCache, epoch_order
-from ..environment import choose_device
+from ..environment import choose_device, use_available_cores
 from ..machine import locked, require
 from ..preprocess import data_hashes
 from ..recipes import LiverRecipe, Recipe, TumorRecipe
@@ -135,6 +135,7 @@ class _Training:
 
     def _train(self) -> list[dict]:
         watch = Stopwatch(self.options.max_minutes)
+        use_available_cores()
         device = self.options.device
         device = choose_device(None if device is None else str(device))
         with joined_ranks(device) as (ranks, device):

@@ -5,7 +5,6 @@ import ctypes
 import pytest
 
 from lits_helpers.machine import run_jobs
-from lits_helpers.machine import workers as workers_module
 
 
 def die_on_one(number):
@@ -31,12 +30,3 @@ def test_unforeseen_error_of_one_job_does_not_end_the_others(workers):
     first, second, third = run_jobs(fail_on_one, [(0,), (1,), (2,)], workers=workers)
     assert (first, third) == (0, 2)
     assert str(second) == "nobody thought of this"
-
-
-@pytest.mark.parametrize(("quota", "cores"), [("max 100000", 8), ("250000 100000", 2), ("5 9", 1)])
-def test_a_container_counts_its_own_share_of_the_cores(tmp_path, monkeypatch, quota, cores):
-    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(8)))
-    monkeypatch.setattr(workers_module, "CPU_QUOTA", tmp_path / "cpu.max")
-    assert workers_module.available_cores() == 8
-    (tmp_path / "cpu.max").write_text(quota)
-    assert workers_module.available_cores() == cores

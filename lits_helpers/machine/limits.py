@@ -1,9 +1,10 @@
-"""How much memory may still be used: the machine's, or a container's or job's if that is less."""
+"""What this process may use of the machine: its cores and its memory, or a container's or job's."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-CONTAINER = Path("/sys/fs/cgroup")  # where Linux states the memory of containers and jobs
+CONTAINER = Path("/sys/fs/cgroup")  # where Linux states the limits of containers and jobs
 OWN_GROUPS = Path("/proc/self/cgroup")  # the groups that this process belongs to
 # limit, use, and the entry of memory.stat that the system gives back when needed: versions 2, 1
 GROUP_FILES = (
@@ -12,9 +13,35 @@ GROUP_FILES = (
 )
 
 
+def available_cores() -> int:
+    """Return the number of CPU cores that this process may use, at least one.
+
+    The fewest of: the machine's, those of its affinity (`taskset`), of its Slurm task, and the
+    quotas of its control groups.
+    """
+    affinity = hasattr(os, "sched_getaffinity")
+    cores = [len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1]
+    if (given := os.environ.get("SLURM_CPUS_PER_TASK", "")).isdecimal():
+        cores.append(int(given))
+    for group in _own_groups("cpu"):
+        cores += [quota for quota in (_quota(group),) if quota is not None]
+    return max(1, min(cores))
+
+
+def _quota(group: Path) -> int | None:
+    """Return the whole cores of a control group's quota, version 2 or 1; None without one."""
+    for names in (("cpu.max",), ("cpu.cfs_quota_us", "cpu.cfs_period_us")):
+        try:
+            quota, period = " ".join((group / name).read_text() for name in names).split()
+            return int(quota) // int(period) if int(quota) > 0 else None
+        except (OSError, ValueError, ZeroDivisionError):  # no such file, or "max"
+            continue
+    return None
+
+
 def free_memory_bytes() -> int:
     """Return the memory that may still be used; 4 GiB where nothing states it (no Linux)."""
-    free = [_group_bytes(group, *names) for group in _own_groups() for names in GROUP_FILES]
+    free = [_group_bytes(group, *names) for group in _own_groups("memory") for names in GROUP_FILES]
     known = [value for value in (_meminfo_bytes(), *free) if value is not None]
     return min(known, default=4 * 2**30)
 
@@ -27,7 +54,7 @@ def _meminfo_bytes() -> int | None:
         return None
 
 
-def _own_groups() -> Iterator[Path]:
+def _own_groups(controller: str) -> Iterator[Path]:
     """Yield the folders that may state this process's limits: of its groups and all above them."""
     yield CONTAINER
     try:
@@ -36,7 +63,7 @@ def _own_groups() -> Iterator[Path]:
         return
     for line in lines:
         _, controllers, path = line.split(":", 2)
-        if controllers in ("", "memory"):  # version 2, or version 1
+        if controller in (controllers or controller).split(","):  # version 1; version 2 names none
             inside = PurePosixPath(path.lstrip("/"))
             for group in (inside, *inside.parents):
                 yield CONTAINER / controllers / group
