@@ -30,6 +30,7 @@ from .body import Patient, draw_patient, paint_frame, start_scene
 from .liver import draw_lesions, paint_lesions, paint_liver, shape_liver
 from .organs import paint_organs, paint_spine, shape_organs
 from .shapes import Grid, make_grid, smooth_noise
+from .wide import wide_case
 
 VERSION = 1  # of the phantoms: raise this number when a change alters a voxel
 LITTLE_WORK = 3e6  # voxels that one process draws before fresh ones have started
@@ -53,11 +54,12 @@ def write_phantom_dataset(
     seed: int = 0,
     *,
     first: int = 0,
+    variety: str = "frozen",
     workers: int | None = None,
 ) -> Path:
     """Write `volume_pt*/volume-N.nii[.gz]` and `segmentations/segmentation-N.nii[.gz]`.
 
-    A case depends on `seed`, its number and `shape` only, not on `cases`, `first` or `workers`.
+    A case depends on `seed`, its number, `shape` and `variety` only.
     Cases appear whole or not at all; the next call continues a stopped one and leaves a finished
     one alone. Python starts fresh processes for several workers: call this function from a
     notebook, or in a script below `if __name__ == "__main__":`.
@@ -69,6 +71,8 @@ def write_phantom_dataset(
             to 1.1 times as many pixels along each side (one in five is cut in height).
         seed: random seed.
         first: number of the first case.
+        variety: "frozen", the patients that every table of this project rests on; or "wide", far
+            more varied than real ones, to train models for patients nobody has seen.
         workers: processes; None takes one per core, or none at all for little work.
 
     Returns:
@@ -85,6 +89,10 @@ def write_phantom_dataset(
         )
     settings = {"cases": int(cases), "first": int(first), "seed": int(seed), "version": VERSION}
     settings["shape"] = [int(n) for n in shape]
+    if variety not in MAKERS:
+        raise ValueError(f"variety must be one of {', '.join(MAKERS)}, got {variety!r}")
+    if variety != "frozen":  # whose records name none
+        settings["variety"] = variety
     with locked_folder(root):
         if not _is_finished(root, settings):
             _write_missing(root, settings, workers)
@@ -97,7 +105,9 @@ def _write_missing(root: Path, settings: dict, workers: int | None) -> None:
     remove_leftovers(root)
     write_json(root / "phantom-unfinished.json", settings)
     numbers = range(first, first + cases)
-    tasks = [(root, seed, n, shape) for n in numbers if not _volume_path(root, seed, n).exists()]
+    variety = settings.get("variety", "frozen")
+    missing = [n for n in numbers if not _volume_path(root, seed, n).exists()]
+    tasks = [(root, seed, number, shape, variety) for number in missing]
     if workers is None:
         workers = available_cores() if len(tasks) * np.prod(shape) > LITTLE_WORK else 1
     parallel = min(workers, len(tasks))
@@ -178,6 +188,9 @@ def _acquire(hu, grid: Grid, spacing_mm, noise_hu: float, rng: np.random.Generat
     return np.clip(np.rint(hu), -1024, 3071).astype(np.int16)
 
 
+MAKERS = {"frozen": make_phantom, "wide": wide_case}  # variety -> what makes a case
+
+
 def _case_shape(seed: int, number: int, shape) -> tuple[int, int, int]:
     rng = np.random.default_rng((seed, number, 1))
     depth = max(8, round(shape[0] * rng.uniform(0.8, 1.33)))
@@ -202,10 +215,11 @@ def _volume_path(root: Path, seed: int, number: int) -> Path:
     return root / f"volume_pt{part}" / f"volume-{number}{_storage(seed, number)[2]}"
 
 
-def _write_case(task: tuple[Path, int, int, tuple[int, int, int]]) -> None:
+def _write_case(task: tuple[Path, int, int, tuple[int, int, int], str]) -> None:
     """Write one case, its segmentation first: a case whose volume exists is complete."""
-    root, seed, number, shape = task
-    hu, labels, spacing_mm = make_phantom((seed, number, 0), _case_shape(seed, number, shape))
+    root, seed, number, shape, variety = task
+    made = MAKERS[variety]((seed, number, 0), _case_shape(seed, number, shape))
+    hu, labels, spacing_mm = made[:3]
     axes, numbers, _, suffix = _storage(seed, number)
     affine = np.diag((-spacing_mm[2], -spacing_mm[1], spacing_mm[0], 1.0))  # LPS
     affine[:3, 3] = np.random.default_rng((seed, number, 3)).uniform(-300, 300, 3).round(2)

@@ -1,0 +1,110 @@
+"""Train a system on generated patients alone, from nothing, and measure it on real scans.
+
+    python scripts/train_synthetic_weights.py liver --work runs/synthetic
+    python scripts/train_synthetic_weights.py tumor --work runs/synthetic
+    python scripts/train_synthetic_weights.py liver --work runs/synthetic --measure
+
+Stopped anywhere, the same command goes on. No real image is trained on; with LITS_REAL the last
+command prints Dice and surface distance of each real scan, at native size, and adds them as a line
+of JSON to scores.jsonl in the work folder.
+"""
+
+import argparse
+import json
+import logging
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+import lits_helpers as lits
+from lits_helpers.preprocess import open_prepared
+from lits_helpers.settings import real_data
+
+SHAPE = (48, 256, 256)  # usual slices and pixels of a generated patient
+SEED = 2026
+VALIDATION = 0.05  # share of the generated patients that choose the epoch
+MAKERS = {"liver": lits.liver_recipe, "tumor": lits.tumor_recipe}
+
+
+def train(system: str, work: Path, options: argparse.Namespace) -> Path:
+    """Generate, prepare and train what is missing; return the best checkpoint."""
+    cases = {"cases": options.cases, "shape": SHAPE, "seed": SEED, "variety": "wide"}
+    raw = lits.write_phantom_dataset(work / "raw", **cases)
+    lits.prepare(lits.find_cases(raw), work / "prepared", png=False)
+    split = open_prepared(work / "prepared", validation=VALIDATION).split
+    changes = {"width": options.width} if system == "liver" else {"pretrained": False}
+    recipe = MAKERS[system](epochs=options.epochs, size=options.size, **changes)
+    training = lits.train_liver_gan if system == "liver" else lits.train_tumor_regnet
+    training(work / "prepared", work / system, split, recipe, max_minutes=options.max_minutes)
+    return work / system / "checkpoints" / "best_model.pth"
+
+
+def measure(system: str, checkpoint: Path, real: Path) -> list[dict]:
+    """Score a model on every real volume with a reference; tumors within the known liver."""
+    load = lits.load_liver_model if system == "liver" else lits.load_tumor_model
+    model, rows = load(checkpoint), []
+    for case in real_cases(real):
+        volume = lits.read_volume(case.volume)
+        reference = lits.read_segmentation(case.segmentation, like=volume)
+        known = None if system == "liver" else reference
+        models = {f"{system}_model": model, "known_liver": known}
+        labels = lits.segment_volume(volume, **models)
+        rows.append(scores(system, case, labels, reference, volume))
+        print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
+    mean = np.mean([row["dice"] for row in rows if row["dice"] is not None])
+    print(f"mean Dice of {len(rows)} scans: {mean:.3f}")
+    return rows
+
+
+def real_cases(real: Path) -> list[lits.Case]:
+    """Return the cases of the folders lits and lits14, named by both."""
+    found = []
+    for folder in ("lits", "lits14"):
+        for case in lits.find_cases(real / folder):
+            found.append(replace(case, id=f"{folder} {case.id}"))
+    return found
+
+
+def scores(system: str, case: lits.Case, labels, reference, volume) -> dict:
+    """Return what a table of real scans shows of one case."""
+    row = lits.evaluate_case(labels, reference, volume.geometry.trusted_spacing_mm)
+    found, missed, false = (row[f"lesion_{kind}_0"] for kind in ("tp", "fn", "fp"))
+    return {
+        "case": case.id,
+        "dice": round(row[f"{system}_dice"], 3) if row[f"{system}_size_reference"] else None,
+        "assd_mm": row[f"{system}_assd_mm"] and round(row[f"{system}_assd_mm"], 2),
+        **({"found": found, "missed": missed, "false": false} if system == "tumor" else {}),
+    }
+
+
+def main() -> None:
+    """Train, or measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("system", choices=MAKERS)
+    parser.add_argument("--work", type=Path, required=True, help="folder for data and runs")
+    parser.add_argument("--cases", type=int, default=300, help="generated patients")
+    parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--width", type=int, default=24, help="of the liver's generator")
+    parser.add_argument("--size", type=int, default=160, help="of the model's input, pixels")
+    parser.add_argument("--max-minutes", type=float, help="stop cleanly before then")
+    parser.add_argument("--measure", action="store_true", help="score the model on LITS_REAL")
+    options = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    if not options.measure:
+        print(train(options.system, options.work, options))
+        return
+    real = real_data()
+    if real is None:
+        parser.error("--measure needs LITS_REAL, a folder with real scans")
+    checkpoint = options.work / options.system / "checkpoints" / "best_model.pth"
+    line = {"system": options.system, "scores": measure(options.system, checkpoint, real)}
+    with open(options.work / "scores.jsonl", "a", encoding="utf-8") as stream:
+        stream.write(json.dumps(line) + "\n")
+
+
+if __name__ == "__main__":
+    main()
