@@ -45,8 +45,10 @@ SETTINGS = """
 [tool.mutmut]
 source_paths = ["lits_helpers"]
 only_mutate = ["lits_helpers/{name}.py"]
+also_copy = ["benchmarks"]
 pytest_add_cli_args_test_selection = {tests}
 timeout_constant = 5.0
+timeout_multiplier = 4.0
 """
 
 
@@ -101,8 +103,11 @@ def test(name: str, sample: int, seed: int) -> None:
     for mutant in left:
         show = [sys.executable, "-m", "mutmut", "show", mutant]
         print(subprocess.run(show, capture_output=True, text=True, check=True).stdout, flush=True)
+    ended = sum(codes[mutant] in (-24, 24, 36, 152, 255) for mutant in chosen)
+    endless = f", {ended} of them because they never ended" if ended else ""
     drawn = f" (drawn from {len(mutants)})" if len(mutants) > len(chosen) else ""
-    print(f"{name}: {len(chosen) - len(left)} of {len(chosen)} mutants killed{drawn}", flush=True)
+    killed = f"{len(chosen) - len(left)} of {len(chosen)} mutants killed"
+    print(f"{name}: {killed}{endless}{drawn}", flush=True)
 
 
 if __name__ == "__main__":

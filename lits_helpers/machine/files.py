@@ -126,9 +126,12 @@ def writable_folder(folder: str | os.PathLike) -> Path:
     return Path(folder)
 
 
-def write_json(path: str | os.PathLike, content: object) -> Path:
-    """Write `content` as JSON, whole or not at all; the same content gives the same bytes."""
-    with written_whole(path) as temporary:
+def write_json(path: str | os.PathLike, content: object, *, lasting: bool = True) -> Path:
+    """Write `content` as JSON, whole or not at all; the same content gives the same bytes.
+
+    `lasting` is as for `written_whole`.
+    """
+    with written_whole(path, lasting=lasting) as temporary:
         temporary.write_text(json.dumps(content, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     return Path(path)
 

@@ -98,7 +98,7 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
     if known and known["source_hash"] == source:
         if known["patient"] != case.patient:  # patients.csv came later
             known["patient"] = case.patient
-            write_json(files.record, known)
+            _write_record(files, known)
         try:
             return _refreshed(files, known, window)
         except (ValueError, MemoryError) as error:  # its packed arrays are damaged
@@ -111,7 +111,7 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
     if any(finding.harmful for finding in findings):
         return Outcome(case.id, "skipped", tuple(findings))
     _write_case(files, volume, labels, window)
-    write_json(files.record, _record(case, source, volume, labels, findings, window))
+    _write_record(files, _record(case, source, volume, labels, findings, window))
     return Outcome(case.id, "prepared", tuple(findings))
 
 
@@ -206,10 +206,10 @@ def _is_passing(error: Exception) -> bool:
 def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome:
     """Keep a known case, and write its PNG slices if they are missing or have another window."""
     if window and not files.has_png(record, window):
-        write_json(files.record, {**record, "png_window": None})
+        _write_record(files, {**record, "png_window": None})
         labels = PackedVolume(files.labels) if record["has_segmentation"] else None
         write_png(files, PackedVolume(files.volume), labels, window)
-        write_json(files.record, {**record, "png_window": _limits(window)})
+        _write_record(files, {**record, "png_window": _limits(window)})
     return Outcome(files.case_id, "unchanged", recorded_findings(record))
 
 
@@ -231,6 +231,11 @@ def _pack(files: CaseFiles, hu: np.ndarray, labels: np.ndarray | None) -> None:
     write_packed(hu, files.volume)
     if labels is not None:
         write_packed(labels, files.labels)
+
+
+def _write_record(files: CaseFiles, record: dict) -> None:
+    """Write a case's record; one that a power cut tore counts as none: the case is made again."""
+    write_json(files.record, record, lasting=False)
 
 
 def _record(case, source, volume, labels, findings, window) -> dict:

@@ -8,11 +8,13 @@ import stat
 
 import numpy as np
 import pytest
-from helpers.drawn import blob, ramp, write_nifti
+from helpers.drawn import blob, body, ramp, write_case, write_nifti
 
+from lits_helpers.cases import find_cases
 from lits_helpers.checkpoints import save_model
 from lits_helpers.download.archives import settle
 from lits_helpers.machine import written_whole
+from lits_helpers.preprocess import prepare
 from lits_helpers.training.states import save_state
 from lits_helpers.volumes import volume_from_array, write_packed, write_segmentation
 
@@ -136,3 +138,16 @@ def test_a_disk_that_fails_while_it_syncs_leaves_the_former_file(tmp_path, monke
         write_packed(np.zeros((2, 3, 4), np.uint8), tmp_path / "5.b2nd")
     assert [path.name for path in tmp_path.iterdir()] == ["5.b2nd"]
     assert (tmp_path / "5.b2nd").read_bytes() == before
+
+
+@pytest.mark.parametrize("left", [0, 30])
+def test_a_case_whose_record_a_power_cut_tore_is_made_again(left, tmp_path):
+    hu, labels = body()
+    write_case(tmp_path / "raw", 5, hu, labels)
+    cases = find_cases(tmp_path / "raw")
+    prepare(cases, tmp_path / "out", workers=0)
+    record = tmp_path / "out" / "cases" / "5.json"
+    before = record.read_bytes()
+    record.write_bytes(before[:left])
+    assert prepare(cases, tmp_path / "out", workers=0).prepared == ["5"]
+    assert record.read_bytes() == before
