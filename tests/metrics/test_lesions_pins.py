@@ -51,3 +51,13 @@ def test_a_prediction_that_touches_two_lesions_belongs_to_the_one_it_shares_most
 ):
     lesions = list_lesions(row(prediction), row(reference), (5.0, 0.7, 0.8))
     assert [lesion["found_50"] for lesion in lesions] == found
+
+
+def test_a_lesion_of_exactly_ten_millimetres_is_medium():
+    voxel_mm3 = np.pi / 6 * 1000
+    for _ in range(50):  # the cube root is rounded
+        _, lesion = list_lesions(row("#"), row("#"), (voxel_mm3, 1.0, 1.0))
+        if lesion["diameter_mm"] >= 10:
+            break
+        voxel_mm3 = np.nextafter(voxel_mm3, np.inf)
+    assert (lesion["diameter_mm"], lesion["size_class"]) == (10.0, "medium")
