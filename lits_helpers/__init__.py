@@ -4,8 +4,8 @@ Conventions, the same in every room:
 
 * A **volume** is ``(Z, Y, X)`` int16 in Hounsfield units (HU). ``volume[k]`` is an axial slice
   ``(H, W)``, the patient's right on the image's left, front at the top, ``k`` growing towards the
-  head (LPS+ axes). Only the file border (``volumes/io.py`` and what it imports) knows how a file
-  stores its voxels, and only the checks behind it doubt that.
+  head (LPS+ axes). Only the file border ``volumes/`` knows how a file stores its voxels, and
+  only ``cases/checks.py`` doubts what a header says of them.
 * A **segmentation** holds labels: 0 background, 1 liver, 2 tumor. A **mask** is boolean; the liver
   mask is ``labels >= 1`` (a tumor is liver too), the tumor mask ``labels == 2``.
 * ``spacing_mm = (dz, dy, dx)``. Names carry their units.

@@ -1,4 +1,4 @@
-"""Model files and the networks loaded from them: written whole, never executed, else refused.
+"""Model files, written whole and read without executing them, and the networks in them.
 
 `best_model.pth` holds what inference needs; what a training needs to go on is in
 `training/states.py`.

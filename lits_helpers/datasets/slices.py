@@ -300,7 +300,7 @@ class LiverSlices(_Slices):
     and (1, size, size) float32 {0, 1}.
 
     Args:
-        root, case_ids, spec: as for `slices.find_slices`.
+        root, case_ids, spec: as for `find_slices`.
 
     Raises:
         ValueError: a case id does not exist, or no case is left.

@@ -1,4 +1,4 @@
-"""Which LiTS file lies where: in the two sets on Kaggle, in a folder, on a mounted disk."""
+"""Which LiTS file lies where (on Kaggle, in a folder, on a mount), and what fetching takes."""
 
 import os
 import shutil

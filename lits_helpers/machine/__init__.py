@@ -1,4 +1,4 @@
-"""What the machine gives: whole files, locks, workers, memory, and the processes of `torchrun`."""
+"""What the machine gives: whole files, locks, workers, cores, memory, `torchrun`'s processes."""
 
 from .arguments import require
 from .files import (

@@ -44,8 +44,8 @@ def run_jobs(
         label: of the progress bar.
 
     Returns:
-        One result a job; where `work` failed in a way that it does not explain the exception, and
-        a BrokenExecutor where it killed its process twice.
+        One result a job: what `work` returned; the exception that it raised; or a BrokenExecutor
+        where it killed its process twice.
 
     Raises:
         OSError: the target cannot be written; with a sentence of what to do if the disk is full.

@@ -1,4 +1,4 @@
-"""What many cases' metrics say together: means with intervals, and pooled counts."""
+"""What many cases' metrics say together: means and pooled counts, as a dict, as text, as CSV."""
 
 import csv
 import os
@@ -43,7 +43,7 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
         results: `case.evaluate_case` dicts; a row may also hold ``case_id``, ``patient``,
             ``training_case`` (true for a case that a model was trained on: it is left out of
             everything here), ``liver_dice_ceiling`` and ``tumor_dice_ceiling``
-            (`results.resize_ceiling`).
+            (`pipeline.results.resize_ceiling`).
         seed: random seed of the bootstrap; the same rows and seed give the same intervals.
         resamples: bootstrap samples of the patients, each with all its cases; a row without
             ``patient`` is a patient of its own.
@@ -56,8 +56,8 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
         Of ``liver_dice`` ... ``liver_hd95_mm`` and ``liver_dice_ceiling`` over all cases, the same
         of ``tumor_`` over the cases with tumor, and ``tumor_dice_all_cases``:
         ``{"cases", "mean", "sd", "median", "low", "high"}``, where ``cases`` counts the values and
-        ``low`` to ``high`` is the bootstrap 95 % interval of the mean. Without values all others
-        are None, of one value ``sd`` is.
+        ``low`` to ``high`` is the bootstrap 95 % interval of the mean. Without values all but
+        ``cases`` are None; of a single value ``sd`` is None.
 
         ``liver_dice_global`` and ``tumor_dice_global``, None without cases; ``lesion_precision_0``,
         ``lesion_recall_0``, ``lesion_f1_0``, the same with ``_50``, and by size class

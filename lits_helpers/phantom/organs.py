@@ -1,4 +1,4 @@
-"""The phantom's organs beside the liver: stomach, spleen, kidneys, bowel, pancreas, vessels."""
+"""The phantom beside its liver: stomach, spleen, kidneys, bowel, pancreas, vessels, spine."""
 
 from dataclasses import dataclass
 

@@ -1,8 +1,8 @@
 """What Google Drive keeps of a run and of prepared cases, so that the next machine finds it.
 
-Training states live in the two slots of `states.MirrorSlots`. Beside them lie recipe, history,
-curve and pictures of the last epoch, the models for others to use, and the results. Raw volumes and
-slices never go to Drive: many small files time out there.
+Training states live in the two slots of `training.states.MirrorSlots`. Beside them lie recipe,
+history, curve and pictures of the last epoch, the models for others to use, and the results. Raw
+volumes and slices never go to Drive: many small files time out there.
 """
 
 import errno

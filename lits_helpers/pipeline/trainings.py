@@ -18,7 +18,7 @@ def ensure_liver_model(settings: Settings, data: Prepared) -> Path:
     """Return the best liver checkpoint, here or on Drive; on phantoms one is trained if need be.
 
     Raises:
-        FileNotFoundError: there is none, and the data are no phantoms; names the notebook.
+        FileNotFoundError: there is none, and the data are no phantoms; says how to train one.
     """
     return _ensure_model(settings, data, "liver", train_liver)
 
@@ -47,13 +47,13 @@ def checkpoint_path(settings: Settings, system: str) -> Path:
 
 
 def train_liver(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
-    """Train system A on the prepared data; options as of `start.TrainingOptions`."""
+    """Train system A on the prepared data; options as of `training.start.TrainingOptions`."""
     recipe = recipe or liver_recipe(tiny=settings.tiny)
     return _train(train_liver_gan, "liver", settings, data, recipe, options)
 
 
 def train_tumor(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
-    """Train system B on the prepared data; options as of `start.TrainingOptions`."""
+    """Train system B on the prepared data; options as of `training.start.TrainingOptions`."""
     recipe = recipe or tumor_recipe(tiny=settings.tiny)
     return _train(train_tumor_regnet, "tumor", settings, data, recipe, options)
 

@@ -181,7 +181,7 @@ def _size_bytes(case: Case) -> int:
 
 
 def _remove_leftovers(out: Path) -> None:
-    """Remove what killed preparations left, but nothing that a training may be writing."""
+    """Remove what killed preparations left in the three folders that they write."""
     for part in ("cases", "images", "masks"):
         remove_leftovers(out / part)
 

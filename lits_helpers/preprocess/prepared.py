@@ -180,7 +180,7 @@ def open_prepared(
         case_ids: only these cases; None takes all.
 
     Raises:
-        FileNotFoundError: nothing prepared is there; names the notebook that prepares.
+        FileNotFoundError: nothing prepared is there; says how to prepare.
     """
     cases = [c for c in prepared_cases(root) if case_ids is None or c.id in case_ids]
     split = split_cases([case for case in cases if case.has_segmentation], validation, test, fold)

@@ -1,4 +1,4 @@
-"""What makes a step fast on a device: mixed precision, memory layout, fused Adam, compilation."""
+"""A step on its device: precision, memory layout, compilation, Adam, its rate, averaged weights."""
 
 import copy
 import logging

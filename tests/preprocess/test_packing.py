@@ -149,9 +149,9 @@ def test_killed_three_times_the_folder_is_that_of_an_undisturbed_run(raw, tmp_pa
 def test_leftovers_of_a_killed_run_are_removed(raw, tmp_path):
     (tmp_path / "out" / "images" / ".part-17-0").mkdir(parents=True)
     (tmp_path / "out" / "images" / ".part-17-0" / "3.png").write_bytes(b"half")
-    decoding = tmp_path / "out" / "cache" / ".part-18-0"  # of a training that is at work
-    decoding.mkdir(parents=True)
-    (decoding / "levels.npy").write_bytes(b"half")
+    foreign = tmp_path / "out" / "cache" / ".part-18-0"  # in no folder that a preparation writes
+    foreign.mkdir(parents=True)
+    (foreign / "levels.npy").write_bytes(b"half")
     prepare(find_cases(raw), tmp_path / "out", workers=0)
     left = [name for name in contents(tmp_path / "out") if ".part" in name]
     assert left == ["cache/.part-18-0/levels.npy"]
