@@ -65,7 +65,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--fold", type=int, metavar="N", help="the fold that the models were trained with")
     out = "default RUNS/results/predictions, for named CTs RUNS/results/segmented"
     add("--out", type=Path, metavar="DIR", help=out)
-    turned = "average with slices turned by so much to either side, at thrice the time"
+    turned = "average with slices turned by so much to either side; three times as slow"
     add("--rotation", type=float, default=0.0, metavar="DEGREES", help=turned)
     add("--submission", action="store_true", help="test-segmentation-N.nii in one zip, for LiTS")
     add = _step(steps, "evaluate", runs["evaluate"]).add_argument
@@ -97,7 +97,7 @@ def _step(steps, name: str, run, sources: Sequence[str] = SOURCES) -> argparse.A
     step.add_argument("--source", choices=sources, default=only, help=f"default {sources[0]}")
     for option, (metavar, text) in PLACES.items():
         step.add_argument(option, metavar=metavar, help=text)
-    tiny = "small and short, in folders of its own: for every step"
+    tiny = "small and short, in folders of its own; give it to every step"
     step.add_argument("--tiny", action="store_true", help=tiny)
     return step
 
@@ -116,7 +116,7 @@ def _training_step(steps, name: str, run) -> Callable:
     add("--fold", type=int, metavar="N", help="validate on this fold of patients")
     add("--seed", type=_from_zero, default=0, metavar="N", help="random seed")
     add("--resume", default="auto", metavar="HOW", help="auto, never or a checkpoint")
-    add("--max-minutes", type=float, metavar="M", help="stop cleanly before then")
+    add("--max-minutes", type=float, metavar="M", help="stop cleanly after so long")
     add("--tensorboard", action="store_true", help="write events too (pip install tensorboard)")
     return add
 
@@ -150,7 +150,8 @@ def _run(options: argparse.Namespace) -> int:
     }
     settings = load_settings(".", tiny=options.tiny or None, variables_win=False, **places)
     options.step(settings, options)
-    logger.info("next: %s", _next_command(options))
+    if not getattr(options, "volumes", None):  # no reference is known for named CTs
+        logger.info("next: %s", _next_command(options))
     return 0
 
 
@@ -159,7 +160,12 @@ def _next_command(options: argparse.Namespace) -> str:
     source = "kaggle" if options.name == "download" else options.source
     given = {"--raw": options.raw, "--prepared": options.prepared, "--runs": options.runs}
     given |= {"--source": source, "--device": options.device}
-    words = [word for name, value in given.items() if value for word in (name, str(value))]
+    if options.name.startswith("train-"):
+        given["--fold"] = options.fold
+    elif options.name == "predict":
+        given["--predictions"] = options.out
+    given = {name: str(value) for name, value in given.items() if value not in (None, "")}
+    words = [word for pair in given.items() for word in pair]
     if options.tiny:
         words.append("--tiny")
     return f"{program()} {shlex.join([*NEXT[options.name], *words])}"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 SOURCES = ("phantom", "folder", "kaggle")
 
-HINTS = {  # what to do: in a notebook or in Python, in a shell where the program is called {lits}
+HINTS = {  # what to do: in a notebook or in Python; in a shell, where {lits} is how it calls us
     "prepare": ("run notebook 01", "run {lits} prepare"),
     "predict": ("run notebook 04 first", "run {lits} predict first"),
     "liver": ("notebook 02 trains one", "{lits} train-liver trains one"),
@@ -18,12 +18,15 @@ HINTS = {  # what to do: in a notebook or in Python, in a shell where the progra
     "folder source": ('SOURCE "folder" and RAW_FOLDER', "--source folder --raw DIR"),
     "folders": ("other folders (LITS_RAW, LITS_PREPARED)", "other folders (--raw, --prepared)"),
     "device": ("LITS_DEVICE", "--device or LITS_DEVICE"),
-    "continue": ('the same call with resume="auto"', "the same command"),
+    "continue": ('the same call with resume="auto"', "the same command with --resume auto"),
     "auto": ('resume="auto"', "--resume auto"),
     "anew": ('START_ANEW (resume="never")', "--resume never"),
     "precision": ('precision="fp32"', "--precision fp32"),
     "learning rate": ("a lower learning_rate", "a lower --learning-rate"),
     "batch size": ("batch_size=", "--batch-size "),
+    "input size": (" or InputSpec.size={} (about two thirds)", ""),
+    "relu head": ('head="sigmoid"', "--recipe default"),
+    "cpu": ('device="cpu"', "--device cpu"),
     "not pretrained": ("tumor_recipe(pretrained=False)", "--no-pretrained"),
     "no drive": ("untick USE_DRIVE to keep none", "keep none"),
     "restore": (
@@ -32,7 +35,7 @@ HINTS = {  # what to do: in a notebook or in Python, in a shell where the progra
         "run {lits} download first",
     ),
 }
-_program: str | None = None  # how the shell calls it; None: a notebook, or a caller in Python
+_program: str | None = None  # see `hints_for_shell`
 
 
 def hint(name: str) -> str:
@@ -42,7 +45,7 @@ def hint(name: str) -> str:
 
 
 def hints_for_shell(program: str | None) -> None:
-    """Say how a shell calls this program, whose hints are read there; None: in no shell."""
+    """Let hints speak to a shell that calls this program so; None: to a notebook or to Python."""
     global _program
     _program = program
 

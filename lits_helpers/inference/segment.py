@@ -14,6 +14,7 @@ from ..checkpoints import LiverModel, TumorModel
 from ..datasets import model_input, rotated
 from ..environment import amp_dtype
 from ..machine import available_cores, processes_here, require
+from ..settings import hint
 from ..volumes import (
     WHOLE_SLICE,
     LiverFrame,
@@ -183,7 +184,7 @@ def probabilities(
     if not np.isfinite(planes).all():
         raise ValueError(
             "the model's output is NaN: its weights are broken, or too large for this device's "
-            'half precision; try device="cpu", or train it again'
+            f"half precision; try {hint('cpu')}, or train it again"
         )
     return planes
 

@@ -56,7 +56,8 @@ def warn_of_collapse(
             else f"fell from a Dice of {best:.3f} to {score.dice:.3f}"
         )
         dying = silent and getattr(recipe, "head", "") == "relu"
-        cure = 'head="sigmoid" (a ReLU output can die)' if dying else hint("learning rate")
+        relu = f"{hint('relu head')} (a ReLU output can die)"
+        cure = relu if dying else hint("learning rate")
         logger.warning(
             "epoch %d: the model %s; the best checkpoint is kept. If it does not recover, try %s",
             epoch,
@@ -95,8 +96,7 @@ def memory_advice(recipe: Recipe) -> Iterator[None]:
         size = max(32, round(recipe.spec.size / math.sqrt(2) / 32) * 32)
         raise MemoryError(
             f"out of memory with batch_size={recipe.batch_size} at size={recipe.spec.size}: "
-            f"set {hint('batch size')}{max(1, recipe.batch_size // 2)} (about half the memory) or "
-            f"InputSpec.size={size} (about two thirds). That is another "
-            f"training: start it with {hint('anew')} or in another run folder. The checkpoints of "
-            "this one are intact"
+            f"set {hint('batch size')}{max(1, recipe.batch_size // 2)} (about half the memory)"
+            f"{hint('input size').format(size)}. That is another training: start it with "
+            f"{hint('anew')} or in another run folder. The checkpoints of this one are intact"
         ) from error

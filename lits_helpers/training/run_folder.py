@@ -170,7 +170,7 @@ def _event_writer() -> type:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError(
-            "tensorboard=True needs the package tensorboard: pip install tensorboard"
+            "events for TensorBoard need its package: pip install tensorboard"
         ) from error
     return SummaryWriter
 

@@ -123,8 +123,8 @@ def named_state(path: Path | str, folder: Path, mirror: Path | str | None = None
     found = newest_state(folder, mirror)
     if found is not None and _position(found[0]) > _position(state):
         raise CheckpointError(
-            f"{found[1]} got further than {path}: {hint('continue')} goes on from there; to go on "
-            "from the named file, choose another run folder"
+            f"{found[1]} got further than {path}: {hint('continue')} goes on "
+            "from there; to go on from the named file, choose another run folder"
         )
     return state
 

@@ -46,7 +46,7 @@ class Stopwatch:
         logger.info("about %s of training left", _duration(minutes_left))
         if self.max_minutes is not None and self.minutes() + minutes_left > self.max_minutes:
             logger.warning(
-                "it stops cleanly after %s, before its end: %s goes on from there",
+                "the training stops cleanly after %s, before its end: %s goes on from there",
                 _duration(self.max_minutes),
                 hint("continue"),
             )
