@@ -28,12 +28,6 @@ HINTS = {  # what to do: in a notebook or in Python; in a shell, where {lits} is
     "relu head": ('head="sigmoid"', "--recipe default"),
     "cpu": ('device="cpu"', "--device cpu"),
     "not pretrained": ("tumor_recipe(pretrained=False)", "--no-pretrained"),
-    "no drive": ("untick USE_DRIVE to keep none", "keep none"),
-    "restore": (
-        "run notebook 01 first, with the same SOURCE, TINY and USE_DRIVE (without Drive each "
-        "Colab machine begins empty)",
-        "run {lits} download first",
-    ),
 }
 _program: str | None = None  # see `hints_for_shell`
 

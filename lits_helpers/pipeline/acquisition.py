@@ -235,7 +235,8 @@ def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]
     ready = sorted(name for name in known if CaseFiles(settings.prepared, name).known())
     if not ready:
         raise FileNotFoundError(
-            f"no LiTS case is prepared in {settings.prepared}: {hint('restore')}"
+            f"no LiTS case is prepared in {settings.prepared}: run notebook 01 first, with the "
+            "same SOURCE, TINY and USE_DRIVE (without Drive each Colab machine begins empty)"
         )
     if lost := sorted({*on_drive, *known} - set(ready)):
         names = ", ".join(lost)

@@ -18,7 +18,7 @@ from tqdm.auto import tqdm
 from ..environment import mount_drive
 from ..machine import TEMPORARY_PREFIX, copy_whole, file_hash, remove_leftovers, write_json
 from ..preprocess import CaseFiles
-from ..settings import Settings, hint
+from ..settings import Settings
 from ..training import TUMOR_WEIGHTS, RunFolder, newest_state
 
 logger = logging.getLogger(__name__)
@@ -105,10 +105,9 @@ class KeptCases:
         except OSError as error:  # Drive is full or was unmounted, or this disk is full
             logger.warning(
                 "no more prepared cases are %s on Google Drive (%s); the run goes on without: "
-                "free space there, or %s",
+                "free space there, or untick USE_DRIVE to keep none",
                 done,
                 error,
-                hint("no drive"),
             )
             return False
         return True

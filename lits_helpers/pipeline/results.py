@@ -20,7 +20,7 @@ from ..inference import (
     segment_files,
 )
 from ..machine import writable_folder, write_json
-from ..metrics import dice, evaluate_case, evaluate_dataset, write_metrics_csv
+from ..metrics import dice, evaluate_case, evaluate_dataset, label_mask, write_metrics_csv
 from ..preprocess import Prepared, data_hashes, hash_of_ct
 from ..recipes import InputSpec
 from ..settings import hint
@@ -294,5 +294,5 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[O
 def _ceiling(volume, reference, origin: Origin) -> float:
     """Return what a perfect model could score at the working size of this one."""
     frame = liver_frame(volume.slice, reference.__getitem__, range(len(reference)), origin.spec)
-    mask = reference >= 1 if origin.system == "liver" else reference == 2
+    mask = label_mask(reference, origin.system)
     return resize_ceiling(mask if frame.box is None else mask[:, *frame.box.area], origin.spec)

@@ -1,6 +1,6 @@
 """Cases -> prepared/: checked, turned, packed losslessly, exported as PNG, and a summary."""
 
-from .packing import export_png, export_pngs, prepare
+from .packing import export_pngs, prepare
 from .prepared import (
     CaseFiles,
     Prepared,
@@ -18,7 +18,6 @@ __all__ = [
     "Prepared",
     "PreparedCase",
     "data_hashes",
-    "export_png",
     "export_pngs",
     "hash_of_ct",
     "open_prepared",

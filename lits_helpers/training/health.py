@@ -56,8 +56,7 @@ def warn_of_collapse(
             else f"fell from a Dice of {best:.3f} to {score.dice:.3f}"
         )
         dying = silent and getattr(recipe, "head", "") == "relu"
-        relu = f"{hint('relu head')} (a ReLU output can die)"
-        cure = relu if dying else hint("learning rate")
+        cure = f"{hint('relu head')} (a ReLU output can die)" if dying else hint("learning rate")
         logger.warning(
             "epoch %d: the model %s; the best checkpoint is kept. If it does not recover, try %s",
             epoch,

@@ -23,8 +23,7 @@ from .states import MirrorSlots, require_same, save_state
 
 CURVE_SECONDS = 30.0  # between two drawings of the loss curve: a figure costs half a second
 TUMOR_WEIGHTS = "regnet_lits_tumor_segmentation_trained.pth"
-# All that differs between two runs of one training.
-CLOCK_COLUMNS = ("seconds", "images_per_second")
+CLOCK_COLUMNS = ("seconds", "images_per_second")  # all that differs between two equal trainings
 
 
 class RunFolder:

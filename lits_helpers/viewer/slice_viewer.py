@@ -26,7 +26,8 @@ from ..figures import (
     render_slice,
     zoom_to,
 )
-from ..metrics import FIRST_LABEL, slice_dice
+from ..machine import require
+from ..metrics import label_mask, slice_dice
 from .browsing import BrowsedCase, Lesion, case_summary
 from .controls import OWN_WINDOW, STRUCTURES, Controls
 
@@ -152,9 +153,7 @@ class SliceViewer:
             text.value = ""
         entry = self.cases[controls.case.value]
         volume, layers = entry() if callable(entry) else entry
-        if not hasattr(volume, "hu"):
-            kind = type(volume).__name__
-            raise TypeError(f"the viewer shows what volumes.read_volume returns, got a {kind}")
+        require(volume, "hu", "volume", "a volume: read_volume(path), or volume_from_array(hu)")
         trusted = getattr(getattr(volume, "geometry", None), "spacing_trusted", True)
         self.case = BrowsedCase(volume.hu, volume.spacing_mm, layers or {}, trusted)
         self._offer_layers()
@@ -245,8 +244,8 @@ class SliceViewer:
         structure = self.controls.errors.value
         if structure not in STRUCTURES or not self.case.compared:
             return {}
-        first = FIRST_LABEL[structure]
-        return error_layers(labels["prediction"] >= first, labels["reference"] >= first)
+        masks = (label_mask(labels[name], structure) for name in ("prediction", "reference"))
+        return error_layers(*masks)
 
     def _render(self, hu: np.ndarray, layers: Mapping[str, Layer], frame: int) -> np.ndarray:
         controls = self.controls

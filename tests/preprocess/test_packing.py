@@ -18,7 +18,7 @@ from helpers.repository import ROOT, load_script
 
 from lits_helpers.cases import find_cases
 from lits_helpers.machine import locked_folder, read_json
-from lits_helpers.preprocess import export_png, packing, prepare, prepared_cases
+from lits_helpers.preprocess import packing, prepare, prepared_cases
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import open_volume, read_volume, window_to_uint8, write_segmentation
 
@@ -104,7 +104,7 @@ def test_png_come_later_and_in_another_window_without_the_originals(raw, tmp_pat
     prepare(find_cases(raw), at_once, workers=0)
     assert contents(out) == contents(at_once)
     shutil.rmtree(raw)
-    export_png(out, "0", window=(0, 100))
+    packing.export_png(out, "0", window=(0, 100))
     png = cv2.imread(str(out / "images/0/6.png"), cv2.IMREAD_UNCHANGED)
     np.testing.assert_array_equal(png, window_to_uint8(body()[0][6], (0, 100)))
     assert read_json(out / "cases/0.json")["png_window"] == [0.0, 100.0]
