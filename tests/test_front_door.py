@@ -124,6 +124,21 @@ def test_each_step_ends_by_naming_the_next_with_the_folders_given(tmp_path, capl
     assert set(NEXT) == set(STEPS)
 
 
+def test_the_next_command_keeps_the_fold_and_where_predictions_are(monkeypatch, caplog):
+    def nothing(settings, options):
+        """Do nothing."""
+
+    for name in ("train-liver", "predict"):
+        monkeypatch.setitem(STEPS, name, nothing)
+    assert main(["train-liver", "--fold", "0"]) == 0
+    assert caplog.messages[-1] == "next: python -m lits_helpers train-tumor --fold 0"
+    assert main(["predict", "--out", "labels"]) == 0
+    assert caplog.messages[-1] == "next: python -m lits_helpers evaluate --predictions labels"
+    told = len(caplog.messages)
+    assert main(["predict", "ct.nii.gz"]) == 0
+    assert len(caplog.messages) == told, "named CTs have no reference to compare with"
+
+
 # --- wrong arguments get a sentence ---------------------------------------------------------------
 
 HU = np.zeros((3, 8, 9), np.int16)

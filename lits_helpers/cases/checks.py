@@ -179,10 +179,10 @@ def _value_findings(hu: np.ndarray) -> Iterator[Finding]:
         yield Finding("not_hu", True, f"every voxel of the volume is {low}")
     elif low >= 0:
         text = f"values {low}..{high} are no Hounsfield units (no air or fat below 0)"
-        hint = (
+        guess = (
             "it looks like a segmentation" if high <= 2 else "perhaps an offset of 1024 is missing"
         )
-        yield Finding("not_hu", True, f"{text}; {hint}")
+        yield Finding("not_hu", True, f"{text}; {guess}")
     elif low < EXTREME_HU[0] or high > EXTREME_HU[1]:
         text = f"extreme values {low}..{high} HU, kept as they are (windows clip them)"
         yield Finding("extreme_hu", False, text)

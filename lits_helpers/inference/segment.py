@@ -90,6 +90,36 @@ def segment_volume(
     return labels
 
 
+def segment_file(
+    volume_path: Path | str,
+    out_path: Path | str,
+    liver_model: LiverModel | None = None,
+    tumor_model: TumorModel | None = None,
+    post: Postprocessing | None = None,
+    *,
+    orientation: str | None = None,
+) -> Path:
+    """Segment a CT file and write the labels with the CT's shape, affine and voxel order.
+
+    Args:
+        volume_path: .nii, .nii.gz or a packed case (.b2nd).
+        out_path: where to write, .nii or .nii.gz.
+        liver_model, tumor_model, post: as for `segment_volume`.
+        orientation: as for `volumes.read_volume`, for a CT whose header cannot be trusted.
+
+    Returns:
+        `out_path`.
+
+    Raises:
+        ValueError: no readable CT, or another suffix of `out_path`, before any work.
+    """
+    out_path = segmentation_path(out_path)
+    volume = read_volume(volume_path, orientation=orientation)
+    return write_segmentation(
+        segment_volume(volume, liver_model, tumor_model, post), volume, out_path
+    )
+
+
 def _add_tumor(labels, volume, model, cascade: bool, post, batch_size) -> None:
     """Write label 2 into `labels`, which hold the liver if this is a cascade."""
     spec = model.spec
@@ -233,33 +263,3 @@ def check_hu(volume: Volume) -> None:
             f"{name}: not Hounsfield units: {dense:.0%} of it above {DENSE_HU} HU, where "
             f"only bone and metal lie; {cure}"
         )
-
-
-def segment_file(
-    volume_path: Path | str,
-    out_path: Path | str,
-    liver_model: LiverModel | None = None,
-    tumor_model: TumorModel | None = None,
-    post: Postprocessing | None = None,
-    *,
-    orientation: str | None = None,
-) -> Path:
-    """Segment a CT file and write the labels with the CT's shape, affine and voxel order.
-
-    Args:
-        volume_path: .nii, .nii.gz or a packed case (.b2nd).
-        out_path: where to write, .nii or .nii.gz.
-        liver_model, tumor_model, post: as for `segment_volume`.
-        orientation: as for `volumes.read_volume`, for a CT whose header cannot be trusted.
-
-    Returns:
-        `out_path`.
-
-    Raises:
-        ValueError: no readable CT, or another suffix of `out_path`, before any work.
-    """
-    out_path = segmentation_path(out_path)
-    volume = read_volume(volume_path, orientation=orientation)
-    return write_segmentation(
-        segment_volume(volume, liver_model, tumor_model, post), volume, out_path
-    )
