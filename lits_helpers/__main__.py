@@ -150,8 +150,7 @@ def _run(options: argparse.Namespace) -> int:
     }
     settings = load_settings(".", tiny=options.tiny or None, variables_win=False, **places)
     options.step(settings, options)
-    if not getattr(options, "volumes", None):  # no reference is known for named CTs
-        logger.info("next: %s", _next_command(options))
+    logger.info("next: %s", _next_command(options))
     return 0
 
 
@@ -160,15 +159,18 @@ def _next_command(options: argparse.Namespace) -> str:
     source = "kaggle" if options.name == "download" else options.source
     given = {"--raw": options.raw, "--prepared": options.prepared, "--runs": options.runs}
     given |= {"--source": source, "--device": options.device}
+    step = NEXT[options.name]
     if options.name.startswith("train-"):
         given["--fold"] = options.fold
+    elif options.name == "predict" and options.volumes:  # no reference of theirs is known
+        step, given["--out"] = NEXT["evaluate"], options.out
     elif options.name == "predict":
         given["--predictions"] = options.out
     given = {name: str(value) for name, value in given.items() if value not in (None, "")}
     words = [word for pair in given.items() for word in pair]
     if options.tiny:
         words.append("--tiny")
-    return f"{program()} {shlex.join([*NEXT[options.name], *words])}"
+    return f"{program()} {shlex.join([*step, *words])}"
 
 
 def phantom(settings: Settings, options: argparse.Namespace) -> None:
@@ -365,7 +367,7 @@ NEXT = {  # step -> the words of the step that follows
     "train-liver": ["train-tumor"],
     "train-tumor": ["predict"],
     "predict": ["evaluate"],
-    "evaluate": ["predict", "my_ct.nii.gz"],
+    "evaluate": ["predict", "another_ct.nii.gz"],
 }
 if __name__ == "__main__":
     sys.exit(main())

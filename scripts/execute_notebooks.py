@@ -18,6 +18,9 @@ CELL_TIMEOUT_S = None  # a full training is one cell
 
 
 def main(arguments: list[str]) -> int:
+    if {"-h", "--help"} & set(arguments):
+        print(f"{__doc__}\n\n    {Path(__file__).name} [NOTEBOOK ...]    default: all, in order")
+        return 0
     anchor_folders()
     settings = load_settings(ROOT)
     paths = [Path(name) for name in arguments] or sorted((ROOT / "notebooks").glob("*.ipynb"))

@@ -134,9 +134,9 @@ def test_the_next_command_keeps_the_fold_and_where_predictions_are(monkeypatch, 
     assert caplog.messages[-1] == "next: python -m lits_helpers train-tumor --fold 0"
     assert main(["predict", "--out", "labels"]) == 0
     assert caplog.messages[-1] == "next: python -m lits_helpers evaluate --predictions labels"
-    told = len(caplog.messages)
-    assert main(["predict", "ct.nii.gz"]) == 0
-    assert len(caplog.messages) == told, "named CTs have no reference to compare with"
+    assert main(["predict", "ct.nii.gz", "--out", "labels"]) == 0  # nothing to compare it with
+    wanted = "next: python -m lits_helpers predict another_ct.nii.gz --out labels"
+    assert caplog.messages[-1] == wanted
 
 
 # --- wrong arguments get a sentence ---------------------------------------------------------------
