@@ -4,7 +4,7 @@
 
 Each of three jobs runs alone, beside one and beside two processes that compute without end, in two
 ways taken in turn: as torch comes (it is imported before `lits_helpers`, no variable is set) and as
-this project starts it (`lits_helpers` first, so that waiting threads sleep). The best round counts.
+this project starts it (`lits_helpers` first, so that threads soon sleep). The best round counts.
 
 * step: a training step of the tiny liver network, 16 slices of 160x160, two threads;
 * inference: 64 slices through the same network, a thread a core;

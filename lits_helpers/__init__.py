@@ -21,10 +21,10 @@ import os
 
 import lazy_loader
 
-# OpenMP's waiting threads shall sleep: where other processes want the cores, threads that spin take
-# them from the very work they wait for. torch reads this when it is imported.
+# OpenMP's threads wait for some microseconds, then sleep: where other processes want the cores,
+# threads that spin for long take them from the very work they wait for. torch reads this once.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
-    os.environ["OMP_WAIT_POLICY"] = "PASSIVE"
+    os.environ["GOMP_SPINCOUNT"] = "1000"
 
 __version__ = "0.2.0.dev0"
 

@@ -26,8 +26,8 @@ make_environment() {
 }
 
 activate_environment() {
-  # Waiting threads sleep (see lits_helpers/__init__.py), also where a script imports torch first.
-  if [ -z "${OMP_WAIT_POLICY:-}${GOMP_SPINCOUNT:-}${KMP_BLOCKTIME:-}" ]; then export OMP_WAIT_POLICY=PASSIVE; fi
+  # Waiting threads soon sleep (see lits_helpers/__init__.py), also where a script imports torch first.
+  if [ -z "${OMP_WAIT_POLICY:-}${GOMP_SPINCOUNT:-}${KMP_BLOCKTIME:-}" ]; then export GOMP_SPINCOUNT=1000; fi
   if [ -z "${VIRTUAL_ENV:-}${CONDA_PREFIX:-}" ]; then
     local base; base="$(find_python)" || return 1
     make_environment "$base" "$project/.venv" || return 1

@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 from helpers.drawn import body, write_case
+from helpers.grey_models import bright_model
 from helpers.repository import ROOT
 
 import lits_helpers
@@ -80,13 +81,13 @@ SPIN = "OMP_WAIT_POLICY GOMP_SPINCOUNT KMP_BLOCKTIME".split()
 
 
 @pytest.mark.parametrize(
-    ("given", "policy"),
-    [({}, "PASSIVE"), ({"OMP_WAIT_POLICY": "ACTIVE"}, "ACTIVE"), ({"GOMP_SPINCOUNT": "9"}, None)],
+    ("given", "count"),
+    [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None), ({"GOMP_SPINCOUNT": "9"}, "9")],
 )
-def test_waiting_threads_sleep_unless_the_user_said_otherwise(given, policy):
+def test_waiting_threads_soon_sleep_unless_the_user_said_otherwise(given, count):
     environment = {name: value for name, value in os.environ.items() if name not in SPIN} | given
-    code = "import os, lits_helpers; print(os.environ.get('OMP_WAIT_POLICY'))"
-    assert python("-c", code, env=environment).stdout.strip() == str(policy)
+    code = "import os, lits_helpers; print(os.environ.get('GOMP_SPINCOUNT'))"
+    assert python("-c", code, env=environment).stdout.strip() == str(count)
 
 
 # --- hints fit the place where they are read ------------------------------------------------------
@@ -150,6 +151,10 @@ WRONG = {
     "a path for a model": (
         lambda lits: lits.segment_volume(body_volume(), "best_model.pth"),
         r"liver_model must be .*load_liver_model\(path\), got the text 'best_model.pth'",
+    ),
+    "the other system's model": (
+        lambda lits: lits.segment_volume(body_volume(), None, bright_model()),
+        r"tumor_model must be a tumor model: load_tumor_model\(path\), got a liver model",
     ),
     "an array for the CT of labels": (
         lambda lits: lits.write_segmentation(HU, HU, "labels.nii"),

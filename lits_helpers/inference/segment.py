@@ -63,7 +63,7 @@ def segment_volume(
         Labels (Z, Y, X) uint8: 0 background, 1 liver, 2 tumor.
 
     Raises:
-        TypeError: an array or a path where a volume or a model belongs.
+        TypeError: an array or a path where a volume or a model belongs, or the other model.
         ValueError: no model, `volume` is no CT in HU, or `known_liver` has another shape.
     """
     if liver_model is None and tumor_model is None:
@@ -73,6 +73,8 @@ def segment_volume(
         if model is not None:
             wanted = f"a {name} model: load_{name}_model(path)"
             require(model, "probabilities", f"{name}_model", wanted)
+            if getattr(model, "system", name) != name:
+                raise TypeError(f"{name}_model must be {wanted}, got a {model.system} model")
     check_hu(volume)
     if known_liver is not None and known_liver.shape != volume.hu.shape:
         raise ValueError(f"known_liver has shape {known_liver.shape}, the CT {volume.hu.shape}")
@@ -111,9 +113,10 @@ def segment_file(
         `out_path`.
 
     Raises:
-        ValueError: no readable CT, or another suffix of `out_path`, before any work.
+        ValueError: no readable CT, another suffix of `out_path`, or the CT's own path, before any
+            work.
     """
-    out_path = segmentation_path(out_path)
+    out_path = segmentation_path(out_path, volume_path)
     volume = read_volume(volume_path, orientation=orientation)
     return write_segmentation(
         segment_volume(volume, liver_model, tumor_model, post), volume, out_path

@@ -107,8 +107,8 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
     Raises:
         ValueError: another shape than `like.hu`, other labels, or another suffix.
     """
-    path = segmentation_path(path)
     require(like, "geometry", "like", "the CT: read_volume(path)")
+    path = segmentation_path(path, like.path)
     if labels.shape != like.geometry.shape:
         raise ValueError(
             f"labels must be {like.geometry.shape} like the volume, got {labels.shape}"
@@ -122,12 +122,14 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
     return path
 
 
-def segmentation_path(path: str | os.PathLike) -> Path:
-    """Return where a segmentation is to be written.
+def segmentation_path(path: str | os.PathLike, ct: str | os.PathLike | None = None) -> Path:
+    """Return where the segmentation of a CT is to be written.
 
     Raises:
-        ValueError: another suffix than .nii or .nii.gz.
+        ValueError: another suffix than .nii or .nii.gz, or the file of the CT itself.
     """
+    if ct is not None and os.path.exists(path) and os.path.samefile(path, ct):
+        raise ValueError(f"{path} is the CT itself, which its labels would replace: name another")
     if not str(path).endswith((".nii", ".nii.gz")):
         raise ValueError(f"a segmentation is written as .nii or .nii.gz, got {Path(path).name}")
     return Path(path)

@@ -176,3 +176,16 @@ def test_real_scans_return_in_their_own_orientation(tmp_path):
 def test_array_that_is_no_ct_is_refused(values, spacing_mm, words):
     with pytest.raises(ValueError, match=words):
         volume_from_array(np.full((2, 3, 4), values), spacing_mm)
+
+
+@pytest.mark.parametrize("name", ["volume-0.nii", "link.nii", "../raw/volume-0.nii"])
+def test_labels_are_never_written_over_their_own_ct(tmp_path, name):
+    path = (
+        write_nifti(ramp(), tmp_path / "raw" / "volume-0.nii") or tmp_path / "raw" / "volume-0.nii"
+    )
+    (tmp_path / "raw" / "link.nii").symlink_to(path)
+    before = path.read_bytes()
+    volume = read_volume(path)
+    with pytest.raises(ValueError, match="is the CT itself, which its labels would replace"):
+        write_segmentation(blob(), volume, tmp_path / "raw" / name)
+    assert path.read_bytes() == before
