@@ -90,6 +90,20 @@ def test_waiting_threads_soon_sleep_unless_the_user_said_otherwise(given, count)
     assert python("-c", code, env=environment).stdout.strip() == str(count)
 
 
+def test_ctrl_c_ends_workers_without_a_traceback(tmp_path):
+    for number in range(8):
+        write_case(tmp_path / "raw", number, *body())
+    command = [sys.executable, "-m", "lits_helpers", "prepare", "--source", "folder"]
+    command += ["--raw", str(tmp_path / "raw"), "--prepared", str(tmp_path / "out"), "--png"]
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **streams) as shell:
+        time.sleep(1.5)  # two workers have been started and import
+        os.killpg(shell.pid, signal.SIGINT)
+        _, errors = shell.communicate(timeout=60)
+    assert "Traceback" not in errors
+    assert shell.returncode in (0, 130)  # 0: it was quicker
+
+
 # --- hints fit the place where they are read ------------------------------------------------------
 
 

@@ -3,6 +3,7 @@
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -117,7 +118,11 @@ def _settled(call: Callable[[], Any]) -> Any:
 
 
 def _die_with_parent() -> None:
-    """End this worker when its parent is killed, so that a new run finds no rival."""
+    """End this worker when its parent is killed, so that a new run finds no rival.
+
+    Ctrl-C reaches every process of a terminal: the parent alone answers, with a sentence.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
 
     def watch():
