@@ -14,7 +14,7 @@ HINTS = {  # what to do: in a notebook or in Python; in a shell, where {lits} is
     "predict": ("run notebook 04 first", "run {lits} predict first"),
     "liver": ("notebook 02 trains one", "{lits} train-liver trains one"),
     "tumor": ("notebook 03 trains one", "{lits} train-tumor trains one"),
-    "raw": ("RAW_FOLDER or LITS_RAW", "--raw or LITS_RAW"),
+    "raw": ("RAW_FOLDER or LITS_RAW", "--raw or LITS_RAW; {lits} phantom makes some"),
     "folder source": ('SOURCE "folder" and RAW_FOLDER', "--source folder --raw DIR"),
     "folders": ("other folders (LITS_RAW, LITS_PREPARED)", "other folders (--raw, --prepared)"),
     "device": ("LITS_DEVICE", "--device or LITS_DEVICE"),

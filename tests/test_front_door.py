@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,7 +177,11 @@ WRONG = {
     ),
     "a folder for cases": (
         lambda lits: lits.prepare("data/raw", "out"),
-        r"each case must be a Case, as find_cases\(folder\) returns them, got the text 'd'",
+        r"each case must be a Case, as find_cases\(folder\) returns them, got the text 'data/raw'",
+    ),
+    "a folder for the cases of a split": (
+        lambda lits: lits.split_cases(Path("data")),
+        r"each case must be a Case.* got a \w*Path",
     ),
     "numbers for cases": (lambda lits: lits.split_cases([0, 1]), r"each case must be .* got a int"),
     "a path for a case": (lambda lits: lits.check_case("volume-0.nii"), r"case must be a Case"),

@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..machine import require
+from ..machine import require_each
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ def split_cases(
     """
     if not (0 <= validation and 0 <= test and validation + test < 1):
         raise ValueError(f"validation + test must be in [0, 1), got {validation} + {test}")
-    cases = list(cases)
-    for case in cases:
-        require(case, "patient", "each case", "a Case, as find_cases(folder) returns them")
+    cases = require_each(
+        cases, "patient", "each case", "a Case, as find_cases(folder) returns them"
+    )
     place = {case.patient: _place(case.patient) for case in cases}
     parts = {"test": (0.0, test), "validation": _validation_range(validation, test, fold)}
     part_of = _assign(place, parts, fold)

@@ -1,6 +1,6 @@
 """What the machine gives: whole files, locks, workers, cores, memory, `torchrun`'s processes."""
 
-from .arguments import require
+from .arguments import require, require_each
 from .files import (
     DISK_FULL,
     TEMPORARY_PREFIX,
@@ -35,6 +35,7 @@ __all__ = [
     "remove_leftovers",
     "rename_lasting",
     "require",
+    "require_each",
     "run_jobs",
     "spawned_pool",
     "wait_for_others",

@@ -1,5 +1,8 @@
 """Arguments of the wrong kind, refused at a room's door with a sentence."""
 
+import os
+from collections.abc import Iterable
+
 
 def require(value: object, attribute: str, name: str, wanted: str) -> None:
     """Refuse an argument that is not what a function takes, before anything fails deep inside.
@@ -19,3 +22,11 @@ def require(value: object, attribute: str, name: str, wanted: str) -> None:
     if isinstance(getattr(value, "shape", None), tuple):
         given += f" of shape {value.shape}"
     raise TypeError(f"{name} must be {wanted}, got {given}")
+
+
+def require_each(values: Iterable, attribute: str, name: str, wanted: str) -> list:
+    """Return the values as a list, each as `require` wants it; a path is refused whole."""
+    values = [values] if isinstance(values, (str, os.PathLike)) else list(values)
+    for value in values:
+        require(value, attribute, name, wanted)
+    return values

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..machine import require, written_whole
+from ..machine import require_each, written_whole
 from .lesions import OVERLAPS, SIZE_CLASSES, size_class_title
 from .overlap import dice
 from .surface import SURFACE_KEYS
@@ -64,9 +64,7 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
         ``lesion_small_precision_0`` and so on, where 0 / 0 is None; ``burden_rmse`` and
         ``burden_max``; ``worst_liver`` and ``worst_tumor``, ``[case_id, dice]`` pairs, worst first.
     """
-    rows = list(results)
-    for row in rows:
-        require(row, "get", "each result", "a dict, as evaluate_case returns it")
+    rows = require_each(results, "get", "each result", "a dict, as evaluate_case returns it")
     kept = [row for row in rows if not row.get("training_case")]
     with_tumor = [row for row in kept if row["tumor_size_reference"]]
     free = [row for row in kept if not row["tumor_size_reference"]]

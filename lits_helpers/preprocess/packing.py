@@ -19,7 +19,7 @@ from ..machine import (
     file_hash,
     locked_folder,
     remove_leftovers,
-    require,
+    require_each,
     run_jobs,
     write_json,
     written_whole,
@@ -63,9 +63,9 @@ def prepare(
     Raises:
         OSError: the disk is full or `out` cannot be written; finished cases stay valid.
     """
-    cases = list(cases)
-    for case in cases:
-        require(case, "segmentation", "each case", "a Case, as find_cases(folder) returns them")
+    cases = require_each(
+        cases, "segmentation", "each case", "a Case, as find_cases(folder) returns them"
+    )
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     # largest first: a long case begun last would leave cores idle
