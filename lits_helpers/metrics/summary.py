@@ -254,8 +254,8 @@ def _statistics_line(title: str, found: Mapping) -> str:
 
 
 def _line(title: str, *cells: str) -> str:
-    widths = (5, 9, 8, 8, 18)
-    row = "".join(f"{cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
+    widths = (4, 8, 7, 7, 17)
+    row = "".join(f" {cell:>{width}}" for cell, width in zip(cells, widths, strict=True))
     return f"{title:<34}{row}".rstrip()
 
 

@@ -213,3 +213,14 @@ def test_table_shows_the_ceiling_beside_the_score_where_it_is_known():
     assert "perfect model" in lines[place + 1]
     assert "0.977" in lines[place + 1]
     assert "perfect model" not in format_summary(evaluate_dataset(ROWS))
+
+
+def test_columns_of_large_distances_stay_apart():
+    rows = [{**row, "liver_hd95_mm": 10531.0994} for row in ROWS]
+    line = next(
+        line
+        for line in format_summary(evaluate_dataset(rows)).splitlines()
+        if line.startswith("liver HD95")
+    )
+    large = "10531.099"
+    assert line.split()[-6:] == [large, "0.000", large, large, "to", large]
