@@ -6,6 +6,7 @@ from dataclasses import asdict
 
 import pytest
 import torch
+from helpers.prepared_runs import a_model
 
 from lits_helpers.checkpoints import (
     CheckpointError,
@@ -18,18 +19,6 @@ from lits_helpers.checkpoints import (
 )
 from lits_helpers.models import RegNetSegmenter, build_generator
 from lits_helpers.recipes import liver_recipe, tumor_recipe
-
-
-def a_model(system="liver"):
-    return {
-        "system": system,
-        "recipe": {"name": "default"},
-        "model": {"weight": torch.arange(6.0).view(2, 3)},
-        "training_ids": ["0", "1"],
-        "validation_ids": ["2"],
-        "epoch": 3,
-        "validation_dice": 0.8,
-    }
 
 
 class RunsCode:

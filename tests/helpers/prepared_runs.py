@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 import numpy as np
+import torch
 
 from helpers.drawn import body, write_case
 from helpers.small_runs import small_liver, small_tumor
@@ -44,3 +45,16 @@ def write_checkpoint(path, system, training_ids=(), recipe=None, network=True, d
     content |= {"training_ids": list(training_ids), "validation_ids": [], "data": data or {}}
     save_model(path, content | {"epoch": 1, "validation_dice": 0.5})
     return path
+
+
+def a_model(system="liver"):
+    """Return what a checkpoint holds, with one small weight."""
+    return {
+        "system": system,
+        "recipe": {"name": "default"},
+        "model": {"weight": torch.arange(6.0).view(2, 3)},
+        "training_ids": ["0", "1"],
+        "validation_ids": ["2"],
+        "epoch": 3,
+        "validation_dice": 0.8,
+    }

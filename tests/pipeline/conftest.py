@@ -1,7 +1,24 @@
-"""Prepared cases and models of tests of the results."""
+"""Settings, prepared cases and models of tests of the steps."""
 
 import pytest
-from helpers.prepared_runs import write_checkpoint, write_prepared
+from helpers.prepared_runs import VARIABLES, write_checkpoint, write_prepared
+
+from lits_helpers.pipeline import acquisition
+from lits_helpers.settings import load_settings
+
+
+@pytest.fixture(autouse=True)
+def _no_variables(monkeypatch):
+    for variable in VARIABLES:
+        monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture
+def small(tmp_path, monkeypatch):
+    """Settings of a full run on phantoms that are small."""
+    for tiny in (True, False):
+        monkeypatch.setitem(acquisition.PHANTOMS, tiny, (3, (12, 40, 48)))
+    return load_settings(tmp_path, device="cpu")
 
 
 @pytest.fixture(scope="module")

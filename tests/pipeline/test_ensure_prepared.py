@@ -3,26 +3,11 @@
 from dataclasses import replace
 
 import pytest
-from helpers.prepared_runs import VARIABLES, write_prepared, write_raw
+from helpers.prepared_runs import write_prepared, write_raw
 
 from lits_helpers.pipeline import acquisition, ensure_prepared
 from lits_helpers.pipeline.acquisition import parse_numbers
 from lits_helpers.preprocess import open_prepared
-from lits_helpers.settings import load_settings
-
-
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch):
-    for variable in VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-
-
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """Settings of a full run on phantoms that are small."""
-    for tiny in (True, False):
-        monkeypatch.setitem(acquisition.PHANTOMS, tiny, (3, (12, 40, 48)))
-    return load_settings(tmp_path, device="cpu")
 
 
 def files_below(folder):

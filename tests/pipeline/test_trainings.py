@@ -3,37 +3,21 @@
 from dataclasses import replace
 
 import pytest
-from helpers.prepared_runs import VARIABLES, write_checkpoint, write_prepared
+from helpers.prepared_runs import write_checkpoint, write_prepared
 from helpers.small_runs import small_liver
 
 from lits_helpers import pipeline, recipes
 from lits_helpers.checkpoints import read_origin
 from lits_helpers.pipeline import (
-    acquisition,
     checkpoint_path,
     ensure_liver_model,
     ensure_tumor_model,
 )
 from lits_helpers.pipeline import trainings as trainings_module
-from lits_helpers.settings import load_settings
 
 ENSURE = {"liver": ensure_liver_model, "tumor": ensure_tumor_model}
 TRAIN = {"liver": "train_liver_gan", "tumor": "train_tumor_regnet"}
 NOTEBOOK = {"liver": "notebook 02", "tumor": "notebook 03"}
-
-
-@pytest.fixture(autouse=True)
-def _no_variables(monkeypatch):
-    for variable in VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-
-
-@pytest.fixture
-def small(tmp_path, monkeypatch):
-    """Settings of a full run on phantoms that are small."""
-    for tiny in (True, False):
-        monkeypatch.setitem(acquisition.PHANTOMS, tiny, (3, (12, 40, 48)))
-    return load_settings(tmp_path, device="cpu")
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers.logs import logged
+from helpers.prepared_runs import a_model
 
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
 from lits_helpers.training import newest_state, states
@@ -17,18 +18,6 @@ from lits_helpers.training.states import (
     require_same,
     save_state,
 )
-
-
-def a_model(system="liver"):
-    return {
-        "system": system,
-        "recipe": {"name": "default"},
-        "model": {"weight": torch.arange(6.0).view(2, 3)},
-        "training_ids": ["0", "1"],
-        "validation_ids": ["2"],
-        "epoch": 3,
-        "validation_dice": 0.8,
-    }
 
 
 def a_state(epoch=1, step=0, **changes):
