@@ -20,8 +20,7 @@ from matplotlib.figure import Figure
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from lits_helpers.figures import WINDOWS
-from lits_helpers.figures.drawing import color_of
+from lits_helpers.figures import WINDOWS, color_of
 from lits_helpers.phantom import make_phantom
 from lits_helpers.settings import real_data
 from lits_helpers.viewer import SliceViewer

@@ -10,10 +10,7 @@ from .curves import (
 )
 from .drawing import (
     EDGE_LETTERS,
-    LAYER_COLORS,
     PLANES,
-    SKY,
-    VERMILION,
     WINDOWS,
     Layer,
     encode,
@@ -24,23 +21,25 @@ from .drawing import (
     plane,
     plane_spacing,
     render_slice,
+    with_key,
     zoom_to,
 )
+from .palette import PALETTE, color_of, layer_name
 from .panels import montage, montage_image, picture_grid, seven_panels
 
 __all__ = [
     "EDGE_LETTERS",
-    "LAYER_COLORS",
+    "PALETTE",
     "PLANES",
-    "SKY",
-    "VERMILION",
     "WINDOWS",
     "Layer",
     "Picture",
+    "color_of",
     "encode",
     "encode_frame",
     "error_layers",
     "label_layers",
+    "layer_name",
     "mark_point",
     "montage",
     "montage_image",
@@ -54,5 +53,6 @@ __all__ = [
     "render_slice",
     "save_figure",
     "seven_panels",
+    "with_key",
     "zoom_to",
 ]

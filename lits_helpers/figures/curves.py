@@ -12,7 +12,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..machine import written_whole
 from ..metrics import SIZE_CLASSES, size_class_title
-from .drawing import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
+from .palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
 DPI = 150
 LOSSES = {  # column of the history -> its name and color

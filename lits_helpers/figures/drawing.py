@@ -1,6 +1,6 @@
 """One slice as an RGB picture: window, outlines, fills, scale bar. Arrays in, arrays out."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -9,6 +9,7 @@ import numpy as np
 from ..machine import require
 from ..metrics import FIRST_LABEL
 from ..volumes import window_to_uint8
+from .palette import Color, color_of, layer_name
 
 PLANES = ("axial", "coronal", "sagittal")
 EDGE_LETTERS = {"axial": ("R", "A"), "coronal": ("R", "H"), "sagittal": ("A", "H")}  # left, top
@@ -18,24 +19,8 @@ WINDOWS = {  # HU (low, high), the usual radiological presets
     "bone": (-450.0, 1050.0),
     "lung": (-1350.0, 150.0),
 }
-# Colors that stay apart for color-blind readers.
-# Source: M. Okabe, K. Ito, "Color Universal Design", 2008.
-ORANGE, SKY, GREEN = (230, 159, 0), (86, 180, 233), (0, 158, 115)
-YELLOW, BLUE, VERMILION, PURPLE = (240, 228, 66), (0, 114, 178), (213, 94, 0), (204, 121, 167)
-LAYER_COLORS = {
-    "reference": SKY,
-    "prediction": ORANGE,
-    "liver": SKY,
-    "tumor": YELLOW,
-    "reference liver": SKY,
-    "reference tumor": YELLOW,
-    "prediction liver": ORANGE,
-    "prediction tumor": VERMILION,
-    "false positive": VERMILION,
-    "false negative": SKY,
-}
-SPARE_COLORS = (GREEN, PURPLE, BLUE)
 FONT = cv2.FONT_HERSHEY_SIMPLEX
+KEY_LINE, KEY_SIZE = 22, 0.42  # height of a line of the key and size of its letters
 CHECK = 4  # pixels of either color where two outlines coincide
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
@@ -106,7 +91,7 @@ class Layer:
     """
 
     mask: np.ndarray
-    color: tuple[int, int, int]
+    color: Color
     style: str = "outline"
     opacity: float = 0.4
     thickness: int = 1
@@ -172,20 +157,13 @@ def render_slice(
     return picture
 
 
-def color_of(name: str) -> tuple[int, int, int]:
-    """Return the color of a layer by its name; names not in LAYER_COLORS share the spare ones."""
-    # A tumor's color differs from that of the same source's liver.
-    place = sum(name.encode()) + name.endswith("tumor")
-    return LAYER_COLORS.get(name) or SPARE_COLORS[place % len(SPARE_COLORS)]
-
-
 def label_layers(source: str, labels: np.ndarray, **style) -> dict[str, Layer]:
     """Turn labels (H, W) of a source, such as "reference", into its liver and its tumor layer.
 
     Args:
         style: fields of `Layer` other than mask and color.
     """
-    names = {f"{source} {structure}": first for structure, first in FIRST_LABEL.items()}
+    names = {layer_name(source, structure): first for structure, first in FIRST_LABEL.items()}
     return {name: Layer(labels >= first, color_of(name), **style) for name, first in names.items()}
 
 
@@ -202,7 +180,7 @@ def mark_point(picture: np.ndarray, place: tuple[int, int], box: tuple[int, int,
     top, left, height, width = box
     y = int((place[0] - top + 0.5) * picture.shape[0] / height)
     x = int((place[1] - left + 0.5) * picture.shape[1] / width)
-    for color, thickness in (((0, 0, 0), 3), (GREEN, 1)):
+    for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1)):
             ends = (x + 6 * dx, y + 6 * dy), (x + 16 * dx, y + 16 * dy)
             cv2.line(picture, *ends, color, thickness)
@@ -221,6 +199,22 @@ def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
         for x, y in moved:
             corner = (place[0] + x, place[1] + y)
             cv2.putText(picture, text, corner, FONT, size, (color,) * 3, 1, cv2.LINE_AA)
+
+
+def with_key(picture: np.ndarray, names: Iterable[str]) -> np.ndarray:
+    """Return a picture with a line below it that names its colors, as many lines as they need."""
+    lines, right = [], picture.shape[1]
+    for name in names:
+        width = cv2.getTextSize(name, FONT, KEY_SIZE, 1)[0][0] + 3 * KEY_LINE // 2
+        if right + width > picture.shape[1]:
+            lines.append(np.zeros((KEY_LINE, picture.shape[1], 3), np.uint8))
+            right = 4
+        square = np.s_[6 : KEY_LINE - 6, right : right + KEY_LINE - 12]
+        lines[-1][square] = color_of(name)
+        place = (right + KEY_LINE - 7, KEY_LINE - 7)
+        cv2.putText(lines[-1], name, place, FONT, KEY_SIZE, (255,) * 3, 1, cv2.LINE_AA)
+        right += width
+    return np.vstack([picture, *lines])
 
 
 def encode(rgb: np.ndarray, kind: str = "jpeg", quality: int = 88) -> bytes:

@@ -19,7 +19,6 @@ from .drawing import (
     EDGE_LETTERS,
     WINDOWS,
     Layer,
-    color_of,
     error_layers,
     label_layers,
     mask_box,
@@ -29,6 +28,7 @@ from .drawing import (
     write_text,
     zoom_to,
 )
+from .palette import PALETTE, color_of, layer_name
 
 PANEL_PIXELS = 480  # longer side of a panel's picture: sharp at the size it is printed
 TILE_PIXELS = 280
@@ -113,7 +113,7 @@ def montage(
     width = 13.0
     figure = Picture(width, width * rgb.shape[0] / rgb.shape[1] + 0.7)
     show_image(figure.subplots(), rgb, title)
-    names = [f"{source} {structure}" for source in layers or {} for structure in FIRST_LABEL]
+    names = [layer_name(source, structure) for source in layers or {} for structure in FIRST_LABEL]
     if names:
         color_key(figure, names)
     return figure
@@ -185,9 +185,10 @@ def _tile(hu, layers, k: int, options: dict) -> np.ndarray:
 
 def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict[str, Layer]]]:
     """Return (title, drawn on the CT, layers) of the seven panels."""
+    predicted, referred = f"predicted {structure}", f"reference {structure}"
     masks = {
-        "reference": label_mask(reference, structure),
-        "prediction": label_mask(prediction, structure),
+        referred: label_mask(reference, structure),
+        predicted: label_mask(prediction, structure),
     }
 
     def layers(style: str, **options) -> dict[str, Layer]:
@@ -195,16 +196,16 @@ def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict
 
     solid = layers("fill", opacity=1.0)
     within = {
-        "liver": Layer(reference >= 1, color_of("liver"), "outline", thickness=2),
-        "tumor": Layer(prediction == 2, color_of("tumor"), "fill", 0.6),
+        "reference liver": Layer(reference >= 1, PALETTE["reference liver"], thickness=2),
+        "predicted tumor": Layer(prediction == 2, PALETTE["predicted tumor"], "fill", 0.6),
     }
     return [
         ("CT", True, {}),
-        (f"Predicted {structure}", False, {"prediction": solid["prediction"]}),
-        (f"Reference {structure}", False, {"reference": solid["reference"]}),
+        (f"Predicted {structure}", False, {predicted: solid[predicted]}),
+        (f"Reference {structure}", False, {referred: solid[referred]}),
         ("Overlay", True, layers("fill", opacity=0.45)),
         ("Contours", True, layers("outline", thickness=2)),
-        ("Errors", True, error_layers(masks["prediction"], masks["reference"])),
+        ("Errors", True, error_layers(masks[predicted], masks[referred])),
         ("Predicted tumor within the liver", True, within),
     ]
 
@@ -212,11 +213,8 @@ def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict
 def _write_key(axis, panels, prediction, reference) -> None:
     """Fill the eighth cell with the legend, a line a color, and this slice's Dice."""
     axis.axis("off")
-    names = {}
-    for _, _, layers in panels:
-        for name, layer in layers.items():
-            names.setdefault(layer.color, {})[name] = None
-    handles = [_swatch(", ".join(same), color) for color, same in names.items()]
+    names = dict.fromkeys(name for _, _, layers in panels for name in layers)
+    handles = [_swatch(name) for name in names]
     legend = axis.legend(handles=handles, loc="upper left", frameon=False, fontsize=10.5)
     legend.set_in_layout(False)  # long names may pass the cell; the panels keep their places
     for line, name in enumerate(("liver", "tumor")):
@@ -232,5 +230,5 @@ def _box_aspect(box: tuple[int, int, int, int], spacing_mm) -> float:
     return min(max(height / width, 0.6), 1.2)
 
 
-def _swatch(name: str, color: tuple[int, int, int] | None = None) -> Patch:
-    return Patch(color=np.array(color or color_of(name)) / 255, label=name)
+def _swatch(name: str) -> Patch:
+    return Patch(color=np.array(color_of(name)) / 255, label=name)

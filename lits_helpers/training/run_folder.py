@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .. import __version__
 from ..checkpoints import CheckpointError, explained, load_checkpoint, save_model
-from ..figures import plot_history, render_slice, save_figure
+from ..figures import plot_history, render_slice, save_figure, with_key
 from ..machine import remove_leftovers, write_json, written_whole
 from ..settings import hint
 from ..volumes import write_picture
@@ -177,16 +177,18 @@ def _event_writer() -> type:
 def write_pictures(
     folder: Path,
     images: Tensor,
+    structure: str,
     names: Sequence[str],
     reference: np.ndarray,
     prediction: np.ndarray,
 ) -> None:
-    """Write one PNG a slice: the slice, and beside it the slice with reference and prediction.
+    """Write one PNG a slice: the slice, and beside it the slice with both masks and a key.
 
     Args:
         folder: checkpoints/val_predictions/epoch_XXXX, replaced as a whole.
         images: (n, C, S, S) model input; the middle channel is shown, lowest value black, highest
             white.
+        structure: "liver" or "tumor", what the masks are of.
         names: (n,) file names without suffix.
         reference, prediction: (n, S, S) bool.
     """
@@ -194,14 +196,17 @@ def write_pictures(
     with written_whole(folder, lasting=False) as temporary:
         temporary.mkdir(parents=True, exist_ok=True)
         for row, name in enumerate(names):
-            masks = {"reference": reference[row], "prediction": prediction[row]}
+            masks = {
+                f"reference {structure}": reference[row],
+                f"predicted {structure}": prediction[row],
+            }
             window = (float(planes[row].min()), float(planes[row].max()) + 1e-6)
             pair = [
                 render_slice(planes[row], window=window, layers=layers, zoom=2)
                 for layers in ({}, masks)
             ]
-            picture = cv2.cvtColor(np.concatenate(pair, axis=1), cv2.COLOR_RGB2BGR)
-            write_picture(temporary / f"{name}.png", picture)
+            picture = with_key(np.concatenate(pair, axis=1), masks)
+            write_picture(temporary / f"{name}.png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
 
 
 def write_history(path: Path, history: Sequence[Mapping]) -> None:

@@ -99,11 +99,13 @@ def pictures_of(system, cache, shown: Tensor) -> tuple[Tensor, dict]:
         shown: (n,) int64 indices into the cache.
 
     Returns:
-        images (n, C, S, S); "names" (case_slice), "reference" and "prediction", (n, S, S) bool.
+        images (n, C, S, S); "structure", "names" (case_slice), "reference" and "prediction":
+        (n, S, S) bool.
     """
     images, labels = cache.batch(shown)
     places = zip(cache.case_of[shown].tolist(), cache.slice_index[shown].tolist(), strict=True)
     return images, {
+        "structure": system.name,
         "names": [f"{cache.case_ids[case]}_{k}" for case, k in places],
         "reference": system.target(labels)[:, 0].cpu().numpy(),
         "prediction": system.predict(images, labels)[:, 0].cpu().numpy(),

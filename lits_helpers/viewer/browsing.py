@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
+from ..figures import layer_name
 from ..metrics import FIRST_LABEL, dice_of, filled_box
 
 
@@ -53,6 +54,11 @@ class BrowsedCase:
     def compared(self) -> bool:
         """Whether there are a prediction and a reference to compare."""
         return "prediction" in self.layers and "reference" in self.layers
+
+    @property
+    def layer_names(self) -> list[str]:
+        """Names of the pictures' layers, as `figures.label_layers` gives them."""
+        return [layer_name(source, organ) for source in self.layers for organ in FIRST_LABEL]
 
     @cached_property
     def confusion(self) -> np.ndarray:

@@ -24,6 +24,7 @@ from ..figures import (
     plane,
     plane_spacing,
     render_slice,
+    with_key,
     zoom_to,
 )
 from ..machine import require
@@ -85,7 +86,8 @@ class SliceViewer:
     def _montage(self) -> bytes:
         case = self.case
         spacing_mm = case.spacing_mm if case.trusted else None
-        return encode(montage_image(case.hu, case.layers, spacing_mm=spacing_mm, count=6))
+        picture = montage_image(case.hu, case.layers, spacing_mm=spacing_mm, count=6)
+        return encode(with_key(picture, case.layer_names))
 
     def _listen(self) -> None:
         controls = self.controls
@@ -173,8 +175,7 @@ class SliceViewer:
     def _offer_layers(self) -> None:
         controls = self.controls
         case = self.case
-        names = [f"{source} {structure}" for source in case.layers for structure in STRUCTURES]
-        controls.offer_layers(names)
+        controls.offer_layers(case.layer_names)
         for box in controls.shown.values():
             box.observe(self._callback(), "value")
         controls.errors.disabled = controls.to_worst.disabled = not case.compared

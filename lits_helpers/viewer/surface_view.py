@@ -11,11 +11,11 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 
-from ..figures import SKY, VERMILION
+from ..figures import PALETTE
 from ..metrics import FIRST_LABEL, filled_box
 
 STEPS_MM = {"liver": 2.5, "tumor": 1.25}  # mesh width: a lesion of 3 mm must survive
-COLORS = {"liver": SKY, "tumor": VERMILION}
+COLORS = {name: PALETTE[f"predicted {name}"] for name in FIRST_LABEL}
 LIVER_OPACITY = 0.33
 SMOOTHING = 0.8  # cubes: hides the steps between slices
 SHADING_STEPS_MM = {"liver": 5.0, "tumor": 2.5}  # coarse: a browser draws the mesh at each move

@@ -9,9 +9,7 @@ from helpers.drawn import labeled_volume
 from PIL import Image
 
 from lits_helpers.figures import (
-    LAYER_COLORS,
-    SKY,
-    VERMILION,
+    PALETTE,
     WINDOWS,
     Layer,
     drawing,
@@ -21,11 +19,14 @@ from lits_helpers.figures import (
     label_layers,
     render_slice,
 )
-from lits_helpers.figures.drawing import BLUE, ORANGE, write_text
+from lits_helpers.figures.drawing import write_text
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import read_segmentation, read_volume, window_to_uint8
 
 SHAPE, SPACING_MM = (12, 40, 48), (5.0, 0.7, 0.8)
+
+
+REFERENCE, PREDICTED = PALETTE["reference liver"], PALETTE["predicted liver"]
 
 
 def block(top=5, left=8, height=15, width=22, shape=SHAPE[1:]) -> np.ndarray:
@@ -51,7 +52,9 @@ def test_a_float_image_in_0_to_1_is_drawn_with_that_window():
 
 def test_an_outline_is_the_outermost_pixels_of_the_mask():
     mask = block(height=4, width=6)
-    drawn = pixels_of(render_slice(np.zeros(SHAPE[1:], np.int16), layers={"reference": mask}), SKY)
+    drawn = pixels_of(
+        render_slice(np.zeros(SHAPE[1:], np.int16), layers={"reference": mask}), REFERENCE
+    )
     assert drawn.sum() == 2 * 6 + 2 * 2
     assert not drawn[6:8, 9:13].any()
     assert not (drawn & ~mask).any()
@@ -68,7 +71,7 @@ def test_an_outline_lies_on_the_mask_border_at_any_zoom(zoom):
     enlarged = mask[np.ix_(rows, columns)]
     padded = np.pad(enlarged, 1)
     inner = padded[:-2, 1:-1] & padded[2:, 1:-1] & padded[1:-1, :-2] & padded[1:-1, 2:]
-    assert np.array_equal(pixels_of(drawn, SKY), enlarged & ~inner)
+    assert np.array_equal(pixels_of(drawn, REFERENCE), enlarged & ~inner)
 
 
 def test_an_outline_is_cut_where_the_mask_leaves_the_picture():
@@ -76,7 +79,7 @@ def test_an_outline_is_cut_where_the_mask_leaves_the_picture():
     drawn = render_slice(
         np.zeros(SHAPE[1:], np.int16), layers={"reference": mask}, box=(10, 0, 20, 20)
     )
-    outline = pixels_of(drawn, SKY)
+    outline = pixels_of(drawn, REFERENCE)
     assert outline[:10, 8].all()  # the left border of the block
     assert not outline[0, 9:].any()  # the block goes on above
     assert outline[9, 8:].all()
@@ -85,7 +88,7 @@ def test_an_outline_is_cut_where_the_mask_leaves_the_picture():
 def test_coinciding_outlines_show_both_colors():
     layers = {"reference": block(), "prediction": block()}
     drawn = render_slice(np.zeros(SHAPE[1:], np.int16), layers=layers)
-    counts = [pixels_of(drawn, color).sum() for color in (SKY, ORANGE)]
+    counts = [pixels_of(drawn, color).sum() for color in (REFERENCE, PREDICTED)]
     assert sum(counts) == 2 * 22 + 2 * 13
     assert min(counts) > 20
 
@@ -112,23 +115,6 @@ def test_the_scale_bar_has_its_length():
     assert white.sum(axis=1).max() == 50 / 0.5  # the longest round length within a third of 150 mm
 
 
-def test_colors_stay_apart_for_color_blind_readers():
-    # Source: Vienot, Brettel, Mollon 1999, deuteranopia, on linear RGB.
-    matrix = np.array([[0.29275, 0.70725, 0], [0.29275, 0.70725, 0], [-0.02234, 0.02234, 1]])
-    groups = [
-        [n for n in LAYER_COLORS if len(n.split()) == 2 and n.split()[1] in ("liver", "tumor")]
-    ]
-    groups += [["false positive", "false negative"], ["reference", "prediction"]]
-    for names in groups:
-        seen = {
-            n: 255 * np.clip((np.array(LAYER_COLORS[n]) / 255) ** 2.2 @ matrix.T, 0, 1) ** (1 / 2.2)
-            for n in names
-        }
-        pairs = [(a, b) for a in names for b in names if a < b]
-        for a, b in pairs:
-            assert np.linalg.norm(seen[a] - seen[b]) > 40, (a, b)
-
-
 def test_errors_are_what_only_one_of_the_masks_holds():
     prediction, reference = block(left=8), block(left=10)
     layers = error_layers(prediction, reference)
@@ -141,6 +127,16 @@ def test_the_liver_layer_holds_the_tumor():
     layers = label_layers("reference", labels[6])
     assert layers["reference liver"].mask.sum() == 20 * 20
     assert layers["reference tumor"].mask.sum() == 6 * 7
+
+
+def test_a_key_names_each_color_once_and_breaks_its_lines():
+    picture = np.zeros((30, 140, 3), np.uint8)
+    keyed = drawing.with_key(picture, ["reference liver", "predicted liver"])
+    assert keyed.shape == (30 + 2 * drawing.KEY_LINE, 140, 3)  # too long for one line
+    counts = [pixels_of(keyed, color).sum() for color in (REFERENCE, PREDICTED)]
+    assert counts == [10 * 10, 10 * 10]
+    wide = drawing.with_key(np.zeros((30, 600, 3), np.uint8), ["reference liver", "uncertain"])
+    assert wide.shape == (30 + drawing.KEY_LINE, 600, 3)
 
 
 def test_png_returns_the_picture_and_jpeg_is_smaller():
@@ -173,12 +169,6 @@ def test_planes_are_views_with_the_head_up_and_the_right_on_the_left():
     assert drawing.plane_spacing(SPACING_MM, "sagittal") == (5.0, 0.7)
 
 
-@pytest.mark.parametrize("source", ["labels", "nnU-Net", "model A", "ours"])
-def test_liver_and_tumor_of_any_source_differ_in_color(source):
-    layers = label_layers(source, np.zeros((4, 4), np.uint8))
-    assert len({layer.color for layer in layers.values()}) == 2
-
-
 @pytest.mark.parametrize(
     ("call", "words"),
     [
@@ -186,8 +176,8 @@ def test_liver_and_tumor_of_any_source_differ_in_color(source):
         (lambda: render_slice(np.zeros((4, 4)), window=(3, 3)), "low < high"),
         (lambda: render_slice(np.zeros((4, 4)), layers={"a": np.ones((4, 5))}), "layer 'a'"),
         (lambda: render_slice(np.zeros((4, 4)), box=(0, 0, 5, 4)), "must lie in"),
-        (lambda: Layer(np.ones((4, 4)), BLUE, "dotted"), '"outline" or "fill"'),
-        (lambda: Layer(np.ones((4, 4)), BLUE, opacity=2), r"0\.\.1"),
+        (lambda: Layer(np.ones((4, 4)), REFERENCE, "dotted"), '"outline" or "fill"'),
+        (lambda: Layer(np.ones((4, 4)), REFERENCE, opacity=2), r"0\.\.1"),
         (lambda: encode(np.zeros((4, 4, 3), np.uint8), "gif"), '"jpeg" or "png"'),
         (lambda: drawing.plane(np.zeros(SHAPE), "oblique", 0), "axial, coronal, sagittal"),
     ],
@@ -206,9 +196,9 @@ def test_real_patients_lie_with_the_liver_on_the_left_and_the_spine_below(number
     volume = read_volume(next(root.rglob(f"volume-{number}.nii.gz")))
     labels = read_segmentation(next(root.rglob(f"segmentation-{number}.nii.gz")), volume)
     k = int((labels > 0).sum(axis=(1, 2)).argmax())
-    layers = {"liver": Layer(labels[k] > 0, VERMILION, "fill", 1.0)}
+    layers = {"liver": Layer(labels[k] > 0, PREDICTED, "fill", 1.0)}
     drawn = render_slice(volume.hu[k], window=WINDOWS["bone"], layers=layers)
-    liver = np.argwhere(pixels_of(drawn, VERMILION))
+    liver = np.argwhere(pixels_of(drawn, PREDICTED))
     body = np.argwhere(volume.hu[k] > -300)
     bone = np.argwhere(volume.hu[k] > 250)
     assert liver[:, 1].mean() < body[:, 1].mean() - 0.1 * np.ptp(body[:, 1])

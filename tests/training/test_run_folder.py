@@ -11,6 +11,7 @@ import torch
 from helpers.small_runs import SPLIT, TUMOR_SPLIT, same, small_liver, small_tumor, weights
 
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
+from lits_helpers.figures import PALETTE
 from lits_helpers.training import TUMOR_WEIGHTS, run_folder, train_liver_gan, train_tumor_regnet
 from lits_helpers.training.run_folder import read_history
 
@@ -24,7 +25,10 @@ def test_liver_run_leaves_history_curve_pictures_recipe_and_best_model(calm):
     pictures = run / "checkpoints" / "val_predictions"
     assert [path.name for path in sorted(pictures.iterdir())] == ["epoch_0001", "epoch_0002"]
     shown = cv2.imread(str(next((pictures / "epoch_0002").glob("3_*.png"))))
-    assert shown.shape[1] == 2 * shown.shape[0]
+    width, key = shown.shape[1], shown[shown.shape[1] // 2 :, :, ::-1]  # below two squares
+    assert width // 2 < len(shown)
+    for name in ("reference liver", "predicted liver"):
+        assert (key == PALETTE[name]).all(axis=2).sum() >= 100, name
     best = load_checkpoint(run / "checkpoints" / "best_model.pth", system="liver")
     assert best["validation_dice"] == max(row["validation_dice"] for row in history)
     assert best["training_ids"] == ["0", "1", "2"]

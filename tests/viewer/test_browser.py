@@ -310,7 +310,7 @@ def test_a_drag_does_not_queue_up_even_if_frames_are_slow(page):
 
 def test_layers_come_and_go(page):
     page.after(lambda: page.click("button", "largest tumor"))
-    for label in ("reference tumor", "reference liver", "prediction tumor", "prediction liver"):
+    for label in ("reference tumor", "reference liver", "predicted tumor", "predicted liver"):
         page.after(lambda label=label: page.click(".widget-checkbox label", label))
     without = page.settled()
     page.picture("3_no_layers")

@@ -55,9 +55,7 @@ def test_each_control_changes_the_picture_with_one_frame(control, value):
 def test_each_layer_can_be_switched_off():
     viewer = make_viewer()
     names = [
-        f"{source} {organ}"
-        for source in ("reference", "prediction")
-        for organ in ("liver", "tumor")
+        f"{source} {organ}" for source in ("reference", "predicted") for organ in ("liver", "tumor")
     ]
     assert list(viewer.controls.shown) == names
     for name in names:
@@ -173,6 +171,7 @@ def test_untrusted_spacing_gives_the_montage_no_scale_bar(monkeypatch):
     monkeypatch.setattr(
         viewer_module, "montage_image", lambda *_, spacing_mm, **__: given.append(spacing_mm)
     )
+    monkeypatch.setattr(viewer_module, "with_key", lambda *_: None)
     monkeypatch.setattr(viewer_module, "encode", lambda *_: b"")
     for trusted in (True, False):
         SliceViewer(make_volume(trusted=trusted), None)._ipython_display_()

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from helpers.drawn import SPACING_MM, labeled_volume
 
-from lits_helpers.figures import SKY, VERMILION
+from lits_helpers.figures import PALETTE
 from lits_helpers.viewer import SurfaceView, surface_view
 
 
@@ -33,7 +33,8 @@ def test_a_surface_to_turn_is_one_piece_of_html_without_addresses():
     page = SurfaceView(labels, SPACING_MM)._repr_html_()
     assert "http" not in page
     meshes = json.loads(html.unescape(re.search('data-meshes="([^"]+)"', page)[1]))
-    assert [mesh["color"] for mesh in meshes] == [list(VERMILION), list(SKY)]
+    colors = [tuple(mesh["color"]) for mesh in meshes]
+    assert colors == [PALETTE["predicted tumor"], PALETTE["predicted liver"]]
     for mesh in meshes:
         points = np.frombuffer(base64.b64decode(mesh["points"]), "<f4")
         triangles = np.frombuffer(base64.b64decode(mesh["triangles"]), "<u4")
