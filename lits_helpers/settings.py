@@ -16,6 +16,7 @@ HINTS = {  # what to do: in a notebook or in Python; in a shell, where {lits} is
     "tumor": ("notebook 03 trains one", "{lits} train-tumor trains one"),
     "raw": ("RAW_FOLDER or LITS_RAW", "--raw or LITS_RAW; {lits} phantom makes some"),
     "folder source": ('SOURCE "folder" and RAW_FOLDER', "--source folder --raw DIR"),
+    "layout": ("LAYOUT", "--layout"),
     "folders": ("other folders (LITS_RAW, LITS_PREPARED)", "other folders (--raw, --prepared)"),
     "device": ("LITS_DEVICE", "--device or LITS_DEVICE"),
     "continue": ('the same call with resume="auto"', "the same command with --resume auto"),

@@ -1,5 +1,6 @@
 """What a case is, and what can be odd about it."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,13 +10,14 @@ class Case:
     """One CT volume and what belongs to it.
 
     Attributes:
-        id: the number in the file name, as text: "17" for volume-17.nii.
+        id: text, unique in its data set: "17" for volume-17.nii, "liver_12" for liver_12.nii.gz.
         patient: cases of one patient stay in one part of a split; each case is a patient of its
             own, as in LiTS, unless a patients.csv says otherwise.
         volume: the CT's file.
         segmentation: the labels' file, or None.
         orientation: axis codes that override a wrong header, for example "LAS"; None believes the
             header.
+        liver_only: the segmentation does not show tumors, whether there are any or not.
     """
 
     id: str
@@ -23,6 +25,13 @@ class Case:
     volume: Path
     segmentation: Path | None = None
     orientation: str | None = None
+    liver_only: bool = False
+
+
+def id_order(case_id: str) -> list[str | int]:
+    """Return a key that sorts case ids by the numbers in them: "liver_2" before "liver_12"."""
+    parts = re.split(r"([0-9]+)", case_id)
+    return [int(part) if k % 2 else part for k, part in enumerate(parts)]
 
 
 @dataclass(frozen=True)

@@ -1,81 +1,141 @@
-"""Find cases by the names of their files."""
+"""Find cases by the names and places of their files, in any layout of `layouts.LAYOUTS`."""
 
-import csv
+import logging
 import os
+import re
+import zlib
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 from ..machine import file_hash
 from ..settings import hint
-from ..volumes import parse_name
-from .case import Case
+from .case import Case, id_order
+from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_unusual
+from .tables import TABLE, read_cases, with_patients
 
-PATIENTS = "patients.csv"  # columns case (its number) and patient; for patients with several scans
+logger = logging.getLogger(__name__)
+
+AUTO = "auto"
+BY_TABLE = "table"
+MOST_ID_BYTES = 200  # a case id becomes part of file names, of at most 255 bytes
+PROBE_BYTES = 1 << 16
+DATA = re.compile(  # what may hold a CT or its reference; tables and pictures do not
+    r".*\.(nii|nrrd|nhdr|mha|mhd|h5|hdf5|hdr|img|mgz|dcm|npy|npz)(\.\w+)*", re.IGNORECASE
+)
 
 
-def find_cases(root: str | os.PathLike) -> list[Case]:
-    """Find cases by their files' names, anywhere below `root`.
+@dataclass
+class Search:
+    """What `search_cases` found.
 
-    The whole name counts: volume-N.nii[.gz] or segmentation-N.nii[.gz]. A patients.csv in `root`
-    (columns case and patient) tells which cases are of one patient.
-
-    Returns:
-        Cases by number; `segmentation` is None where there is none. A segmentation without a
-        volume is no case.
-
-    Raises:
-        FileNotFoundError: no volume below `root`.
-        ValueError: two different files have one name, or patients.csv is wrong.
+    Attributes:
+        layout: name of the layout taken.
+        cases: in the order of the numbers in their ids.
+        notes: what was taken and what was left aside, a sentence each.
     """
-    found: dict[tuple[str, int], Path] = {}
-    for path in _files_below(Path(root)):
-        key = parse_name(path.name)
-        if key:
-            found[key] = _one_of(found.get(key), path)
-    numbers = sorted(number for kind, number in found if kind == "volume")
-    if not numbers:
-        raise FileNotFoundError(
-            f"no case under {root}: expected volume-N.nii[.gz] with segmentation-N.nii[.gz]; "
-            f"give the folder that holds them ({hint('raw')})"
-        )
-    patients = _patients(Path(root) / PATIENTS, numbers)
-    return [
-        Case(str(n), patients.get(n, str(n)), found["volume", n], found.get(("segmentation", n)))
-        for n in numbers
-    ]
+
+    layout: str
+    cases: list[Case]
+    notes: list[str]
 
 
-def _patients(path: Path, numbers: Iterable[int]) -> dict[int, str]:
-    """Return {case number: patient} of a patients.csv; {} where there is none.
+@dataclass
+class _Fit:
+    """The files below a folder, as one layout sees them: {role: {case: paths}}."""
+
+    layout: Layout
+    roles: dict[str, dict[str, list[Path]]]
+    claimed: set[Path]
+
+    @property
+    def pairs(self) -> int:
+        return len(self.roles[CT].keys() & self.roles[REFERENCE].keys())
+
+
+def find_cases(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
+    """Find cases by their files' names and places, anywhere below `root`.
+
+    One layout is taken: that of the most pairs of a CT and its reference. A cases.csv in `root`
+    (columns case and volume, also segmentation and patient) names the files instead. A patients.csv
+    (columns case and patient) tells which cases are of one patient. The log says what was taken and
+    what was left aside.
 
     Args:
-        numbers: cases found. One without a line is a patient of its own, whose name must be free.
+        root: the folder.
+        layout: "auto", "table" (the cases.csv), or the name of one of `layouts.LAYOUTS`.
+
+    Returns:
+        Cases in the order of the numbers in their ids; `segmentation` is None where there is none.
+
+    Raises:
+        FileNotFoundError: no CT below `root` that can be used.
+        ValueError: no such layout, or a table cannot be understood.
     """
-    if not path.is_file():
-        return {}
-    with open(path, newline="", encoding="utf-8-sig", errors="replace") as stream:
-        rows = list(csv.DictReader(stream))
-    patients = {}
-    for row in rows:
-        case, patient = [(row.get(name) or "").strip() for name in ("case", "patient")]
-        if not case.isdecimal() or not patient or patients.get(int(case), patient) != patient:
-            raise ValueError(
-                f"{path}: {row} is wrong: wanted are the columns case (the N of volume-N.nii) and "
-                "patient (any text), with commas between, and no case under two patients"
-            )
-        patients[int(case)] = patient
-    for number in numbers:
-        if number not in patients and str(number) in patients.values():
-            raise ValueError(
-                f"{path}: is patient {number} the patient of case {number}, which has no line? If "
-                f'so, add "{number},{number}"; if not, give that patient another name'
-            )
-    return patients
+    search = search_cases(root, layout)
+    logger.info("%s", "\n".join(search.notes))
+    return search.cases
 
 
-def _files_below(root: Path) -> Iterator[Path]:
+def search_cases(root: str | os.PathLike, layout: str = AUTO) -> Search:
+    """Find cases as `find_cases` does; return with them what was taken and left aside."""
+    names = [AUTO, BY_TABLE, *(known.name for known in LAYOUTS)]
+    if layout not in names:
+        raise ValueError(f"no layout {layout!r}; there are {', '.join(names)}")
+    root = Path(root).absolute()
+    if layout == BY_TABLE or (layout == AUTO and (root / TABLE).is_file()):
+        cases, notes = read_cases(root / TABLE)
+        search = Search(BY_TABLE, cases, notes)
+    else:
+        search = _search_files(root, layout)
+    search.notes += _drop_unusable(search.cases)
+    if not search.cases:
+        raise FileNotFoundError(f"no case under {root} can be used: {'; '.join(search.notes[:2])}")
+    search.cases.sort(key=lambda case: id_order(case.id))
+    search.notes += with_patients(root, search.cases)
+    search.notes.insert(0, _summary(search, root))
+    return search
+
+
+def _summary(search: Search, root: Path) -> str:
+    without = [case.id for case in search.cases if case.segmentation is None]
+    text = f"layout {search.layout}: {len(search.cases)} CTs below {root}"
+    return f"{text}, without a reference: {_few(without)}" if without else f"{text}, all in pairs"
+
+
+def _search_files(root: Path, layout: str) -> Search:
+    notes: list[str] = []
+    files = list(_files_below(root, notes))
+    fits = [_fit(known, files) for known in LAYOUTS if layout in (AUTO, known.name)]
+    # the most pairs; of equals the first in the table
+    best = max(fits, key=lambda fit: (fit.pairs, bool(fit.roles[CT])))
+    if not best.roles[CT]:
+        raise FileNotFoundError(_nothing_fits(root, files, notes))
+    search = Search(best.layout.name, [], notes)
+    _pair(best, root, search)
+    rest = [path for path in files if DATA.fullmatch(path.name) and path not in best.claimed]
+    if rest:
+        notes.append(f"left aside, of another layout or format: {_names(rest, root)}")
+    for fit in fits:
+        there = fit.roles[CT].keys() & fit.roles[REFERENCE].keys()
+        others = [case for case in there if best.claimed.isdisjoint(fit.roles[CT][case])]
+        if others:
+            how = f"{hint('layout')} {fit.layout.name}"
+            notes.append(f"among them {len(others)} cases as {fit.layout.form}: {how} takes those")
+    return search
+
+
+def _files_below(root: Path, notes: list[str]) -> Iterator[Path]:
+    """Yield the files below a folder; note the folders that cannot be read."""
+
+    def unreadable(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            notes.append(f"cannot read {error.filename} ({error.strerror}): left aside")
+
     seen = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
+    for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(folder)
         if real in seen:  # a link that leads back
             folders.clear()
@@ -85,11 +145,127 @@ def _files_below(root: Path) -> Iterator[Path]:
         yield from (Path(folder) / name for name in sorted(names))
 
 
-def _one_of(known: Path | None, path: Path) -> Path:
-    if known is None or not known.exists():  # a link into the void
-        return path
-    if not path.exists():
-        return known
-    if known.stat().st_size == path.stat().st_size and file_hash(known) == file_hash(path):
-        return known
-    raise ValueError(f"two files for one case: {known} and {path}; remove one of them")
+def _fit(layout: Layout, files: Iterable[Path]) -> _Fit:
+    fit = _Fit(layout, {role: defaultdict(list) for role in (CT, REFERENCE, OTHER)}, set())
+    for path in files:
+        part = None if path.name.startswith(".") else layout.part(path)
+        if part:
+            fit.claimed.add(path)
+            paths = fit.roles[part.role][part.case]
+            if part.path not in paths[-1:]:  # each file of a folder names the folder
+                paths.append(part.path)
+    return fit
+
+
+def _pair(fit: _Fit, root: Path, search: Search) -> None:
+    """Put the cases of a layout into `search`, and notes on what is no case."""
+    ids = _case_ids(fit.roles[CT], root)
+    for name, case_id in ids.items():
+        chosen = {}
+        for role in (CT, REFERENCE):
+            paths = fit.roles[role].get(name, [])
+            chosen[role] = _one_of(paths)
+            if paths and chosen[role] is None:
+                search.notes.append(
+                    f"two files for one case, left aside: {_names(paths, root)}; remove one of them"
+                )
+                break
+            if chosen[role] and is_unusual(chosen[role]):
+                search.notes.append(f"{chosen[role].name}: taken")
+        else:
+            case = Case(
+                case_id, case_id, chosen[CT], chosen[REFERENCE], liver_only=fit.layout.liver_only
+            )
+            search.cases.append(case)
+    alone = {name: paths for name, paths in fit.roles[REFERENCE].items() if name not in ids}
+    left = {"references without a CT": alone, "other structures or channels": fit.roles[OTHER]}
+    for what, cases in left.items():
+        if paths := list(chain.from_iterable(cases.values())):
+            search.notes.append(f"left aside, {what}: {_names(paths, root)}")
+
+
+def _case_ids(names: Iterable[str], root: Path) -> dict[str, str]:
+    """Return {case: id}: what follows the last "/", with the folders where that is not unique."""
+    last = {name: name.rpartition("/")[2] for name in names}
+    counts = Counter(last.values())
+    return {
+        name: case_id if counts[case_id] == 1 else os.path.relpath(name, root).replace(os.sep, "-")
+        for name, case_id in last.items()
+    }
+
+
+def _one_of(paths: list[Path]) -> Path | None:
+    """Return the one file of several with the same content; None if they differ."""
+    if len(paths) < 2:
+        return paths[0] if paths else None
+    paths = [path for path in paths if path.exists()] or paths[:1]  # links into the void
+    first, *others = sorted(paths, key=is_unusual)
+    return first if all(_same_content(first, path) for path in others) else None
+
+
+def _same_content(one: Path, other: Path) -> bool:
+    """Tell whether two files hold the same, packed with gzip or not."""
+    if one.is_dir() or other.is_dir():
+        return False
+    if one.suffix == other.suffix:
+        return one.stat().st_size == other.stat().st_size and file_hash(one) == file_hash(other)
+    return _checksum(one) == _checksum(other)
+
+
+def _checksum(path: Path) -> bytes:
+    """Return CRC and size of the content as a gzip file ends with them."""
+    with open(path, "rb") as stream:
+        if path.suffix.lower() == ".gz":
+            stream.seek(max(path.stat().st_size - 8, 0))
+            return stream.read()
+        crc = 0
+        while block := stream.read(1 << 20):
+            crc = zlib.crc32(block, crc)
+        return crc.to_bytes(4, "little") + (stream.tell() % 2**32).to_bytes(4, "little")
+
+
+def _drop_unusable(cases: list[Case]) -> list[str]:
+    """Take out cases whose name is too long and copies of other cases; return notes on them."""
+    notes = []
+    for case in [case for case in cases if len(os.fsencode(case.id)) > MOST_ID_BYTES]:
+        cases.remove(case)
+        notes.append(f"left aside, its name is too long: {case.id[:40]}...; give it a shorter one")
+    first: dict[tuple, Case] = {}
+    for case in sorted(cases, key=lambda case: id_order(case.id)):
+        known = first.setdefault(_probe(case.volume), case)
+        if known is not case and _same_content(known.volume, case.volume):
+            cases.remove(case)
+            notes.append(f"case {case.id} is the CT of case {known.id} under another name")
+    return notes
+
+
+def _probe(path: Path) -> tuple:
+    """Return size and middle of a file: a case's own, or alone by its name."""
+    try:
+        size = path.stat().st_size
+        with open(path, "rb") as stream:
+            stream.seek(size // 2)
+            return size, stream.read(PROBE_BYTES)
+    except OSError:  # whoever reads it says why
+        return (str(path),)
+
+
+def _nothing_fits(root: Path, files: list[Path], notes: list[str]) -> str:
+    fits = [_fit(layout, files) for layout in LAYOUTS]
+    nearest = max(fits, key=lambda fit: len(fit.claimed)).layout
+    named = [path for path in files if DATA.fullmatch(path.name)] or files
+    seen = _names(named, root) if files else "nothing"
+    return (
+        f"no case under {root}: seen {'; '.join([seen, *notes[:1]])}; expected is for example "
+        f"{nearest.form}, or a {TABLE} that names the files; give the folder ({hint('raw')})"
+    )
+
+
+def _names(paths: Iterable[Path], root: Path) -> str:
+    return _few([os.path.relpath(path, root) for path in paths])
+
+
+def _few(names: list[str], shown: int = 3) -> str:
+    """Return a count and the first names, shortened: "5: a, b, c, ..."."""
+    texts = [name if len(name) <= 60 else f"{name[:30]}...{name[-25:]}" for name in names[:shown]]
+    return f"{len(names)} ({', '.join([*texts, '...'][: len(names)])})"

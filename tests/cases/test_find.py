@@ -1,10 +1,18 @@
 """Cases are found by whole names, their patients by a table."""
 
+import gzip
 import re
 
 import pytest
 
-from lits_helpers.cases import find_cases, split_cases
+from lits_helpers.cases import find_cases, search_cases, split_cases
+
+
+def write(root, *names, text=None):
+    """Write files, each with its name in it unless all hold one text."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(name if text is None else text)
 
 
 def test_cases_are_found_by_whole_names_anywhere_and_sorted_by_number(tmp_path):
@@ -22,7 +30,7 @@ def test_cases_are_found_by_whole_names_anywhere_and_sorted_by_number(tmp_path):
     ):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(b"x")
+        path.write_bytes(name.encode())
     first, second = find_cases(tmp_path)
     assert (first.id, first.patient, first.segmentation) == ("9", "9", None)
     assert second.volume == tmp_path / "volume_pt1/volume-10.nii"
@@ -31,7 +39,7 @@ def test_cases_are_found_by_whole_names_anywhere_and_sorted_by_number(tmp_path):
 
 def with_patients(root, text, cases=4):
     for n in range(cases):
-        (root / f"volume-{n}.nii").write_bytes(b"x")
+        (root / f"volume-{n}.nii").write_bytes(b"x" * n)
     (root / "patients.csv").write_bytes(text if isinstance(text, bytes) else text.encode())
     return root
 
@@ -78,14 +86,35 @@ def test_no_case_says_what_was_expected(tmp_path):
         find_cases(tmp_path / "absent")
 
 
-def test_the_same_file_twice_is_one_case_and_two_different_ones_are_refused(tmp_path):
-    for folder in ("a", "b"):
-        (tmp_path / folder).mkdir()
-        (tmp_path / folder / "volume-1.nii").write_bytes(b"same")
-    assert [case.volume.parent.name for case in find_cases(tmp_path)] == ["a"]
-    (tmp_path / "b" / "volume-1.nii").write_bytes(b"else")
-    with pytest.raises(ValueError, match=r"two files for one case: .*a.volume-1.*b.volume-1"):
+def test_the_same_file_twice_is_one_case_and_two_different_ones_are_left_aside(tmp_path):
+    write(tmp_path, "a/volume-1.nii", "b/volume-1.nii", text="same")
+    write(tmp_path, "a/volume-2.nii")
+    assert [case.volume.parent.name for case in find_cases(tmp_path)] == ["a", "a"]
+    write(tmp_path, "b/volume-1.nii", text="else")
+    search = search_cases(tmp_path)
+    assert [case.id for case in search.cases] == ["2"]
+    doubt = "two files for one case, left aside: 2 (a/volume-1.nii, b/volume-1.nii); remove one"
+    assert any(doubt in note for note in search.notes)
+    (tmp_path / "a/volume-2.nii").unlink()
+    with pytest.raises(FileNotFoundError, match=r"no case .* can be used: two files for one case"):
         find_cases(tmp_path)
+
+
+def test_a_file_and_its_gzip_are_one_case(tmp_path):
+    write(tmp_path, "volume-1.nii")
+    (tmp_path / "volume-1.nii.gz").write_bytes(gzip.compress(b"volume-1.nii"))
+    assert [case.volume.name for case in find_cases(tmp_path)] == ["volume-1.nii"]
+    (tmp_path / "volume-1.nii.gz").write_bytes(gzip.compress(b"volume-1 nii"))
+    with pytest.raises(FileNotFoundError, match="two files for one case"):
+        find_cases(tmp_path)
+
+
+def test_a_ct_under_two_names_is_one_case(tmp_path):
+    write(tmp_path, "volume-12.nii", "volume-3.nii", text="same")
+    write(tmp_path, "volume-4.nii")
+    search = search_cases(tmp_path)
+    assert [case.id for case in search.cases] == ["3", "4"]
+    assert "case 12 is the CT of case 3 under another name" in search.notes[1]
 
 
 def test_a_dangling_link_gives_way_to_the_file_itself(tmp_path):

@@ -1,0 +1,121 @@
+"""The two tables that may lie in a data folder: cases.csv names files, patients.csv patients."""
+
+import csv
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from .case import Case
+
+TABLE = "cases.csv"  # columns case, volume, segmentation, patient; the last two may be absent
+PATIENTS = "patients.csv"  # columns case and patient; for patients with several scans
+
+
+def read_cases(path: Path) -> tuple[list[Case], list[str]]:
+    """Return the cases that a cases.csv names, and notes on the lines that were left aside.
+
+    Files are named from the table's folder on.
+
+    Raises:
+        FileNotFoundError: there is no such table.
+        ValueError: it lacks a column or is no text.
+    """
+    cases: dict[str, Case] = {}
+    notes = []
+    for row in _rows(path, ("case", "volume")):
+        name, volume, segmentation, patient = (
+            row.get(column, "") for column in ("case", "volume", "segmentation", "patient")
+        )
+        files = [path.parent / text for text in (volume, segmentation) if text]
+        missing = [str(file) for file in files if not file.exists()]
+        fault = None
+        if not name or not volume or name.startswith(".") or not name.isprintable():
+            fault = "it needs a case and a volume"
+        elif "/" in name or "\\" in name:
+            fault = "a case is a name, no path"
+        elif name in cases:
+            fault = "this case has a line already"
+        elif missing:
+            fault = f"no file {' and no file '.join(missing)}"
+        if fault:
+            notes.append(f"{path.name}, case {name or '?'} left aside: {fault}")
+            continue
+        cases[name] = Case(name, patient or name, files[0], files[1] if segmentation else None)
+    return list(cases.values()), notes
+
+
+def with_patients(root: Path, cases: list[Case]) -> list[str]:
+    """Give cases the patients of the patients.csv in a folder, if there is one.
+
+    A case without a line is a patient of its own, whose name must be free.
+
+    Args:
+        root: the folder.
+        cases: changed in place. One that another table gives another patient is taken out.
+
+    Returns:
+        Notes.
+
+    Raises:
+        ValueError: the table cannot be understood.
+    """
+    path = root / PATIENTS
+    if not path.is_file():
+        return []
+    patients = _patients(path, cases)
+    notes = []
+    for place, case in reversed(list(enumerate(cases))):
+        patient = patients.get(case.id, case.patient)
+        if case.patient not in (case.id, patient):
+            notes.append(
+                f"case {case.id} left aside: its patient is {case.patient} in {TABLE} and "
+                f"{patient} in {PATIENTS}; mend one of them"
+            )
+            del cases[place]
+        else:
+            cases[place] = replace(case, patient=patient)
+    return notes
+
+
+def _patients(path: Path, cases: Iterable[Case]) -> dict[str, str]:
+    """Return {case id: patient} of the lines of a patients.csv that are about these cases."""
+    ids = {_plain(case.id): case.id for case in cases}
+    patients: dict[str, str] = {}
+    for row in _rows(path, ("case", "patient")):
+        case, patient = row["case"], row["patient"]
+        name = ids.get(_plain(case), case)
+        if not case or not patient or patients.get(name, patient) != patient:
+            raise ValueError(
+                f"{path}: {row} is wrong: wanted are the columns case (its id: the N of "
+                "volume-N.nii) and patient, with commas between, and no case under two patients"
+            )
+        patients[name] = patient
+    if patients.keys().isdisjoint(ids.values()):
+        raise ValueError(
+            f"{path}: no line is about a case here: wanted are the columns case (as "
+            f"{next(iter(ids.values()))}) and patient, found the cases {', '.join(patients)[:80]}"
+        )
+    for name in ids.values():
+        if name not in patients and name in patients.values():
+            raise ValueError(
+                f"{path}: is patient {name} the patient of case {name}, which has no line? If "
+                f'so, add "{name},{name}"; if not, give that patient another name'
+            )
+    return patients
+
+
+def _plain(case: str) -> str:
+    """Return a case id as tables may write it: 7 for 007."""
+    return str(int(case)) if case.isdecimal() else case
+
+
+def _rows(path: Path, wanted: tuple[str, ...]) -> list[dict[str, str]]:
+    """Return the lines of a table, their cells without blanks around."""
+    with open(path, newline="", encoding="utf-8-sig", errors="replace") as stream:
+        rows = list(csv.DictReader(stream))
+    if rows and not set(wanted) <= set(rows[0]):
+        raise ValueError(
+            f"{path}: wanted are the columns {' and '.join(wanted)}, with commas between, in UTF-8; "
+            f"it begins with {str(rows[0])[:100]}"
+        )
+    return [{str(key): str(cell or "").strip() for key, cell in row.items()} for row in rows]
