@@ -24,6 +24,7 @@ PLACES = {  # options that every step has
     "--raw": ("DIR", "NIfTI files, in any layout; default data/SOURCE[-tiny]/raw"),
     "--prepared": ("DIR", "packed cases; default data/SOURCE[-tiny]/prepared"),
     "--runs": ("DIR", "checkpoints and results; default runs/SOURCE[-tiny]"),
+    "--layout": ("NAME", "how raw files are named, see docs/data.md; default auto"),
     "--device": ("NAME", "cpu, cuda, cuda:1 ...; default the best there is"),
 }
 EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError, ImportError)
@@ -146,7 +147,8 @@ def _run(options: argparse.Namespace) -> int:
     level = logging.WARNING if own_rank() else logging.INFO  # of torchrun's processes one speaks
     logging.getLogger("lits_helpers").setLevel(level)
     places = {
-        name: getattr(options, name) for name in ("source", "raw", "prepared", "runs", "device")
+        name: getattr(options, name)
+        for name in ("source", "raw", "layout", "prepared", "runs", "device")
     }
     settings = load_settings(".", tiny=options.tiny or None, variables_win=False, **places)
     options.step(settings, options)
@@ -158,7 +160,7 @@ def _next_command(options: argparse.Namespace) -> str:
     """Return the command of the step that follows, with the folders and switches given here."""
     source = "kaggle" if options.name == "download" else options.source
     given = {"--raw": options.raw, "--prepared": options.prepared, "--runs": options.runs}
-    given |= {"--source": source, "--device": options.device}
+    given |= {"--source": source, "--layout": options.layout, "--device": options.device}
     step = NEXT[options.name]
     if options.name.startswith("train-"):
         given["--fold"] = options.fold
@@ -192,12 +194,9 @@ def download(settings: Settings, options: argparse.Namespace) -> None:
 
 def prepare_cases(settings: Settings, options: argparse.Namespace) -> None:
     """Check and pack the cases below the raw folder."""
-    from .cases import find_cases
-    from .preprocess import prepare
+    from . import pipeline
 
-    report = prepare(
-        find_cases(settings.raw), settings.prepared, workers=options.workers, png=options.png
-    )
+    report = pipeline.prepare_raw(settings, png=options.png, workers=options.workers)
     print(report.table())
     if not report.prepared:
         raise ValueError(f"no case under {settings.raw} could be prepared")
@@ -259,10 +258,12 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
         raise ValueError("--fold is for the validation patients: leave it out for named CTs")
     device = own_device(settings.device)
     models = _chosen_models(settings, options)
-    found = [path for given in options.volumes for path in find_volumes(given, out)]
-    files = list({os.path.abspath(path): path for path in found}.values())  # each once
+    found = [
+        case for given in options.volumes for case in find_volumes(given, out, settings.layout)
+    ]
+    cases = list({os.path.abspath(case.volume): case for case in found}.values())  # each once
     report = segment_files(
-        files,
+        cases,
         out,
         load_liver_model(models["liver"], device) if models["liver"] else None,
         load_tumor_model(models["tumor"], device) if models["tumor"] else None,

@@ -55,6 +55,7 @@ class Settings:
         raw, prepared, runs: folders of NIfTI files, of packed cases, of checkpoints and results.
         device: torch device name, or None to choose.
         drive: keep checkpoints, results and prepared LiTS cases on Google Drive (Colab only).
+        layout: how the files below `raw` are named and placed, see `cases.find_cases`.
     """
 
     tiny: bool
@@ -64,6 +65,7 @@ class Settings:
     runs: Path
     device: str | None = None
     drive: bool = False
+    layout: str = "auto"
 
     @property
     def validation_share(self) -> float:
@@ -87,7 +89,7 @@ def load_settings(root: Path | str = ".", *, variables_win: bool = True, **form)
     if unknown:
         raise ValueError(f"no such setting: {', '.join(sorted(unknown))}")
     given = {name: value for name, value in form.items() if value not in (None, "")}
-    for name in ("source", "raw", "prepared", "runs", "device"):
+    for name in ("source", "raw", "layout", "prepared", "runs", "device"):
         if os.environ.get(f"LITS_{name.upper()}") and (variables_win or name not in given):
             given[name] = os.environ[f"LITS_{name.upper()}"]
     if variables_win or "tiny" not in given:
@@ -106,6 +108,7 @@ def load_settings(root: Path | str = ".", *, variables_win: bool = True, **form)
         runs=Path(given.get("runs", root / "runs" / place)).expanduser(),
         device=given.get("device"),
         drive=bool(given.get("drive", False)),
+        layout=given.get("layout", "auto"),
     )
 
 

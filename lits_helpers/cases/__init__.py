@@ -1,11 +1,12 @@
 """A case is one CT and, mostly, its segmentation: found, checked by anatomy, split by patient."""
 
-from .case import Case, Finding, id_order
+from .case import MOST_ID_BYTES, Case, Finding, id_order
 from .checks import check_case, check_lits_set, load_case
-from .find import Search, find_cases, search_cases
+from .find import Search, find_cases, find_cts, search_cases
 from .split import Split, split_cases
 
 __all__ = [
+    "MOST_ID_BYTES",
     "Case",
     "Finding",
     "Search",
@@ -13,6 +14,7 @@ __all__ = [
     "check_case",
     "check_lits_set",
     "find_cases",
+    "find_cts",
     "id_order",
     "load_case",
     "search_cases",

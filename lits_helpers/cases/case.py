@@ -4,6 +4,8 @@ import re
 from dataclasses import dataclass
 from pathlib import Path
 
+MOST_ID_BYTES = 200  # a case id becomes part of file names, of at most 255 bytes
+
 
 @dataclass(frozen=True)
 class Case:

@@ -12,15 +12,14 @@ from pathlib import Path
 
 from ..machine import file_hash
 from ..settings import hint
-from .case import Case, id_order
-from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_unusual
+from .case import MOST_ID_BYTES, Case, id_order
+from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_unusual, stem_of
 from .tables import TABLE, read_cases, with_patients
 
 logger = logging.getLogger(__name__)
 
 AUTO = "auto"
 BY_TABLE = "table"
-MOST_ID_BYTES = 200  # a case id becomes part of file names, of at most 255 bytes
 PROBE_BYTES = 1 << 16
 DATA = re.compile(  # what may hold a CT or its reference; tables and pictures do not
     r".*\.(nii|nrrd|nhdr|mha|mhd|h5|hdf5|hdr|img|mgz|dcm|npy|npz)(\.\w+)*", re.IGNORECASE
@@ -81,11 +80,8 @@ def find_cases(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
 
 def search_cases(root: str | os.PathLike, layout: str = AUTO) -> Search:
     """Find cases as `find_cases` does; return with them what was taken and left aside."""
-    names = [AUTO, BY_TABLE, *(known.name for known in LAYOUTS)]
-    if layout not in names:
-        raise ValueError(f"no layout {layout!r}; there are {', '.join(names)}")
     root = Path(root).absolute()
-    if layout == BY_TABLE or (layout == AUTO and (root / TABLE).is_file()):
+    if _takes_table(root, layout):
         cases, notes = read_cases(root / TABLE)
         search = Search(BY_TABLE, cases, notes)
     else:
@@ -99,6 +95,58 @@ def search_cases(root: str | os.PathLike, layout: str = AUTO) -> Search:
     return search
 
 
+def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
+    """Find every CT below `root`, or `root` itself if it is a file, to be segmented.
+
+    The layout tells the case ids and the references, which are left aside; any other NIfTI file is
+    a CT too, but predictions of this module. Several CTs may have one id.
+
+    Args:
+        root, layout: as for `find_cases`.
+
+    Returns:
+        Cases in the order of their files; none if there is no CT.
+    """
+    root = Path(root).absolute()
+    if _takes_table(root, layout):
+        return read_cases(root / TABLE)[0]
+    notes: list[str] = []
+    files = [root] if root.is_file() else list(_files_below(root, notes))
+    best = _best([_fit(known, files) for known in LAYOUTS if layout in (AUTO, known.name)])
+    cts = best.roles[CT]
+    ids = _case_ids(cts, root)
+    found = {path: ids[name] for name, paths in cts.items() for path in paths}
+    rest = [path for path in files if path not in best.claimed and not path.name.startswith(".")]
+    for path in rest:
+        parts = list(filter(None, (known.part(path) for known in LAYOUTS)))
+        if path == root or (parts and all(part.role == CT for part in parts)):
+            found[path] = Path(parts[0].case).name if parts else path.name
+    left = [path for path in rest if path not in found and stem_of(path)]
+    references = [*chain.from_iterable(best.roles[REFERENCE].values()), *left]
+    if references:
+        notes.append(f"left aside, references and predictions: {_names(references, root)}")
+    if notes:
+        logger.info("%s", "\n".join(notes))
+    return [Case(case_id, case_id, path) for path, case_id in sorted(found.items())]
+
+
+def _takes_table(root: Path, layout: str) -> bool:
+    """Tell whether a cases.csv names the files.
+
+    Raises:
+        ValueError: no such layout.
+    """
+    names = [AUTO, BY_TABLE, *(known.name for known in LAYOUTS)]
+    if layout not in names:
+        raise ValueError(f"no layout {layout!r}; there are {', '.join(names)}")
+    return layout == BY_TABLE or (layout == AUTO and (root / TABLE).is_file())
+
+
+def _best(fits: list[_Fit]) -> _Fit:
+    """Return the layout of the most pairs; of equals the first that has a CT."""
+    return max(fits, key=lambda fit: (fit.pairs, bool(fit.roles[CT])))
+
+
 def _summary(search: Search, root: Path) -> str:
     without = [case.id for case in search.cases if case.segmentation is None]
     text = f"layout {search.layout}: {len(search.cases)} CTs below {root}"
@@ -109,8 +157,7 @@ def _search_files(root: Path, layout: str) -> Search:
     notes: list[str] = []
     files = list(_files_below(root, notes))
     fits = [_fit(known, files) for known in LAYOUTS if layout in (AUTO, known.name)]
-    # the most pairs; of equals the first in the table
-    best = max(fits, key=lambda fit: (fit.pairs, bool(fit.roles[CT])))
+    best = _best(fits)
     if not best.roles[CT]:
         raise FileNotFoundError(_nothing_fits(root, files, notes))
     search = Search(best.layout.name, [], notes)

@@ -115,7 +115,7 @@ def _rows(path: Path, wanted: tuple[str, ...]) -> list[dict[str, str]]:
         rows = list(csv.DictReader(stream))
     if rows and not set(wanted) <= set(rows[0]):
         raise ValueError(
-            f"{path}: wanted are the columns {' and '.join(wanted)}, with commas between, in UTF-8; "
-            f"it begins with {str(rows[0])[:100]}"
+            f"{path}: wanted are the columns {' and '.join(wanted)}, with commas between, in "
+            f"UTF-8; it begins with {str(rows[0])[:100]}"
         )
     return [{str(key): str(cell or "").strip() for key, cell in row.items()} for row in rows]

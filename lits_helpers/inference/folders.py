@@ -1,19 +1,19 @@
 """Folders of CTs: each is segmented once, by one or many processes; one failure ends no other."""
 
 import logging
-import re
+import os
 import shutil
 import zipfile
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 from tqdm.auto import tqdm
 
-from ..cases import Case, load_case
+from ..cases import MOST_ID_BYTES, Case, find_cts, load_case
 from ..checkpoints import LiverModel, TumorModel
 from ..environment import choose_device
 from ..machine import file_hash, local_rank, own_rank, own_share, wait_for_others, written_whole
@@ -27,8 +27,6 @@ logger = logging.getLogger(__name__)
 PREDICTION_NAME = "prediction-volume-{}.nii.gz"
 SUBMISSION_NAME = "test-segmentation-{}.nii"  # as the LiTS server wants them, zipped
 SUBMISSION_ARCHIVE = "submission.zip"
-CT_NAME = re.compile(r"(?:test-)?(?:volume-)?(.+?)(?:\.nii(?:\.gz)?|\.b2nd)")
-NO_CT = (".", "segmentation-", "test-segmentation-", "prediction-")
 
 
 @dataclass
@@ -57,37 +55,44 @@ class FolderReport:
         return "\n".join(lines)
 
 
-def find_volumes(root: Path | str, out: Path | str | None = None) -> list[Path]:
+def find_volumes(
+    root: Path | str, out: Path | str | None = None, layout: str = "auto"
+) -> list[Case]:
     """Return the CTs anywhere below `root`, or `root` itself if it is a file.
 
-    A CT is every .nii, .nii.gz and packed .b2nd that is not named as a segmentation or prediction
+    A CT is every NIfTI file and packed .b2nd that is no reference, by its layout, no prediction,
     and does not lie in `out`.
+
+    Args:
+        root: a file or a folder.
+        out: folder of the results.
+        layout: as for `cases.find_cases`.
 
     Raises:
         FileNotFoundError: there is none.
     """
     root = Path(root)
-    if root.is_file():
-        return [root]
     results = Path(out).resolve() if out is not None else None
     if results and root.resolve() not in results.parents:  # only the names tell them from CTs
         results = None
-    found = [
-        path
-        for path in sorted(root.rglob("*"))
-        if CT_NAME.fullmatch(path.name)
-        and not path.name.startswith(NO_CT)
-        and not path.name.endswith(LABELS_SUFFIX)
-        and path.is_file()
-        and results not in path.resolve().parents
-    ]
+    if root.suffix == SUFFIX:
+        return [_packed_case(root)]
+    packed = sorted(root.rglob(f"[!.]*{SUFFIX}"))
+    cases = [_packed_case(path) for path in packed if not path.name.endswith(LABELS_SUFFIX)]
+    cases += find_cts(root, layout)
+    found = [case for case in cases if results not in case.volume.resolve().parents]
     if not found:
         raise FileNotFoundError(f"no CT at {root}: expected .nii, .nii.gz or packed .b2nd files")
     return found
 
 
+def _packed_case(path: Path) -> Case:
+    case_id = path.name.removesuffix(SUFFIX)
+    return Case(case_id, case_id, path)
+
+
 def segment_files(
-    files: Sequence[Path],
+    cases: Sequence[Case],
     out: Path | str,
     liver_model: LiverModel | None = None,
     tumor_model: TumorModel | None = None,
@@ -101,9 +106,8 @@ def segment_files(
     Under `torchrun` each process takes its share of the files and returns when all are done.
 
     Args:
-        files: from `find_volumes`.
-        out: folder for ``prediction-volume-N.nii.gz``; N is what follows "volume-" in a CT's name,
-            or the whole name.
+        cases: from `find_volumes`; their segmentations are not read.
+        out: folder for ``prediction-volume-N.nii.gz``; N is the case id.
         liver_model, tumor_model, post: as for `segment.segment_volume`.
         submission: write ``test-segmentation-N.nii`` instead, and submission.zip when all are
             there.
@@ -115,13 +119,13 @@ def segment_files(
         OSError: `out` cannot be written.
     """
     out = Path(out)
-    targets = _targets(files, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
+    targets = _targets(cases, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
     record = MakerRecord(out, liver_model, tumor_model, post)
     record.claim(take_over=take_over)
     share = own_share(list(targets))
     present = {path: targets[path] for path in share if _finished(path, targets[path], record)}
     report = FolderReport(present=present)
-    wanted = [path for path in share if path not in present]
+    wanted = [case for case in cases if case.volume in share and case.volume not in present]
     bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=own_rank() > 0)
     for path, source in bar:
         try:
@@ -154,20 +158,19 @@ def own_device(name: str | None = None) -> torch.device:
     return device
 
 
-def _targets(files: Sequence[Path], out: Path, name: str) -> dict[Path, Path]:
+def _targets(cases: Sequence[Case], out: Path, name: str) -> dict[Path, Path]:
     """Return {CT: where its labels go}."""
     targets: dict[Path, Path] = {}
     sources: dict[Path, Path] = {}
-    for path in files:
-        match = CT_NAME.fullmatch(path.name)
-        target = out / name.format(match[1] if match else path.name)
+    for case in cases:
+        target = out / name.format(case.id)
         if target in sources:
             raise ValueError(
-                f"{sources[target]} and {path} would both be written to {target.name}; "
+                f"{sources[target]} and {case.volume} would both be written to {target.name}; "
                 "segment them into different folders"
             )
-        targets[path] = target
-        sources[target] = path
+        targets[case.volume] = target
+        sources[target] = case.volume
     return targets
 
 
@@ -175,34 +178,37 @@ def _finished(path: Path, target: Path, record: MakerRecord) -> bool:
     """Say whether a CT was segmented before; log a file that only looks like its result."""
     try:
         finished = record.holds(target, path)
+        if target.is_file() and not finished:
+            logger.info("%s: segmented again, %s was not made from it as it is", path, target)
+        return finished
     except OSError:  # reading the CT will say what is wrong
-        finished = False
-    if target.is_file() and not finished:
-        logger.info("%s: segmented again, %s was not made from it as it is", path, target)
-    return finished
+        return False
 
 
-def _read_ahead(files: Sequence[Path]) -> Iterator[tuple[Path, Future]]:
-    """Yield each file with its `_read` in the future; meanwhile the next one is read."""
+def _read_ahead(cases: Sequence[Case]) -> Iterator[tuple[Path, Future]]:
+    """Yield each CT with its `_read` in the future; meanwhile the next one is read."""
     with ThreadPoolExecutor(1) as pool:
         ahead = deque()
-        for path in files:
-            ahead.append((path, pool.submit(_read, path)))
+        for case in cases:
+            ahead.append((case.volume, pool.submit(_read, case)))
             if len(ahead) > 1:
                 yield ahead.popleft()
         yield from ahead
 
 
-def _read(path: Path) -> tuple[Volume, str]:
+def _read(case: Case) -> tuple[Volume, str]:
     """Return a CT and its hash; anatomy turns the CT where its header cannot be right.
 
     Raises:
         OSError, ValueError: it cannot be read, or must not be used as it is.
     """
+    if len(os.fsencode(case.id)) > MOST_ID_BYTES:
+        raise ValueError(f"its name is too long: {case.id[:40]}...; give it a shorter one")
+    path = case.volume
     content = file_hash(path)
     if path.suffix == SUFFIX:  # checked and turned when it was prepared
         return read_volume(path), content
-    volume, _, findings = load_case(Case(path.name, path.name, path))
+    volume, _, findings = load_case(replace(case, segmentation=None))
     for finding in findings:
         if finding.harmful:
             raise ValueError(f"{path}: {finding.text}")

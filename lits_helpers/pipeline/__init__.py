@@ -1,6 +1,6 @@
 """The steps that notebooks and the shell call; each does only what is missing."""
 
-from .acquisition import download, ensure_prepared, make_phantoms
+from .acquisition import download, ensure_prepared, make_phantoms, prepare_raw
 from .drive import drive_folder, keep_results
 from .results import evaluate, find_predictions, open_result, save_score_figures, segment_cases
 from .trainings import (
@@ -27,6 +27,7 @@ __all__ = [
     "keep_results",
     "make_phantoms",
     "open_result",
+    "prepare_raw",
     "save_score_figures",
     "segment_cases",
     "train_liver",

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..cases import Case, find_cases
+from ..cases import Case, search_cases
 from ..download import (
     CASES,
     KaggleClient,
@@ -75,7 +75,7 @@ def ensure_prepared(
         make_phantoms(settings)
     else:
         drive_folder(settings, "prepared")  # mounts Drive: the raw folder may lie there
-    report = prepare(find_cases(settings.raw), settings.prepared, workers=workers, png=png)
+    report = prepare_raw(settings, png=png, workers=workers)
     logger.info("%s", report.table())
     if not report.prepared:
         raise FileNotFoundError(
@@ -83,6 +83,20 @@ def ensure_prepared(
         )
     # Only these cases: another raw folder may have left others there.
     return open_prepared(settings.prepared, validation=share, case_ids=report.prepared)
+
+
+def prepare_raw(
+    settings: Settings, *, png: bool = False, workers: int | None = None
+) -> PreparationReport:
+    """Prepare the cases below `settings.raw`; the report says which files were left aside.
+
+    Raises:
+        FileNotFoundError: no case is there.
+    """
+    search = search_cases(settings.raw, settings.layout)
+    report = prepare(search.cases, settings.prepared, workers=workers, png=png)
+    report.notes = search.notes
+    return report
 
 
 def make_phantoms(settings: Settings) -> Path:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
+from ..cases import Case, id_order
 from ..checkpoints import Origin, load_liver_model, load_tumor_model, read_origin
 from ..figures import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement, save_figure
 from ..inference import (
@@ -103,12 +104,12 @@ def segment_cases(
     device = own_device(device)
     liver_model = load_liver_model(liver, device) if liver else None
     tumor_model = load_tumor_model(tumor, device) if tumor else None
-    sources = {data.volume_path(case_id): case_id for case_id in case_ids}
-    report = segment_files(list(sources), out, liver_model, tumor_model, post, take_over=True)
+    cases = [Case(case_id, case_id, data.volume_path(case_id)) for case_id in case_ids]
+    report = segment_files(cases, out, liver_model, tumor_model, post, take_over=True)
     done = {**report.present, **report.written}
     if report.failed and not done:
         raise ValueError(f"no case was segmented: {next(iter(report.failed.values()))}")
-    return {case_id: done[path] for path, case_id in sources.items() if path in done}
+    return {case.id: done[case.volume] for case in cases if case.volume in done}
 
 
 def find_predictions(folder: Path | str) -> dict[str, Path]:
@@ -118,10 +119,11 @@ def find_predictions(folder: Path | str) -> dict[str, Path]:
         FileNotFoundError: there is none.
     """
     before, after = PREDICTION_NAME.split("{}")
-    paths = sorted(Path(folder).glob(PREDICTION_NAME.format("*")))
-    if not paths:
+    paths = Path(folder).glob(PREDICTION_NAME.format("*"))
+    found = {path.name.removeprefix(before).removesuffix(after): path for path in paths}
+    if not found:
         raise FileNotFoundError(f"no {PREDICTION_NAME.format('N')} in {folder}: {hint('predict')}")
-    return {path.name.removeprefix(before).removesuffix(after): path for path in paths}
+    return {case_id: found[case_id] for case_id in sorted(found, key=id_order)}
 
 
 def open_result(data: Prepared, case_id: str, prediction: Path) -> tuple[Volume, dict]:

@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..cases import Split, split_cases
+from ..cases import Split, id_order, split_cases
 from ..machine import read_json
 from ..settings import hint
 from ..volumes import LABELS_SUFFIX, SUFFIX, is_whole, numbered_pngs, png_size, read_png
@@ -125,7 +125,7 @@ def prepared_cases(root: str | os.PathLike) -> list[PreparedCase]:
             f"no prepared case under {root}: expected cases/<case>.json or images/<case>/<k>.png"
             f"{reason}; {hint('prepare')}"
         )
-    return sorted(found, key=lambda case: _by_number(case.id))
+    return sorted(found, key=lambda case: id_order(case.id))
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,3 @@ def _holds_liver(mask: Path) -> bool:
         return bool(read_png(mask).any())
     except OSError:  # the training names the file and leaves the case out
         return False
-
-
-def _by_number(name: str) -> tuple[int, int, str]:
-    return (0, int(name), "") if name.isdecimal() else (1, 0, name)

@@ -6,7 +6,7 @@ from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..cases import Case, Finding, check_lits_set
+from ..cases import Case, Finding, check_lits_set, id_order
 from .prepared import CaseFiles, prepared_cases
 
 FAILED = "failed"  # code of a case that may succeed later: its process died, or a disk failed
@@ -37,6 +37,7 @@ class PreparationReport:
         failed: ids of the skipped cases whose files have no known fault.
         findings: id -> what is odd about the case.
         set_findings: differences from the known counts, if the cases are all of LiTS.
+        notes: which layout was taken and which files were left aside.
     """
 
     prepared: list[str] = field(default_factory=list)
@@ -45,15 +46,17 @@ class PreparationReport:
     failed: list[str] = field(default_factory=list)
     findings: dict[str, list[Finding]] = field(default_factory=dict)
     set_findings: list[Finding] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
     def table(self) -> str:
-        """Return a line of counts, then one for each finding, the harmful ones first."""
+        """Return a line of counts, the notes, then one for each finding, the harmful ones first."""
         count = len(self.prepared)
         unchanged = len(self.unchanged)
         lines = [
             f"{count} case{'' if count == 1 else 's'} prepared ({count - unchanged} now, "
             f"{unchanged} unchanged), {len(self.skipped)} skipped"
         ]
+        lines += self.notes
         groups: dict[tuple[bool, str, str], list[str]] = {}
         for case_id, findings in self.findings.items():
             for finding in findings:
@@ -106,9 +109,9 @@ def outcome_of(case: Case, result: Outcome | Exception) -> Outcome:
 
 
 def report_of(outcomes: Iterable[Outcome], root: Path) -> PreparationReport:
-    """Gather outcomes by case number; all of LiTS is compared with what is known about it."""
+    """Gather outcomes by case id; all of LiTS is compared with what is known about it."""
     report = PreparationReport()
-    for outcome in sorted(outcomes, key=lambda outcome: (len(outcome.case_id), outcome.case_id)):
+    for outcome in sorted(outcomes, key=lambda outcome: id_order(outcome.case_id)):
         if outcome.status == "skipped":
             report.skipped[outcome.case_id] = outcome.reason
             if any(finding.code == FAILED for finding in outcome.findings):

@@ -16,7 +16,7 @@ from helpers.grey_models import SPEC, Bright, bright_model, segment_below, write
 from helpers.logs import logged
 from helpers.repository import ROOT
 
-from lits_helpers.cases import find_cases
+from lits_helpers.cases import Case, find_cases
 from lits_helpers.checkpoints import LiverModel, Origin
 from lits_helpers.inference import find_volumes, own_device, segment_files
 from lits_helpers.preprocess import prepare
@@ -111,10 +111,10 @@ def test_cts_are_found_by_what_they_are_not_named(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
     found = find_volumes(tmp_path, tmp_path / "out")
-    assert sorted(str(path.relative_to(tmp_path)) for path in found) == sorted(cts)
-    assert find_volumes(tmp_path / cts[0]) == [tmp_path / cts[0]]
+    assert sorted(str(case.volume.relative_to(tmp_path)) for case in found) == sorted(cts)
+    assert [case.volume for case in find_volumes(tmp_path / cts[0])] == [tmp_path / cts[0]]
     for out in (tmp_path / "a", tmp_path):  # results beside the CTs, or above them
-        assert find_volumes(tmp_path / "a", out) == [tmp_path / cts[0]]
+        assert [case.volume for case in find_volumes(tmp_path / "a", out)] == [tmp_path / cts[0]]
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_results_are_named_after_their_ct(tmp_path, name, target):
     if name == "4.b2nd":
         prepare(find_cases(tmp_path / "raw"), tmp_path / "prepared", workers=0, png=False)
         ct = tmp_path / "prepared" / "cases" / name
-    report = segment_files([ct], tmp_path / "out", bright_model())
+    report = segment_files(find_volumes(ct), tmp_path / "out", bright_model())
     assert report.written == {ct: tmp_path / "out" / target}
 
 
 def test_two_cts_of_one_name_are_refused_before_any_work(tmp_path):
-    files = [write_ct(tmp_path / folder / "volume-0.nii") for folder in "ab"]
+    files = [Case("0", "0", write_ct(tmp_path / folder / "volume-0.nii")) for folder in "ab"]
     with pytest.raises(ValueError, match=r"both be written to prediction-volume-0\.nii\.gz"):
         segment_files(files, tmp_path / "out", bright_model())
     assert not (tmp_path / "out").exists()

@@ -10,8 +10,9 @@ from helpers.drawn_predictions import LABELS, predict
 from helpers.logs import logged
 from helpers.prepared_runs import write_prepared
 
+from lits_helpers.cases import Case
 from lits_helpers.checkpoints import load_liver_model
-from lits_helpers.inference import folders, segment_files
+from lits_helpers.inference import find_volumes, folders, segment_files
 from lits_helpers.inference import segment as segment_module
 from lits_helpers.machine import read_json
 from lits_helpers.pipeline import evaluate, find_predictions, segment_cases
@@ -45,7 +46,7 @@ def test_each_prediction_returns_in_its_files_own_grid(data, models, tmp_path):
 
 
 def test_predictions_of_unknown_models_are_not_taken_for_finished_ones(data, models, tmp_path):
-    cts = [data.volume_path(case_id) for case_id in ("0", "1")]
+    cts = [Case(case_id, case_id, data.volume_path(case_id)) for case_id in ("0", "1")]
     liver = load_liver_model(models["liver"], "cpu")
 
     def newly_segmented():
@@ -59,10 +60,10 @@ def test_predictions_of_unknown_models_are_not_taken_for_finished_ones(data, mod
 
 
 def test_cases_segmented_by_the_same_models_are_finished_for_folders_too(data, models, tmp_path):
-    cts = [data.volume_path(case_id) for case_id in ("0", "1")]
+    cts = [Case(case_id, case_id, data.volume_path(case_id)) for case_id in ("0", "1")]
     segment_cases(data, ["0"], tmp_path, liver=models["liver"], device="cpu")
     report = segment_files(cts, tmp_path, load_liver_model(models["liver"], "cpu"))
-    assert list(report.present) == cts[:1]
+    assert list(report.present) == [cts[0].volume]
     segment_cases(data, ["0"], tmp_path, tumor=models["tumor"], device="cpu")
     assert read_json(tmp_path / "prediction-volume-0.nii.gz.json")["liver"] is None
 
@@ -70,7 +71,9 @@ def test_cases_segmented_by_the_same_models_are_finished_for_folders_too(data, m
 def test_a_prepared_case_is_not_taken_for_another_ct_of_its_name(data, models, tmp_path):
     segment_cases(data, ["0"], tmp_path / "p", liver=models["liver"], device="cpu")
     other = write_nifti(body()[0][:, :-4], tmp_path / "other" / "volume-0.nii")
-    report = segment_files([other], tmp_path / "p", load_liver_model(models["liver"], "cpu"))
+    report = segment_files(
+        find_volumes(other), tmp_path / "p", load_liver_model(models["liver"], "cpu")
+    )
     assert nib.load(report.written[other]).shape == nib.load(other).shape
 
 
