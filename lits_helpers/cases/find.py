@@ -80,18 +80,18 @@ def find_cases(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
 
 def search_cases(root: str | os.PathLike, layout: str = AUTO) -> Search:
     """Find cases as `find_cases` does; return with them what was taken and left aside."""
-    root = Path(root).absolute()
+    given, root = root, Path(root).absolute()
     if _takes_table(root, layout):
         cases, notes = read_cases(root / TABLE)
         search = Search(BY_TABLE, cases, notes)
     else:
-        search = _search_files(root, layout)
+        search = _search_files(root, layout, given)
     search.notes += _drop_unusable(search.cases)
     if not search.cases:
-        raise FileNotFoundError(f"no case under {root} can be used: {'; '.join(search.notes[:2])}")
+        raise FileNotFoundError(f"no case under {given} can be used: {'; '.join(search.notes[:2])}")
     search.cases.sort(key=lambda case: id_order(case.id))
     search.notes += with_patients(root, search.cases)
-    search.notes.insert(0, _summary(search, root))
+    search.notes.insert(0, _summary(search, given))
     return search
 
 
@@ -147,19 +147,20 @@ def _best(fits: list[_Fit]) -> _Fit:
     return max(fits, key=lambda fit: (fit.pairs, bool(fit.roles[CT])))
 
 
-def _summary(search: Search, root: Path) -> str:
+def _summary(search: Search, root: str | os.PathLike) -> str:
     without = [case.id for case in search.cases if case.segmentation is None]
     text = f"layout {search.layout}: {len(search.cases)} CTs below {root}"
     return f"{text}, without a reference: {_few(without)}" if without else f"{text}, all in pairs"
 
 
-def _search_files(root: Path, layout: str) -> Search:
+def _search_files(root: Path, layout: str, given: str | os.PathLike) -> Search:
     notes: list[str] = []
     files = list(_files_below(root, notes))
     fits = [_fit(known, files) for known in LAYOUTS if layout in (AUTO, known.name)]
     best = _best(fits)
     if not best.roles[CT]:
-        raise FileNotFoundError(_nothing_fits(root, files, notes))
+        text = f"no case under {given}: {_nothing_fits(root, files, notes)}"
+        raise FileNotFoundError(f"{text}; give the folder of the files ({hint('raw')})")
     search = Search(best.layout.name, [], notes)
     _pair(best, root, search)
     rest = [path for path in files if DATA.fullmatch(path.name) and path not in best.claimed]
@@ -301,11 +302,8 @@ def _nothing_fits(root: Path, files: list[Path], notes: list[str]) -> str:
     fits = [_fit(layout, files) for layout in LAYOUTS]
     nearest = max(fits, key=lambda fit: len(fit.claimed)).layout
     named = [path for path in files if DATA.fullmatch(path.name)] or files
-    seen = _names(named, root) if files else "nothing"
-    return (
-        f"no case under {root}: seen {'; '.join([seen, *notes[:1]])}; expected is for example "
-        f"{nearest.form}, or a {TABLE} that names the files; give the folder ({hint('raw')})"
-    )
+    seen = [f"there are {_names(named, root)}" if files else "there is no file", *notes[:1]]
+    return f"expected {nearest.form}, or a {TABLE} that names the files; {'; '.join(seen)}"
 
 
 def _names(paths: Iterable[Path], root: Path) -> str:

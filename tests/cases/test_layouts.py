@@ -129,8 +129,8 @@ def test_nothing_that_fits_names_what_was_seen_and_the_nearest_layout(tmp_path):
     plant(tmp_path, ": labelsTr/liver_1.nii.gz\n: a.nrrd")
     with pytest.raises(FileNotFoundError) as error:
         find_cases(tmp_path, "msd")
-    assert "seen 2 (a.nrrd, labelsTr/liver_1.nii.gz)" in str(error.value)
-    assert "imagesTr/NAME_0000.nii.gz with labelsTr/NAME.nii.gz" in str(error.value)
+    assert "there are 2 (a.nrrd, labelsTr/liver_1.nii.gz)" in str(error.value)
+    assert "expected imagesTr/NAME_0000.nii.gz with labelsTr/NAME.nii.gz" in str(error.value)
     with pytest.raises(ValueError, match="no layout 'brats'; there are auto, table, lits, "):
         find_cases(tmp_path, "brats")
 

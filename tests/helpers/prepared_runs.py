@@ -12,7 +12,9 @@ from lits_helpers.checkpoints import save_model
 from lits_helpers.models import build_generator, build_segmenter
 from lits_helpers.preprocess import open_prepared, prepare
 
-VARIABLES = [f"LITS_{name}" for name in ("TINY", "SOURCE", "RAW", "PREPARED", "RUNS", "DEVICE")]
+VARIABLES = [
+    f"LITS_{name}" for name in ("TINY", "SOURCE", "RAW", "LAYOUT", "PREPARED", "RUNS", "DEVICE")
+]
 
 
 def write_raw(root, cases=3, without_tumor=()):
