@@ -20,7 +20,7 @@ from lits_helpers.datasets import SliceCache, augmentation_of, epoch_order
 from lits_helpers.datasets.slices import find_slices, nearest_neighbors
 from lits_helpers.environment import choose_device
 from lits_helpers.inference import Postprocessing, segment_volume
-from lits_helpers.inference.segment import probabilities
+from lits_helpers.inference.ensemble import probabilities
 from lits_helpers.metrics import dice, evaluate_case
 from lits_helpers.preprocess import CaseFiles
 from lits_helpers.training.optimization import Precision, learning_rate

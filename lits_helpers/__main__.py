@@ -79,7 +79,8 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
 def _add_models(add: Callable) -> None:
     for name in SYSTEMS:
         where = f"default RUNS/{name}/checkpoints/best_model.pth"
-        add(f"--{name}", type=Path, metavar="FILE", help=f"{name} model; {where}")
+        several = f"{name} model, or several to average; {where}"
+        add(f"--{name}", type=Path, nargs="+", metavar="FILE", help=several)
 
 
 def _count(text: str, lowest: int = 1) -> int:
@@ -222,6 +223,10 @@ def predict(settings: Settings, options: argparse.Namespace) -> None:
     """Segment CT files or folders of them, or the validation patients; write labels as NIfTI."""
     from .inference import Postprocessing
 
+    for name in SYSTEMS:  # `--liver a.pth ct.nii.gz`: what follows the models
+        first, *others = getattr(options, name) or [None]
+        options.volumes += [path for path in others if path.suffix != ".pth"]
+        setattr(options, name, first and [first, *(p for p in others if p.suffix == ".pth")])
     name = "segmented" if options.volumes else "predictions"  # other CTs may have the same numbers
     out = options.out or settings.runs / "results" / name
     post = Postprocessing(rotation_degrees=options.rotation)
@@ -251,12 +256,11 @@ def _predict_validation(settings: Settings, options, out: Path, post) -> None:
 
 
 def _predict_files(settings: Settings, options, out: Path, post) -> None:
-    from .checkpoints import load_liver_model, load_tumor_model
+    from . import pipeline
     from .inference import find_volumes, own_device, segment_files
 
     if options.fold is not None:
         raise ValueError("--fold is for the validation patients: leave it out for named CTs")
-    device = own_device(settings.device)
     models = _chosen_models(settings, options)
     found = [
         case for given in options.volumes for case in find_volumes(given, out, settings.layout)
@@ -265,8 +269,7 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
     report = segment_files(
         cases,
         out,
-        load_liver_model(models["liver"], device) if models["liver"] else None,
-        load_tumor_model(models["tumor"], device) if models["tumor"] else None,
+        *pipeline.load_models(**models, device=own_device(settings.device)),
         post,
         submission=options.submission,
     )
@@ -276,17 +279,18 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
     logger.info("%s", report.text())
 
 
-def _chosen_models(settings: Settings, options: argparse.Namespace) -> dict[str, Path | None]:
-    """Return {system: checkpoint}, None where `--only` leaves a system out."""
+def _chosen_models(settings: Settings, options: argparse.Namespace) -> dict[str, list[Path]]:
+    """Return {system: checkpoints}, none where `--only` leaves a system out."""
     paths = _model_paths(settings, options)
-    return {name: path if options.only in (None, name) else None for name, path in paths.items()}
+    return {name: path if options.only in (None, name) else [] for name, path in paths.items()}
 
 
-def _model_paths(settings: Settings, options: argparse.Namespace) -> dict[str, Path]:
+def _model_paths(settings: Settings, options: argparse.Namespace) -> dict[str, list[Path]]:
     from . import pipeline
 
     return {
-        name: getattr(options, name) or pipeline.checkpoint_path(settings, name) for name in SYSTEMS
+        name: getattr(options, name) or [pipeline.checkpoint_path(settings, name)]
+        for name in SYSTEMS
     }
 
 
@@ -315,13 +319,13 @@ def _makers(settings: Settings, options: argparse.Namespace, folder: Path) -> li
     from .inference import read_records
 
     if read_records(folder):
-        return [path for path in (options.liver, options.tumor) if path]
+        return [*(options.liver or []), *(options.tumor or [])]
     models = []
-    for name, path in _model_paths(settings, options).items():
-        if path.exists() or getattr(options, name):
-            models.append(path)
+    for name, paths in _model_paths(settings, options).items():
+        if paths[0].exists() or getattr(options, name):
+            models += paths
         else:
-            logger.warning("no %s model at %s: its training cases cannot be marked", name, path)
+            logger.warning("no %s model at %s: its training cases cannot be marked", name, *paths)
     return models
 
 

@@ -407,6 +407,16 @@ def test_named_cts_leave_the_validation_patients_alone_and_come_once(tmp_path):
     assert call.out == "runs/phantom/results/segmented/prediction-volume-3.nii.gz\n", call.err
 
 
+def test_several_models_are_named_before_or_after_the_cts(tmp_path):
+    first, other = (write_checkpoint(tmp_path / f"{n}.pth", "liver") for n in ("first", "other"))
+    ct = write_nifti(body()[0], tmp_path / "volume-3.nii")
+    record = Path("runs/phantom/results/segmented/prediction-volume-3.nii.gz.json")
+    for words in ((ct, "--liver", first, other), ("--liver", first, other, ct)):
+        call = shell_call("predict", *words, "--only", "liver")
+        assert call.code == 0, call.err
+        assert len(read_json(record)["liver"]) == 2
+
+
 def test_a_mask_given_as_ct_is_refused(tmp_path):
     liver = write_checkpoint(tmp_path / "liver.pth", "liver")
     mask = write_nifti(body()[1], tmp_path / "volume-3.nii")

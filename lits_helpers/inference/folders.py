@@ -94,8 +94,8 @@ def _packed_case(path: Path) -> Case:
 def segment_files(
     cases: Sequence[Case],
     out: Path | str,
-    liver_model: LiverModel | None = None,
-    tumor_model: TumorModel | None = None,
+    liver_model: LiverModel | Sequence[LiverModel] | None = None,
+    tumor_model: TumorModel | Sequence[TumorModel] | None = None,
     post: Postprocessing | None = None,
     *,
     submission: bool = False,

@@ -1,6 +1,6 @@
 """Who made a prediction, and from which file: a small record, ``NAME.nii.gz.json``, beside it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from hashlib import blake2b
@@ -11,6 +11,7 @@ import torch
 from ..checkpoints import Origin, TrainedModel, load_checkpoint, recipe_of
 from ..machine import file_hash, read_json, writable_folder, write_json
 from ..recipes import SYSTEMS, InputSpec
+from .ensemble import as_models
 from .postprocess import Postprocessing
 
 RECORD_SUFFIX = ".json"
@@ -32,14 +33,14 @@ class MakerRecord:
     def __init__(
         self,
         folder: Path | str,
-        liver_model: TrainedModel | None,
-        tumor_model: TrainedModel | None,
+        liver_model: TrainedModel | Sequence[TrainedModel] | None,
+        tumor_model: TrainedModel | Sequence[TrainedModel] | None,
         post: Postprocessing | None,
     ):
         self.folder = Path(folder)
         self.maker = {
-            "liver": _described(liver_model),
-            "tumor": _described(tumor_model),
+            "liver": _described(as_models("liver", liver_model)),
+            "tumor": _described(as_models("tumor", tumor_model)),
             "postprocessing": asdict(post or Postprocessing()),
         }
 
@@ -107,10 +108,21 @@ def _records_of(prediction: Path) -> list[dict]:
     return records
 
 
+def recorded_models(record: Mapping, system: str) -> list[dict]:
+    """Return what a record says of the models of "liver" or "tumor": none, one or several."""
+    models = record[system] or []
+    return models if isinstance(models, list) else [models]
+
+
 def recorded_origins(folder: Path | str) -> list[Origin]:
     """Return the origins of the models behind a folder's predictions, by its records."""
     records = read_records(folder)
-    pairs = [(system, record[system]) for system in SYSTEMS for record in records if record[system]]
+    pairs = [
+        (system, model)
+        for system in SYSTEMS
+        for record in records
+        for model in recorded_models(record, system)
+    ]
     origins = [
         Origin(
             system,
@@ -135,8 +147,10 @@ def check_makers(folder: Path | str, models: Iterable[Path | str]) -> None:
     for path in models:
         checkpoint = load_checkpoint(path)
         weights = weights_hash(recipe_of(path, checkpoint).spec, checkpoint["model"])
-        made_by = [record[checkpoint["system"]] for record in records]
-        if not any(model and model["weights"] == weights for model in made_by):
+        made_by = [
+            model for record in records for model in recorded_models(record, checkpoint["system"])
+        ]
+        if not any(model["weights"] == weights for model in made_by):
             raise ValueError(
                 f"{path} did not make the predictions in {folder}, as the records there say: "
                 "name the models that did, or none, or predict again"
@@ -159,9 +173,13 @@ def weights_hash(spec: InputSpec, weights: Mapping[str, torch.Tensor]) -> str:
     return digest.hexdigest()
 
 
-def _described(model: TrainedModel | None) -> dict | None:
-    if model is None:
-        return None
+def _described(models: Sequence[TrainedModel]) -> dict | list[dict] | None:
+    """Return one model as a dict, none as None, several as a list that no order changes."""
+    described = sorted(map(_described_model, models), key=lambda model: model["weights"])
+    return described if len(described) > 1 else next(iter(described), None)
+
+
+def _described_model(model: TrainedModel) -> dict:
     spec = asdict(model.spec)
     spec["window"] = list(spec["window"]) if spec["window"] else None  # as JSON returns it
     return {
@@ -174,6 +192,6 @@ def _described(model: TrainedModel | None) -> dict | None:
 
 def _same(recorded, wanted) -> bool:
     """Compare two entries of a record; records of 0.1.0 name no CTs."""
-    if isinstance(recorded, dict) and "training_cts" not in recorded and wanted:
+    if isinstance(recorded, dict) and "training_cts" not in recorded and isinstance(wanted, dict):
         wanted = {name: value for name, value in wanted.items() if name != "training_cts"}
     return recorded == wanted

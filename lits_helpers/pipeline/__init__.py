@@ -2,7 +2,14 @@
 
 from .acquisition import download, ensure_prepared, make_phantoms, prepare_raw
 from .drive import drive_folder, keep_results
-from .results import evaluate, find_predictions, open_result, save_score_figures, segment_cases
+from .results import (
+    evaluate,
+    find_predictions,
+    load_models,
+    open_result,
+    save_score_figures,
+    segment_cases,
+)
 from .trainings import (
     best_epoch,
     best_epoch_text,
@@ -25,6 +32,7 @@ __all__ = [
     "evaluate",
     "find_predictions",
     "keep_results",
+    "load_models",
     "make_phantoms",
     "open_result",
     "prepare_raw",

@@ -79,8 +79,8 @@ def segment_cases(
     case_ids: Iterable[str],
     out: Path | str,
     *,
-    liver: Path | str | None = None,
-    tumor: Path | str | None = None,
+    liver: Path | str | Sequence[Path] | None = None,
+    tumor: Path | str | Sequence[Path] | None = None,
     post: Postprocessing | None = None,
     device: str | None = None,
 ) -> dict[str, Path]:
@@ -91,7 +91,7 @@ def segment_cases(
 
     Args:
         out: folder of the predictions, ``prediction-volume-N.nii.gz``.
-        liver, tumor: checkpoints; at least one.
+        liver, tumor: checkpoints; at least one. Several in a list are averaged.
         post, device: as for `inference.segment_volume`.
 
     Returns:
@@ -102,14 +102,21 @@ def segment_cases(
         OSError: `out` cannot be written.
     """
     device = own_device(device)
-    liver_model = load_liver_model(liver, device) if liver else None
-    tumor_model = load_tumor_model(tumor, device) if tumor else None
     cases = [Case(case_id, case_id, data.volume_path(case_id)) for case_id in case_ids]
-    report = segment_files(cases, out, liver_model, tumor_model, post, take_over=True)
+    models = load_models(liver, tumor, device)
+    report = segment_files(cases, out, *models, post, take_over=True)
     done = {**report.present, **report.written}
     if report.failed and not done:
         raise ValueError(f"no case was segmented: {next(iter(report.failed.values()))}")
     return {case.id: done[case.volume] for case in cases if case.volume in done}
+
+
+def load_models(liver, tumor, device) -> tuple[list, list]:
+    """Load the checkpoints of both systems: None, one path or several each."""
+    return tuple(
+        [load(path, device) for path in ([given] if isinstance(given, str | Path) else given or [])]
+        for given, load in ((liver, load_liver_model), (tumor, load_tumor_model))
+    )
 
 
 def find_predictions(folder: Path | str) -> dict[str, Path]:

@@ -8,7 +8,7 @@ import pytest
 from helpers.drawn import body, write_nifti
 from helpers.drawn_predictions import LABELS, predict
 from helpers.logs import logged
-from helpers.prepared_runs import write_prepared
+from helpers.prepared_runs import write_checkpoint, write_prepared
 
 from lits_helpers.cases import Case
 from lits_helpers.checkpoints import load_liver_model
@@ -106,6 +106,18 @@ def test_a_case_that_fails_is_named_and_the_others_are_segmented(
     with pytest.raises(ValueError, match=r"no case was segmented: values 0\.\.1"):
         segment_cases(data, ["0"], tmp_path, **liver)
     assert list(find_predictions(tmp_path)) == ["1"]
+
+
+def test_several_models_are_averaged_and_known_to_the_evaluation(data, models, tmp_path):
+    other = write_checkpoint(tmp_path / "other.pth", "liver", training_ids=["0"])
+    out = tmp_path / "p"
+    livers = [models["liver"], other]
+    made = segment_cases(data, ["0", "1"], out, liver=livers, device="cpu")
+    rows, _ = evaluate(data, made, tmp_path / "r", models=livers)
+    assert {row["case_id"]: row["training_case"] for row in rows} == {"0": True, "1": False}
+    third = write_checkpoint(tmp_path / "third.pth", "liver")
+    with pytest.raises(ValueError, match=r"third\.pth did not make the predictions"):
+        evaluate(data, made, tmp_path / "r", models=[third])
 
 
 def test_a_model_of_the_other_system_is_refused(data, models, tmp_path):
