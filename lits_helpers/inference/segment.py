@@ -58,10 +58,10 @@ def segment_volume(
         TypeError: an array or a path where a volume or a model belongs, or the other model.
         ValueError: no model, `volume` is no CT in HU, or `known_liver` has another shape.
     """
+    require(volume, "hu", "volume", "a volume: read_volume(path), or volume_from_array(hu)")
     livers, tumors = as_models("liver", liver_model), as_models("tumor", tumor_model)
     if not livers and not tumors:
         raise ValueError("segment_volume needs a liver model, a tumor model or both; got neither")
-    require(volume, "hu", "volume", "a volume: read_volume(path), or volume_from_array(hu)")
     check_hu(volume)
     if known_liver is not None and known_liver.shape != volume.hu.shape:
         raise ValueError(f"known_liver has shape {known_liver.shape}, the CT {volume.hu.shape}")
