@@ -14,7 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
-from torchvision.models import RegNet_Y_400MF_Weights, regnet_y_400mf
 
 from .recipes import LiverRecipe, TumorRecipe
 from .settings import hint
@@ -232,6 +231,8 @@ class RegNetSegmenter(nn.Module):
         super().__init__()
         if weights not in ("imagenet", None):
             raise ValueError(f'RegNetSegmenter weights must be "imagenet" or None, got {weights!r}')
+        from torchvision.models import regnet_y_400mf  # 1 s to import, for this network alone
+
         network = regnet_y_400mf(weights=None)
         if weights == "imagenet":
             network.load_state_dict(imagenet_weights())
@@ -305,6 +306,8 @@ def imagenet_weights() -> dict[str, Tensor]:
         OSError: no network, or a damaged file; the message names the address, the file that torch
             looks for, and how to train without.
     """
+    from torchvision.models import RegNet_Y_400MF_Weights
+
     weights = RegNet_Y_400MF_Weights.IMAGENET1K_V2
     cached = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     without = f"or train without them: {hint('not pretrained')}"

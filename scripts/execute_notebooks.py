@@ -4,6 +4,8 @@ import csv
 import json
 import sys
 import time
+from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 
 import nbformat
@@ -28,14 +30,14 @@ def main(arguments: list[str]) -> int:
     for path in paths:
         started = time.monotonic()
         print(f"{path.name} ...", flush=True)
-        error = execute(path, settings.runs / "results" / "notebooks" / path.name)
+        executed = settings.runs / "results" / "notebooks" / path.name
+        error = execute(path, executed)
         if error:
             print(f"{path.name} failed:\n{error}", file=sys.stderr)
-            print(
-                f"executed as far as it came: {settings.runs / 'results' / 'notebooks' / path.name}"
-            )
+            print(f"executed as far as it came: {executed}")
             return 1
         rows.append((path.stem, time.monotonic() - started))
+        print(spent(nbformat.read(executed, as_version=4)), flush=True)
     print(table(rows, settings))
     return 0
 
@@ -56,6 +58,23 @@ def execute(path: Path, target: Path) -> str | None:
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
     return None
+
+
+def spent(notebook: nbformat.NotebookNode) -> str:
+    """Say how many seconds the cells below each heading took, where it is half a second or more."""
+    seconds, heading = defaultdict(float), "imports"
+    for cell in notebook.cells:
+        if cell.cell_type == "markdown" and cell.source.startswith("## "):
+            heading = cell.source.splitlines()[0].removeprefix("## ").lower()
+        times = cell.metadata.get("execution", {})
+        if "shell.execute_reply" in times:
+            began, ended = (
+                datetime.fromisoformat(times[name].replace("Z", "+00:00"))
+                for name in ("iopub.execute_input", "shell.execute_reply")
+            )
+            seconds[heading] += (ended - began).total_seconds()
+    long = [f"{name} {value:.0f} s" for name, value in seconds.items() if value >= 0.5]
+    return "    " + ", ".join(long)
 
 
 def table(rows: list[tuple[str, float]], settings: Settings) -> str:

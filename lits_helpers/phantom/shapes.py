@@ -85,11 +85,23 @@ def _interpolate(axes, ranges_mm, pitch_mm, rng: np.random.Generator) -> np.ndar
         for axis, (low, _), pitch, count in zip(axes, ranges_mm, pitches, counts, strict=True)
     )
     noise = np.empty([axis.size for axis in axes], np.float32)
+    wide, taken = np.empty((2, counts[1], x.size), np.float32)
+    tall = np.empty(noise.shape[1:], np.float32)
     for k, plane in enumerate(noise):  # plane by plane: what is worked on stays in the cache
         part = sum(nodes[z[k] + step] * z_weights[step, k] for step in range(4))
-        part = sum(part[:, x + step] * x_weights[step] for step in range(4))
-        plane[...] = sum(part[y + step] * y_weights[step, :, None] for step in range(4))
+        _weighted(part, x, x_weights, 1, wide, taken)
+        _weighted(wide, y, y_weights[..., None], 0, plane, tall)
     return noise
+
+
+def _weighted(nodes, first, weights, axis: int, out: np.ndarray, taken: np.ndarray) -> None:
+    """Sum the four nodes from `first` on along an axis with their weights; `taken` is scratch."""
+    for step in range(4):
+        target = taken if step else out
+        np.take(nodes, first + step, axis, out=target, mode="clip")  # else numpy buffers
+        target *= weights[step]
+        if step:
+            out += taken
 
 
 def _spline(position: np.ndarray, nodes: int) -> tuple[np.ndarray, np.ndarray]:

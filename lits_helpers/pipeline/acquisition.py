@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
@@ -75,8 +76,9 @@ def ensure_prepared(
         make_phantoms(settings)
     else:
         drive_folder(settings, "prepared")  # mounts Drive: the raw folder may lie there
+    began = time.monotonic()
     report = prepare_raw(settings, png=png, workers=workers)
-    logger.info("%s", report.table())
+    logger.info("%s\nprepared in %.1f s", report.table(), time.monotonic() - began)
     if not report.prepared:
         raise FileNotFoundError(
             f"none of the cases under {settings.raw} could be prepared, see the reasons above"
@@ -102,7 +104,10 @@ def prepare_raw(
 def make_phantoms(settings: Settings) -> Path:
     """Write the phantom dataset of the settings' size below `settings.raw`, unless it is there."""
     cases, shape = PHANTOMS[settings.tiny]
-    return write_phantom_dataset(settings.raw, cases=cases, shape=shape, seed=PHANTOM_SEED)
+    began = time.monotonic()
+    root = write_phantom_dataset(settings.raw, cases=cases, shape=shape, seed=PHANTOM_SEED)
+    logger.info("%d phantoms generated in %.1f s", cases, time.monotonic() - began)
+    return root
 
 
 def download(

@@ -67,6 +67,7 @@ class Trainer:
                 system.name,
             )
         self.estimated = False
+        self.validating = 0.0  # seconds of this call
         self.began: tuple[float, int] | None = None  # time and step after the first steps
 
     def run(self) -> list[dict]:
@@ -211,6 +212,7 @@ class Trainer:
         self.at = self.at.next_epoch(best)
         self.sums.zero_()
         self.save(mirror=self.watch.mirror_due() or self.at.epoch > self.recipe.epochs)
+        self.validating += time.monotonic() - began
         bar.set_postfix({"Dice": f"{score.dice:.3f}", "best": f"{best:.3f}"})
 
     def _row(self, means: Mapping, score: ValidationScore, validating: float) -> dict:
@@ -308,4 +310,9 @@ class Trainer:
             )
         elif self.history:
             self.folder.draw_curve(self.history)
+        logger.info(
+            "%.0f s in all, %.0f s of them for validation, its pictures and saving",
+            60 * self.watch.minutes(),
+            self.validating,
+        )
         self.folder.close()

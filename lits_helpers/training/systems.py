@@ -258,7 +258,15 @@ class TumorSystem(System):
         return liver_region(labels) if self.recipe.within_liver else None
 
     def predict(self, images: Tensor, labels: Tensor) -> Tensor:
-        """Return predicted masks (n, 1, S, S), bool; near the liver only, if trained so."""
-        predicted = super().predict(images, labels)
+        """Return predicted masks (n, 1, S, S), bool; near the liver only, if trained so.
+
+        Slices without liver are not computed then.
+        """
         region = self._region(labels)
-        return predicted if region is None else predicted & region.bool()
+        if region is None:
+            return super().predict(images, labels)
+        predicted = region.bool()
+        near = predicted.flatten(1).any(1)
+        if near.any():
+            predicted[near] &= super().predict(images[near], labels[near])
+        return predicted

@@ -5,7 +5,7 @@ import json
 import nbformat
 import pytest
 from helpers.repository import load_script
-from nbformat.v4 import new_code_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lits_helpers.settings import load_settings
 
@@ -53,6 +53,22 @@ def test_relative_folders_are_those_of_the_caller(runner, settings, tmp_path, mo
     executed = settings.runs / "results" / "notebooks" / "09_tells.ipynb"
     output = nbformat.read(executed, as_version=4).cells[0].outputs[0]
     assert output.data["text/plain"] == repr(str(tmp_path / "scans"))
+
+
+def test_seconds_are_told_by_heading(runner):
+    cells = [new_code_cell(""), new_markdown_cell("## Train\n\nLong."), new_code_cell("")]
+    cells += [new_code_cell(""), new_markdown_cell("## Check"), new_code_cell("")]
+    for cell, (began, ended) in zip(
+        [cell for cell in cells if cell.cell_type == "code"],
+        [("00:00", "00:03"), ("00:03", "01:00"), ("01:00", "01:02.5"), ("01:02.5", "01:02.6")],
+        strict=True,
+    ):
+        cell.metadata["execution"] = {
+            "iopub.execute_input": f"2020-01-01T00:{began}Z",
+            "shell.execute_reply": f"2020-01-01T00:{ended}Z",
+        }
+    del cells[0].metadata["execution"]["shell.execute_reply"]  # a cell that failed
+    assert runner.spent(new_notebook(cells=cells)).strip() == "train 60 s"  # 57 + 2.5
 
 
 def test_table_names_seconds_dice_and_places(runner, settings):

@@ -87,6 +87,22 @@ def test_tumor_loss_falls_on_a_fixed_batch():
     assert last < 0.8 * first
 
 
+def test_slices_without_liver_are_not_computed_and_hold_no_tumor():
+    torch.manual_seed(0)
+    system = TumorSystem(small_tumor(within_liver=True), CPU, Precision(CPU, "fp32"))
+    system.cutoff = -100.0  # whatever is computed is predicted
+    system.best_module().eval()
+    counts = []
+    system.best_module().register_forward_hook(lambda _, inputs, __: counts.append(len(inputs[0])))
+    images, labels = a_batch(4, 64)
+    with torch.inference_mode():
+        predicted = system.predict(images, labels)
+        nowhere = system.predict(images[2:], labels[2:])
+    assert counts == [2]  # the other two are without liver
+    assert predicted.flatten(1).sum(1).tolist() == [28 * 36, 32 * 20, 0, 0]  # and 8 pixels around
+    assert not nowhere.any()
+
+
 @pytest.mark.parametrize("recipe", [small_liver(), small_liver(name="original"), small_tumor()])
 def test_what_can_be_compiled_returns_no_view(recipe):
     """torch 2.11 rebuilds views that leave compiled code, from freed memory (its issue 177812)."""
