@@ -17,6 +17,7 @@ The names of ``__init__.pyi`` can be taken from here; each loads its room when i
 Not a medical device: for research and teaching only.
 """
 
+import logging
 import os
 
 import lazy_loader
@@ -25,6 +26,17 @@ import lazy_loader
 # threads that spin for long take them from the very work they wait for. torch reads this once.
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
     os.environ["GOMP_SPINCOUNT"] = "1000"
+
+# numexpr, which blosc2 brings, stops at a list ("4,2") and at what is no number.
+if _threads := os.environ.get("OMP_NUM_THREADS"):
+    _first = _threads.partition(",")[0].strip()
+    if _first.isdecimal() and int(_first):
+        os.environ["OMP_NUM_THREADS"] = _first
+    else:
+        del os.environ["OMP_NUM_THREADS"]
+        logging.getLogger(__name__).warning(
+            "OMP_NUM_THREADS=%s is no number of threads: one a core is taken", _threads
+        )
 
 __version__ = "0.2.0.dev0"
 

@@ -117,7 +117,7 @@ def test_outside_colab_there_is_no_drive_and_no_secret(caplog):
 
 
 @pytest.mark.parametrize(
-    ("given", "quota", "threads"), [(None, 3, 3), (None, 64, 8), ("7", 3, 8), ("nonsense", 3, 8)]
+    ("given", "quota", "threads"), [(None, 3, 3), (None, 1, 1), (None, 64, 8), ("7", 3, 8)]
 )
 def test_torch_computes_with_a_thread_a_core_unless_the_user_said_otherwise(
     monkeypatch, given, quota, threads

@@ -91,6 +91,17 @@ def test_waiting_threads_soon_sleep_unless_the_user_said_otherwise(given, count)
     assert python("-c", code, env=environment).stdout.strip() == str(count)
 
 
+@pytest.mark.parametrize(
+    ("given", "taken"), [("3", "3"), ("4,2", "4"), ("many", None), ("0", None), ("-2", None)]
+)
+def test_a_number_of_threads_that_is_none_is_named_and_left_out(given, taken):
+    code = "import os, lits_helpers; print(os.environ.get('OMP_NUM_THREADS'))"
+    done = python("-c", code, env={**os.environ, "OMP_NUM_THREADS": given})
+    assert done.stdout.strip() == str(taken)
+    said = "" if taken else f"OMP_NUM_THREADS={given} is no number of threads: one a core is taken"
+    assert done.stderr.strip() == said
+
+
 def test_ctrl_c_ends_workers_without_a_traceback(tmp_path):
     for number in range(8):
         write_case(tmp_path / "raw", number, *body())
