@@ -117,8 +117,25 @@ def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
         labels: (N, C, S, S) uint8.
         shares: (N,) on the CPU, the share of the grey levels to remove; 0 leaves an image alone.
     """
-    for k in shares.nonzero().flatten().tolist():
-        images[k] *= 1 - shares[k].item() * _mean_of_nine(labels[k].clamp(max=1).float())
+    share = _beside(images, shares)
+    for part in _parts(shares > 0, images.device):
+        images[part] *= 1 - share[part] * _mean_of_nine(labels[part].clamp(max=1).float())
+
+
+def _parts(chosen: Tensor, device: torch.device) -> list:
+    """Return indices of the chosen images, (N,) bool on the CPU: one by one, as views; or all.
+
+    A GPU takes all at once, for it waits for the number of kernels. A CPU would copy them.
+    """
+    numbers = chosen.nonzero().flatten()
+    if device.type == "cpu":
+        return [slice(k, k + 1) for k in numbers.tolist()]
+    return [numbers.to(device)] if len(numbers) else []
+
+
+def _beside(images: Tensor, values: Tensor) -> Tensor:
+    """Return a value an image, (N,) on the CPU, as (N, 1, 1, 1) on the images' device."""
+    return values.view(-1, 1, 1, 1).to(images.device, non_blocking=images.device.type == "cuda")
 
 
 def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
@@ -132,22 +149,23 @@ def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
         labels: (N, C, S, S) uint8.
         mirrored: (N,) bool on the CPU, which images; one without liver round its tumor is left.
     """
-    for k in mirrored.nonzero().flatten().tolist():
-        if labels.device.type == "cpu" and not (labels[k] == 2).any():
-            continue
-        liver = labels[k] == 1
-        pixels = liver.sum()  # no `if` on the count: it would wait for a GPU
-        contrast = images[k] - (images[k] * liver).sum() / pixels.clamp(min=1)
-        near = _mean_of_nine(_mean_of_nine((labels[k] == 2).float())) > 0
-        inside = _mean_of_nine((labels[k] > 0).float()) > 0.99
-        images[k] -= 2 * (near & inside & (pixels > 0)) * contrast
-        images[k].clamp_(0, 1)
+    if labels.device.type == "cpu":  # elsewhere looking would wait for the device
+        mirrored = mirrored & (labels == 2).flatten(1).any(1)
+    for part in _parts(mirrored, labels.device):
+        marked = labels[part]
+        liver = marked == 1
+        pixels = liver.sum((1, 2, 3), keepdim=True)
+        means = (images[part] * liver).sum((1, 2, 3), keepdim=True) / pixels.clamp(min=1)
+        near = _mean_of_nine(_mean_of_nine((marked == 2).float())) > 0
+        inside = _mean_of_nine((marked > 0).float()) > 0.99
+        change = 2 * (near & inside & (pixels > 0)) * (images[part] - means)
+        images[part] = (images[part] - change).clamp_(0, 1)
 
 
 def _mean_of_nine(planes: Tensor) -> Tensor:
-    """Average (C, S, S) over 3x3 pixels, with 0 beyond the border; 8 times faster than pooling."""
+    """Average (..., S, S) over 3x3 pixels, 0 beyond the border; 8 times faster than pooling."""
     padded = F.pad(planes, (1, 1, 1, 1))
-    rows = padded[:, :-2] + padded[:, 1:-1] + padded[:, 2:]
+    rows = padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]
     return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
 
 
@@ -226,10 +244,9 @@ def _add_noise(images: Tensor, deviations: Tensor, corners: Tensor) -> None:
     """
     size = images.shape[-1]
     plane = _grain(size + GRAIN_SHIFTS, images.device)
+    windows = [plane[y : y + size, x : x + size] for y, x in corners.flatten(0, 1).tolist()]
     inside = images.sign()  # much faster than a mask
-    for image, deviation, places in zip(images, deviations.tolist(), corners.tolist(), strict=True):
-        for channel, (y, x) in zip(image, places, strict=True):
-            channel.add_(plane[y : y + size, x : x + size], alpha=deviation)
+    images.addcmul_(torch.stack(windows).view(images.shape), _beside(images, deviations))
     images.mul_(inside).clamp_(0, 1)
 
 

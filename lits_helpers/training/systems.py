@@ -15,7 +15,7 @@ from ..losses import (
     shared_dice_loss,
 )
 from ..metrics import FIRST_LABEL
-from ..models import build_critic, build_generator, build_segmenter
+from ..models import Discriminator, build_critic, build_generator, build_segmenter
 from ..recipes import LiverRecipe, Recipe, TumorRecipe
 from .distributed import Ranks
 from .optimization import Average, Compiled, Precision, adam, on_device
@@ -134,7 +134,10 @@ class LiverSystem(System):
         compiled: bool = False,
     ):
         self.generator = on_device(build_generator(recipe), device)
-        self.critic = on_device(build_critic(recipe), device)
+        critic = build_critic(recipe)
+        # Wide layers: without AVX-512 a CPU learns them in float32 half as fast with channels last.
+        plain = device.type == "cpu" and isinstance(critic, Discriminator)
+        self.critic = critic.to(device) if plain else on_device(critic, device)
         super().__init__(recipe, precision, model=self.generator, critic=self.critic)
         self._critic_sign = 1.0 if recipe.critic_goal == "minimise" else -1.0
         self._run_generator = self._callable(self.generator, ranks, device, compiled)

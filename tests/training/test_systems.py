@@ -46,7 +46,8 @@ def test_one_backward_pass_gives_the_gradients_of_two_separate_steps():
     system.step(images, labels)
     for part, gradients in zip((system.generator, system.critic), wanted, strict=True):
         for (name, parameter), gradient in zip(part.named_parameters(), gradients, strict=True):
-            assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=1e-5), name
+            # A bias before batch norm has none; what rounding leaves is divided by 0.01.
+            assert torch.allclose(parameter.grad, gradient, rtol=1e-4, atol=5e-5), name
 
 
 @pytest.mark.parametrize(("goal", "sign"), [("minimise", -1), ("maximise", 1)])
