@@ -75,7 +75,8 @@ def test_ctrl_c_while_torch_is_imported_leaves_without_a_traceback(tmp_path):
         shell.send_signal(signal.SIGINT)
         _, errors = shell.communicate(timeout=60)
     assert "Traceback" not in errors
-    assert shell.returncode in (1, 130)  # 1: it was quicker, and there is nothing prepared
+    # 1: it was quicker, and there is nothing prepared; -SIGINT: Python had hardly begun
+    assert shell.returncode in (1, 130, -signal.SIGINT)
 
 
 SPIN = "OMP_WAIT_POLICY GOMP_SPINCOUNT KMP_BLOCKTIME".split()
