@@ -70,6 +70,8 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--rotation", type=float, default=0.0, metavar="DEGREES", help=turned)
     add("--submission", action="store_true", help="test-segmentation-N.nii in one zip, for LiTS")
     add = _step(steps, "evaluate", runs["evaluate"]).add_argument
+    compared = "label files to compare: two files or two folders, of any CTs, not prepared"
+    add("compared", nargs="*", type=Path, metavar="PREDICTED REFERENCE", help=compared)
     add("--predictions", type=Path, metavar="DIR", help="default RUNS/results/predictions")
     _add_models(add)
     add("--out", type=Path, metavar="DIR", help="default RUNS/results")
@@ -299,12 +301,16 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> None:
     from . import pipeline
     from .metrics import format_summary
 
-    results = options.out or settings.runs / "results"
-    folder = options.predictions or settings.runs / "results" / "predictions"
-    predictions = pipeline.find_predictions(folder)
-    rows, summary = pipeline.evaluate(
-        _open(settings), predictions, results, models=_makers(settings, options, folder)
-    )
+    if len(options.compared) not in (0, 2):
+        raise ValueError("name two files or folders to compare: the predicted, then the reference")
+    results = options.out or settings.runs / "results" / ("compared" if options.compared else "")
+    if options.compared:
+        rows, summary = pipeline.compare(*options.compared, results, layout=settings.layout)
+    else:
+        folder = options.predictions or settings.runs / "results" / "predictions"
+        predictions = pipeline.find_predictions(folder)
+        models = _makers(settings, options, folder)
+        rows, summary = pipeline.evaluate(_open(settings), predictions, results, models=models)
     pipeline.save_score_figures(rows, results / "figures")
     print(format_summary(summary))
     print(f"metrics.csv, summary.json and figures are in {results}")

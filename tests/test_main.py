@@ -134,6 +134,19 @@ def test_training_cases_among_the_predictions_are_marked(way, monkeypatch):
     assert f"{len(marked)} training cases left out" in call.out
 
 
+def test_two_folders_of_labels_are_compared_without_anything_prepared(way, tmp_path):
+    predictions = way.folder / "runs" / "phantom-tiny" / "results" / "predictions"
+    raw = way.folder / "data" / "phantom-tiny" / "raw"
+    call = shell_call("evaluate", predictions, raw)
+    assert call.code == 0, call.err
+    rows = read_metrics_csv(tmp_path / "runs" / "phantom" / "results" / "compared" / "metrics.csv")
+    written = way.folder / "runs" / "phantom-tiny" / "results" / "metrics.csv"
+    prepared = read_metrics_csv(written)
+    assert [row["liver_dice"] for row in rows] == [row["liver_dice"] for row in prepared]
+    wrong = sentence(shell_call("evaluate", predictions))
+    assert "name two files or folders" in wrong
+
+
 def test_one_model_alone_segments_what_it_knows(way, monkeypatch):
     monkeypatch.chdir(way.folder)
     call = shell_call("predict", "--only", "liver", "--out", "livers", "--tiny", "--rotation", "8")

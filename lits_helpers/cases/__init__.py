@@ -3,6 +3,7 @@
 from .case import MOST_ID_BYTES, Case, Finding, id_order
 from .checks import check_case, check_lits_set, load_case
 from .find import Search, find_cases, find_cts, search_cases
+from .layouts import label_id
 from .split import Split, split_cases
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "find_cases",
     "find_cts",
     "id_order",
+    "label_id",
     "load_case",
     "search_cases",
     "split_cases",

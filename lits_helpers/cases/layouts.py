@@ -13,6 +13,7 @@ from typing import NamedTuple
 CT, REFERENCE, OTHER = "volume", "segmentation", "other"  # roles of a part
 NIFTI = re.compile(r"(.+?)( \(\d+\))?\.nii(\.gz)?", re.IGNORECASE)  # " (1)" comes from browsers
 LITS_STEM = re.compile(r"(volume|segmentation)-(\d+)")
+LABEL_STEM = re.compile(r"(?:prediction-volume|prediction|volume|(?:test-)?segmentation)-(.+)")
 LITS_TEST_STEM = re.compile(r"test-volume-(\d+)")
 PREDICTION_STEM = re.compile(r"(prediction-|test-segmentation-).*")  # written by this module
 REFERENCE_STEM = re.compile(r"(.+)[-_.](seg|segmentation|labels?|masks?)", re.IGNORECASE)
@@ -63,6 +64,16 @@ def is_unusual(path: Path) -> bool:
     """Tell whether a file is taken although its suffix is in capitals or a browser numbered it."""
     match = NIFTI.fullmatch(path.name)
     return match is not None and bool(match[2] or not path.name.endswith((".nii", ".nii.gz")))
+
+
+def label_id(path: Path) -> str | None:
+    """Return the case id of a file of labels, wherever it lies; None for no NIfTI file."""
+    for part in (_totalsegmentator(path), _suffix(path)):
+        if part and part.role == REFERENCE:
+            return Path(part.case).name
+    stem = stem_of(path)
+    match = LABEL_STEM.fullmatch(stem or "")
+    return match[1] if match else stem
 
 
 def _lits(path: Path) -> Part | None:

@@ -1,6 +1,7 @@
 """The steps that notebooks and the shell call; each does only what is missing."""
 
 from .acquisition import download, ensure_prepared, make_phantoms, prepare_raw
+from .comparison import compare
 from .drive import drive_folder, keep_results
 from .results import (
     evaluate,
@@ -24,6 +25,7 @@ __all__ = [
     "best_epoch",
     "best_epoch_text",
     "checkpoint_path",
+    "compare",
     "download",
     "drive_folder",
     "ensure_liver_model",

@@ -176,7 +176,7 @@ def evaluate(
             name other models.
         OSError: `results` cannot be written.
     """
-    results = writable_folder(results)
+    writable_folder(results)  # before minutes of work
     known = {case.id: case for case in data.cases if case.has_segmentation}
     pairs = {case_id: path for case_id, path in predictions.items() if case_id in known}
     if not pairs:
@@ -196,13 +196,28 @@ def evaluate(
         except (OSError, ValueError) as error:  # one bad file must not end the others
             failed[case_id] = str(error)
             logger.warning("case %s was not compared: %s", case_id, error)
+    return rows, write_scores(rows, failed, set(predictions) - set(known), results)
+
+
+def write_scores(
+    rows: Sequence[Mapping],
+    failed: Mapping[str, str],
+    without_reference: Iterable[str],
+    results: Path | str,
+) -> dict:
+    """Join rows, write metrics.csv and summary.json; return the summary that `evaluate` describes.
+
+    Raises:
+        ValueError: there is no row.
+    """
     if not rows:
         raise ValueError(f"no prediction could be compared: {next(iter(failed.values()))}")
-    others = {"failed": list(failed), "without_reference": sorted(set(predictions) - set(known))}
+    others = {"failed": list(failed), "without_reference": sorted(without_reference, key=id_order)}
     summary = evaluate_dataset(rows) | others
+    results = Path(results)
     write_metrics_csv(rows, results / "metrics.csv")
     write_json(results / "summary.json", _without_infinity(summary))
-    return rows, summary
+    return summary
 
 
 def _without_infinity(value):

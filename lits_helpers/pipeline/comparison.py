@@ -1,0 +1,115 @@
+"""Any label files against their references: two files or two folders, nothing prepared."""
+
+import logging
+import math
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from ..cases import id_order, label_id, search_cases
+from ..inference import recorded_origins
+from ..machine import writable_folder
+from ..metrics import evaluate_case
+from ..volumes import Volume, read_geometry, read_segmentation, same_grid
+from .results import write_scores
+
+logger = logging.getLogger(__name__)
+
+NO_MM = "no figures in mm: the file's voxel size cannot be trusted"
+
+
+def compare(
+    predictions: Path | str, references: Path | str, results: Path | str, *, layout: str = "auto"
+) -> tuple[list[dict], dict]:
+    """Compare label files with references; write metrics.csv and summary.json.
+
+    Args:
+        predictions: a file, or a folder of files named after their cases.
+        references: a file, or a folder: of label files, or of cases in any layout.
+        results: folder for the two tables.
+        layout: of the references, as for `cases.find_cases`.
+
+    Returns:
+        The rows and the summary, as of `results.evaluate`. Cases that the models behind the
+        predictions were trained on, by the records beside them, are left out of the means.
+
+    Raises:
+        FileNotFoundError: a file or folder is not there, or holds no label file.
+        ValueError: two files of one case, or no prediction has a reference, or none can be compared
+            with it.
+    """
+    writable_folder(results)  # before minutes of work
+    found = _label_files(Path(predictions), layout)
+    known = _label_files(Path(references), layout)
+    if len(found) == len(known) == 1 and Path(predictions).is_file():  # whatever their names
+        known = dict(zip(found, known.values(), strict=True))
+    pairs = {
+        case: (found[case], known[case]) for case in sorted(found, key=id_order) if case in known
+    }
+    if not pairs:
+        raise ValueError(
+            f"no prediction has a reference: {_few(found)} in {predictions}, {_few(known)} in "
+            f"{references}; files of one case need one name, as liver_12.nii.gz in both"
+        )
+    seen = _trained_on({path.parent for path, _ in pairs.values()}) & set(pairs)
+    if seen:
+        logger.warning("counted as training cases, by their names: %s", ", ".join(sorted(seen)))
+    rows, failed = [], {}
+    for case, (path, reference) in pairs.items():
+        row = {"case_id": case, "patient": case, "training_case": case in seen}
+        try:
+            rows.append(row | _compare_files(path, reference))
+        except (OSError, ValueError) as error:  # one bad file must not end the others
+            failed[case] = str(error)
+            logger.warning("case %s was not compared: %s", case, error)
+    return rows, write_scores(rows, failed, set(found) - set(known), results)
+
+
+def _label_files(place: Path, layout: str) -> dict[str, Path]:
+    """Return {case id: label file} of a file, a folder of labels, or a folder of cases."""
+    if place.is_file():
+        return {label_id(place) or place.name: place}
+    if not place.is_dir():
+        raise FileNotFoundError(f"there is no file or folder {place}")
+    files = [path for path in sorted(place.rglob("[!.]*")) if label_id(path) and path.is_file()]
+    if not files:
+        raise FileNotFoundError(f"no label file in {place}: expected NIfTI files")
+    with suppress(FileNotFoundError):  # no CT: all are labels
+        cases = search_cases(place, layout).cases
+        if paired := {case.id: case.segmentation for case in cases if case.segmentation}:
+            return paired
+    named: dict[str, Path] = {}
+    for path in files:
+        known = named.setdefault(label_id(path), path)
+        if known != path:
+            raise ValueError(f"two label files of case {label_id(path)}: {known} and {path}")
+    return named
+
+
+def _trained_on(folders: set[Path]) -> set[str]:
+    return {
+        case
+        for folder in folders
+        for origin in recorded_origins(folder)
+        for case in origin.training_ids
+    }
+
+
+def _compare_files(path: Path, reference: Path) -> dict:
+    geometry = read_geometry(reference)
+    labels = read_segmentation(reference)
+    like = Volume(labels, geometry.spacing_mm, reference, geometry)
+    prediction = read_segmentation(path, like=like)
+    if not same_grid(read_geometry(path), geometry):
+        raise ValueError(
+            f"{path}: its header puts the voxels elsewhere than {reference.name} does; write it "
+            "with the affine and axis order of the CT's file"
+        )
+    spacing_mm = geometry.trusted_spacing_mm
+    row = {"note": None if spacing_mm else NO_MM}
+    row["voxel_mm3"] = math.prod(spacing_mm) if spacing_mm else None
+    return row | evaluate_case(prediction, labels, spacing_mm)
+
+
+def _few(found: Mapping[str, Path], count: int = 5) -> str:
+    return f"{', '.join(list(found)[:count])}{', ...' if len(found) > count else ''}"
