@@ -50,6 +50,11 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--cases", default="", metavar="LIST", help="e.g. 0-9,27; default all 131, --tiny 0-5")
     add("--keep-raw", action="store_true", help="keep the raw files (54 GB in all)")
     add("--png", action="store_true", help="also export 8-bit slices")
+    add = _step(steps, "check", runs["check"]).add_argument
+    add("folder", nargs="?", metavar="FOLDER", help="default: as --raw")
+    add("--csv", type=Path, metavar="FILE", help="write the table there too")
+    add("--sheet", type=Path, metavar="FILE.png", help="write a thumbnail of every case")
+    add("--workers", type=_from_zero, metavar="N", help="default one a core")
     add = _step(steps, "prepare", runs["prepare"]).add_argument
     add("--workers", type=_from_zero, metavar="N", help="default one a core")
     add("--png", action="store_true", help="also export 8-bit slices")
@@ -167,6 +172,8 @@ def _next_command(options: argparse.Namespace) -> str:
     step = NEXT[options.name]
     if options.name.startswith("train-"):
         given["--fold"] = options.fold
+    elif options.name == "check":
+        given["--raw"] = options.folder or options.raw
     elif options.name == "predict" and options.volumes:  # no reference of theirs is known
         step, given["--out"] = NEXT["evaluate"], options.out
     elif options.name == "predict":
@@ -193,6 +200,20 @@ def download(settings: Settings, options: argparse.Namespace) -> None:
     if report.failed:
         failed = ", ".join(report.failed)
         raise ValueError(f"cases {failed} failed, see above; the same command tries them again")
+
+
+def check(settings: Settings, options: argparse.Namespace) -> None:
+    """List the cases of a folder and what is odd about them; write nothing there."""
+    from .preprocess import check_folder
+
+    folder = options.folder or settings.raw
+    tiles = options.sheet is not None
+    report = check_folder(folder, settings.layout, tiles=tiles, workers=options.workers)
+    print(report.table())
+    if options.csv:
+        report.write_csv(options.csv)
+    if options.sheet:
+        report.write_sheet(options.sheet)
 
 
 def prepare_cases(settings: Settings, options: argparse.Namespace) -> None:
@@ -365,6 +386,7 @@ def _open(settings: Settings, fold: int | None = None):
 STEPS = {
     "phantom": phantom,
     "download": download,
+    "check": check,
     "prepare": prepare_cases,
     "train-liver": train_liver,
     "train-tumor": train_tumor,
@@ -374,6 +396,7 @@ STEPS = {
 NEXT = {  # step -> the words of the step that follows
     "phantom": ["prepare"],
     "download": ["train-liver"],
+    "check": ["prepare"],
     "prepare": ["train-liver"],
     "train-liver": ["train-tumor"],
     "train-tumor": ["predict"],

@@ -26,7 +26,16 @@ from lits_helpers.pipeline import acquisition, trainings
 from lits_helpers.preprocess import prepared as prepared_module
 from lits_helpers.training.start import TrainingOptions
 
-STEPS = ("phantom", "download", "prepare", "train-liver", "train-tumor", "predict", "evaluate")
+STEPS = (
+    "phantom",
+    "download",
+    "check",
+    "prepare",
+    "train-liver",
+    "train-tumor",
+    "predict",
+    "evaluate",
+)
 TRAININGS = {"train-liver": "train_liver_gan", "train-tumor": "train_tumor_regnet"}
 
 
@@ -75,7 +84,7 @@ def way(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         make_small(folder, patch)
         for step in (step for step in STEPS if step != "download"):
-            extra = ("--workers", "0") if step == "prepare" else ()
+            extra = ("--workers", "0") if step in ("check", "prepare") else ()
             done[step] = shell_call(step, *common, *extra)
     return SimpleNamespace(folder=folder, **{k.replace("-", "_"): v for k, v in done.items()})
 

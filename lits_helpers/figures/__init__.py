@@ -22,6 +22,7 @@ from .drawing import (
     plane_spacing,
     render_slice,
     with_key,
+    write_text,
     zoom_to,
 )
 from .palette import PALETTE, color_of, layer_name
@@ -54,5 +55,6 @@ __all__ = [
     "save_figure",
     "seven_panels",
     "with_key",
+    "write_text",
     "zoom_to",
 ]

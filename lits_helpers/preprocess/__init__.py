@@ -1,5 +1,6 @@
 """Cases -> prepared/: checked, turned, packed losslessly, exported as PNG, and a summary."""
 
+from .checking import CheckReport, check_folder
 from .packing import export_pngs, prepare
 from .prepared import (
     CaseFiles,
@@ -14,9 +15,11 @@ from .summary import PreparationReport, recorded_report
 
 __all__ = [
     "CaseFiles",
+    "CheckReport",
     "PreparationReport",
     "Prepared",
     "PreparedCase",
+    "check_folder",
     "data_hashes",
     "export_pngs",
     "hash_of_ct",
