@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 
 from . import __version__
+from .machine import few
 from .recipes import LIVER_RECIPES, PRECISIONS, SYSTEMS
 from .settings import SOURCES, Settings, hints_for_shell, load_settings
 
@@ -198,8 +199,9 @@ def download(settings: Settings, options: argparse.Namespace) -> None:
 
     report = pipeline.download(settings, options.cases, keep_raw=options.keep_raw, png=options.png)
     if report.failed:
-        failed = ", ".join(report.failed)
-        raise ValueError(f"cases {failed} failed, see above; the same command tries them again")
+        raise ValueError(
+            f"cases {few(report.failed)} failed, see above; the same command tries them again"
+        )
 
 
 def check(settings: Settings, options: argparse.Namespace) -> None:
@@ -336,9 +338,9 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> None:
     print(format_summary(summary))
     print(f"metrics.csv, summary.json and figures are in {results}")
     if summary["without_reference"]:
-        logger.info("without a reference: %s", ", ".join(summary["without_reference"]))
+        logger.info("without a reference: %s", few(summary["without_reference"]))
     if summary["failed"]:
-        raise ValueError(f"not compared, see above: {', '.join(summary['failed'])}")
+        raise ValueError(f"not compared, see above: {few(summary['failed'])}")
 
 
 def _makers(settings: Settings, options: argparse.Namespace, folder: Path) -> list[Path]:

@@ -16,13 +16,14 @@ import torch
 from torch import nn
 
 from .environment import choose_device
-from .machine import read_json, written_whole
+from .machine import few, read_json, written_whole
 from .models import build_generator, build_segmenter
 from .preprocess import hash_of_ct
 from .recipes import SYSTEMS, InputSpec, Recipe, recipe_from_dict
 from .settings import hint
 
 COMMON_KEYS = {"system", "recipe", "training_ids", "validation_ids", "epoch"}  # with states
+WRAPPERS = ("module.", "_orig_mod.")
 MODEL_KEYS = COMMON_KEYS | {"model", "validation_dice"}
 
 
@@ -61,7 +62,15 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
         raise CheckpointError(
             f"{path} holds a {content['system']} model, a {system} model is wanted: {hint(system)}"
         )
-    return content
+    return content | {"model": _plain_names(content["model"])}
+
+
+def _plain_names(weights: Mapping) -> dict:
+    """Return weights without what DistributedDataParallel and torch.compile put before a name."""
+    for prefix in WRAPPERS * 2:  # in either order
+        if weights and all(str(name).startswith(prefix) for name in weights):
+            weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return dict(weights)
 
 
 def read_checkpoint(path: Path | str) -> dict:
@@ -102,9 +111,7 @@ def require_keys(content: Mapping, keys: set[str], path: Path | str) -> None:
     """
     missing = sorted(keys - set(content))
     if missing:
-        raise CheckpointError(
-            f"{path} is no checkpoint of this suite: it lacks {', '.join(missing)}"
-        )
+        raise CheckpointError(f"{path} is no checkpoint of this suite: it lacks {few(missing)}")
 
 
 def save_model(path: Path, content: Mapping) -> None:
@@ -216,9 +223,10 @@ def _load(path, model_type: type[TrainedModel], build: Callable[[Recipe], nn.Mod
     try:
         network.load_state_dict(checkpoint["model"])
     except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()[:160]
         raise ValueError(
             f"{path}: the weights do not fit the recipe {recipe.name!r} it names "
-            f"({str(error).splitlines()[-1].strip()}); train the {model_type.system} model again"
+            f"({reason}); train the {model_type.system} model again"
         ) from error
     model = model_type(network, recipe.spec, _origin(path, checkpoint))
     model = model.to(choose_device(None if device is None else str(device)))

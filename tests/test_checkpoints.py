@@ -45,6 +45,14 @@ def test_bare_weights_are_loaded_with_their_json(tmp_path):
     assert loaded["system"] == "tumor"
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod."])
+def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, prefix):
+    described = a_model()
+    described["model"] = {prefix + name: value for name, value in described["model"].items()}
+    save_model(tmp_path / "m.pth", described)
+    assert set(load_checkpoint(tmp_path / "m.pth")["model"]) == {"weight"}
+
+
 @pytest.mark.parametrize(("system", "notebook"), [("liver", "02"), ("tumor", "03")])
 def test_missing_checkpoint_names_the_notebook_that_makes_it(tmp_path, system, notebook):
     with pytest.raises(FileNotFoundError, match=rf"no {system} checkpoint .*notebook {notebook}"):

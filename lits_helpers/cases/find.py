@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from ..machine import file_hash
+from ..machine import few, file_hash
 from ..settings import hint
 from .case import MOST_ID_BYTES, Case, id_order
 from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_unusual, stem_of
@@ -150,7 +150,9 @@ def _best(fits: list[_Fit]) -> _Fit:
 def _summary(search: Search, root: str | os.PathLike) -> str:
     without = [case.id for case in search.cases if case.segmentation is None]
     text = f"layout {search.layout}: {len(search.cases)} CTs below {root}"
-    return f"{text}, without a reference: {_few(without)}" if without else f"{text}, all in pairs"
+    return (
+        f"{text}, without a reference: {_counted(without)}" if without else f"{text}, all in pairs"
+    )
 
 
 def _search_files(root: Path, layout: str, given: str | os.PathLike) -> Search:
@@ -307,10 +309,9 @@ def _nothing_fits(root: Path, files: list[Path], notes: list[str]) -> str:
 
 
 def _names(paths: Iterable[Path], root: Path) -> str:
-    return _few([os.path.relpath(path, root) for path in paths])
+    return _counted([os.path.relpath(path, root) for path in paths])
 
 
-def _few(names: list[str], shown: int = 3) -> str:
-    """Return a count and the first names, shortened: "5: a, b, c, ..."."""
-    texts = [name if len(name) <= 60 else f"{name[:30]}...{name[-25:]}" for name in names[:shown]]
-    return f"{len(names)} ({', '.join([*texts, '...'][: len(names)])})"
+def _counted(names: list[str]) -> str:
+    """Return "5 (a, b, c, ...)"."""
+    return f"{len(names)} ({few(names, 3)})"

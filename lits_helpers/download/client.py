@@ -1,5 +1,6 @@
 """Kaggle through its own client: credentials, listings, one response per file."""
 
+import codecs
 import contextlib
 import json
 import logging
@@ -225,10 +226,17 @@ def _client_files() -> list[Path]:
     return [*tokens, *keys, home / ".kaggle" / "credentials.json"]
 
 
+def _text(path: Path) -> str:
+    """Return a file's text, in UTF-8 or in the UTF-16 that Windows' shells write."""
+    content = path.read_bytes()
+    wide = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if wide else "utf-8-sig")
+
+
 def _read(path: Path) -> dict[str, str] | None:
     """Return the values in one of the client's files, None where it holds no credentials."""
     try:
-        text = path.read_text(encoding="utf-8").strip()
+        text = _text(path).strip()
         if path.suffix != ".json":
             return {"KAGGLE_API_TOKEN": text} if text else None
         content = json.loads(text)
@@ -332,7 +340,7 @@ class KaggleClient:
                 return _sdk().KaggleCredentials.load(client).get_access_token()
         token = self._found.values.get("KAGGLE_API_TOKEN", "")
         # as in Kaggle's own tools this may be the path of a file that holds the token
-        return Path(token).read_text(encoding="utf-8").strip() if os.path.isfile(token) else token
+        return _text(Path(token)).strip() if os.path.isfile(token) else token
 
     @contextlib.contextmanager
     def _connected(self, token: str, headers: Mapping[str, str]):

@@ -1,6 +1,6 @@
 """What the machine gives: whole files, locks, workers, cores, memory, `torchrun`'s processes."""
 
-from .arguments import require, require_each
+from .arguments import few, require, require_each
 from .files import (
     DISK_FULL,
     TEMPORARY_PREFIX,
@@ -23,6 +23,7 @@ __all__ = [
     "TEMPORARY_PREFIX",
     "available_cores",
     "copy_whole",
+    "few",
     "file_hash",
     "free_memory_bytes",
     "local_rank",

@@ -24,6 +24,13 @@ def require(value: object, attribute: str, name: str, wanted: str) -> None:
     raise TypeError(f"{name} must be {wanted}, got {given}")
 
 
+def few(names: Iterable[str], shown: int = 5) -> str:
+    """Return the first names for a message: "a, b, c, ..."; long ones lose their middle."""
+    names = list(names)
+    texts = [name if len(name) <= 60 else f"{name[:30]}...{name[-25:]}" for name in names[:shown]]
+    return ", ".join(texts if len(names) <= shown else [*texts, "..."])
+
+
 def require_each(values: Iterable, attribute: str, name: str, wanted: str) -> list:
     """Return the values as a list, each as `require` wants it; a path is refused whole."""
     values = [values] if isinstance(values, (str, os.PathLike)) else list(values)

@@ -2,13 +2,12 @@
 
 import logging
 import math
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from ..cases import id_order, label_id, search_cases
 from ..inference import recorded_origins
-from ..machine import writable_folder
+from ..machine import few, writable_folder
 from ..metrics import evaluate_case
 from ..volumes import Volume, read_geometry, read_segmentation, same_grid
 from .results import write_scores
@@ -48,12 +47,12 @@ def compare(
     }
     if not pairs:
         raise ValueError(
-            f"no prediction has a reference: {_few(found)} in {predictions}, {_few(known)} in "
+            f"no prediction has a reference: {few(found)} in {predictions}, {few(known)} in "
             f"{references}; files of one case need one name, as liver_12.nii.gz in both"
         )
     seen = _trained_on({path.parent for path, _ in pairs.values()}) & set(pairs)
     if seen:
-        logger.warning("counted as training cases, by their names: %s", ", ".join(sorted(seen)))
+        logger.warning("counted as training cases, by their names: %s", few(sorted(seen)))
     rows, failed = [], {}
     for case, (path, reference) in pairs.items():
         row = {"case_id": case, "patient": case, "training_case": case in seen}
@@ -109,7 +108,3 @@ def _compare_files(path: Path, reference: Path) -> dict:
     row = {"note": None if spacing_mm else NO_MM}
     row["voxel_mm3"] = math.prod(spacing_mm) if spacing_mm else None
     return row | evaluate_case(prediction, labels, spacing_mm)
-
-
-def _few(found: Mapping[str, Path], count: int = 5) -> str:
-    return f"{', '.join(list(found)[:count])}{', ...' if len(found) > count else ''}"

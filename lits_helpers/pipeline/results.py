@@ -20,7 +20,7 @@ from ..inference import (
     recorded_origins,
     segment_files,
 )
-from ..machine import writable_folder, write_json
+from ..machine import few, writable_folder, write_json
 from ..metrics import dice, evaluate_case, evaluate_dataset, label_mask, write_metrics_csv
 from ..preprocess import Prepared, data_hashes, hash_of_ct
 from ..recipes import InputSpec
@@ -181,8 +181,8 @@ def evaluate(
     pairs = {case_id: path for case_id, path in predictions.items() if case_id in known}
     if not pairs:
         raise ValueError(
-            f"no prediction has a reference: predictions of {_few(predictions)}, references of "
-            f"{_few(known)} in {data.root}; prepare these cases with their segmentations"
+            f"no prediction has a reference: predictions of {few(predictions)}, references of "
+            f"{few(known) or 'no case'} in {data.root}; prepare these cases with segmentations"
         )
     origins = _origins(pairs.values(), list(models))
     seen = _training_cases(data, list(pairs), origins)
@@ -234,12 +234,6 @@ def save_score_figures(rows: Sequence[Mapping], folder: Path | str) -> list[Path
     return [save_figure(draw(rows), Path(folder) / f"{name}.png") for name, draw in FIGURES.items()]
 
 
-def _few(ids: Iterable[str], count: int = 5) -> str:
-    ids = list(ids)
-    more = ", ..." if len(ids) > count else ""
-    return f"{', '.join(ids[:count]) or 'no case'}{more}"
-
-
 def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin]:
     """Return the origins of the models behind the predictions, by the records if there are any."""
     predictions = [Path(path) for path in predictions]
@@ -262,7 +256,7 @@ def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin
                 "not recorded in %s, made by unknown models: %s; their training cases may go "
                 "unmarked",
                 folder,
-                _few(foreign),
+                few(foreign),
             )
     return origins or [read_origin(path) for path in models]
 
@@ -290,7 +284,7 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
             "counted as training cases by their number, though their CTs are other files: %s; if "
             "they are other patients, rename their files to numbers that were not trained on, "
             "prepare them again, and they count",
-            _few(sorted(others)),
+            few(sorted(others)),
         )
     return seen
 

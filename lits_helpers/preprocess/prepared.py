@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..cases import Split, id_order, split_cases
-from ..machine import read_json
+from ..machine import few, read_json
 from ..settings import hint
 from ..volumes import LABELS_SUFFIX, SUFFIX, is_whole, numbered_pngs, png_size, read_png
 
@@ -152,7 +152,7 @@ class Prepared:
             if case.id == case_id:
                 return case
         raise KeyError(
-            f"no case {case_id!r} in {self.root}; there are {', '.join(c.id for c in self.cases)}"
+            f"no case {case_id!r} in {self.root}; there are {few(c.id for c in self.cases)}"
         )
 
     def volume_path(self, case_id: str) -> Path:

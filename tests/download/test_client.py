@@ -114,6 +114,22 @@ def test_variable_may_name_a_file_that_holds_the_token(monkeypatch, kaggle, clie
     assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le"])
+def test_key_file_of_windows_is_read(kaggle, client, raw, encoding):
+    file = client_file("kaggle.json", "")
+    mark = b"\xff\xfe" if encoding == "utf-16-le" else b""
+    file.write_bytes(mark + json.dumps({"username": USER, "key": KEY}).encode(encoding))
+    assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(3)
+
+
+@pytest.mark.parametrize("content", [b"[1, 2]", b'{"token": "x"}', b"\xff\xfe\x00"])
+def test_key_file_that_holds_something_else_is_named(kaggle, client, raw, content):
+    file = client_file("kaggle.json", "")
+    file.write_bytes(content)
+    with pytest.raises(KaggleError, match=rf"none in {file}\): make a token"):
+        fetch_one(3, raw, client=client)
+
+
 def test_unusable_file_of_the_client_is_named(kaggle, client, raw):
     file = client_file("kaggle.json", '{"username": ')
     with pytest.raises(KaggleError, match=rf"none in {file}\): make a token"):

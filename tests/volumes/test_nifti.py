@@ -85,6 +85,16 @@ REFUSED = {
     "header_alone": ("volume-3.nii", bytes(whole()[:352]), "truncated"),
     "html": ("volume-3.nii", HTML, "no NIfTI header: it starts with b'<!DOCTYPE html>"),
     "html_gz": ("volume-3.nii.gz", gzip.compress(HTML), "no NIfTI header"),
+    "gzip_in_gzip": (
+        "volume-3.nii.gz",
+        gzip.compress(gzip.compress(whole())),
+        "packed with gzip twice: unpack it once",
+    ),
+    "nrrd": ("volume-3.nii", b"NRRD0004\ntype: short\n" * 30, "no NIfTI file but NRRD: convert it"),
+    "mha": ("volume-3.nii.gz", b"ObjectType = Image\n" * 30, "but MetaImage .*: convert it"),
+    "h5": ("volume-3.nii", b"\x89HDF\r\n\x1a\n" * 60, "but HDF5: convert it"),
+    "dcm": ("volume-3.nii", bytes(128) + b"DICM" + bytes(300), "but one DICOM slice: name the"),
+    "zip": ("volume-3.nii", b"PK\x03\x04" * 200, "but a zip archive: unpack it"),
     "wrong_magic": ("volume-3.nii", patched(MAGIC, "4s", b"abcd"), "magic"),
     "half_of_a_pair": ("volume-3.nii", patched(MAGIC, "4s", b"ni1\0"), "not a single NIfTI file"),
     "checksum": (
