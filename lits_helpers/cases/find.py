@@ -25,6 +25,8 @@ DATA = re.compile(  # what may hold a CT or its reference; tables and pictures d
     r".*\.(nii|nrrd|nhdr|mha|mhd|h5|hdf5|hdr|img|mgz|dcm|npy|npz)(\.\w+)*", re.IGNORECASE
 )
 
+OTHER_FORMATS = re.compile(r".*\.(nrrd|nhdr|mha|mhd|h5|hdf5|mgz|npy|npz)", re.IGNORECASE)
+
 
 @dataclass
 class Search:
@@ -305,6 +307,8 @@ def _nothing_fits(root: Path, files: list[Path], notes: list[str]) -> str:
     nearest = max(fits, key=lambda fit: len(fit.claimed)).layout
     named = [path for path in files if DATA.fullmatch(path.name)] or files
     seen = [f"there are {_names(named, root)}" if files else "there is no file", *notes[:1]]
+    if any(OTHER_FORMATS.fullmatch(path.name) for path in named):
+        seen.append("NRRD, MetaImage, HDF5 and NumPy files must be converted to .nii.gz first")
     return f"expected {nearest.form}, or a {TABLE} that names the files; {'; '.join(seen)}"
 
 

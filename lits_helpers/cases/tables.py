@@ -29,9 +29,9 @@ def read_cases(path: Path) -> tuple[list[Case], list[str]]:
         files = [path.parent / text for text in (volume, segmentation) if text]
         missing = [str(file) for file in files if not file.exists()]
         fault = None
-        if not name or not volume or name.startswith(".") or not name.isprintable():
+        if not name or not volume:
             fault = "it needs a case and a volume"
-        elif "/" in name or "\\" in name:
+        elif name.startswith(".") or not name.isprintable() or {"/", "\\"} & set(name):
             fault = "a case is a name, no path"
         elif name in cases:
             fault = "this case has a line already"
@@ -112,7 +112,7 @@ def _plain(case: str) -> str:
 def _rows(path: Path, wanted: tuple[str, ...]) -> list[dict[str, str]]:
     """Return the lines of a table, their cells without blanks around."""
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as stream:
-        rows = list(csv.DictReader(stream))
+        rows = list(csv.DictReader(stream, skipinitialspace=True))
     if rows and not set(wanted) <= set(rows[0]):
         raise ValueError(
             f"{path}: wanted are the columns {' and '.join(wanted)}, with commas between, in "

@@ -1,11 +1,13 @@
 """Cases are found by whole names, their patients by a table."""
 
 import gzip
+import os
 import re
+import time
 
 import pytest
 
-from lits_helpers.cases import find_cases, search_cases, split_cases
+from lits_helpers.cases import find_cases, find_cts, search_cases, split_cases
 
 
 def write(root, *names, text=None):
@@ -130,3 +132,89 @@ def test_a_link_that_leads_back_does_not_hang(tmp_path):
     (tmp_path / "data" / "volume-1.nii").write_bytes(b"x")
     (tmp_path / "data" / "loop").symlink_to(tmp_path, target_is_directory=True)
     assert [case.id for case in find_cases(tmp_path)] == ["1"]
+
+
+# --- bad input: one sentence each, the others go on ----------------------------------------------
+
+
+def test_two_layouts_in_one_folder_the_one_of_more_pairs_is_taken(tmp_path):
+    write(tmp_path, "volume-1.nii", "segmentation-1.nii")
+    write(tmp_path, *(f"{part}Tr/liver_{n}.nii.gz" for part in ("images", "labels") for n in "12"))
+    search = search_cases(tmp_path)
+    assert [case.id for case in search.cases] == ["liver_1", "liver_2"]
+    assert "left aside, of another layout or format: 2 (segmentation-1.nii" in search.notes[1]
+    assert search.notes[2].endswith("LAYOUT lits takes those")
+    assert [case.id for case in find_cases(tmp_path, "lits")] == ["1"]
+
+
+def test_a_table_names_files_of_any_name_and_their_patients(tmp_path):
+    write(tmp_path, "x/one.nii", "x/one-expert.nii", "two.nii.gz", "volume-3.nii")
+    table = "case, volume, segmentation, patient\r\nB 2,two.nii.gz,,Ann\r\nB 1,x/one.nii,"
+    (tmp_path / "cases.csv").write_text(table + "x/one-expert.nii,Ann\r\n", encoding="utf-8-sig")
+    one, two = find_cases(tmp_path)
+    assert (one.id, one.patient, one.volume) == ("B 1", "Ann", tmp_path / "x/one.nii")
+    assert one.segmentation == tmp_path / "x/one-expert.nii"
+    assert (two.id, two.patient, two.segmentation) == ("B 2", "Ann", None)
+    assert [case.id for case in find_cts(tmp_path)] == ["B 2", "B 1"]
+    assert [case.id for case in find_cases(tmp_path, "lits")] == ["3"]
+
+
+def test_lines_of_a_table_that_cannot_be_used_are_named(tmp_path):
+    write(tmp_path, "a.nii", "b.nii")
+    lines = [
+        "a,a.nii,,",
+        "a,b.nii,,",
+        "c,gone.nii,,",
+        "d,a.nii,lost.nii,",
+        "../e,b.nii,,",
+        ",b.nii,,",
+    ]
+    (tmp_path / "cases.csv").write_text("\n".join(["case,volume,segmentation,patient", *lines]))
+    search = search_cases(tmp_path)
+    assert [case.id for case in search.cases] == ["a"]
+    notes = "\n".join(search.notes)
+    assert "cases.csv, case a left aside: this case has a line already" in notes
+    assert f"cases.csv, case c left aside: no file {tmp_path / 'gone.nii'}" in notes
+    assert f"cases.csv, case d left aside: no file {tmp_path / 'lost.nii'}" in notes
+    assert "cases.csv, case ../e left aside: a case is a name, no path" in notes
+    assert "cases.csv, case ? left aside: it needs a case and a volume" in notes
+    (tmp_path / "cases.csv").write_text("id;file\n1;a.nii\n")
+    with pytest.raises(ValueError, match=r"cases\.csv: wanted are the columns case and volume"):
+        find_cases(tmp_path)
+
+
+def test_tables_that_contradict_each_other_cost_the_case_that_they_are_about(tmp_path):
+    write(tmp_path, "a.nii", "b.nii")
+    (tmp_path / "cases.csv").write_text("case,volume,patient\na,a.nii,Ann\nb,b.nii,Ben\n")
+    (tmp_path / "patients.csv").write_text("case,patient\na,Eve\nb,Ben\n")
+    search = search_cases(tmp_path)
+    assert [(case.id, case.patient) for case in search.cases] == [("b", "Ben")]
+    doubt = "case a left aside: its patient is Ann in cases.csv and Eve in patients.csv; mend one"
+    assert doubt in search.notes[1]
+
+
+def test_a_folder_that_cannot_be_read_is_named(tmp_path, monkeypatch):
+    write(tmp_path, "volume-1.nii", "locked/volume-2.nii")
+    scan = os.scandir
+
+    def scandir(path):
+        if str(path).endswith("locked"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    search = search_cases(tmp_path)
+    assert [case.id for case in search.cases] == ["1"]
+    assert f"cannot read {tmp_path / 'locked'} (Permission denied): left aside" in search.notes
+
+
+def test_a_folder_of_100_000_files_takes_seconds(tmp_path, monkeypatch):
+    slices = [f"{k}.dcm" for k in range(1000)]
+    tree = [(f"{tmp_path}/{n}", [], slices) for n in range(99)]
+    tree.append((str(tmp_path), [], [f"volume-{n}.nii" for n in range(1000)]))
+    monkeypatch.setattr(os, "walk", lambda root, **options: tree)
+    start = time.process_time()
+    search = search_cases(tmp_path, "lits")
+    assert time.process_time() - start < 10
+    assert len(search.cases) == 1000
+    assert all(len(note) < 400 for note in search.notes)
