@@ -312,8 +312,8 @@ def _nothing_fits(root: Path, files: list[Path], notes: list[str]) -> str:
     return f"expected {nearest.form}, or a {TABLE} that names the files; {'; '.join(seen)}"
 
 
-def _names(paths: Iterable[Path], root: Path) -> str:
-    return _counted([os.path.relpath(path, root) for path in paths])
+def _names(paths: list[Path], root: Path) -> str:
+    return f"{len(paths)} ({few([os.path.relpath(path, root) for path in paths[:4]], 3)})"
 
 
 def _counted(names: list[str]) -> str:
