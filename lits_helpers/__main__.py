@@ -81,6 +81,10 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--predictions", type=Path, metavar="DIR", help="default RUNS/results/predictions")
     _add_models(add)
     add("--out", type=Path, metavar="DIR", help="default RUNS/results")
+    add = _step(steps, "export", runs["export"]).add_argument
+    _add_models(add)
+    add("--only", choices=SYSTEMS, help="export one model; default both")
+    add("--out", type=Path, metavar="DIR", help="default RUNS/export")
     return made
 
 
@@ -161,7 +165,8 @@ def _run(options: argparse.Namespace) -> int:
     }
     settings = load_settings(".", tiny=options.tiny or None, variables_win=False, **places)
     options.step(settings, options)
-    logger.info("next: %s", _next_command(options))
+    if options.name in NEXT:
+        logger.info("next: %s", _next_command(options))
     return 0
 
 
@@ -358,6 +363,20 @@ def _makers(settings: Settings, options: argparse.Namespace, folder: Path) -> li
     return models
 
 
+def export(settings: Settings, options: argparse.Namespace) -> None:
+    """Write models as ONNX, each with a JSON of its preprocessing and a card beside it."""
+    from dataclasses import asdict
+
+    from .export import export_onnx
+    from .inference import Postprocessing
+
+    folder = options.out or settings.runs / "export"
+    for system, paths in _chosen_models(settings, options).items():
+        for number, path in enumerate(paths):
+            name = f"{system}-{number}" if len(paths) > 1 else system
+            print(export_onnx(path, folder / f"{name}.onnx", asdict(Postprocessing())))
+
+
 def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) -> None:
     from .machine import own_rank
     from .pipeline import best_epoch_text
@@ -394,6 +413,7 @@ STEPS = {
     "train-tumor": train_tumor,
     "predict": predict,
     "evaluate": evaluate,
+    "export": export,
 }
 NEXT = {  # step -> the words of the step that follows
     "phantom": ["prepare"],

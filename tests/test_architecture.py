@@ -25,6 +25,7 @@ COLUMNS = [  # a room imports rooms of later lines only
     {"__main__"},
     {"pipeline"},
     {"training", "inference"},
+    {"export"},
     {"checkpoints", "datasets"},
     {"viewer", "preprocess"},
     {"figures", "download", "cases"},

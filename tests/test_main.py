@@ -35,6 +35,7 @@ STEPS = (
     "train-tumor",
     "predict",
     "evaluate",
+    "export",
 )
 TRAININGS = {"train-liver": "train_liver_gan", "train-tumor": "train_tumor_regnet"}
 
@@ -277,14 +278,14 @@ def test_each_step_explains_itself(step, capsys):
     assert undescribed == []
 
 
-def test_the_overview_names_every_step_as_the_readme_does(capsys):
+def test_the_overview_names_every_step_as_the_pages_do(capsys):
     with pytest.raises(SystemExit) as stopped:
         main(["--help"])
     written = capsys.readouterr().out
     assert stopped.value.code == 0
     assert re.findall(r"^    ([a-z-]+)(?= |$)", written, re.MULTILINE) == list(STEPS)
-    readme = (ROOT / "README.md").read_text()
-    assert all(f"lits {step}" in readme or f"`{step}`" in readme for step in STEPS)
+    pages = "".join(path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
+    assert all(f"lits {step}" in pages or f"`{step}`" in pages for step in STEPS)
     with pytest.raises(SystemExit):
         main(["--version"])
     assert capsys.readouterr().out.strip() == __version__

@@ -2,11 +2,13 @@
 
 from .augmentation import Augmentation, augment_batch, augmentation_of, rotated
 from .cache import SliceCache
-from .inputs import model_input
+from .inputs import IMAGENET_DEVIATION, IMAGENET_MEAN, model_input
 from .sampling import epoch_order
 from .slices import LiverSlices, TumorSlices
 
 __all__ = [
+    "IMAGENET_DEVIATION",
+    "IMAGENET_MEAN",
     "Augmentation",
     "LiverSlices",
     "SliceCache",

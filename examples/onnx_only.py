@@ -1,0 +1,110 @@
+"""Segment a CT with exported models: no torch, no lits_helpers. Not a medical device.
+
+pip install numpy scipy nibabel opencv-python-headless onnxruntime
+python onnx_only.py ct.nii.gz labels.nii.gz liver.onnx tumor.onnx
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import nibabel as nib
+import numpy as np
+import onnxruntime
+from scipy import ndimage
+
+
+def frame(hu, liver, spec):
+    """Return the part of the slices that a model sees, and the HU that its window starts from."""
+    box, median = (slice(None), slice(None)), 0
+    if liver.any() and spec["liver_margin"] is not None:
+        spans = [np.flatnonzero(liver.any((0, axis)))[[0, -1]] + (0, 1) for axis in (2, 1)]
+        longer = max(end - start for start, end in spans)
+        wanted = max(longer * (1 + 2 * spec["liver_margin"]), 0.25 * max(hu.shape[1:]))
+        grow = round((wanted - longer) / 2)
+        box = tuple(slice(max(start - grow, 0), end + grow) for start, end in spans)
+    if liver.any() and spec["liver_window"]:
+        with_liver = np.flatnonzero(liver.any((1, 2)))
+        places = np.linspace(0, len(with_liver) - 1, min(16, len(with_liver))).astype(int)
+        chosen = with_liver[places]
+        median = int(np.median(hu[chosen][liver[chosen]]))
+    return box, median
+
+
+def probability(model, about, hu, liver, k):
+    """Return what a model says of slice k, (Y, X) float32."""
+    spec, side = about["spec"], about["spec"]["size"]
+    box, median = frame(hu, liver, spec) if "frame" not in about else about["frame"]
+    about["frame"] = box, median
+    channels = []
+    for n in range(k - spec["context"], k + spec["context"] + 1):
+        plane = hu[min(max(n, 0), len(hu) - 1)].astype(np.float64)
+        low, high = np.add(spec["window"], median) if spec["window"] else (plane.min(), plane.max())
+        grey = (plane - low) * about["levels"] / max(high - low, 1) + 0.5
+        grey = np.floor(grey).clip(0, about["levels"])
+        grey = grey.astype(np.uint8 if spec["window"] else np.uint16)[box]
+        size = [max(1, round(length * side / max(grey.shape))) for length in grey.shape]
+        top, left = ((side - length) // 2 for length in size)
+        shrinking = cv2.INTER_AREA if max(grey.shape) > side else cv2.INTER_LINEAR
+        image = np.zeros((side, side), grey.dtype)
+        image[top : top + size[0], left : left + size[1]] = cv2.resize(
+            np.ascontiguousarray(grey), size[::-1], interpolation=shrinking
+        )
+        channels.append(image)
+    image = np.float32(np.broadcast_to(channels, (spec["channels"], side, side))) / about["levels"]
+    mean, deviation = (np.float32(about[key])[:, None, None] for key in ("mean", "deviation"))
+    (answer,) = model.run(None, {"image": ((image - mean) / deviation)[None]})
+    inside = answer[0, 0, top : top + size[0], left : left + size[1]]
+    native = np.zeros(hu.shape[1:], np.float32)
+    native[box] = cv2.resize(np.ascontiguousarray(inside), grey.shape[::-1])
+    return native
+
+
+def segment(hu, spacing_mm, models):
+    """Return labels 0, 1, 2 (Z, Y, X) of HU (Z, Y, X)."""
+    labels = np.zeros(hu.shape, np.uint8)
+    for model, about in models:
+        post, liver = about["postprocessing"], labels > 0
+        if about["system"] == "liver":
+            planes = [probability(model, about, hu, liver, k) for k in range(len(hu))]
+            liver = np.array(planes) >= post["liver_threshold"]
+            parts, count = ndimage.label(liver)
+            liver = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]) if count else liver
+            labels[ndimage.binary_fill_holes(liver)] = 1
+            continue
+        steps = [int(post["margin_mm"] / step + 1e-6) for step in spacing_mm]
+        z, y, x = np.ogrid[tuple(slice(-n, n + 1) for n in steps)]
+        near_mm = np.hypot(y * spacing_mm[1], x * spacing_mm[2]) + 0 * z
+        near = ndimage.binary_dilation(liver, near_mm <= post["margin_mm"] + 1e-6)
+        for k in np.flatnonzero(near.any((1, 2))):
+            tumor = probability(model, about, hu, liver, k) >= post["tumor_threshold"]
+            labels[k][tumor & near[k]] = 2
+        lesions, _ = ndimage.label(labels == 2)
+        small = np.bincount(lesions.ravel()) * np.prod(spacing_mm) < post["min_lesion_mm3"]
+        dropped = small[lesions] & (lesions > 0)
+        labels[dropped] = liver[dropped]
+    return labels
+
+
+def main(ct, out, *files):
+    """Read a CT, segment it and write the labels on the CT's own grid."""
+    stored = nib.load(ct)
+    wanted = nib.orientations.axcodes2ornt("LPS")
+    turn = nib.orientations.ornt_transform(nib.io_orientation(stored.affine), wanted)
+    turned = stored.as_reoriented(turn)
+    hu = np.rint(turned.get_fdata()).clip(-32768, 32767).astype(np.int16).transpose(2, 1, 0)
+    spacing_mm = nib.affines.voxel_sizes(turned.affine)[::-1]
+    about = [json.loads(Path(file).with_suffix(".json").read_text()) for file in files]
+    models = zip(map(onnxruntime.InferenceSession, files), about, strict=True)
+    labels = segment(np.ascontiguousarray(hu), spacing_mm, models)
+    back = nib.orientations.ornt_transform(wanted, nib.io_orientation(stored.affine))
+    labels = nib.orientations.apply_orientation(labels.transpose(2, 1, 0), back)
+    header = stored.header.copy()
+    header.set_data_dtype(np.uint8)
+    header.set_slope_inter(1, 0)
+    nib.save(nib.Nifti1Image(labels, stored.affine, header), out)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,143 @@
+"""A trained model as ONNX, with what a program without torch must know of it beside it."""
+
+import importlib.util
+import logging
+import warnings
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from .checkpoints import (
+    TrainedModel,
+    load_checkpoint,
+    load_liver_model,
+    load_tumor_model,
+)
+from .datasets import IMAGENET_DEVIATION, IMAGENET_MEAN
+from .machine import write_json, written_whole
+from .recipes import InputSpec
+
+OPSET = 20  # of ONNX, December 2023
+NEEDED = ("onnx", "onnxscript")
+MULTIPLE = 32  # of rows and columns, as both networks halve them
+CARD = """# {name}: {system} segmentation in CT, exported from lits_helpers
+
+Not a medical device: for research and teaching only.
+
+| | |
+|--|--|
+| recipe | {recipe} |
+| best epoch, its validation Dice per case | {epoch}, {dice} |
+| trained on | {cases} cases |
+| input `image` | float32 (N, {channels}, rows, columns); rows and columns are multiples of 32, trained at {size} |
+| output `probability` | float32 (N, 1, rows, columns) in [0, 1] |
+
+`{name}.json` says how HU become `image`, and which thresholds and rules make labels of `probability`.
+`examples/onnx_only.py` of lits_helpers does both without torch.
+"""  # noqa: E501
+
+
+def export_onnx(
+    checkpoint: Path | str, out: Path | str, postprocessing: Mapping[str, float | bool]
+) -> Path:
+    """Write a trained model as ONNX, and beside it a JSON of its preprocessing and a card.
+
+    Args:
+        checkpoint: of either system, as `checkpoints.load_checkpoint` reads it.
+        out: the ONNX file; the others have its name with .json and .md.
+        postprocessing: thresholds and rules for the JSON, the fields of `Postprocessing`.
+
+    Returns:
+        `out`. Its input ``image`` is (N, channels, rows, columns) float32 as the JSON describes it,
+        rows and columns multiples of 32; its output ``probability`` is (N, 1, rows, columns).
+
+    Raises:
+        ImportError: the packages of the extra ``export`` are missing.
+        ValueError: `out` does not end in .onnx, or no checkpoint.
+        OSError: `out` cannot be written.
+    """
+    out = Path(out)
+    if out.suffix != ".onnx":
+        raise ValueError(f"an exported model must be named .onnx, got {out}")
+    if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
+        raise ImportError(
+            f"export needs {' and '.join(missing)}: pip install 'lits-helpers[export]', or "
+            f"pip install {' '.join(NEEDED)}"
+        )
+    content = load_checkpoint(checkpoint)
+    load = load_liver_model if content["system"] == "liver" else load_tumor_model
+    model = load(checkpoint, "cpu")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with written_whole(out) as temporary:
+        _write_graph(model, temporary)
+    write_json(out.with_suffix(".json"), _described(model, postprocessing))
+    with written_whole(out.with_suffix(".md")) as temporary:
+        temporary.write_text(_card(out.stem, model.spec, content), encoding="utf-8")
+    return out
+
+
+class _Probabilities(nn.Module):
+    def __init__(self, model: TrainedModel):
+        super().__init__()
+        self.model = model
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return self.model.probabilities(image)
+
+
+def _write_graph(model: TrainedModel, path: Path) -> None:
+    # Any size: of an unequal one that leaves more than a pixel at the deepest level nothing is
+    # taken for constant.
+    example = torch.zeros(2, model.spec.channels, 3 * MULTIPLE, 4 * MULTIPLE)
+    dimension = torch.export.Dim
+    free = {0: dimension("N"), 2: MULTIPLE * dimension("rows"), 3: MULTIPLE * dimension("columns")}
+    exporter = logging.getLogger("torch.onnx")
+    level = exporter.level
+    exporter.setLevel(logging.ERROR)  # it names operators of torchvision that no model here has
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of torch about its own inside
+            torch.onnx.export(
+                _Probabilities(model).eval(),
+                (example,),
+                str(path),
+                input_names=["image"],
+                output_names=["probability"],
+                dynamic_shapes={"image": free},
+                opset_version=OPSET,
+                dynamo=True,
+                external_data=False,  # one file
+                verbose=False,
+            )
+    finally:
+        exporter.setLevel(level)
+
+
+def _described(model: TrainedModel, postprocessing: Mapping) -> dict:
+    imagenet = model.spec.normalization == "imagenet"
+    return {
+        "system": model.system,
+        "spec": asdict(model.spec),
+        "levels": model.spec.levels,  # grey levels are divided by it
+        "mean": list(IMAGENET_MEAN) if imagenet else [0.0] * model.spec.channels,
+        "deviation": list(IMAGENET_DEVIATION) if imagenet else [1.0] * model.spec.channels,
+        "multiple": MULTIPLE,
+        "postprocessing": dict(postprocessing),
+    }
+
+
+def _card(name: str, spec: InputSpec, content: Mapping) -> str:
+    dice = content["validation_dice"]
+    return CARD.format(
+        name=name,
+        system=content["system"],
+        recipe=content["recipe"]["name"],
+        epoch=content["epoch"],
+        dice="unknown" if dice is None else f"{dice:.3f}",
+        cases=len(content["training_ids"]),
+        channels=spec.channels,
+        size=spec.size,
+    )

@@ -1,0 +1,150 @@
+"""Exported models: ONNX answers as torch does, and labels are the same without torch."""
+
+import importlib.util
+import json
+from dataclasses import asdict
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from helpers.drawn import body, write_nifti
+from helpers.prepared_runs import write_checkpoint
+from helpers.repository import ROOT
+from helpers.small_runs import small_liver
+from torch import nn
+
+from lits_helpers.checkpoints import (
+    TumorModel,
+    load_checkpoint,
+    load_liver_model,
+    load_tumor_model,
+    save_model,
+)
+from lits_helpers.export import export_onnx
+from lits_helpers.inference import Postprocessing, ensemble, segment_file
+from lits_helpers.recipes import InputSpec, tumor_recipe
+
+SPEC = InputSpec(64, (-150, 150), 3, 1, "imagenet", 0.1, True)  # looks at the liver
+POST = Postprocessing(tumor_threshold=0.05, min_lesion_mm3=40)
+
+
+class SmallTumor(nn.Module):
+    """Stands for the RegNet, whose export takes half a minute."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 5, padding=2)
+
+    def forward(self, image):
+        return self.layer(image) - 3
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory):
+    """A liver model and a stand-in for a tumor model, with their ONNX files."""
+    pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
+    pytest.importorskip("onnxruntime", reason="pip install onnxruntime")
+    folder = tmp_path_factory.mktemp("exported")
+    torch.manual_seed(0)
+    recipe = small_liver(residual=False, skips=True)
+    checkpoints = {
+        "liver": write_checkpoint(folder / "a.pth", "liver", recipe=recipe),
+        "tumor": write_checkpoint(
+            folder / "b.pth", "tumor", recipe=tumor_recipe(spec=SPEC, pretrained=False)
+        ),
+    }
+    content = load_checkpoint(checkpoints["liver"])
+    content["model"]["last.weight"] *= 100  # answers of an untrained model hardly differ
+    save_model(checkpoints["liver"], content)
+    with pytest.MonkeyPatch.context() as patch:
+        small = TumorModel(SmallTumor(), SPEC, load_tumor_model(checkpoints["tumor"]).origin).eval()
+        patch.setattr("lits_helpers.export.load_tumor_model", lambda *_: small)
+        files = [
+            export_onnx(path, folder / f"{system}.onnx", asdict(POST))
+            for system, path in checkpoints.items()
+        ]
+    return files, (load_liver_model(checkpoints["liver"], "cpu"), small)
+
+
+@pytest.mark.parametrize("number", [1, 8])
+@pytest.mark.parametrize("side", [32, 64, 96])
+def test_onnx_answers_as_torch_does_at_any_size_and_batch(exported, number, side):
+    import onnxruntime
+
+    for file, model in zip(*exported, strict=True):
+        session = onnxruntime.InferenceSession(file)
+        image = torch.rand(number, 3, side, side + 32)
+        with torch.inference_mode():
+            wanted = model.probabilities(image).numpy()
+        (found,) = session.run(["probability"], {"image": image.numpy()})
+        assert found.shape == (number, 1, side, side + 32)
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["original", "default"])
+def test_the_regnet_is_exported_too(tmp_path, recipe):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    path = write_checkpoint(
+        tmp_path / "t.pth", "tumor", recipe=tumor_recipe(recipe, pretrained=False)
+    )
+    session = onnxruntime.InferenceSession(export_onnx(path, tmp_path / "t.onnx", {}))
+    model = load_tumor_model(path, "cpu")
+    for number, side in ((1, 128), (8, 96), (1, 256)):
+        image = torch.rand(number, 3, side, side)
+        with torch.inference_mode():
+            wanted = model.probabilities(image).numpy()
+        (found,) = session.run(["probability"], {"image": image.numpy()})
+        np.testing.assert_allclose(found, wanted, atol=1e-4)
+
+
+def test_preprocessing_and_card_lie_beside_the_model(exported):
+    (liver, tumor), _ = exported
+    about = json.loads(tumor.with_suffix(".json").read_text())
+    assert InputSpec(**about["spec"]) == SPEC
+    assert (about["system"], about["levels"], about["mean"][0]) == ("tumor", 255, 0.485)
+    assert about["postprocessing"] == asdict(POST)
+    card = liver.with_suffix(".md").read_text()
+    assert "Not a medical device" in card
+    assert "| 1, 0.500 |" in card
+    folder = liver.parent
+    assert not {path.suffix for path in folder.iterdir()} - {".onnx", ".json", ".md", ".pth"}
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "RSA"])
+def test_a_program_without_torch_gives_the_same_labels(
+    exported, tmp_path, monkeypatch, orientation
+):
+    monkeypatch.setattr(ensemble, "amp_dtype", lambda _: torch.float32)
+    files, models = exported
+    ct = write_nifti(body()[0], tmp_path / "ct.nii.gz", orientation)
+    wanted = nib.load(segment_file(ct, tmp_path / "wanted.nii", *models, POST))
+    example("onnx_only").main(ct, tmp_path / "found.nii", *files)
+    found = nib.load(tmp_path / "found.nii")
+    np.testing.assert_array_equal(found.affine, wanted.affine)
+    np.testing.assert_array_equal(found.dataobj, wanted.dataobj)
+    assert (np.bincount(np.ravel(wanted.dataobj)) > 100).tolist() == [True] * 3
+
+
+def test_the_example_names_no_torch_and_nothing_of_ours():
+    text = (ROOT / "examples" / "onnx_only.py").read_text()
+    assert not [line for line in text.splitlines() if "import" in line and "torch" in line]
+    assert "from lits_helpers" not in text
+
+
+def test_a_missing_extra_and_a_wrong_name_are_refused(tmp_path, monkeypatch):
+    path = write_checkpoint(tmp_path / "a.pth", "liver")
+    with pytest.raises(ValueError, match=r"must be named \.onnx, got .*model\.pt"):
+        export_onnx(path, tmp_path / "model.pt", {})
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"export needs onnx and onnxscript: pip install"):
+        export_onnx(path, tmp_path / "model.onnx", {})
+
+
+def example(name):
+    """Import a file of examples/."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "examples" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
