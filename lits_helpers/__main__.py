@@ -165,8 +165,7 @@ def _run(options: argparse.Namespace) -> int:
     }
     settings = load_settings(".", tiny=options.tiny or None, variables_win=False, **places)
     options.step(settings, options)
-    if options.name in NEXT:
-        logger.info("next: %s", _next_command(options))
+    logger.info("next: %s", _next_command(options))
     return 0
 
 
@@ -424,6 +423,7 @@ NEXT = {  # step -> the words of the step that follows
     "train-tumor": ["predict"],
     "predict": ["evaluate"],
     "evaluate": ["predict", "another_ct.nii.gz"],
+    "export": ["predict", "another_ct.nii.gz"],
 }
 if __name__ == "__main__":
     sys.exit(main())
