@@ -175,15 +175,49 @@ def error_layers(prediction: np.ndarray, reference: np.ndarray) -> dict[str, Lay
     return {name: Layer(mask, color_of(name), "fill", 0.7) for name, mask in masks.items()}
 
 
-def mark_point(picture: np.ndarray, place: tuple[int, int], box: tuple[int, int, int, int]) -> None:
-    """Draw a cross with an open middle at the pixel (row, column) of a slice shown in `box`."""
-    top, left, height, width = box
-    y = int((place[0] - top + 0.5) * picture.shape[0] / height)
-    x = int((place[1] - left + 0.5) * picture.shape[1] / width)
+def mark_point(
+    picture: np.ndarray,
+    place: tuple[int, int],
+    box: tuple[int, int, int, int],
+    *,
+    across: bool = False,
+) -> None:
+    """Draw a cross with an open middle at the pixel (row, column) of a slice shown in `box`.
+
+    Args:
+        across: lines through the whole picture, as linked planes have them.
+    """
+    x, y = _place_of((place[0] + 0.5, place[1] + 0.5), picture, box)
+    reach = max(picture.shape) if across else 16
     for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
         for dy, dx in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-            ends = (x + 6 * dx, y + 6 * dy), (x + 16 * dx, y + 16 * dy)
+            ends = (x + 6 * dx, y + 6 * dy), (x + reach * dx, y + reach * dy)
             cv2.line(picture, *ends, color, thickness)
+
+
+def draw_ruler(
+    picture: np.ndarray,
+    ends: tuple[tuple[float, float], tuple[float, float]],
+    box: tuple[int, int, int, int],
+    text: str,
+) -> None:
+    """Draw a line between two places (row, column) of a slice shown in `box`, with its length."""
+    start, end = (_place_of(place, picture, box) for place in ends)
+    for color, thickness in (((0, 0, 0), 3), ((255, 255, 255), 1)):
+        cv2.line(picture, start, end, color, thickness, cv2.LINE_AA)
+        for place in (start, end):
+            cv2.circle(picture, place, 2, color, thickness, cv2.LINE_AA)
+    (width, height), _ = cv2.getTextSize(text, FONT, _text_size(picture), 1)
+    rows, columns = picture.shape[:2]
+    left = min(max(end[0] + 8, 2), columns - width - 2)
+    write_text(picture, text, (left, min(max(end[1] - 8, height + 2), rows - 4)))
+
+
+def _place_of(place: tuple[float, float], picture, box) -> tuple[int, int]:
+    """Return the (x, y) in a picture of a place (row, column) of the slice; 0.5 is a middle."""
+    top, left, height, width = box
+    rows, columns = picture.shape[:2]
+    return int((place[1] - left) * columns / width), int((place[0] - top) * rows / height)
 
 
 def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:

@@ -1,5 +1,6 @@
 """What the slice viewer knows of a case: its labels, scores, lesions and where to look first."""
 
+import bisect
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,7 +10,11 @@ import numpy as np
 from scipy import ndimage
 
 from ..figures import layer_name
+from ..machine import require
 from ..metrics import FIRST_LABEL, dice_of, filled_box
+
+Voxel = tuple[int, int, int]  # (z, y, x)
+LISTED = 100  # largest lesions, measured and listed: a bad prediction has tens of thousands
 
 
 @dataclass(frozen=True)
@@ -19,12 +24,15 @@ class Lesion:
     Attributes:
         center: voxel (z, y, x) of the lesion in its largest axial slice, nearest to its middle.
         voxels: size.
-        longest_mm: longest distance of two pixel corners within one axial slice.
+        box: the extent, slices of z, y and x.
+        longest_mm: longest distance of two pixel corners within one axial slice; None for others
+            than the LISTED largest of a case.
     """
 
-    center: tuple[int, int, int]
+    center: Voxel
     voxels: int
-    longest_mm: float
+    box: tuple[slice, slice, slice]
+    longest_mm: float | None
 
 
 @dataclass
@@ -36,12 +44,16 @@ class BrowsedCase:
         spacing_mm: (dz, dy, dx), gives pictures their aspect.
         layers: source, such as "reference" -> labels (Z, Y, X) 0/1/2, or a mask.
         trusted: False if the file's spacing cannot be trusted; then nothing is given in mm.
+        uncertainty: (Z, Y, X), 0 certain to 1, or None.
+        has_ct: False if `hu` only stands for a CT that is not there.
     """
 
     hu: np.ndarray
     spacing_mm: tuple[float, float, float]
     layers: Mapping[str, np.ndarray] = field(default_factory=dict)
     trusted: bool = True
+    uncertainty: np.ndarray | None = None
+    has_ct: bool = True
 
     def __post_init__(self):
         if self.hu.ndim != 3 or not self.hu.size:
@@ -49,6 +61,11 @@ class BrowsedCase:
         self.layers = {
             name: _as_labels(name, labels, self.hu.shape) for name, labels in self.layers.items()
         }
+        if self.uncertainty is not None and self.uncertainty.shape != self.hu.shape:
+            raise ValueError(
+                f"uncertainty must have the volume's shape {self.hu.shape}, "
+                f"got {self.uncertainty.shape}"
+            )
 
     @property
     def compared(self) -> bool:
@@ -58,7 +75,8 @@ class BrowsedCase:
     @property
     def layer_names(self) -> list[str]:
         """Names of the pictures' layers, as `figures.label_layers` gives them."""
-        return [layer_name(source, organ) for source in self.layers for organ in FIRST_LABEL]
+        names = [layer_name(source, organ) for source in self.layers for organ in FIRST_LABEL]
+        return names + ["uncertain"] * (self.uncertainty is not None)
 
     @cached_property
     def confusion(self) -> np.ndarray:
@@ -68,11 +86,67 @@ class BrowsedCase:
 
     @cached_property
     def lesions(self) -> list[Lesion]:
-        """Lesions of the reference (of the first segmentation without one), the largest first."""
-        if not self.layers:
-            return []
-        name = "reference" if "reference" in self.layers else next(iter(self.layers))
-        return find_lesions(self.layers[name], self.spacing_mm)
+        """Lesions of the reference, else of the first segmentation that has any, largest first."""
+        for name in sorted(self.layers, key=lambda name: name != "reference"):
+            found = find_lesions(self.layers[name], self.spacing_mm)
+            if found:
+                return found
+        return []
+
+    @property
+    def start(self) -> Voxel:
+        """The largest lesion, else the largest liver slice, else the middle: where to begin."""
+        if self.lesions:
+            return self.lesions[0].center
+        livers = [labels for labels in self.layers.values() if labels.any()]
+        if not livers:
+            return tuple(length // 2 for length in self.hu.shape)
+        z = int(np.count_nonzero(livers[0], axis=(1, 2)).argmax())
+        return z, *_middle(np.argwhere(livers[0][z]))
+
+    def lesion_at(self, voxel: Voxel) -> int | None:
+        """Return the index of the smallest listed lesion around a tumor voxel, None elsewhere."""
+        if not any(labels[voxel] == 2 for labels in self.layers.values()):
+            return None
+        around = [
+            index
+            for index, lesion in enumerate(self.lesions[:LISTED])
+            if all(s.start <= at < s.stop for s, at in zip(lesion.box, voxel, strict=True))
+        ]
+        return around[-1] if around else None
+
+    def nearest_lesion(self, voxel: Voxel) -> Lesion:
+        """Return the lesion whose center is nearest to a voxel.
+
+        Raises:
+            ValueError: there is none.
+        """
+        away = (self._centers() - voxel) * self.spacing_mm
+        return self.lesions[int(np.square(away).sum(axis=1).argmin())]
+
+    def largest_lesion(self) -> Lesion:
+        """Return the largest lesion.
+
+        Raises:
+            ValueError: there is none.
+        """
+        self._centers()
+        return self.lesions[0]
+
+    def next_lesion(self, voxel: Voxel, step: int = 1) -> Lesion:
+        """Return the lesion after (`step` 1) or before (-1) a voxel, in voxel order and around."""
+        order = np.lexsort(self._centers().T[::-1])
+        centers = [self.lesions[index].center for index in order]
+        if step > 0:
+            index = bisect.bisect_right(centers, voxel) % len(centers)
+        else:
+            index = bisect.bisect_left(centers, voxel) - 1
+        return self.lesions[order[index]]
+
+    def _centers(self) -> np.ndarray:
+        if not self.lesions:
+            raise ValueError("this case has no tumor to jump to")
+        return np.array([lesion.center for lesion in self.lesions])
 
     def worst_slice(self, structure: str) -> int:
         """Return the axial slice in which most voxels of the structure are wrong.
@@ -86,6 +160,27 @@ class BrowsedCase:
         if not wrong.any():
             raise ValueError(f"no voxel of the {structure} is wrong in this case")
         return int(wrong.argmax())
+
+
+def browse(volume, layers: Mapping | None = None, uncertainty=None) -> BrowsedCase:
+    """Return a case of a `volumes.Volume`, or of None where there are labels only.
+
+    Raises:
+        TypeError: what is no volume.
+        ValueError: shapes that do not fit; neither a volume nor labels.
+    """
+    layers = layers or {}
+    if volume is None:
+        if not layers:
+            raise ValueError("nothing to show: give a volume, or layers of labels")
+        shape = np.shape(next(iter(layers.values())))
+        blank = np.broadcast_to(np.int16(0), shape)
+        return BrowsedCase(blank, (1.0, 1.0, 1.0), layers, False, uncertainty, has_ct=False)
+    require(volume, "hu", "volume", "a volume: read_volume(path), or volume_from_array(hu)")
+    trusted = getattr(getattr(volume, "geometry", None), "spacing_trusted", True)
+    spacing_mm = getattr(volume, "spacing_mm", None)
+    trusted = trusted and spacing_mm is not None
+    return BrowsedCase(volume.hu, spacing_mm or (1.0, 1.0, 1.0), layers, trusted, uncertainty)
 
 
 def case_summary(case: BrowsedCase, listed: int = 12) -> str:
@@ -106,27 +201,78 @@ def case_summary(case: BrowsedCase, listed: int = 12) -> str:
     return " · ".join(parts)
 
 
+def lesion_lines(case: BrowsedCase) -> list[str]:
+    """Return a line for each listed lesion, the largest first: size and slice."""
+    return [
+        f"{number}: {_size(lesion, case.trusted)}, slice {lesion.center[0] + 1}"
+        for number, lesion in enumerate(case.lesions[:LISTED], start=1)
+    ]
+
+
+def _size(lesion: Lesion, trusted: bool) -> str:
+    if trusted:
+        return f"{lesion.longest_mm:.0f} mm"
+    return f"{lesion.voxels} voxel{'s' * (lesion.voxels != 1)}"
+
+
 def find_lesions(labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> list[Lesion]:
     """Return the lesions of labels (Z, Y, X), the largest first."""
     box = filled_box(labels)
-    if box is None:
+    components, count = (None, 0) if box is None else ndimage.label(labels[box] == 2)
+    if not count:
         return []
-    components, _ = ndimage.label(labels[box] == 2)
-    found = []
-    for number, part in enumerate(ndimage.find_objects(components), start=1):
-        origin = [whole.start + inner.start for whole, inner in zip(box, part, strict=True)]
-        found.append(_measure(components[part] == number, origin, spacing_mm))
-    return sorted(found, key=lambda lesion: -lesion.voxels)
+    origin = [part.start for part in box]
+    points = np.argwhere(components)  # in voxel order
+    numbers = components[tuple(points.T)] - 1
+    sizes = np.bincount(numbers)
+    centers = (_centers_of(points, numbers) + origin).tolist()
+    extents = ndimage.find_objects(components)
+    lesions = []
+    for rank, n in enumerate(np.argsort(-sizes, kind="stable").tolist()):
+        part = extents[n]
+        longest = _longest(components[part] == n + 1, spacing_mm) if rank < LISTED else None
+        whole = tuple(
+            slice(s.start + first, s.stop + first) for s, first in zip(part, origin, strict=True)
+        )
+        lesions.append(Lesion(tuple(centers[n]), int(sizes[n]), whole, longest))
+    return lesions
 
 
-def _measure(mask: np.ndarray, origin, spacing_mm) -> Lesion:
-    areas = mask.sum(axis=(1, 2))
-    largest = int(areas.argmax())
-    points = np.argwhere(mask[largest])
-    nearest = points[np.square(points - points.mean(axis=0)).sum(axis=1).argmin()]
-    center = np.add(origin, (largest, *nearest))
-    diameter = max(_diameter(part, spacing_mm[1:]) for part in mask[areas > 0])
-    return Lesion(tuple(center.tolist()), int(areas.sum()), diameter)
+def _centers_of(points: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+    """Return for each component its point in its largest slice that is nearest to the middle there.
+
+    Args:
+        points: (N, 3) in voxel order.
+        numbers: (N,) component of each, from 0, none missing.
+
+    Returns:
+        (components, 3).
+    """
+    depth = int(points[:, 0].max()) + 1
+    keys, areas = np.unique(numbers.astype(np.int64) * depth + points[:, 0], return_counts=True)
+    largest = keys[_first_by(keys // depth, -areas)] % depth
+    inside = points[:, 0] == largest[numbers]
+    points, numbers = points[inside], numbers[inside]
+    areas = np.bincount(numbers)
+    middles = [np.bincount(numbers, points[:, axis]) / areas for axis in (1, 2)]
+    away = np.square(points[:, 1:] - np.stack(middles, axis=1)[numbers]).sum(axis=1)
+    return points[_first_by(numbers, away)]
+
+
+def _first_by(groups: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return the index of each group's smallest value, the first of equal ones, by group."""
+    order = np.lexsort((values, groups))
+    return order[np.flatnonzero(np.diff(groups[order], prepend=-1))]
+
+
+def _middle(points: np.ndarray) -> tuple[int, ...]:
+    """Return the point of (N, D) that is nearest to their mean."""
+    nearest = np.square(points - points.mean(axis=0)).sum(axis=1).argmin()
+    return tuple(points[nearest].tolist())
+
+
+def _longest(mask: np.ndarray, spacing_mm) -> float:
+    return max(_diameter(part, spacing_mm[1:]) for part in mask if part.any())
 
 
 def _diameter(mask: np.ndarray, pixel_mm) -> float:

@@ -1,18 +1,31 @@
 """The slice viewer without a browser: what its controls do to the picture, and what it says."""
 
 import gc
+import sys
 import weakref
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 from helpers.drawn import SPACING_MM
 from helpers.viewed_cases import SHAPE, make_labels, make_volume
 
-from lits_helpers.figures import WINDOWS
-from lits_helpers.viewer import SliceViewer
+from lits_helpers.figures import PALETTE, WINDOWS
+from lits_helpers.viewer import SliceViewer, composing
 from lits_helpers.viewer import slice_viewer as viewer_module
+from lits_helpers.viewer.controls import TIPS
 from lits_helpers.volumes import window_to_uint8
+
+
+@pytest.fixture(autouse=True, params=[True, False], ids=["anywidget", "typed"])
+def front(request, monkeypatch):
+    """Let every test hold with the picture that answers and with `ipywidgets.Image`."""
+    if request.param:
+        pytest.importorskip("anywidget", reason="pip install anywidget")
+    else:
+        monkeypatch.setitem(sys.modules, "anywidget", None)
+    return request.param
 
 
 def make_viewer(**options) -> SliceViewer:
@@ -40,8 +53,10 @@ def shown(viewer, control: str, value):
         ("style", "fill"),
         ("errors", "liver"),
         ("errors", "tumor"),
-        ("beside", True),
-        ("marked", True),
+        ("arrangement", "layers side by side"),
+        ("arrangement", "three planes"),
+        ("hide", True),
+        ("marked", False),
         ("zoom", 3.0),
     ],
 )
@@ -125,7 +140,8 @@ def test_jumps_go_to_the_largest_the_next_and_the_worst():
     viewer = make_viewer()
     viewer.controls.plane.value = "coronal"
     viewer.controls.to_largest.click()
-    assert viewer.controls.plane.value == "axial"
+    assert viewer.controls.plane.value == "coronal"  # the plane stays
+    viewer.controls.plane.value = "axial"
     assert any(f"(z, y, x) = (5, {y}, 11)" in viewer.controls.readout.value for y in (14, 15))
     viewer.controls.to_next.click()
     assert "(z, y, x) = (4, 25, 20)" in viewer.controls.readout.value  # the first after the last
@@ -197,7 +213,7 @@ def test_a_ct_without_labels_can_be_viewed():
 def test_an_error_in_a_callback_is_shown_and_goes_with_the_next_success(monkeypatch):
     viewer = make_viewer()
     with monkeypatch.context() as patch:
-        patch.setattr(viewer_module, "render_slice", lambda *_, **__: 1 / 0)
+        patch.setattr(composing, "render_slice", lambda *_, **__: 1 / 0)
         viewer.controls.slider.value = 2
     assert "ZeroDivisionError" in viewer.controls.message.value
     viewer.controls.slider.value = 3
@@ -283,3 +299,135 @@ def test_what_is_no_volume_is_refused():
 def test_no_case_is_refused():
     with pytest.raises(ValueError, match="no case to show"):
         SliceViewer({})
+
+
+def test_it_opens_at_the_largest_lesion_else_at_the_largest_liver():
+    assert make_viewer().voxel[0] == 5
+    liver = (make_labels() > 0).astype(np.uint8)
+    liver[7, 30:35, 6:26] = 1
+    viewer = SliceViewer(make_volume(), {"prediction": liver})
+    assert viewer.voxel[0] == 7
+    assert SliceViewer(make_volume()).voxel == (6, 20, 24)
+
+
+def test_a_change_of_plane_keeps_the_typed_place():
+    viewer = make_viewer()
+    viewer.controls.slider.value, viewer.controls.row.value, viewer.controls.column.value = 7, 13, 9
+    viewer.controls.plane.value = "coronal"
+    assert [control.value for control in viewer.controls.typed()] == [13, 12 - 1 - 7, 9]
+    assert "(z, y, x) = (7, 13, 9)" in viewer.controls.readout.value
+
+
+def test_the_list_of_lesions_goes_there_and_marks_where_one_is():
+    viewer = make_viewer()
+    assert [line for line, _ in viewer.controls.lesions.options] == [
+        "1: 7 mm, slice 6",
+        "2: 1 mm, slice 5",
+    ]
+    assert viewer.controls.lesions.value == 0
+    viewer.controls.lesions.value = 1
+    assert viewer.voxel == (4, 25, 20)
+    viewer.controls.row.value = 0
+    assert viewer.controls.lesions.value is None
+    viewer.controls.to_previous.click()
+    assert viewer.controls.lesions.value == 0  # before the first comes the last
+
+
+def test_what_does_nothing_is_disabled():
+    controls = make_viewer().controls
+    assert controls.opacity.disabled
+    controls.style.value = "fill"
+    assert not controls.opacity.disabled
+    controls.errors.value = "tumor"
+    assert controls.opacity.disabled
+    assert all(box.disabled for box in controls.shown.values())
+    controls.arrangement.value = "layers side by side"
+    assert not any(box.disabled for box in controls.shown.values())
+
+
+def test_every_control_says_what_it_does():
+    controls = make_viewer().controls
+    for name in TIPS:
+        widget = getattr(controls, name)
+        tip = getattr(widget, "description_tooltip", None) or widget.tooltip
+        assert " " in tip or name == "message", name
+
+
+def test_uncertainty_is_a_layer_and_is_read_at_the_point():
+    uncertainty = np.zeros(SHAPE, np.float32)
+    uncertainty[5, 14:16, 8:20] = 0.75
+    viewer = SliceViewer(make_volume(), {"prediction": make_labels()}, uncertainty=uncertainty)
+    viewer.controls.style.value, viewer.controls.opacity.value = "fill", 1.0
+    color = np.array(PALETTE["uncertain"])
+    assert (viewer.picture == color).all(axis=2).any()
+    viewer.controls.row.value, viewer.controls.column.value = 15, 10
+    assert "uncertainty 0.75" in viewer.controls.readout.value
+    viewer.controls.shown["uncertain"].value = False
+    assert not (viewer.picture == color).all(axis=2).any()
+    with pytest.raises(ValueError, match=r"uncertainty must have .*\(12, 40, 48\)"):
+        SliceViewer(make_volume(), uncertainty=uncertainty[:3])
+
+
+def test_a_picture_is_saved_at_twice_its_size_with_its_key(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    layers = {"reference": make_labels()}
+    viewer = SliceViewer({"a/b": (make_volume(), layers), "c": (make_volume(), None)})
+    viewer.controls.to_file.click()
+    assert viewer.controls.message.value == "saved a_b-axial-5.png"
+    saved = cv2.imread("a_b-axial-5.png", cv2.IMREAD_COLOR_RGB)
+    rows, columns = viewer.picture.shape[:2]
+    assert abs(saved.shape[1] - 2 * columns) <= 1
+    assert saved.shape[0] > 2 * rows
+    key = saved[2 * rows + 2 :]
+    assert (key == PALETTE["reference tumor"]).all(axis=2).sum() >= 100
+
+
+def test_a_window_of_one_hu_leaves_a_picture_and_a_sentence():
+    viewer = make_viewer()
+    viewer.controls.window.value = (40, 40)
+    assert viewer.controls.message.value == ""
+    assert "one HU wide" in viewer.controls.readout.value
+    assert {0, 255} <= set(np.unique(viewer.picture[..., 0]).tolist())
+
+
+@pytest.mark.parametrize("shape", [(1, 40, 48), (1500, 8, 9), (3, 100, 2000), (3, 5, 1)])
+def test_odd_shapes_can_be_viewed_in_every_arrangement(shape):
+    labels = np.zeros(shape, np.uint8)
+    labels[0, 2:4] = 2
+    volume = SimpleNamespace(hu=np.full(shape, 40, np.int16), spacing_mm=(5.0, 0.7, 0.8))
+    viewer = SliceViewer(volume, {"prediction": labels})
+    for arrangement in ("three planes", "layers side by side", "one plane"):
+        viewer.controls.arrangement.value = arrangement
+        for name in ("coronal", "sagittal", "axial"):
+            viewer.controls.plane.value = name
+            viewer.controls.zoom.value = 3 if name == "coronal" else 1
+            assert viewer.controls.message.value == ""
+
+
+def test_labels_without_a_ct_can_be_viewed():
+    viewer = SliceViewer(None, {"prediction": make_labels()})
+    assert "HU" not in viewer.controls.readout.value
+    assert "voxel (z, y, x)" in viewer.controls.readout.value
+    assert "mm" not in viewer.controls.position.value
+    assert np.ptp(viewer.picture, axis=2).any()
+    with pytest.raises(ValueError, match="nothing to show"):
+        SliceViewer(None)
+
+
+def test_unknown_spacing_gives_no_mm_anywhere():
+    volume = SimpleNamespace(hu=make_volume().hu, spacing_mm=None)
+    viewer = SliceViewer(volume, {"reference": make_labels()})
+    controls = viewer.controls
+    lines = [line for line, _ in controls.lesions.options]
+    assert lines == ["1: 126 voxels, slice 6", "2: 1 voxel, slice 5"]
+    said = [controls.position.value, controls.readout.value, *lines]
+    assert not any("mm" in text for text in said)
+    assert "nothing in mm" in controls.scores.value
+
+
+def test_a_first_case_that_fails_leaves_a_sentence_and_the_others():
+    viewer = SliceViewer({"bad": lambda: 1 / 0, "good": (make_volume(), None)})
+    assert "ZeroDivisionError" in viewer.controls.message.value
+    viewer.controls.case.value = "good"
+    assert viewer.controls.message.value == ""
+    assert viewer.frames_drawn == 1
