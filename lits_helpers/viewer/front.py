@@ -1,6 +1,7 @@
 """The picture that answers to pointer and keys, where anywidget is installed."""
 
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 
 import ipywidgets as widgets
@@ -27,29 +28,11 @@ def make_picture(answer: Callable[[Mapping], None], wanted: bool = True) -> widg
         wanted: False takes `ipywidgets.Image`.
     """
     try:
-        if wanted:
-            return _answering(answer)
+        picture = _answering_picture()() if wanted else None
     except ImportError:
-        pass
-    return widgets.Image(format="jpeg", layout={"max_width": "100%", "max_height": "420px"})
-
-
-def _answering(answer) -> widgets.Widget:
-    import anywidget  # in Colab it switches custom widgets on by itself
-    import traitlets
-
-    class Picture(anywidget.AnyWidget):
-        """What front.js shows, and how often it was answered."""
-
-        _esm = SCRIPT
-        _css = STYLE
-        value = traitlets.Bytes().tag(sync=True)
-        format = traitlets.Unicode("jpeg").tag(sync=True)
-        alt = traitlets.Unicode("slice").tag(sync=True)
-        taken_keys = traitlets.List(traitlets.Unicode(), list(KEYS)).tag(sync=True)
-        answered = traitlets.Int().tag(sync=True)
-
-    picture = Picture()
+        picture = None
+    if picture is None:
+        return widgets.Image(format="jpeg", layout={"max_width": "100%", "max_height": "420px"})
 
     def receive(_, event, __) -> None:
         with picture.hold_sync():  # frame and answer are one message
@@ -58,3 +41,22 @@ def _answering(answer) -> widgets.Widget:
 
     picture.on_msg(receive)
     return picture
+
+
+@cache
+def _answering_picture() -> type[widgets.Widget]:
+    import anywidget  # in Colab it switches custom widgets on by itself
+    import traitlets
+
+    class Picture(anywidget.AnyWidget):
+        """What front.js shows, and how often it was answered."""
+
+        _esm = SCRIPT.read_text(encoding="utf-8")
+        _css = STYLE
+        value = traitlets.Bytes().tag(sync=True)
+        format = traitlets.Unicode("jpeg").tag(sync=True)
+        alt = traitlets.Unicode("slice").tag(sync=True)
+        taken_keys = traitlets.List(traitlets.Unicode(), list(KEYS)).tag(sync=True)
+        answered = traitlets.Int().tag(sync=True)
+
+    return Picture

@@ -349,7 +349,7 @@ def test_every_control_says_what_it_does():
     controls = make_viewer().controls
     for name in TIPS:
         widget = getattr(controls, name)
-        tip = getattr(widget, "description_tooltip", None) or widget.tooltip
+        tip = widget.tooltip if widget.has_trait("tooltip") else widget.description_tooltip
         assert " " in tip or name == "message", name
 
 
