@@ -5,6 +5,7 @@ from functools import cache
 from pathlib import Path
 
 import ipywidgets as widgets
+import traitlets
 
 from .gestures import KEYS
 
@@ -28,27 +29,19 @@ def make_picture(answer: Callable[[Mapping], None], wanted: bool = True) -> widg
         wanted: False takes `ipywidgets.Image`.
     """
     try:
-        picture = _answering_picture()() if wanted else None
+        import anywidget  # in Colab it switches custom widgets on by itself
     except ImportError:
-        picture = None
-    if picture is None:
+        wanted = False
+    if not wanted:
         return widgets.Image(format="jpeg", layout={"max_width": "100%", "max_height": "420px"})
-
-    def receive(_, event, __) -> None:
-        with picture.hold_sync():  # frame and answer are one message
-            answer(event)
-            picture.answered += 1
-
-    picture.on_msg(receive)
+    picture = _picture_class(anywidget.AnyWidget)()
+    picture.on_msg(lambda _, event, __: picture.receive(event, answer))
     return picture
 
 
 @cache
-def _answering_picture() -> type[widgets.Widget]:
-    import anywidget  # in Colab it switches custom widgets on by itself
-    import traitlets
-
-    class Picture(anywidget.AnyWidget):
+def _picture_class(base: type[widgets.Widget]) -> type[widgets.Widget]:
+    class Picture(base):
         """What front.js shows, and how often it was answered."""
 
         _esm = SCRIPT.read_text(encoding="utf-8")
@@ -58,5 +51,10 @@ def _answering_picture() -> type[widgets.Widget]:
         alt = traitlets.Unicode("slice").tag(sync=True)
         taken_keys = traitlets.List(traitlets.Unicode(), list(KEYS)).tag(sync=True)
         answered = traitlets.Int().tag(sync=True)
+
+        def receive(self, event: Mapping, answer: Callable[[Mapping], None]) -> None:
+            with self.hold_sync():  # frame and answer are one message
+                answer(event)
+                self.answered += 1
 
     return Picture

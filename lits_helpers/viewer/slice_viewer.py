@@ -77,10 +77,8 @@ class SliceViewer:
         self.case = self.ruler = None
         self._quiet = False
         self._composer = Composer(self)
-        gestures = Gestures(self)
-        image = make_picture(
-            lambda event: self._callback(lambda: gestures.take(event))(event), answers
-        )
+        self._gestures = Gestures(self)
+        image = make_picture(self.take, answers)
         answers = image.has_trait("answered")
         self.controls = Controls(list(self.cases), image, HELP if answers else WITHOUT, answers)
         if len(self.cases) > 1:
@@ -105,6 +103,10 @@ class SliceViewer:
     def place(self) -> tuple[int, int, int]:
         """The point as (slice, row, column) of the chosen plane."""
         return self.place_in(self.controls.plane.value)
+
+    def take(self, event: Mapping) -> None:
+        """Do what pointer or keys did in the picture, and draw; see `gestures.Gestures`."""
+        self._callback(lambda: self._gestures.take(event))(event)
 
     def move_to(self, voxel: Voxel, *, follow: bool = True) -> None:
         """Move the point; what lies outside is moved to the edge.

@@ -22,7 +22,7 @@ def tell(viewer, kind, row=0.0, column=0.0, **more):
     """Send an event at (row, column) of an axial slice that fills the picture."""
     event = {"kind": kind, "y": row / 40, "x": column / 48, "button": 0, "shift": False} | more
     answered = viewer.controls.image.answered
-    viewer.controls.image._handle_custom_msg(event, [])
+    viewer.controls.image.receive(event, viewer.take)
     assert viewer.controls.image.answered == answered + 1
     assert viewer.controls.message.value == ""
 
@@ -168,7 +168,8 @@ def test_a_click_between_the_slices_does_nothing(viewer):
 
 def test_an_error_of_a_gesture_is_answered_and_shown(viewer, monkeypatch):
     monkeypatch.setattr("lits_helpers.viewer.composing.render_slice", lambda *_, **__: 1 / 0)
-    viewer.controls.image._handle_custom_msg({"kind": "wheel", "x": 0, "y": 0, "steps": 1}, [])
+    event = {"kind": "wheel", "x": 0, "y": 0, "steps": 1}
+    viewer.controls.image.receive(event, viewer.take)
     assert "ZeroDivisionError" in viewer.controls.message.value
     assert viewer.controls.image.answered == 1  # else the front end would wait for ever
 
