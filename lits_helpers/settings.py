@@ -18,6 +18,8 @@ HINTS = {  # what to do: in a notebook or in Python; in a shell, where {lits} is
     "folder source": ('SOURCE "folder" and RAW_FOLDER', "--source folder --raw DIR"),
     "layout": ("LAYOUT", "--layout"),
     "folders": ("other folders (LITS_RAW, LITS_PREPARED)", "other folders (--raw, --prepared)"),
+    "format": ("a path that ends so", "--format nifti"),
+    "series": ("series=", "--series"),
     "device": ("LITS_DEVICE", "--device or LITS_DEVICE"),
     "continue": ('the same call with resume="auto"', "the same command with --resume auto"),
     "auto": ('resume="auto"', "--resume auto"),

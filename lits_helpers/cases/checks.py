@@ -24,11 +24,10 @@ from ..machine import require
 from ..volumes import (
     Geometry,
     Volume,
-    read_geometry,
+    lies_on,
     read_segmentation,
     read_volume,
     reversing,
-    same_grid,
 )
 from .anatomy import Coarse, Flips, bulk_cue, coarse_copy, liver_cue, liver_fit, lung_cue, spine_cue
 from .case import Case, Finding
@@ -162,7 +161,7 @@ def _header_findings(case: Case, volume: Volume) -> Iterator[Finding]:
     if case.segmentation is None:
         text = "no segmentation: fine for inference, left out of training"
         yield Finding("no_segmentation", False, text)
-    elif not same_grid(read_geometry(case.segmentation), volume.geometry):
+    elif not lies_on(case.segmentation, volume.geometry):
         text = (
             "the segmentation's header differs from its CT's: paired voxel by voxel, CT's geometry"
         )

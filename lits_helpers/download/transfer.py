@@ -15,8 +15,8 @@ import requests
 import urllib3
 from tqdm.auto import tqdm
 
-from ..machine import DISK_FULL, TEMPORARY_PREFIX
-from .archives import BrokenFile, HostileArchive, settle, unpacked_name
+from ..machine import DISK_FULL, TEMPORARY_PREFIX, HostileArchive
+from .archives import BrokenFile, settle, unpacked_name
 from .client import FileUnavailable, KaggleClient, KaggleError, PassingFailure, retrying
 from .listing import RemoteFile
 

@@ -1,5 +1,6 @@
 """What the machine gives: whole files, locks, workers, cores, memory, `torchrun`'s processes."""
 
+from .archives import LARGEST_FILE_BYTES, HostileArchive, safe_members
 from .arguments import few, require, require_each
 from .files import (
     DISK_FULL,
@@ -20,7 +21,9 @@ from .workers import run_jobs, spawned_pool
 
 __all__ = [
     "DISK_FULL",
+    "LARGEST_FILE_BYTES",
     "TEMPORARY_PREFIX",
+    "HostileArchive",
     "available_cores",
     "copy_whole",
     "few",
@@ -38,6 +41,7 @@ __all__ = [
     "require",
     "require_each",
     "run_jobs",
+    "safe_members",
     "spawned_pool",
     "wait_for_others",
     "world_size",

@@ -153,7 +153,12 @@ def read_json(path: str | os.PathLike) -> dict:
 def file_hash(path: str | os.PathLike) -> str:
     """Return the SHA-1 hash (40 hex digits) of a file's content, to know the file again.
 
-    SHA-1 is no defence against forgery; of Python's hashes it is the fastest.
+    That of a folder is of all its files' names and contents. SHA-1 is no defence against forgery;
+    of Python's hashes it is the fastest.
     """
+    if os.path.isdir(path):
+        files = sorted(found for found in Path(path).rglob("*") if found.is_file())
+        lines = [f"{found.relative_to(path).as_posix()} {file_hash(found)}" for found in files]
+        return hashlib.sha1("\n".join(lines).encode(), usedforsecurity=False).hexdigest()
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()

@@ -27,14 +27,13 @@ from ..recipes import InputSpec
 from ..settings import hint
 from ..volumes import (
     Volume,
+    lies_on,
     liver_frame,
     open_volume,
-    read_geometry,
     read_segmentation,
     read_volume,
     resize_image,
     restore,
-    same_grid,
 )
 
 logger = logging.getLogger(__name__)
@@ -292,7 +291,7 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
 def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:
     volume = open_volume(data.volume_path(case_id))
     prediction = read_segmentation(path, like=volume)
-    if not same_grid(read_geometry(path), volume.geometry):
+    if not lies_on(path, volume.geometry):
         raise ValueError(
             f"{path}: its header puts the voxels elsewhere than the CT's does; write it with the "
             "affine and axis order of the CT's file"

@@ -1,8 +1,10 @@
 """The file border: CT volumes and segmentations in, label volumes out, always (Z, Y, X) inside."""
 
+from .dicom import find_studies
 from .geometry import Geometry, reversing, same_grid
 from .io import (
     Volume,
+    lies_on,
     open_volume,
     packed_copy,
     read_geometry,
@@ -39,7 +41,9 @@ __all__ = [
     "PackedVolume",
     "Volume",
     "claimed_bytes",
+    "find_studies",
     "is_whole",
+    "lies_on",
     "liver_frame",
     "numbered_pngs",
     "open_volume",

@@ -25,6 +25,8 @@ class Geometry:
         flips: whether each internal axis is reversed.
         spacing_trusted: False where the header states no plausible millimetres (identity affine, or
             voxels of 1 mm without a qform or sform).
+        dicom: UIDs of the DICOM instances that the voxels come from, one for each index of the last
+            stored axis, "#" and the frame behind those of several; empty for other files.
     """
 
     stored_shape: tuple[int, ...]
@@ -33,6 +35,7 @@ class Geometry:
     axes: tuple[int, int, int]
     flips: tuple[bool, bool, bool]
     spacing_trusted: bool
+    dicom: tuple[str, ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -138,11 +141,21 @@ def geometry_of_header(header: nib.Nifti1Header) -> Geometry:
 def plain_geometry(shape: tuple[int, int, int], spacing_mm: tuple[float, float, float]) -> Geometry:
     """Return the geometry of a (Z, Y, X) array that comes from no file, stored as LPS."""
     dz, dy, dx = spacing_mm
+    return geometry_of_affine(shape[::-1], np.diag([-dx, -dy, dz, 1.0]))
+
+
+def geometry_of_affine(shape: tuple[int, int, int], affine: np.ndarray) -> Geometry:
+    """Return the geometry of stored int16 voxels that come with an affine and no NIfTI header.
+
+    Args:
+        shape: as stored.
+        affine: (4, 4), stored voxel index -> mm, RAS+.
+    """
     header = nib.Nifti1Header()
-    header.set_data_shape(shape[::-1])
+    header.set_data_shape(shape)
     header.set_data_dtype(np.int16)
-    header.set_sform(np.diag([-dx, -dy, dz, 1.0]), code="scanner")
-    header.set_qform(np.diag([-dx, -dy, dz, 1.0]), code="scanner")
+    header.set_sform(affine, code="scanner")
+    header.set_qform(affine, code="scanner")
     header.set_xyzt_units("mm")
     return geometry_of_header(header)
 
@@ -176,7 +189,7 @@ def same_grid(one: Geometry, other: Geometry) -> bool:
     second = header_orientation(other)
     if first.shape != second.shape:
         return False
-    offset = np.abs(_internal_affine(first) - _internal_affine(second))
+    offset = np.abs(internal_affine(first) - internal_affine(second))
     reach = offset[:, :3] @ np.array(first.shape) + offset[:, 3]
     return bool(np.all(reach <= 0.1 * min(first.spacing_mm)))
 
@@ -254,8 +267,8 @@ def _is_identity(affine: np.ndarray) -> bool:
     return np.array_equal(np.abs(affine), np.eye(4))
 
 
-def _internal_affine(geometry: Geometry) -> np.ndarray:
-    """(3, 4): internal index (k, j, i) -> mm."""
+def internal_affine(geometry: Geometry) -> np.ndarray:
+    """Return (3, 4): internal index (k, j, i) -> mm, RAS+."""
     affine = np.array(geometry.affine)[:3]
     origin = affine[:, 3].copy()
     columns = []

@@ -1,4 +1,4 @@
-"""The file border: NIfTI and packed cases in, label volumes out.
+"""The file border: NIfTI, DICOM and packed cases in, label volumes out.
 
 Whatever axis order a file has, its volume inside is (Z, Y, X) on LPS+ axes; writing undoes the
 same turn.
@@ -13,7 +13,10 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ..machine import require, written_whole
+from ..machine import file_hash, require, written_whole
+from .dicom import is_dicom, read_dicom
+from .dicom_masks import read_masks
+from .dicom_seg import is_seg, read_dicom_seg, read_seg_geometry, write_dicom_seg
 from .geometry import PLAUSIBLE_SPACING_MM, Geometry, matched_to, plain_geometry, same_grid
 from .nifti import NiftiSource, are_labels, open_nifti, read_hu, read_labels, to_hu
 from .packed import SUFFIX, LazyVolume, PackedVolume, write_packed
@@ -26,7 +29,7 @@ class Volume:
     Attributes:
         hu: (Z, Y, X) int16, Hounsfield units, C-contiguous.
         spacing_mm: (dz, dy, dx).
-        path: the file it came from; None for an array.
+        path: the file, or the folder of DICOM, that it came from; None for an array.
         geometry: enough to write labels in the file's own grid; `geometry.spacing_trusted` says
             whether figures in mm mean anything.
     """
@@ -37,16 +40,21 @@ class Volume:
     geometry: Geometry
 
 
-def read_volume(path: str | os.PathLike, orientation: str | None = None) -> Volume:
-    """Read a CT volume from .nii, .nii.gz or a packed case.
+def read_volume(
+    path: str | os.PathLike, orientation: str | None = None, *, series: str | None = None
+) -> Volume:
+    """Read a CT volume from .nii, .nii.gz, a packed case or DICOM.
 
     Args:
-        path: the file; its content decides what it is, not its name.
+        path: the file, or a folder or zip of DICOM; its content decides what it is, not its name. A
+            DICOM file stands for its series.
         orientation: axis codes that override a wrong header, for example "LAS"; see
             `Case.orientation`.
+        series: number or UID of a DICOM series; None takes the axial CT with the most slices.
 
     Raises:
         FileNotFoundError: no such file.
+        ImportError: DICOM, and its packages are missing.
         ValueError: no readable volume, or an orientation for a packed case, which is the right way
             round; the message names the file and the fault.
     """
@@ -56,6 +64,9 @@ def read_volume(path: str | os.PathLike, orientation: str | None = None) -> Volu
             raise ValueError(f"{path} was put right when it was prepared; give no orientation")
         packed = PackedVolume(path)
         return Volume(packed.read(), packed.spacing_mm, path, packed.geometry)
+    if is_dicom(path):
+        hu, geometry = read_dicom(path, series, orientation)
+        return Volume(hu, geometry.spacing_mm, path, geometry)
     with open_nifti(path) as source:
         geometry = source.geometry.with_orientation(orientation) if orientation else source.geometry
         return Volume(read_hu(source, geometry), geometry.spacing_mm, path, geometry)
@@ -65,7 +76,8 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
     """Read labels 0 background, 1 liver, 2 tumor.
 
     Args:
-        path: .nii, .nii.gz or a packed `-labels.b2nd`.
+        path: .nii, .nii.gz, a packed `-labels.b2nd`, DICOM SEG, or a folder of masks (see
+            `read_masks`).
         like: the CT it belongs to. If both headers describe one grid, the labels are turned by
             their own header; if the headers disagree, voxel by voxel as the CT.
 
@@ -83,29 +95,45 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
         if like is not None and labels.shape != like.geometry.shape:
             raise ValueError(f"{path} has shape {labels.shape}, its CT {like.geometry.shape}")
         return labels
+    if path.is_dir():
+        return read_masks(path, like)
+    if is_dicom(path):
+        return read_dicom_seg(path, like and like.geometry)
     with open_nifti(path) as source:
         geometry = source.geometry if like is None else _paired(source, like.geometry)
         return read_labels(source, geometry)
 
 
 def read_geometry(path: str | os.PathLike) -> Geometry:
-    """Read only the header of a NIfTI file: where its voxels lie."""
+    """Read only the header of a NIfTI file or a DICOM SEG: where its voxels lie."""
+    if is_seg(path):
+        return read_seg_geometry(Path(path))
     with open_nifti(path) as source:
         return source.geometry
 
 
-def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike) -> Path:
-    """Write labels as NIfTI in the grid of the CT's file.
+def lies_on(path: str | os.PathLike, like: Geometry) -> bool:
+    """Tell whether a segmentation's own header puts it onto the CT's voxels.
 
-    Shape, affine, header codes and voxel order equal the file's that `like` was read from.
+    DICOM and folders of masks are paired by position when they are read, or refused.
+    """
+    return is_dicom(path) or same_grid(read_geometry(path), like)
+
+
+def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike) -> Path:
+    """Write labels as NIfTI in the grid of the CT's file, or as DICOM SEG.
+
+    Shape, affine, header codes and voxel order equal the file's that `like` was read from. A DICOM
+    SEG refers to the slices that `like` was read from, which must still be there.
 
     Args:
         labels: (Z, Y, X), values 0, 1, 2.
         like: the volume they belong to.
-        path: .nii or .nii.gz.
+        path: .nii or .nii.gz; .dcm where the CT came from DICOM.
 
     Raises:
-        ValueError: another shape than `like.hu`, other labels, or another suffix.
+        ValueError: another shape than `like.hu`, other labels, or another suffix; .dcm for a CT
+            that came from no DICOM.
     """
     require(like, "geometry", "like", "the CT: read_volume(path)")
     path = segmentation_path(path, like.path)
@@ -115,6 +143,8 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
         )
     if labels.size and not are_labels(labels):
         raise ValueError(f"labels must be 0, 1 or 2, got {np.unique(labels)[:6].tolist()}")
+    if path.suffix == ".dcm":
+        return write_dicom_seg(labels, like.geometry, like.path, path)
     stored = like.geometry.as_stored(labels.astype(np.uint8, copy=False))
     image = _image_like(stored.reshape(like.geometry.stored_shape, order="F"), like.geometry)
     with written_whole(path) as temporary:
@@ -126,12 +156,15 @@ def segmentation_path(path: str | os.PathLike, ct: str | os.PathLike | None = No
     """Return where the segmentation of a CT is to be written.
 
     Raises:
-        ValueError: another suffix than .nii or .nii.gz, or the file of the CT itself.
+        ValueError: another suffix than .nii, .nii.gz or .dcm, or the file of the CT itself.
     """
     if ct is not None and os.path.exists(path) and os.path.samefile(path, ct):
         raise ValueError(f"{path} is the CT itself, which its labels would replace: name another")
-    if not str(path).endswith((".nii", ".nii.gz")):
-        raise ValueError(f"a segmentation is written as .nii or .nii.gz, got {Path(path).name}")
+    if not str(path).endswith((".nii", ".nii.gz", ".dcm")):
+        raise ValueError(
+            "a segmentation is written as .nii, .nii.gz or (for a CT from DICOM) .dcm, got "
+            f"{Path(path).name}"
+        )
     return Path(path)
 
 
@@ -160,7 +193,8 @@ def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None)
     """Open a volume for reading slices at random.
 
     Args:
-        path: a packed case (volume or labels), .nii or .nii.gz; a .nii.gz is packed first, once.
+        path: a packed case (volume or labels), .nii, .nii.gz or DICOM; what is compressed or DICOM
+            is packed first, once.
         cache: folder for these packed copies, which take about half of the voxels' memory and are
             never deleted; None takes a folder of this user among the system's temporary files.
 
@@ -171,6 +205,12 @@ def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None)
     path = Path(path)
     if path.suffix == SUFFIX:
         return PackedVolume(path)
+    if is_dicom(path):
+        hu, geometry = read_dicom(path)
+        packed = packed_copy(path, cache)
+        if not packed.is_file():
+            write_packed(hu, packed)
+        return PackedVolume(packed, geometry)
     with open_nifti(path) as source:
         if not source.compressed:
             return MappedVolume(path)
@@ -213,7 +253,8 @@ def packed_copy(path: Path, cache: str | os.PathLike | None = None) -> Path:
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"lits-packed{user}"
     state = path.stat()
-    identity = f"{path.resolve()}:{state.st_size}:{state.st_mtime_ns}".encode()
+    changed = file_hash(path) if path.is_dir() else f"{state.st_size}:{state.st_mtime_ns}"
+    identity = f"{path.resolve()}:{changed}".encode()
     return folder / f"{hashlib.blake2b(identity, digest_size=12).hexdigest()}{SUFFIX}"
 
 

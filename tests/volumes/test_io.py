@@ -141,7 +141,7 @@ def test_writing_refuses_other_shapes_labels_and_names(tmp_path):
         write_segmentation(blob()[1:], volume, tmp_path / "a.nii")
     with pytest.raises(ValueError, match=r"labels must be 0, 1 or 2"):
         write_segmentation(blob() * 7, volume, tmp_path / "a.nii")
-    with pytest.raises(ValueError, match=r"\.nii or \.nii\.gz, got a\.png"):
+    with pytest.raises(ValueError, match=r"as \.nii, \.nii\.gz or .*\.dcm, got a\.png"):
         write_segmentation(blob(), volume, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []
 

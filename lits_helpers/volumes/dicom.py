@@ -1,0 +1,289 @@
+"""DICOM in: the series of a file, a folder or a zip, and the voxels of one of them.
+
+pydicom is imported only when DICOM is met. Of a header only `TAGS` are looked at, so that no
+message can hold a patient's name.
+"""
+
+import logging
+import os
+import warnings
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
+
+import numpy as np
+
+from ..machine import safe_members
+from ..settings import hint
+from .dicom_series import (
+    Series,
+    check_one_patient,
+    choose_series,
+    fault_of,
+    geometry_of_series,
+    series_among,
+)
+from .geometry import Geometry
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+logger = logging.getLogger(__name__)
+
+ZIP_MAGIC = b"PK\x03\x04"
+PREAMBLE = 128  # bytes before "DICM"; old files begin with group 8 instead
+INSTALL = 'DICOM needs two packages: pip install highdicom "pylibjpeg[all]"'
+TAGS = (
+    "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID SeriesNumber SeriesDescription "
+    "AcquisitionNumber PatientID Modality ImageType SamplesPerPixel Rows Columns NumberOfFrames "
+    "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness RescaleSlope "
+    "RescaleIntercept SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
+).split()
+HEADER_ONLY = {"stop_before_pixels": True, "specific_tags": TAGS}
+LARGE = 4096  # bytes of a value that is read when it is asked for
+
+
+def is_dicom(path: str | os.PathLike) -> bool:
+    """Tell whether `path` is to be read as DICOM: a folder, a zip, or a DICOM file."""
+    if os.path.isdir(path):
+        return True
+    if not os.path.isfile(path):
+        return False
+    with open(path, "rb") as stream:
+        block = stream.read(PREAMBLE + 4)
+    return block[:4] == ZIP_MAGIC or _starts_dicom(block)
+
+
+def read_dicom(
+    path: str | os.PathLike, series: str | None = None, orientation: str | None = None
+) -> tuple[np.ndarray, Geometry]:
+    """Read one series as (Z, Y, X) int16 HU and its geometry, whose grid is that of a NIfTI file.
+
+    Args:
+        path: a folder with anything below it, a zip, or a file, which stands for its series.
+        series: number or UID; None takes the axial CT series with the most slices, and the log
+            names the others.
+        orientation: axis codes that override the header's.
+
+    Raises:
+        OSError, ValueError: no such series, or it is no volume; the message names series and file.
+    """
+    with opened(path) as store:
+        chosen = choose_series(store.series(), path, series)
+        check_one_patient(chosen)
+        geometry = geometry_of_series(chosen)
+        geometry = geometry.with_orientation(orientation) if orientation else geometry
+        hu = np.empty(geometry.shape, np.int16)
+        stored = geometry.as_stored(hu)
+        for k, plane in enumerate(store.planes(chosen)):
+            stored[..., k] = plane.T
+    return hu, geometry
+
+
+def source_headers(path: str | os.PathLike, geometry: Geometry) -> dict[str, "Dataset"]:
+    """Return {file: whole header} of the DICOM files that a volume was read from, in its order.
+
+    Raises:
+        ValueError: the volume came from no DICOM, or its files are no longer there.
+    """
+    if not geometry.dicom or path is None:
+        raise ValueError(f"{path} came from no DICOM: write .nii.gz ({hint('format')})")
+    wanted = {uid.partition("#")[0]: None for uid in geometry.dicom}
+    with opened(path) as store:
+        for name in store.names():
+            header = store.dataset(name, stop_before_pixels=True)
+            if header is not None and header.get("SOPInstanceUID") in wanted:
+                wanted[header.SOPInstanceUID] = name, header
+    if None in wanted.values():
+        raise ValueError(f"{path} no longer holds the slices that were read from it")
+    return dict(wanted.values())
+
+
+@contextmanager
+def opened(path: str | os.PathLike) -> Iterator["DicomStore"]:
+    """Open a file, a folder or a zip of DICOM for reading."""
+    try:
+        import pydicom  # noqa: F401
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    with ExitStack() as stack:
+        # pydicom's warnings quote values of the header
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("ignore")
+        yield DicomStore(Path(path), stack)
+
+
+class DicomStore:
+    """The DICOM files below a folder, in a zip, or beside a file; made by `opened`."""
+
+    def __init__(self, path: Path, stack: ExitStack):
+        self.path = path
+        self._archive: zipfile.ZipFile | None = None
+        self._parsed: dict[str, Dataset] = {}
+        self._header_only: dict = {"defer_size": LARGE}  # so that each file is parsed once
+        if path.is_file() and _head(path)[:4] == ZIP_MAGIC:
+            try:
+                self._archive = stack.enter_context(zipfile.ZipFile(path))
+                self._names = [member.filename for member in safe_members(self._archive)]
+                self._header_only = HEADER_ONLY
+            except zipfile.BadZipFile as error:
+                raise ValueError(f"cannot read {path}: the zip is damaged or cut off") from error
+            except ValueError as error:
+                raise ValueError(f"cannot read {path}: {error}") from error
+
+    def names(self) -> list[str]:
+        """Return the files' names, in order; a file's siblings stand beside it.
+
+        Raises:
+            OSError: a folder cannot be read.
+        """
+        if self._archive:
+            return sorted(self._names)
+        if self.path.is_file():
+            return sorted(entry.name for entry in os.scandir(self.path.parent) if entry.is_file())
+        found = []
+        for folder, folders, names in os.walk(self.path, onerror=_raise):
+            folders.sort()
+            found += [os.path.relpath(os.path.join(folder, name), self.path) for name in names]
+        return sorted(found)
+
+    def place(self, name: str) -> str:
+        """Return how messages call a file."""
+        if self._archive:
+            return f"{name} in {self.path}"
+        return str((self.path.parent if self.path.is_file() else self.path) / name)
+
+    def open(self, name: str) -> BinaryIO:
+        """Open a file for reading."""
+        return self._archive.open(name) if self._archive else open(self.place(name), "rb")
+
+    def dataset(self, name: str, **options) -> "Dataset | None":
+        """Read a file with pydicom; None if it is no DICOM.
+
+        Raises:
+            OSError, ValueError: it cannot be read; the message names it.
+        """
+        from pydicom import dcmread
+
+        try:
+            with self.open(name) as stream:
+                if not _starts_dicom(stream.read(PREAMBLE + 4)):
+                    return None
+                stream.seek(0)
+                return dcmread(stream, force=True, **options)
+        except OSError as error:
+            raise OSError(f"cannot read {self.place(name)}: {error.strerror or error}") from error
+        except Exception as error:  # pydicom raises what the damage happens to cause
+            raise ValueError(
+                f"cannot read {self.place(name)}: damaged or cut off ({type(error).__name__})"
+            ) from error
+
+    def series(self) -> list[Series]:
+        """Return the series of all images, a file's own only.
+
+        Raises:
+            OSError, ValueError: a file or a folder cannot be read.
+        """
+        headers = {}
+        index = False
+        for name in self.names():
+            header = self.dataset(name, **self._header_only)
+            if header is not None and "Rows" in header and "SeriesInstanceUID" in header:
+                headers[name] = header
+            index |= Path(name).name == "DICOMDIR"
+        if self.path.is_file() and not self._archive:
+            own = headers.get(self.path.name)
+            uid = own and own.SeriesInstanceUID
+            headers = {name: one for name, one in headers.items() if one.SeriesInstanceUID == uid}
+        if not headers:
+            reason = (
+                "only a DICOMDIR, an index: copy the folders with the images too"
+                if index
+                else "no DICOM image"
+            )
+            raise ValueError(f"{self.path} holds {reason}")
+        self._parsed = headers if "defer_size" in self._header_only else {}
+        return series_among(headers)
+
+    def planes(self, series: Series) -> Iterator[np.ndarray]:
+        """Yield the slices of a series as (rows, columns) int16 HU.
+
+        Raises:
+            OSError, ValueError: one cannot be read; the message names series and file.
+        """
+        name, frames = None, None
+        for place in series.slices:
+            if place.name != name:
+                name, frames = place.name, self._pixels(series, place.name)
+            stored = frames if place.frame is None else frames[place.frame]
+            yield _hu(stored, place.slope, place.intercept)
+
+    def _pixels(self, series: Series, name: str) -> np.ndarray:
+        from pydicom.uid import ImplicitVRLittleEndian
+
+        dataset = self._parsed.pop(name, None) or self.dataset(name)  # popped: it keeps its pixels
+        if "TransferSyntaxUID" not in dataset.file_meta:  # of files without a preamble
+            dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+        try:
+            return dataset.pixel_array
+        except (RuntimeError, NotImplementedError) as error:  # no decoder for these pixels
+            syntax = dataset.file_meta.TransferSyntaxUID.name
+            raise ValueError(
+                f"cannot read series {series.label}, {self.place(name)}: {syntax} was not decoded; "
+                'pip install "pylibjpeg[all]", or the file is damaged'
+            ) from error
+        except Exception as error:
+            raise ValueError(
+                f"cannot read series {series.label}, {self.place(name)}: its pixels are damaged or "
+                "cut off; get it again"
+            ) from error
+
+
+def find_studies(files: Iterable[Path]) -> dict[str, list[Path]]:
+    """Group files by study, {study UID: CT files in place}; what is no axial CT is left out.
+
+    A file that cannot be read is named in the log; reading its study says why.
+    """
+    studies: dict[str, list[Path]] = defaultdict(list)
+    faults: dict[Path, Exception] = {}
+    for path in files:
+        try:
+            if not _starts_dicom(_head(path)):
+                continue
+            with opened(path) as store:
+                header = store.dataset(path.name, **HEADER_ONLY)
+        except (OSError, ValueError) as error:
+            faults[path] = error
+            continue
+        if not fault_of(header) and "StudyInstanceUID" in header:
+            studies[str(header.StudyInstanceUID)].append(path)
+    for error in faults.values():
+        logger.warning("%s", error)
+    return dict(studies)
+
+
+def _head(path: Path) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(PREAMBLE + 4)
+
+
+def _starts_dicom(block: bytes) -> bool:
+    return block[PREAMBLE:] == b"DICM" or block[:2] == b"\x08\x00"
+
+
+def _raise(error: OSError) -> None:
+    raise OSError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
+    """Return stored numbers as int16 HU, rounded half up and limited to what int16 holds."""
+    if slope == 1 and intercept.is_integer():
+        values = stored.astype(np.int32)
+        values += int(intercept)
+    else:
+        values = np.floor(stored * slope + intercept + 0.5)
+    limits = np.iinfo(np.int16)
+    return np.clip(values, limits.min, limits.max).astype(np.int16)

@@ -1,0 +1,215 @@
+"""DICOM SEG: labels written beside the CT that they belong to, and segmentations of others read.
+
+Both ways positions decide, never the order or the direction of slices.
+"""
+
+import os
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .. import __version__
+from ..machine import written_whole
+from .dicom import INSTALL, is_dicom, source_headers
+from .geometry import Geometry, geometry_of_affine, internal_affine
+
+if TYPE_CHECKING:
+    import highdicom
+
+NAME = "lits-helpers"
+COLORS = {1: (0, 114, 178), 2: (213, 94, 0)}  # label -> RGB; as in figures/palette.py
+TUMOR_CODES = {"108369006", "4147007", "52988006", "86049000", "126851005"}
+TUMOR_WORDS = ("tumor", "tumour", "lesion", "neoplasm", "mass", "hcc", "metasta", "cancer")
+LIVER_CODE = "10200004"  # SNOMED CT
+NEAR = 0.02  # of a voxel; headers round positions
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
+
+
+def write_dicom_seg(labels: np.ndarray, geometry: Geometry, source: Path, path: Path) -> Path:
+    """Write labels as a DICOM SEG that refers to every slice of its CT.
+
+    The liver's segment holds its tumors too. BINARY, which all readers open.
+
+    Args:
+        labels: (Z, Y, X), values 0, 1, 2.
+        geometry: of the CT, from `read_dicom`.
+        source: where the CT was read from; its headers are read again.
+        path: .dcm
+
+    Raises:
+        ImportError: a package is missing.
+        ValueError: the CT came from no DICOM, or its files are gone.
+    """
+    with _highdicom() as highdicom:
+        from pydicom.uid import ExplicitVRLittleEndian
+
+        headers = list(source_headers(source, geometry).values())
+        frames = _frames(labels, geometry)  # (frames, rows, columns)
+        present = [label for label in (1, 2) if (frames == label).any()] or [1]
+        masks = [frames >= 1 if label == 1 else frames == 2 for label in present]
+        made = highdicom.seg.Segmentation(
+            source_images=headers,
+            pixel_array=np.stack(masks, axis=-1).astype(np.uint8),
+            segmentation_type="BINARY",
+            segment_descriptions=[_description(n + 1, label) for n, label in enumerate(present)],
+            series_instance_uid=highdicom.UID(),
+            series_number=1000 + int(headers[0].get("SeriesNumber") or 0),
+            sop_instance_uid=highdicom.UID(),
+            instance_number=1,
+            manufacturer=NAME,
+            manufacturer_model_name=NAME,
+            software_versions=__version__,
+            device_serial_number="none",
+            content_label="LIVER_AND_TUMOR",
+            content_description="Liver and liver tumors, segmented automatically",
+            transfer_syntax_uid=ExplicitVRLittleEndian,
+        )
+        made.SeriesDescription = "Liver and tumor segmentation"
+        with written_whole(path) as temporary:
+            made.save_as(temporary)
+    return path
+
+
+def read_dicom_seg(path: Path, like: Geometry | None) -> np.ndarray:
+    """Read liver and tumor of a DICOM SEG as labels (Z, Y, X) uint8.
+
+    Args:
+        path: the file.
+        like: the geometry of the CT that it belongs to; None keeps its own extent.
+
+    Raises:
+        ValueError: it shows no liver and no tumor, or lies off the CT's voxels.
+    """
+    with _opened_seg(path) as seg:
+        kinds = _kinds(seg, path)
+        volume = seg.get_volume(segment_numbers=list(kinds), combine_segments=False, dtype=np.uint8)
+        if like is None:
+            volume = volume.to_patient_orientation("HPL")
+        else:
+            volume = _placed(volume, like, path)
+        labels = np.zeros(volume.array.shape[:3], np.uint8)
+        for n, label in enumerate(kinds.values()):
+            np.maximum(labels, volume.array[..., n] * np.uint8(label), out=labels)
+    return labels
+
+
+def read_seg_geometry(path: Path) -> Geometry:
+    """Return the extent of a DICOM SEG, which is often smaller than its CT."""
+    with _opened_seg(path) as seg:
+        grid = seg.get_volume_geometry()
+        affine = np.eye(4)
+        affine[:3] = RAS_TO_LPS @ grid.affine[:3]
+        return geometry_of_affine(grid.spatial_shape, affine)
+
+
+def is_seg(path: str | os.PathLike) -> bool:
+    """Tell whether a file is a DICOM SEG."""
+    if os.path.isdir(path) or not is_dicom(path):
+        return False
+    from pydicom import dcmread
+
+    header = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Modality"])
+    return header.get("Modality") == "SEG"
+
+
+@contextmanager
+def _highdicom() -> Iterator:
+    """Yield highdicom; its warnings may quote a header."""
+    try:
+        import highdicom
+        import highdicom.seg
+    except ImportError as error:
+        raise ImportError(INSTALL) from error
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield highdicom
+
+
+@contextmanager
+def _opened_seg(path: Path) -> Iterator["highdicom.seg.Segmentation"]:
+    with _highdicom() as highdicom:
+        try:
+            seg = highdicom.seg.segread(path)
+        except OSError:
+            raise
+        except Exception as error:  # pydicom raises what the damage happens to cause
+            raise ValueError(
+                f"cannot read {path}: no DICOM SEG, or damaged ({type(error).__name__})"
+            ) from error
+        yield seg
+
+
+def _frames(labels: np.ndarray, geometry: Geometry) -> np.ndarray:
+    """Return labels as (frames, rows, columns) in the order of the files, or of a file's frames."""
+    frames = np.ascontiguousarray(geometry.as_stored(labels).T)
+    numbers = [uid.partition("#")[2] for uid in geometry.dicom]
+    if not numbers[0]:
+        return frames
+    ordered = np.zeros((max(map(int, numbers)), *frames.shape[1:]), frames.dtype)
+    for number, frame in zip(numbers, frames, strict=True):
+        ordered[int(number) - 1] = frame
+    return ordered
+
+
+def _description(number: int, label: int) -> "highdicom.seg.SegmentDescription":
+    import highdicom
+    from pydicom.sr.codedict import codes
+
+    liver = codes.SCT.Liver
+    kinds = {
+        1: ("Liver", codes.SCT.AnatomicalStructure, liver),
+        2: ("Liver tumor", codes.SCT.MorphologicallyAbnormalStructure, codes.SCT.Neoplasm),
+    }
+    name, category, kind = kinds[label]
+    return highdicom.seg.SegmentDescription(
+        segment_number=number,
+        segment_label=name,
+        segmented_property_category=category,
+        segmented_property_type=kind,
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=highdicom.AlgorithmIdentificationSequence(
+            name=NAME, version=__version__, family=codes.DCM.ArtificialIntelligence
+        ),
+        anatomic_regions=[liver] if label == 2 else None,
+        display_color=highdicom.color.CIELabColor.from_rgb(*COLORS[label]),
+    )
+
+
+def _kinds(seg: "highdicom.seg.Segmentation", path: Path) -> dict[int, int]:
+    """Return {segment number: label} of the segments that are liver or tumor."""
+    kinds = {}
+    names = []
+    for number in seg.segment_numbers:
+        segment = seg.get_segment_description(number)
+        code = segment.segmented_property_type.value
+        name = str(segment.segment_label).lower()
+        names.append(str(segment.segment_label))
+        if code in TUMOR_CODES or any(word in name for word in TUMOR_WORDS):
+            kinds[int(number)] = 2
+        elif code == LIVER_CODE or name == "liver":
+            kinds[int(number)] = 1
+    if not kinds:
+        raise ValueError(f"{path} shows neither liver nor tumor; its segments: {', '.join(names)}")
+    return kinds
+
+
+def _placed(volume: "highdicom.Volume", like: Geometry, path: Path) -> "highdicom.Volume":
+    """Return segments (Z, Y, X, segments) on the voxels of the CT."""
+    import highdicom
+
+    affine = np.eye(4)
+    affine[:3] = RAS_TO_LPS @ internal_affine(like)
+    grid = highdicom.VolumeGeometry(affine, like.shape, coordinate_system="PATIENT")
+    try:
+        placed = volume.match_geometry(grid, tol=NEAR)
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(
+            f"{path}: its voxels lie elsewhere than those of the CT; give the CT it was drawn on"
+        ) from error
+    if np.count_nonzero(placed.array) != np.count_nonzero(volume.array):
+        raise ValueError(f"{path} reaches beyond the CT; give the CT it was drawn on")
+    return placed

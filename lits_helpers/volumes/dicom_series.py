@@ -1,0 +1,322 @@
+"""The series among DICOM headers: which slices make one volume, and where its voxels lie."""
+
+import logging
+import os
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from ..settings import hint
+from .geometry import Geometry, geometry_of_affine
+from .nifti import MAX_VOXELS
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
+
+logger = logging.getLogger(__name__)
+
+SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+MIN_AXIAL = 0.7  # cosine between the slices' normal and the body's axis
+MAX_OFF_GRID = 0.1  # of a slice's distance; scanners round positions
+MAX_SHEAR_PIXELS = 0.5  # between first and last slice
+
+
+@dataclass(frozen=True)
+class Slice:
+    """One slice: a file, or a frame of a file of several.
+
+    Attributes:
+        name: of the file, within its folder or zip.
+        frame: of a file of several, from 0 on; None where the file is one slice.
+        uid: of the instance; with "#" and the frame's number where it has several.
+        acquisition: number of the acquisition, as text; often empty.
+        patient: the id, to be compared only.
+        position: (3,) mm, LPS, of the first pixel's centre.
+        plane: direction of rows and of columns (6), row and column spacing in mm, rows, columns.
+        thickness_mm: of the slice; 1 where it is not stated.
+        slope, intercept: from stored numbers to HU.
+    """
+
+    name: str
+    frame: int | None
+    uid: str
+    acquisition: str
+    patient: str
+    position: tuple[float, ...]
+    plane: tuple[float, ...]
+    thickness_mm: float
+    slope: float
+    intercept: float
+
+    @property
+    def normal(self) -> np.ndarray:
+        """(3,) unit vector, LPS, that slices are stacked along."""
+        return np.cross(self.plane[:3], self.plane[3:6])
+
+
+@dataclass(frozen=True)
+class Series:
+    """The slices that make one volume, in the order of their positions.
+
+    Attributes:
+        label: the series number; with ":" and the acquisition's where one number holds several.
+        uid, study: of the series and of its study.
+        description: as the scanner named it.
+        fault: why it is no axial CT, or "".
+        slices: none where they have no place in the patient.
+        names: of its files.
+    """
+
+    label: str
+    uid: str
+    study: str
+    description: str
+    fault: str
+    slices: tuple[Slice, ...]
+    names: tuple[str, ...]
+
+    def text(self) -> str:
+        """Return one short line for lists."""
+        count = len(self.slices) or len(self.names)
+        parts = [f"{count} slices", self.description, self.fault]
+        return f"{self.label} ({', '.join(filter(None, parts))})"
+
+
+def choose_series(
+    found: Iterable[Series], path: str | os.PathLike, wanted: str | None = None
+) -> Series:
+    """Return the axial CT series with the most slices, or the wanted one.
+
+    Raises:
+        ValueError: there is none, or there are several patients to choose from.
+    """
+    found = sorted(found, key=lambda one: -len(one.slices))
+    listed = "; ".join(one.text() for one in found[:8]) or "none"
+    if wanted is not None:
+        named = {one.label: one for one in found} | {one.uid: one for one in reversed(found)}
+        chosen = named.get(str(wanted))
+        if chosen is None or not chosen.slices:
+            raise ValueError(f"{path} has no series {wanted} with slices; there are: {listed}")
+        return chosen
+    usable = [one for one in found if not one.fault]
+    if not usable:
+        raise ValueError(f"{path} holds no axial CT series; there are: {listed}")
+    if len({one.slices[0].patient for one in usable}) > 1:
+        raise ValueError(
+            f"{path} holds series of several patients: name one ({hint('series')}), or give each "
+            f"patient's folder; there are: {listed}"
+        )
+    others = "; ".join(one.text() for one in found if one is not usable[0])
+    logger.info(
+        "%s: series %s%s", path, usable[0].text(), f"; not taken: {others}" if others else ""
+    )
+    return usable[0]
+
+
+def series_among(headers: dict[str, "Dataset"]) -> list[Series]:
+    """Return the series of all images.
+
+    Args:
+        headers: {name of the file: its header}.
+    """
+    groups: dict[str, dict] = defaultdict(dict)
+    for name, header in headers.items():
+        groups[str(header.SeriesInstanceUID)][name] = header
+    return [series for group in groups.values() for series in _series_of(group)]
+
+
+def _series_of(headers: dict[str, "Dataset"]) -> list[Series]:
+    """Return the volumes of one series UID: planes apart, acquisitions apart if they overlap."""
+    faults: dict[str, list[str]] = defaultdict(list)
+    for name, header in headers.items():
+        faults[fault_of(header)].append(name)
+    made = []
+    for fault, names in faults.items():
+        slices = _without_copies(s for name in names for s in _slices(name, headers[name]))
+        planes: dict[tuple, list[Slice]] = defaultdict(list)
+        for one in slices:
+            planes[tuple(np.round(one.plane, 3))].append(one)
+        first = headers[names[0]]
+        plain = Series(
+            str(first.get("SeriesNumber") or "-"),
+            str(first.SeriesInstanceUID),
+            str(first.get("StudyInstanceUID", "")),
+            str(first.get("SeriesDescription", "")),
+            fault,
+            (),
+            tuple(names),
+        )
+        for plane in planes.values():
+            made += _acquisitions(plain, plane)
+        if not planes:
+            made.append(plain)
+    return made
+
+
+def _acquisitions(plain: Series, slices: list[Slice]) -> list[Series]:
+    """Split slices of one plane by acquisition where two lie at one place."""
+    fault = plain.fault
+    if not fault and abs(slices[0].normal[2]) < MIN_AXIAL:
+        plain = replace(plain, fault="not axial")
+    parts: dict[str, list[Slice]] = {"": slices}
+    places = {tuple(np.round(one.position, 2)) for one in slices}
+    if len(places) < len(slices) and len({one.acquisition for one in slices}) > 1:
+        parts = defaultdict(list)
+        for one in slices:
+            parts[one.acquisition].append(one)
+    return [
+        replace(
+            plain,
+            label=f"{plain.label}:{number}" if number else plain.label,
+            slices=tuple(sorted(part, key=lambda one: float(np.dot(one.position, one.normal)))),
+            names=tuple(dict.fromkeys(one.name for one in part)),
+        )
+        for number, part in parts.items()
+    ]
+
+
+def fault_of(header: "Dataset") -> str:
+    """Return why a file is no slice of an axial CT, or ""."""
+    if header.get("SOPClassUID", "").startswith(SECONDARY_CAPTURE):
+        return "secondary capture"
+    if header.get("Modality") != "CT":
+        return str(header.get("Modality") or "no modality")
+    if header.get("SamplesPerPixel", 1) != 1:
+        return "RGB"
+    if "LOCALIZER" in (header.get("ImageType") or ()):
+        return "localizer"
+    several = "PerFrameFunctionalGroupsSequence" in header
+    if not several and ("ImagePositionPatient" not in header or "PixelSpacing" not in header):
+        return "without positions"
+    return ""
+
+
+def _without_copies(slices: Iterable[Slice]) -> list[Slice]:
+    return list({one.uid: one for one in slices}.values())
+
+
+def _slices(name: str, header: "Dataset") -> list[Slice]:
+    """Return the slices of one file; none where it does not say where they lie."""
+    if "PerFrameFunctionalGroupsSequence" not in header:
+        one = _slice(name, None, header, [header])
+        return [one] if one else []
+    shared = list(header.get("SharedFunctionalGroupsSequence") or ())
+    frames = []
+    for number, group in enumerate(header.PerFrameFunctionalGroupsSequence):
+        items = [item[0] for part in (group, *shared) for item in _sequences(part)]
+        frames.append(_slice(name, number, header, items))
+    return [one for one in frames if one]
+
+
+def _sequences(group: "Dataset") -> Iterator:
+    return (element.value for element in group if element.VR == "SQ" and element.value)
+
+
+def _slice(name: str, frame: int | None, header: "Dataset", items: list) -> Slice | None:
+    """Return one slice whose values stand in the first of `items` that has them."""
+
+    def value(tag: str, default=None):
+        return next((item.get(tag) for item in items if item.get(tag) is not None), default)
+
+    position, direction = value("ImagePositionPatient"), value("ImageOrientationPatient")
+    spacing = value("PixelSpacing")
+    if position is None or direction is None or spacing is None:
+        return None
+    size = (float(header.Rows), float(header.Columns))
+    return Slice(
+        name,
+        frame,
+        f"{header.SOPInstanceUID}{'' if frame is None else f'#{frame + 1}'}",
+        str(header.get("AcquisitionNumber") or ""),
+        str(header.get("PatientID", "")),
+        tuple(map(float, position)),
+        (*map(float, direction), *map(float, spacing), *size),
+        float(value("SliceThickness") or 1.0),
+        float(value("RescaleSlope", 1)),
+        float(value("RescaleIntercept", 0)),
+    )
+
+
+def check_one_patient(series: Series) -> None:
+    """Refuse a series with slices of several patients.
+
+    Raises:
+        ValueError: it names the first file of another one.
+    """
+    first = series.slices[0]
+    other = next((one for one in series.slices if one.patient != first.patient), None)
+    if other:
+        raise ValueError(
+            f"series {series.label}: {other.name} is of another patient than {first.name}; "
+            "take it out"
+        )
+
+
+def geometry_of_series(series: Series) -> Geometry:
+    """Return where the voxels of a series lie.
+
+    Raises:
+        ValueError: the slices are no even, upright stack.
+    """
+    slices = series.slices
+    first = slices[0]
+    rows, columns = int(first.plane[8]), int(first.plane[9])
+    if rows * columns * len(slices) > MAX_VOXELS:
+        raise ValueError(f"series {series.label} has {len(slices)} slices of {rows} x {columns}")
+    step_mm = _step_mm(series)
+    _check_upright(series, step_mm)
+    lps = np.eye(4)
+    lps[:3, 0] = np.array(first.plane[:3]) * first.plane[7]  # along a row, column to column
+    lps[:3, 1] = np.array(first.plane[3:6]) * first.plane[6]
+    lps[:3, 2] = first.normal * step_mm
+    lps[:3, 3] = first.position
+    affine = np.diag([-1.0, -1.0, 1.0, 1.0]) @ lps  # NIfTI's world is RAS+
+    geometry = geometry_of_affine((columns, rows, len(slices)), affine)
+    return replace(geometry, dicom=tuple(one.uid for one in slices))
+
+
+def _step_mm(series: Series) -> float:
+    """Return the distance of the slices.
+
+    Raises:
+        ValueError: two lie at one place, one is missing, or the distances differ.
+    """
+    slices = series.slices
+    if len(slices) == 1:
+        return slices[0].thickness_mm
+    heights = np.array([np.dot(one.position, slices[0].normal) for one in slices])
+    gaps = np.diff(heights)
+    step = float(heights[-1] - heights[0]) / len(gaps)
+    usual = float(np.median(gaps))
+    for kind, k in (("one place", int(gaps.argmin())), ("a gap", int(gaps.argmax()))):
+        pair = f"series {series.label}: {slices[k].name} and {slices[k + 1].name}"
+        if kind == "one place" and gaps[k] < MAX_OFF_GRID * usual:
+            raise ValueError(f"{pair} lie at one place and differ: remove one of the two sets")
+        if kind == "a gap" and gaps[k] > 1.5 * usual:
+            raise ValueError(
+                f"{pair} are {gaps[k]:.4g} mm apart, the others {usual:.4g} mm: a slice is "
+                "missing between them; export the series again"
+            )
+    even = heights[0] + step * np.arange(len(slices))
+    if np.abs(heights - even).max() > MAX_OFF_GRID * step:
+        raise ValueError(
+            f"series {series.label}: its slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart "
+            f"(from {slices[0].name} on); export a reconstruction of even spacing"
+        )
+    return step
+
+
+def _check_upright(series: Series, step_mm: float) -> None:
+    first, last = series.slices[0], series.slices[-1]
+    way = np.subtract(last.position, first.position)
+    aside = way - np.dot(way, first.normal) * first.normal
+    if np.linalg.norm(aside) > MAX_SHEAR_PIXELS * min(first.plane[6:8]):
+        degrees = np.degrees(np.arctan2(np.linalg.norm(aside), np.dot(way, first.normal)))
+        raise ValueError(
+            f"series {series.label}: its slices are tilted by {degrees:.1f} degrees against the "
+            f"direction that they are stacked in (gantry tilt; {first.name} to {last.name}); "
+            "export an upright reconstruction"
+        )

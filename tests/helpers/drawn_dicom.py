@@ -1,0 +1,86 @@
+"""Small DICOM series, written with pydicom alone, for the tests of DICOM in and out."""
+
+import numpy as np
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from .drawn import affine_of, stored_as
+
+PATIENT = "Doe^Jane"
+
+
+def header_of(series=4, patient="P1", study="study", **tags):
+    """The tags that all slices of a series share."""
+    header = Dataset()
+    header.PatientName, header.PatientID = PATIENT, patient
+    header.PatientBirthDate, header.PatientSex = "", ""
+    header.StudyInstanceUID = generate_uid(entropy_srcs=[study])
+    header.SeriesInstanceUID = generate_uid(entropy_srcs=[study, str(series)])
+    header.FrameOfReferenceUID = generate_uid(entropy_srcs=[study, "frame"])
+    header.StudyDate, header.StudyTime, header.StudyID = "20200101", "120000", ""
+    header.AccessionNumber, header.ReferringPhysicianName = "", ""
+    header.SOPClassUID, header.Modality = CTImageStorage, "CT"
+    header.Manufacturer, header.SeriesNumber, header.SliceThickness = "", series, 5.0
+    header.ImageType = ["ORIGINAL", "PRIMARY", "AXIAL"]
+    header.SamplesPerPixel, header.PhotometricInterpretation = 1, "MONOCHROME2"
+    header.BitsAllocated, header.BitsStored, header.HighBit = 16, 16, 15
+    header.PixelRepresentation, header.RescaleSlope, header.RescaleIntercept = 1, 1, 0
+    header.PositionReferenceIndicator = ""
+    for name, value in tags.items():
+        setattr(header, name, value)
+    return header
+
+
+def write_slice(path, pixels, position, direction, spacing, header, number=1, **tags):
+    """Write one slice; return its dataset."""
+    meta = FileMetaDataset()
+    meta.TransferSyntaxUID, meta.MediaStorageSOPClassUID = (
+        ExplicitVRLittleEndian,
+        header.SOPClassUID,
+    )
+    dataset = FileDataset(str(path), {}, file_meta=meta, preamble=bytes(128))
+    dataset.update(header)
+    dataset.SOPInstanceUID = generate_uid(entropy_srcs=[header.SeriesInstanceUID, str(number)])
+    meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID
+    dataset.InstanceNumber = number
+    dataset.ImagePositionPatient = [float(value) for value in np.round(position, 6)]
+    dataset.ImageOrientationPatient = [float(value) for value in np.round(direction, 6)]
+    dataset.PixelSpacing = [float(value) for value in spacing]
+    dataset.Rows, dataset.Columns = pixels.shape
+    dataset.PixelData = np.ascontiguousarray(pixels).tobytes()
+    for name, value in tags.items():
+        setattr(dataset, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    dataset.save_as(path, enforce_file_format=True)
+    return dataset
+
+
+def write_series(folder, hu, orientation="LPS", order=None, change=None, **tags):
+    """Write (Z, Y, X) int16 as a series whose columns, rows and slices grow as `orientation` says.
+
+    Args:
+        folder: of the files, ``IM001.dcm`` and so on.
+        hu: the HU.
+        orientation: axis codes of (columns, rows, slices).
+        order: file number -> slice; None takes them as they lie, which says nothing about it.
+        change: called with (slice, position) before a slice is written; returns further tags.
+        tags: other values of `header_of`.
+
+    Returns:
+        The files.
+    """
+    header = header_of(**tags)
+    stored = stored_as(hu, orientation)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_of(hu.shape, orientation)
+    lengths = np.linalg.norm(lps[:3, :3], axis=0)
+    direction = [*(lps[:3, 0] / lengths[0]), *(lps[:3, 1] / lengths[1])]
+    offset = round(float(header.RescaleIntercept))
+    files = []
+    for number, k in enumerate(order or range(stored.shape[2])):
+        position = lps[:3, 3] + lps[:3, 2] * k
+        path = folder / f"IM{number + 1:03d}.dcm"
+        more = (change(k, position) if change else None) or {}
+        pixels = (stored[..., k].T - offset).astype("<i2" if header.PixelRepresentation else "<u2")
+        write_slice(path, pixels, position, direction, lengths[[1, 0]], header, number + 1, **more)
+        files.append(path)
+    return files
