@@ -1,6 +1,8 @@
 """Time one training step of the liver GAN: plain, as published, ours, and the default recipe.
 
     python benchmarks/step.py
+    ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 python benchmarks/step.py --precision fp32 \
+        --forms published original --batch 1 --no-compile       # as on a CPU without AVX-512
 
 Four forms of the step on the same random batches of 160x160 slices, in one run:
 
@@ -11,11 +13,13 @@ Four forms of the step on the same random batches of 160x160 slices, in one run:
 * original: the original recipe on our engine;
 * default: the default recipe on our engine, which sees each slice between two neighbours.
 
-The arithmetic floor is the step's multiply-accumulates (counted by torch) over the machine's
-measured rate of large matrix products in the precision used.
+Times on a CPU are those of the processor, shared among the threads: other programs disturb them
+less than the clock. The arithmetic floor is the step's multiply-accumulates (counted by torch) over
+the machine's measured rate of large matrix products in the precision used.
 """
 
 import argparse
+import os
 import statistics
 import sys
 import time
@@ -32,6 +36,8 @@ from lits_helpers.models import build_critic, build_generator
 from lits_helpers.recipes import liver_recipe
 from lits_helpers.training.optimization import Precision
 from lits_helpers.training.systems import LiverSystem
+
+FORMS = ("plain", "published", "original", "default")
 
 
 class PlainStep:
@@ -121,14 +127,17 @@ def synchronize(device) -> None:
 
 def milliseconds(step, batch, device, seconds: float) -> float:
     """Median time of a step over `seconds`, at least two steps, after one of warming up."""
+    clock = time.perf_counter
+    if device.type == "cpu":  # of all cores, shared among the threads
+        clock = lambda: time.process_time() / torch.get_num_threads()  # noqa: E731
     step(*batch)
     synchronize(device)
     times, began = [], time.perf_counter()
     while time.perf_counter() - began < seconds or len(times) < 2:
-        start = time.perf_counter()
+        start = clock()
         step(*batch)
         synchronize(device)
-        times.append(time.perf_counter() - start)
+        times.append(clock() - start)
     return 1000 * statistics.median(times)
 
 
@@ -146,10 +155,10 @@ def multiply_accumulates(step, images, labels) -> float:
     return counter.get_total_flops() / 4
 
 
-def forms(device, compiled: bool) -> dict:
+def forms(device, compiled: bool, precision: str) -> dict:
     """Name -> (step, batch size, precision) of the four forms."""
     original, default = liver_recipe("original"), liver_recipe("default")
-    fp32, best = Precision(device, "fp32"), Precision(device)
+    fp32, best = Precision(device, "fp32"), Precision(device, precision)
     return {
         "plain": (PlainStep(original, device, fp32), original.batch_size, fp32),
         "published": (
@@ -162,13 +171,16 @@ def forms(device, compiled: bool) -> dict:
     }
 
 
-def main(seconds: float, compiled: bool) -> None:
+def main(options: argparse.Namespace) -> None:
     """Print the table."""
-    device = choose_device()
+    device, compiled, seconds = choose_device(), not options.no_compile, options.seconds
     generator = torch.Generator().manual_seed(0)
     rows, rates = [], {}
     slices = torch.rand(16, 3, 160, 160, generator=generator).to(device)
-    for name, (form, count, precision) in forms(device, compiled).items():
+    for name, (form, count, precision) in forms(device, compiled, options.precision).items():
+        if name not in options.forms:
+            continue
+        count = options.batch or count
         images = slices[:count] if form.recipe.spec.channels == 3 else slices[:count, 1:2]
         labels = (slices[:count, 1] > 0.8).to(torch.uint8)
         rates.setdefault(precision.dtype, matmul_rate(device, precision.dtype))
@@ -184,17 +196,24 @@ def main(seconds: float, compiled: bool) -> None:
     print("| form | precision | batch | ms/step | ms/image | floor ms/image | speed-up |")
     print("|--|--|--|--|--|--|--|")
     for name, precision, count, taken, image, floor in rows:
-        gain = per_image["plain"] / image
+        gain = per_image.get("plain", float("nan")) / image
         print(
             f"| {name} | {precision} | {count} | {taken:.0f} | {image:.2f} | {floor:.2f} "
             f"| {gain:.1f} |"
         )
-    print(f"default against published: {per_image['published'] / per_image['default']:.1f} times")
+    for name in ("original", "default"):
+        if {name, "published"} <= per_image.keys():
+            ratio = per_image["published"] / per_image[name]
+            print(f"{name} against published: {ratio:.2f} times as fast")
+    if hasattr(os, "getloadavg"):
+        print(f"load {os.getloadavg()[0]:.1f}, {torch.backends.cpu.get_cpu_capability()}")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seconds", type=float, default=10.0, help="measuring time of each form")
     parser.add_argument("--no-compile", action="store_true", help="published form without compile")
-    options = parser.parse_args()
-    main(options.seconds, not options.no_compile)
+    parser.add_argument("--precision", default="auto", help="of all but the plain form")
+    parser.add_argument("--batch", type=int, help="images a step; by default the recipe's")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=FORMS)
+    main(parser.parse_args())
