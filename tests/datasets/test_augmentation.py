@@ -5,7 +5,14 @@ from dataclasses import replace
 import torch
 from helpers.packed_cases import CONTEXT, LIVER
 
-from lits_helpers.datasets import Augmentation, SliceCache, augment_batch, augmentation_of, rotated
+from lits_helpers.datasets import (
+    Augmentation,
+    SliceCache,
+    augment_batch,
+    augmentation,
+    augmentation_of,
+    rotated,
+)
 from lits_helpers.datasets.augmentation import affine_grid, affine_matrices, grey_curves
 from lits_helpers.recipes import liver_recipe, tumor_recipe
 
@@ -30,6 +37,26 @@ def drawn_batch(size=64):
     labels = torch.zeros(4, 1, size, size, dtype=torch.uint8)
     labels[:, :, 20:34, 12:40] = 2
     return levels, labels
+
+
+def test_changed_all_at_once_as_on_a_gpu_or_one_by_one_images_are_the_same(monkeypatch):
+    levels, labels = drawn_batch()
+    labels[:, :, 24:30, 16:30] = 1  # liver, with tumor all around
+    limits = Augmentation(fatty_liver=0.4, fatty_share=0.7, bright_lesions=0.7)
+
+    def changed():
+        return augment_batch(levels, labels, LIVER, torch.Generator().manual_seed(1), limits)
+
+    one_by_one = changed()
+    monkeypatch.setattr(augmentation, "CPU_IMAGES", len(levels))
+    monkeypatch.setattr(augmentation, "_parts", lambda chosen, _: [chosen.nonzero().flatten()])
+    at_once = changed()
+    plain = augment_batch(
+        levels, labels, LIVER, torch.Generator().manual_seed(1), replace(limits, fatty_liver=0.0)
+    )
+    assert torch.equal(one_by_one[0], at_once[0])
+    assert torch.equal(one_by_one[1], at_once[1])
+    assert not torch.equal(plain[0], at_once[0])
 
 
 def test_labels_move_with_the_image():
