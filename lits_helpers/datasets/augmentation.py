@@ -118,11 +118,11 @@ def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
         shares: (N,) on the CPU, the share of the grey levels to remove; 0 leaves an image alone.
     """
     share = _beside(images, shares)
-    for part in _parts(shares > 0, images.device):
+    for part in chosen_parts(shares > 0, images.device):
         images[part] *= 1 - share[part] * _mean_of_nine(labels[part].clamp(max=1).float())
 
 
-def _parts(chosen: Tensor, device: torch.device) -> list:
+def chosen_parts(chosen: Tensor, device: torch.device) -> list:
     """Return indices of the chosen images, (N,) bool on the CPU: one by one, as views; or all.
 
     A GPU takes all at once, for it waits for the number of kernels. A CPU would copy them.
@@ -151,7 +151,7 @@ def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
     """
     if labels.device.type == "cpu":  # elsewhere looking would wait for the device
         mirrored = mirrored & (labels == 2).flatten(1).any(1)
-    for part in _parts(mirrored, labels.device):
+    for part in chosen_parts(mirrored, labels.device):
         marked = labels[part]
         liver = marked == 1
         pixels = liver.sum((1, 2, 3), keepdim=True)

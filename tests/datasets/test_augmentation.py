@@ -49,7 +49,9 @@ def test_changed_all_at_once_as_on_a_gpu_or_one_by_one_images_are_the_same(monke
 
     one_by_one = changed()
     monkeypatch.setattr(augmentation, "CPU_IMAGES", len(levels))
-    monkeypatch.setattr(augmentation, "_parts", lambda chosen, _: [chosen.nonzero().flatten()])
+    monkeypatch.setattr(
+        augmentation, "chosen_parts", lambda chosen, _: [chosen.nonzero().flatten()]
+    )
     at_once = changed()
     plain = augment_batch(
         levels, labels, LIVER, torch.Generator().manual_seed(1), replace(limits, fatty_liver=0.0)
