@@ -1,12 +1,13 @@
 """A case is one CT and, mostly, its segmentation: found, checked by anatomy, split by patient."""
 
-from .case import MOST_ID_BYTES, Case, Finding, id_order
+from .case import LIVER_ONLY, MOST_ID_BYTES, Case, Finding, id_order
 from .checks import check_case, check_lits_set, load_case
 from .find import Search, find_cases, find_cts, search_cases
-from .layouts import label_id
+from .layouts import is_liver_only, label_id
 from .split import Split, split_cases
 
 __all__ = [
+    "LIVER_ONLY",
     "MOST_ID_BYTES",
     "Case",
     "Finding",
@@ -17,6 +18,7 @@ __all__ = [
     "find_cases",
     "find_cts",
     "id_order",
+    "is_liver_only",
     "label_id",
     "load_case",
     "search_cases",

@@ -51,3 +51,10 @@ class Finding:
     harmful: bool
     text: str
     orientation: str | None = None
+
+
+LIVER_ONLY = Finding(
+    "liver_only",
+    False,
+    "the reference shows the liver alone: left out of the tumor training and the tumor scores",
+)

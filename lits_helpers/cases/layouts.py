@@ -76,6 +76,12 @@ def label_id(path: Path) -> str | None:
     return match[1] if match else stem
 
 
+def is_liver_only(path: Path) -> bool:
+    """Tell whether a file of labels is TotalSegmentator's mask of the liver."""
+    part = _totalsegmentator(path)
+    return part is not None and part.role == REFERENCE
+
+
 def _lits(path: Path) -> Part | None:
     match = LITS_STEM.fullmatch(stem_of(path) or "")
     return Part(match[1], str(int(match[2])), path) if match else None

@@ -42,7 +42,8 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
     Args:
         results: `case.evaluate_case` dicts; a row may also hold ``case_id``, ``patient``,
             ``training_case`` (true for a case that a model was trained on: it is left out of
-            everything here), ``liver_dice_ceiling`` and ``tumor_dice_ceiling``
+            everything here), ``liver_only`` (true where the reference shows no tumors: left out of
+            everything about tumors), ``liver_dice_ceiling`` and ``tumor_dice_ceiling``
             (`pipeline.results.resize_ceiling`).
         seed: random seed of the bootstrap; the same rows and seed give the same intervals.
         resamples: bootstrap samples of the patients, each with all its cases; a row without
@@ -66,8 +67,9 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
     """
     rows = require_each(results, "get", "each result", "a dict, as evaluate_case returns it")
     kept = [row for row in rows if not row.get("training_case")]
-    with_tumor = [row for row in kept if row["tumor_size_reference"]]
-    free = [row for row in kept if not row["tumor_size_reference"]]
+    told = [row for row in kept if not row.get("liver_only")]  # whose tumors are known
+    with_tumor = [row for row in told if row["tumor_size_reference"]]
+    free = [row for row in told if not row["tumor_size_reference"]]
     summary = {
         "cases": len(kept),
         "training_cases": len(rows) - len(kept),
@@ -80,11 +82,11 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
         for quantity in QUANTITIES:
             key = f"{name}_{quantity}"
             summary[key] = _statistics(group, key, seed, resamples)
-        summary[f"{name}_dice_global"] = _global_dice(kept, name)
+        summary[f"{name}_dice_global"] = _global_dice(kept if name == "liver" else told, name)
         dices = [[row.get("case_id", k), row[f"{name}_dice"]] for k, row in enumerate(group)]
         summary[f"worst_{name}"] = sorted(dices, key=lambda pair: pair[1])
-    summary["tumor_dice_all_cases"] = _statistics(kept, "tumor_dice", seed, resamples)
-    return summary | _detection(kept) | _burden(kept)
+    summary["tumor_dice_all_cases"] = _statistics(told, "tumor_dice", seed, resamples)
+    return summary | _detection(told) | _burden(told)
 
 
 def _statistics(rows: Sequence[Mapping], key: str, seed: int, resamples: int) -> dict:

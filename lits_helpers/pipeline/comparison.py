@@ -5,12 +5,12 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
-from ..cases import id_order, label_id, search_cases
+from ..cases import id_order, is_liver_only, label_id, search_cases
 from ..inference import recorded_origins
 from ..machine import few, writable_folder
 from ..metrics import evaluate_case
 from ..volumes import Volume, read_geometry, read_segmentation, same_grid
-from .results import write_scores
+from .results import without_tumors, write_scores
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +40,7 @@ def compare(
     writable_folder(results)  # before minutes of work
     found = _label_files(Path(predictions), layout)
     known = _label_files(Path(references), layout)
+    liver_only = {case for case, path in known.items() if is_liver_only(path)}
     if len(found) == len(known) == 1 and Path(predictions).is_file():  # whatever their names
         known = dict(zip(found, known.values(), strict=True))
     pairs = {
@@ -57,7 +58,8 @@ def compare(
     for case, (path, reference) in pairs.items():
         row = {"case_id": case, "patient": case, "training_case": case in seen}
         try:
-            rows.append(row | _compare_files(path, reference))
+            row |= _compare_files(path, reference)
+            rows.append(without_tumors(row) if case in liver_only else row)
         except (OSError, ValueError) as error:  # one bad file must not end the others
             failed[case] = str(error)
             logger.warning("case %s was not compared: %s", case, error)

@@ -191,11 +191,19 @@ def evaluate(
         patient = known[case_id].patient
         row = {"case_id": case_id, "patient": patient, "training_case": case_id in seen}
         try:
-            rows.append(row | _evaluate_file(data, case_id, path, origins))
+            row |= _evaluate_file(data, case_id, path, origins)
+            rows.append(without_tumors(row) if known[case_id].liver_only else row)
         except (OSError, ValueError) as error:  # one bad file must not end the others
             failed[case_id] = str(error)
             logger.warning("case %s was not compared: %s", case_id, error)
     return rows, write_scores(rows, failed, set(predictions) - set(known), results)
+
+
+def without_tumors(row: Mapping) -> dict:
+    """Return a row of scores whose reference shows the liver alone: nothing about tumors."""
+    about = ("tumor_", "lesion_", "burden_")
+    known = {key: None if key.startswith(about) else value for key, value in row.items()}
+    return known | {"liver_only": True}
 
 
 def write_scores(

@@ -5,6 +5,8 @@ import math
 from dataclasses import replace
 from pathlib import Path
 
+from ..cases import Split
+from ..machine import few
 from ..preprocess import Prepared
 from ..recipes import liver_recipe, tumor_recipe
 from ..settings import Settings, hint
@@ -55,7 +57,23 @@ def train_liver(settings: Settings, data: Prepared, recipe=None, **options) -> l
 def train_tumor(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
     """Train system B on the prepared data; options as of `training.start.TrainingOptions`."""
     recipe = recipe or tumor_recipe(tiny=settings.tiny)
+    data = replace(data, split=_with_tumors_known(data))
     return _train(train_tumor_regnet, "tumor", settings, data, recipe, options)
+
+
+def _with_tumors_known(data: Prepared) -> Split:
+    """Return the split without cases whose reference shows the liver alone."""
+    liver_only = {case.id for case in data.cases if case.liver_only}
+    if liver_only:
+        logger.info("their references show the liver alone, left out: %s", few(liver_only))
+    parts = {part: getattr(data.split, part) for part in ("training", "validation", "test")}
+    kept = {part: tuple(i for i in ids if i not in liver_only) for part, ids in parts.items()}
+    if parts["training"] and not kept["training"]:
+        raise ValueError(
+            f"no case to train on in {data.root}: all references show the liver alone, as "
+            "TotalSegmentator's do; prepare cases with labels 2 for tumors"
+        )
+    return Split(**kept)
 
 
 def _train(train, system: str, settings: Settings, data: Prepared, recipe, options) -> list[dict]:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import Case, load_case, search_cases
+from ..cases import LIVER_ONLY, Case, load_case, search_cases
 from ..machine import run_jobs, written_whole
 from ..metrics import write_metrics_csv
 from ..volumes import Volume, write_picture
@@ -112,6 +112,8 @@ def check_one(case: Case, layout: str, tile: bool) -> tuple[dict, np.ndarray | N
         volume, labels, findings = load_case(case)
     except (OSError, ValueError, MemoryError) as error:
         return _row(case, layout) | UNREAD | {"findings": str(error)}, None
+    if case.liver_only and labels is not None:
+        findings.append(LIVER_ONLY)
     harmful = any(finding.harmful for finding in findings)
     turned = next((f.orientation for f in findings if f.orientation), None)
     spacing = " ".join(f"{step:.3g}" for step in reversed(volume.spacing_mm))

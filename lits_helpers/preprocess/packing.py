@@ -14,7 +14,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..cases import Case, Finding, load_case
+from ..cases import LIVER_ONLY, Case, Finding, load_case
 from ..machine import (
     file_hash,
     locked_folder,
@@ -96,8 +96,9 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
         return _skipped(case, error)
     known = files.known()
     if known and known["source_hash"] == source:
-        if known["patient"] != case.patient:  # patients.csv came later
-            known["patient"] = case.patient
+        told = {"patient": case.patient, "liver_only": case.liver_only}
+        if not told.items() <= known.items():  # patients.csv or the layout came later
+            known |= told
             _write_record(files, known)
         try:
             return _refreshed(files, known, window)
@@ -110,6 +111,8 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
         return _skipped(case, error)
     if any(finding.harmful for finding in findings):
         return Outcome(case.id, "skipped", tuple(findings))
+    if case.liver_only and labels is not None:
+        findings.append(LIVER_ONLY)
     _write_case(files, volume, labels, window)
     _write_record(files, _record(case, source, volume, labels, findings, window))
     return Outcome(case.id, "prepared", tuple(findings))
@@ -248,6 +251,7 @@ def _record(case, source, volume, labels, findings, window) -> dict:
         "spacing_mm": list(volume.spacing_mm),
         "geometry": volume.geometry.to_dict(),
         "has_segmentation": labels is not None,
+        "liver_only": case.liver_only,
         "liver_slices": _slices_with(labels, 1),
         "tumor_slices": _slices_with(labels, 2),
         "findings": [asdict(finding) for finding in findings],

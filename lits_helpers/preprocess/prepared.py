@@ -45,6 +45,11 @@ class PreparedCase:
     has_segmentation: bool
     record: dict = field(default_factory=dict, repr=False, compare=False)
 
+    @property
+    def liver_only(self) -> bool:
+        """Whether the labels show no tumors, although there may be some."""
+        return self.record.get("liver_only", False)
+
 
 @dataclass(frozen=True)
 class CaseFiles:

@@ -62,8 +62,12 @@ def test_a_folder_of_cases_gives_its_references_not_its_cts(tmp_path):
     write_nifti(LABELS * 0 - 50, tmp_path / "set" / "s0004" / "ct.nii.gz", dtype=np.int16)
     reference = (LABELS > 0).astype(np.uint8)
     write_nifti(reference, tmp_path / "set" / "s0004" / "segmentations" / "liver.nii.gz")
-    (row,), _ = compare(tmp_path / "p", tmp_path / "set", tmp_path / "out")
-    assert row["liver_dice"] < 1
+    (row,), summary = compare(tmp_path / "p", tmp_path / "set", tmp_path / "out")
+    assert 0 < row["liver_dice"] < 1
+    # nobody knows this patient's tumors: the predicted one is no false positive
+    assert row["tumor_dice"] is None
+    assert summary["cases_with_tumor"] == summary["cases_without_tumor"] == 0
+    assert summary["lesion_precision_0"] is summary["burden_rmse"] is None
 
 
 def test_cases_of_recorded_trainings_are_left_out(tmp_path):

@@ -107,3 +107,19 @@ def test_options_go_to_the_training_and_win_over_the_settings(small, trainings, 
     getattr(trainings_module, f"train_{system}")(small, data, recipe, seed=3, device="cuda")
     given = (data.root, small.runs / system, data.split, recipe)
     assert trainings == [(system, given, {"device": "cuda", "mirror": None, "seed": 3})]
+
+
+def test_the_tumor_training_leaves_out_references_of_the_liver_alone(small, trainings, tmp_path):
+    data = write_prepared(tmp_path / "drawn", cases=4)
+    marked = data.split.training[0]
+    for case in data.cases:
+        case.record["liver_only"] = case.id == marked
+    pipeline.train_liver(small, data)
+    pipeline.train_tumor(small, data)
+    (_, liver, _), (_, tumor, _) = trainings
+    assert liver[2] == data.split
+    assert tumor[2] == replace(data.split, training=data.split.training[1:])
+    for case in data.cases:
+        case.record["liver_only"] = True
+    with pytest.raises(ValueError, match=r"no case to train on .* show the liver alone"):
+        pipeline.train_tumor(small, data)

@@ -6,7 +6,7 @@ import cv2
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.drawn import body
+from helpers.drawn import body, write_nifti
 from helpers.logs import logged
 from helpers.repository import load_script
 
@@ -86,3 +86,16 @@ def test_record_that_cannot_be_understood_is_left_out_by_name(raw, tmp_path, cap
     assert logged(caplog, "1.json", "left out")
     assert prepare(find_cases(raw), tmp_path / "out", workers=0).unchanged == ["0", "2"]
     assert [case.id for case in prepared_cases(tmp_path / "out")] == ["0", "1", "2"]
+
+
+def test_a_reference_of_the_liver_alone_is_marked(tmp_path):
+    hu, labels = body()
+    for name in ("s1", "s2"):
+        write_nifti(hu + int(name[1]), tmp_path / "raw" / name / "ct.nii.gz")
+        liver = (labels > 0).astype(np.uint8)
+        write_nifti(liver, tmp_path / "raw" / name / "segmentations" / "liver.nii.gz")
+    report = prepare(find_cases(tmp_path / "raw"), tmp_path / "out", workers=0, png=False)
+    assert report.prepared == ["s1", "s2"]
+    assert "liver_only  cases s1, s2  the reference shows the liver alone" in report.table()
+    assert [case.liver_only for case in prepared_cases(tmp_path / "out")] == [True, True]
+    assert (tmp_path / "out" / "cases" / "s1.b2nd").is_file()
