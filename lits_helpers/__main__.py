@@ -10,6 +10,7 @@ import os
 import shlex
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from .settings import SOURCES, Settings, hints_for_shell, load_settings
 logger = logging.getLogger(__name__)
 
 CHANGES = ("epochs", "batch_size", "learning_rate", "width", "pretrained")  # of a recipe
+FORMATS = {"nifti": ("nifti",), "dicom-seg": ("dicom-seg",), "both": ("dicom-seg", "nifti")}
 PLACES = {  # options that every step has
     "--raw": ("DIR", "NIfTI files, in any layout; default data/SOURCE[-tiny]/raw"),
     "--prepared": ("DIR", "packed cases; default data/SOURCE[-tiny]/prepared"),
@@ -65,7 +67,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     kept = {"action": "store_const", "const": False, "dest": "pretrained"}
     add("--no-pretrained", **kept, help="start from random weights, not ImageNet's")
     add = _step(steps, "predict", runs["predict"]).add_argument
-    volumes = "CT files or folders; default: validation patients"
+    volumes = "CT files or folders, NIfTI or DICOM, or zips of DICOM; default: validation patients"
     add("volumes", nargs="*", type=Path, help=volumes)
     _add_models(add)
     add("--only", choices=SYSTEMS, help="use one model; default both")
@@ -74,6 +76,9 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--out", type=Path, metavar="DIR", help=out)
     turned = "average with slices turned by so much to either side; three times as slow"
     add("--rotation", type=float, default=0.0, metavar="DEGREES", help=turned)
+    formats = "what is written; dicom-seg is for CTs that come as DICOM; default nifti"
+    add("--format", default="nifti", choices=FORMATS, help=formats)
+    add("--series", metavar="N", help="number or UID of a DICOM series; default: the longest")
     add("--submission", action="store_true", help="test-segmentation-N.nii in one zip, for LiTS")
     add = _step(steps, "evaluate", runs["evaluate"]).add_argument
     compared = "label files to compare: two files or two folders, of any CTs, not prepared"
@@ -269,6 +274,8 @@ def _predict_validation(settings: Settings, options, out: Path, post) -> None:
 
     if options.submission:
         raise ValueError("--submission is for the test volumes: name their files or folder")
+    if options.format != "nifti" or options.series:
+        raise ValueError("--format and --series are for CTs from DICOM: name their folder")
     data = _open(settings, options.fold)
     wanted = own_share(data.split.validation)
     files = pipeline.segment_cases(
@@ -290,17 +297,23 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
 
     if options.fold is not None:
         raise ValueError("--fold is for the validation patients: leave it out for named CTs")
+    if options.submission and options.format != "nifti":
+        raise ValueError("--submission is NIfTI: leave out --format")
     models = _chosen_models(settings, options)
     found = [
         case for given in options.volumes for case in find_volumes(given, out, settings.layout)
     ]
     cases = list({os.path.abspath(case.volume): case for case in found}.values())  # each once
+    if options.series:  # another series is another result
+        number = options.series
+        cases = [replace(one, id=f"{one.id}-series{number}", series=number) for one in cases]
     report = segment_files(
         cases,
         out,
         *pipeline.load_models(**models, device=own_device(settings.device)),
         post,
         submission=options.submission,
+        formats=FORMATS[options.format],
     )
     print("\n".join(str(path) for path in {**report.present, **report.written}.values()))
     if report.failed:

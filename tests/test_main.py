@@ -430,6 +430,23 @@ def test_named_cts_leave_the_validation_patients_alone_and_come_once(tmp_path):
     assert call.out == "runs/phantom/results/segmented/prediction-volume-3.nii.gz\n", call.err
 
 
+def test_a_folder_of_dicom_studies_gets_one_seg_a_study(tmp_path):
+    pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"')
+    from helpers.drawn_dicom import write_series
+
+    liver = write_checkpoint(tmp_path / "liver.pth", "liver")
+    for study in "ab":
+        write_series(tmp_path / "cts" / study / "venous", body()[0], study=study)
+        write_series(tmp_path / "cts" / study / "late", body()[0][1:], study=study, series=5)
+    words = ("predict", "cts", "--liver", liver, "--only", "liver", "--format", "dicom-seg")
+    call = shell_call(*words)
+    out = "runs/phantom/results/segmented/prediction-volume-{}.dcm\n"
+    assert call.out == "".join(out.format(name) for name in "ab"), call.err
+    assert "Doe" not in call.err
+    call = shell_call(*words, "--series", "5")
+    assert call.out == "".join(out.format(f"{name}-series5") for name in "ab"), call.err
+
+
 def test_several_models_are_named_before_or_after_the_cts(tmp_path):
     first, other = (write_checkpoint(tmp_path / f"{n}.pth", "liver") for n in ("first", "other"))
     ct = write_nifti(body()[0], tmp_path / "volume-3.nii")

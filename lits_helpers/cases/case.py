@@ -20,6 +20,8 @@ class Case:
         orientation: axis codes that override a wrong header, for example "LAS"; None believes the
             header.
         liver_only: the segmentation does not show tumors, whether there are any or not.
+        series: number or UID of the series to be read from DICOM; None takes the axial CT with the
+            most slices.
     """
 
     id: str
@@ -28,6 +30,7 @@ class Case:
     segmentation: Path | None = None
     orientation: str | None = None
     liver_only: bool = False
+    series: str | None = None
 
 
 def id_order(case_id: str) -> list[str | int]:

@@ -69,7 +69,7 @@ def load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
         OSError, ValueError: a file cannot be read.
     """
     require(case, "segmentation", "case", "a Case, as find_cases(folder) returns them")
-    volume = read_volume(case.volume, case.orientation)
+    volume = read_volume(case.volume, case.orientation, series=case.series)
     labels = read_segmentation(case.segmentation, like=volume) if case.segmentation else None
     findings = [*_header_findings(case, volume), *_value_findings(volume.hu)]
     if labels is not None and not labels.any():

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..machine import few, file_hash
 from ..settings import hint
+from ..volumes import find_studies
 from .case import MOST_ID_BYTES, Case, id_order
 from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_unusual, stem_of
 from .tables import TABLE, read_cases, with_patients
@@ -101,7 +102,8 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
     """Find every CT below `root`, or `root` itself if it is a file, to be segmented.
 
     The layout tells the case ids and the references, which are left aside; any other NIfTI file is
-    a CT too, but predictions of this module. Several CTs may have one id.
+    a CT too, but predictions of this module. So is any zip, and each study of the DICOM files.
+    Several CTs may have one id.
 
     Args:
         root, layout: as for `find_cases`.
@@ -121,8 +123,13 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
     rest = [path for path in files if path not in best.claimed and not path.name.startswith(".")]
     for path in rest:
         parts = list(filter(None, (known.part(path) for known in LAYOUTS)))
-        if path == root or (parts and all(part.role == CT for part in parts)):
+        suffix = path.suffix.lower()
+        if suffix == ".zip" or (suffix == ".dcm" and path == root):
+            found[path] = path.stem
+        elif path == root or (parts and all(part.role == CT for part in parts)):
             found[path] = Path(parts[0].case).name if parts else path.name
+    if not root.is_file():
+        found |= _studies([path for path in rest if path not in found], root)
     left = [path for path in rest if path not in found and stem_of(path)]
     references = [*chain.from_iterable(best.roles[REFERENCE].values()), *left]
     if references:
@@ -130,6 +137,28 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
     if notes:
         logger.info("%s", "\n".join(notes))
     return [Case(case_id, case_id, path) for path, case_id in sorted(found.items())]
+
+
+def _studies(files: Iterable[Path], root: Path) -> dict[Path, str]:
+    """Return {folder: case id} of the DICOM studies among files.
+
+    A study is named after its folder, and stands there for all below it. Where a folder holds
+    several, a file of each stands for its longest series.
+    """
+    studies = find_studies(files)
+    folders = Counter(parent for paths in studies.values() for parent in _above(paths, root))
+    found = {}
+    for paths in studies.values():
+        common = Path(os.path.commonpath([path.parent for path in paths]))
+        place = common if folders[common] == 1 else paths[0]
+        name = os.path.relpath(place.with_suffix("") if place is paths[0] else place, root)
+        found[place] = root.name if name == "." else name.replace(os.sep, "-")
+    return found
+
+
+def _above(paths: Iterable[Path], root: Path) -> set[Path]:
+    """Return the folders below `root`, and `root`, that hold one of the files at any depth."""
+    return {parent for path in paths for parent in path.parents if parent.is_relative_to(root)}
 
 
 def _takes_table(root: Path, layout: str) -> bool:
@@ -170,7 +199,7 @@ def _search_files(root: Path, layout: str, given: str | os.PathLike) -> Search:
     rest = [path for path in files if DATA.fullmatch(path.name) and path not in best.claimed]
     if rest:
         notes.append(f"left aside, of another layout or format: {_names(rest, root)}")
-    for fit in fits:
+    for fit in (one for one in fits if one is not best):
         there = fit.roles[CT].keys() & fit.roles[REFERENCE].keys()
         others = [case for case in there if best.claimed.isdisjoint(fit.roles[CT][case])]
         if others:

@@ -20,6 +20,7 @@ REFERENCE_STEM = re.compile(r"(.+)[-_.](seg|segmentation|labels?|masks?)", re.IG
 CHANNEL_STEM = re.compile(r"(.+)_(\d{4})")
 CT_FOLDERS = {"images", "image", "imgs", "ct", "cts", "volumes", "scans"}
 REFERENCE_FOLDERS = {"labels", "label", "masks", "mask", "segmentations", "segmentation"}
+CHAOS_FOLDERS = {("DICOM_anon", ".dcm"): CT, ("Ground", ".png"): REFERENCE}
 MSD_FOLDERS = {"imagesTr": CT, "imagesTs": CT, "labelsTr": REFERENCE, "labelsTs": REFERENCE}
 
 
@@ -136,6 +137,18 @@ def _suffix(path: Path) -> Part | None:
     return Part(role, f"{path.parent}/{match[1] if match else stem}", path)
 
 
+def _ircadb(path: Path) -> Part | None:
+    if path.parent.name == "PATIENT_DICOM":
+        return Part(CT, str(path.parent.parent), path.parent)
+    masks = path.parent.parent
+    return Part(REFERENCE, str(masks.parent), masks) if masks.name == "MASKS_DICOM" else None
+
+
+def _chaos(path: Path) -> Part | None:
+    role = CHAOS_FOLDERS.get((path.parent.name, path.suffix.lower()))
+    return Part(role, str(path.parent.parent), path.parent) if role else None
+
+
 # Where several fit equally well, the first is taken: the special ones stand before the general.
 LAYOUTS = (
     Layout("lits", "volume-N.nii[.gz] with segmentation-N.nii[.gz]", _lits),
@@ -147,6 +160,10 @@ LAYOUTS = (
         "NAME/ct.nii.gz with NAME/segmentations/liver.nii.gz",
         _totalsegmentator,
         liver_only=True,
+    ),
+    Layout("ircadb", "NAME/PATIENT_DICOM with NAME/MASKS_DICOM/liver, livertumor01 ...", _ircadb),
+    Layout(
+        "chaos", "NAME/DICOM_anon/*.dcm with NAME/Ground/liver_GT_*.png", _chaos, liver_only=True
     ),
     Layout("folders", "images/NAME.nii.gz with labels/NAME.nii.gz or masks/", _folders),
     Layout("suffix", "NAME.nii.gz with NAME_seg.nii.gz (_label, _mask)", _suffix),

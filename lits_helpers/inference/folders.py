@@ -24,6 +24,7 @@ from .segment import segment_volume
 
 logger = logging.getLogger(__name__)
 
+FORMATS = {"nifti": ".nii.gz", "dicom-seg": ".dcm"}  # name -> suffix
 PREDICTION_NAME = "prediction-volume-{}.nii.gz"
 SUBMISSION_NAME = "test-segmentation-{}.nii"  # as the LiTS server wants them, zipped
 SUBMISSION_ARCHIVE = "submission.zip"
@@ -61,7 +62,7 @@ def find_volumes(
     """Return the CTs anywhere below `root`, or `root` itself if it is a file.
 
     A CT is every NIfTI file and packed .b2nd that is no reference, by its layout, no prediction,
-    and does not lie in `out`.
+    and does not lie in `out`; every zip; and every study of DICOM, named after its folder.
 
     Args:
         root: a file or a folder.
@@ -82,7 +83,7 @@ def find_volumes(
     cases += find_cts(root, layout)
     found = [case for case in cases if results not in case.volume.resolve().parents]
     if not found:
-        raise FileNotFoundError(f"no CT at {root}: expected .nii, .nii.gz or packed .b2nd files")
+        raise FileNotFoundError(f"no CT at {root}: expected .nii, .nii.gz, .b2nd or DICOM")
     return found
 
 
@@ -100,6 +101,7 @@ def segment_files(
     *,
     submission: bool = False,
     take_over: bool = False,
+    formats: Sequence[str] = ("nifti",),
 ) -> FolderReport:
     """Segment CT files; finished ones are skipped, and one that fails is named and ends no other.
 
@@ -112,6 +114,8 @@ def segment_files(
         submission: write ``test-segmentation-N.nii`` instead, and submission.zip when all are
             there.
         take_over: replace results of other models or settings in `out`; else they are refused.
+        formats: names of `FORMATS`; "dicom-seg" is for CTs that came from DICOM. The report names
+            the files of the first.
 
     Raises:
         ValueError: two files would have the same result, or `out` holds results of other models or
@@ -119,11 +123,18 @@ def segment_files(
         OSError: `out` cannot be written.
     """
     out = Path(out)
-    targets = _targets(cases, out, SUBMISSION_NAME if submission else PREDICTION_NAME)
+    suffixes = [FORMATS[name] for name in formats]
+    name = PREDICTION_NAME.replace(FORMATS["nifti"], suffixes[0])
+    targets = _targets(cases, out, SUBMISSION_NAME if submission else name)
     record = MakerRecord(out, liver_model, tumor_model, post)
     record.claim(take_over=take_over)
     share = own_share(list(targets))
-    present = {path: targets[path] for path in share if _finished(path, targets[path], record)}
+    files = {path: _beside(target, suffixes) for path, target in targets.items()}
+    present = {
+        path: targets[path]
+        for path in share
+        if all(_finished(path, file, record) for file in files[path])
+    }
     report = FolderReport(present=present)
     wanted = [case for case in cases if case.volume in share and case.volume not in present]
     bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=own_rank() > 0)
@@ -131,9 +142,9 @@ def segment_files(
         try:
             volume, content = source.result()
             labels = segment_volume(volume, liver_model, tumor_model, post)
-            target = write_segmentation(labels, volume, targets[path])
-            record.add(target, content)
-            report.written[path] = target
+            for file in files[path]:
+                record.add(write_segmentation(labels, volume, file), content)
+            report.written[path] = targets[path]
         except Exception as error:  # one bad file must not end the others
             report.failed[path] = str(error) or type(error).__name__
             expected = isinstance(error, OSError | ValueError)
@@ -172,6 +183,12 @@ def _targets(cases: Sequence[Case], out: Path, name: str) -> dict[Path, Path]:
         targets[case.volume] = target
         sources[target] = case.volume
     return targets
+
+
+def _beside(target: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return all files of one prediction: `target` has the first suffix."""
+    stem = target.name.removesuffix(suffixes[0])
+    return [target, *(target.with_name(f"{stem}{suffix}") for suffix in suffixes[1:])]
 
 
 def _finished(path: Path, target: Path, record: MakerRecord) -> bool:

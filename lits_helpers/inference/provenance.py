@@ -15,7 +15,7 @@ from .ensemble import as_models
 from .postprocess import Postprocessing
 
 RECORD_SUFFIX = ".json"
-RECORDS = "*.nii*.json"
+RECORDS = ("*.nii*.json", "*.dcm.json")
 FOLDER_RECORDS = "segmented_by*.json"  # of 0.1.0: all predictions of a process in one
 
 
@@ -85,7 +85,8 @@ class MakerRecord:
 
 
 def _record_paths(folder: Path | str) -> list[Path]:
-    return sorted(Path(folder).glob(RECORDS)) + sorted(Path(folder).glob(FOLDER_RECORDS))
+    patterns = (*RECORDS, FOLDER_RECORDS)
+    return [path for pattern in patterns for path in sorted(Path(folder).glob(pattern))]
 
 
 def read_records(folder: Path | str) -> list[dict]:

@@ -10,6 +10,7 @@ from .results import (
     open_result,
     save_score_figures,
     segment_cases,
+    segment_own,
 )
 from .trainings import (
     best_epoch,
@@ -40,6 +41,7 @@ __all__ = [
     "prepare_raw",
     "save_score_figures",
     "segment_cases",
+    "segment_own",
     "train_liver",
     "train_tumor",
 ]

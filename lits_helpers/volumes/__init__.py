@@ -1,6 +1,6 @@
 """The file border: CT volumes and segmentations in, label volumes out, always (Z, Y, X) inside."""
 
-from .dicom import find_studies
+from .dicom import find_studies, is_dicom
 from .geometry import Geometry, reversing, same_grid
 from .io import (
     Volume,
@@ -42,6 +42,7 @@ __all__ = [
     "Volume",
     "claimed_bytes",
     "find_studies",
+    "is_dicom",
     "is_whole",
     "lies_on",
     "liver_frame",

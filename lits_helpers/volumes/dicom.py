@@ -243,12 +243,11 @@ class DicomStore:
 
 
 def find_studies(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Group files by study, {study UID: CT files in place}; what is no axial CT is left out.
+    """Group files by study, {study UID: its files of axial CT}, those of the longest series first.
 
     A file that cannot be read is named in the log; reading its study says why.
     """
-    studies: dict[str, list[Path]] = defaultdict(list)
-    faults: dict[Path, Exception] = {}
+    studies: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
     for path in files:
         try:
             if not _starts_dicom(_head(path)):
@@ -256,13 +255,15 @@ def find_studies(files: Iterable[Path]) -> dict[str, list[Path]]:
             with opened(path) as store:
                 header = store.dataset(path.name, **HEADER_ONLY)
         except (OSError, ValueError) as error:
-            faults[path] = error
+            logger.warning("%s", error)
             continue
         if not fault_of(header) and "StudyInstanceUID" in header:
-            studies[str(header.StudyInstanceUID)].append(path)
-    for error in faults.values():
-        logger.warning("%s", error)
-    return dict(studies)
+            uids = str(header.StudyInstanceUID), str(header.get("SeriesInstanceUID", ""))
+            studies[uids[0]][uids[1]].append(path)
+    return {
+        uid: [path for paths in sorted(series.values(), key=len, reverse=True) for path in paths]
+        for uid, series in studies.items()
+    }
 
 
 def _head(path: Path) -> bytes:
@@ -280,10 +281,10 @@ def _raise(error: OSError) -> None:
 
 def _hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     """Return stored numbers as int16 HU, rounded half up and limited to what int16 holds."""
-    if slope == 1 and intercept.is_integer():
-        values = stored.astype(np.int32)
-        values += int(intercept)
-    else:
-        values = np.floor(stored * slope + intercept + 0.5)
     limits = np.iinfo(np.int16)
+    if slope == 1 and intercept.is_integer() and limits.min <= intercept <= limits.max:
+        low, high = int(stored.min()) + intercept, int(stored.max()) + intercept
+        if limits.min <= low and high <= limits.max:  # then wrapping at 16 bits is right
+            return stored.astype(np.int16, copy=False) + np.int16(intercept)
+    values = np.floor(stored * slope + intercept + 0.5)
     return np.clip(values, limits.min, limits.max).astype(np.int16)

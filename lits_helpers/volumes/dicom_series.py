@@ -219,7 +219,8 @@ def _slice(name: str, frame: int | None, header: "Dataset", items: list) -> Slic
     """Return one slice whose values stand in the first of `items` that has them."""
 
     def value(tag: str, default=None):
-        return next((item.get(tag) for item in items if item.get(tag) is not None), default)
+        found = (item.get(tag) for item in items)
+        return next((one for one in found if one is not None), default)
 
     position, direction = value("ImagePositionPatient"), value("ImageOrientationPatient")
     spacing = value("PixelSpacing")

@@ -5,7 +5,9 @@ import pytest
 from lits_helpers.cases import find_cases, find_cts, search_cases
 from lits_helpers.cases.layouts import LAYOUTS
 
-TREES = {  # layout -> its files: "case: CT, reference"; a line without a case is no part of one
+# layout -> its files: "case: CT, reference"; a line without a case is no part of one; "//" ends a
+# folder that is read as a whole
+TREES = {
     "lits": """
         9: volume_pt1/volume-9.nii.gz segmentations/segmentation-9.nii
         10: volume_pt2/volume-10.nii segmentations/segmentation-10.nii.gz
@@ -24,6 +26,14 @@ TREES = {  # layout -> its files: "case: CT, reference"; a line without a case i
         s0004: s0004/ct.nii.gz s0004/segmentations/liver.nii.gz
         s0011: s0011/ct.nii.gz s0011/segmentations/liver.nii.gz
         : s0004/segmentations/spleen.nii.gz""",
+    "ircadb": """
+        3Dircadb1.2: 3Dircadb1.2/PATIENT_DICOM//image_0 3Dircadb1.2/MASKS_DICOM//liver/image_0
+        3Dircadb1.11: 3Dircadb1.11/PATIENT_DICOM//image_0 3Dircadb1.11/MASKS_DICOM//liver/image_0
+        : 3Dircadb1.2/PATIENT_DICOM/image_1 3Dircadb1.2/MASKS_DICOM/livertumor01/image_0""",
+    "chaos": """
+        5: CT/5/DICOM_anon//i0000,0000b.dcm CT/5/Ground//liver_GT_000.png
+        16: CT/16/DICOM_anon//i0000,0000b.dcm CT/16/Ground//liver_GT_000.png
+        : CT/5/DICOM_anon/i0001,0000b.dcm CT/5/Ground/liver_GT_001.png""",
     "folders": """
         a: images/a.nii.gz masks/a.nii.gz
         b: images/b.nii.gz masks/b_seg.nii.gz""",
@@ -47,7 +57,7 @@ def plant(root, tree):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(name)
         if case:
-            cases[case] = [root / name for name in names]
+            cases[case] = [root / name.partition("//")[0] for name in names]
     return cases
 
 
@@ -66,8 +76,11 @@ def test_a_layout_is_recognised_by_itself_and_pairs_are_in_order(tmp_path, layou
     assert search.layout == layout
     assert found(search.cases) == wanted
     assert [case.id for case in search.cases] == list(wanted)
-    assert all(case.liver_only == (layout == "totalsegmentator") for case in search.cases)
+    assert all(
+        case.liver_only == (layout in ("totalsegmentator", "chaos")) for case in search.cases
+    )
     assert search.notes[0].startswith(f"layout {layout}: {len(wanted)} CTs below {tmp_path}")
+    assert not any(f"{layout} takes those" in note for note in search.notes)
 
 
 @pytest.mark.parametrize("layout", TREES)

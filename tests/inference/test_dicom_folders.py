@@ -1,0 +1,66 @@
+"""A folder of DICOM studies: one SEG a study, one bad study ends no other."""
+
+import shutil
+
+import nibabel as nib
+import numpy as np
+import pytest
+
+pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"')
+
+from helpers.drawn_dicom import write_series
+from helpers.grey_models import SHAPE, bright_model, segment_below, write_ct
+
+from lits_helpers.inference import find_volumes
+from lits_helpers.volumes import read_segmentation, read_volume
+
+
+def ct(slice_index=0, shape=SHAPE):
+    hu = np.full(shape, -1000, np.int16)
+    hu[slice_index, 4:12, 3:20] = 100
+    return hu
+
+
+def write_studies(root):
+    """Three studies, two of them with more than one series; the third lacks a slice."""
+    write_series(root / "a" / "ct", ct(1), study="a")
+    write_series(root / "a" / "arterial", ct(0)[:2], study="a", series=3)
+    write_series(root / "b", ct(2), study="b", patient="P2")
+    write_series(root / "b", ct(0, (5, 20, 32)), study="c", patient="P3")
+    write_series(root / "d" / "ct", ct(0, (5, 20, 32)), study="d", patient="P4")[2].unlink()
+    (root / "notes.txt").write_text("x")
+    return root
+
+
+def test_studies_are_found_and_named_after_their_folders(tmp_path):
+    root = tmp_path / "raw"
+    write_studies(root)
+    shutil.make_archive(str(root / "upload"), "zip", root / "a")
+    found = {case.id: case.volume.relative_to(root).as_posix() for case in find_volumes(root)}
+    assert found == {"a": "a", "b": "b", "d-ct": "d/ct", "upload": "upload.zip"}
+
+
+def test_each_study_gets_one_seg_and_a_second_call_makes_none_again(tmp_path):
+    root, out = write_studies(tmp_path / "raw"), tmp_path / "out"
+    (root / "b").rename(tmp_path / "elsewhere")
+    report = segment_below(root, out, bright_model(), formats=["dicom-seg", "nifti"])
+    assert [path.name for path in report.written.values()] == ["prediction-volume-a.dcm"]
+    (reason,) = report.failed.values()
+    assert "a slice is missing" in reason
+    volume = read_volume(root / "a")
+    labels = read_segmentation(out / "prediction-volume-a.dcm", like=volume)
+    assert np.flatnonzero(labels.any(axis=(1, 2))).tolist() == [1]
+    twin = nib.load(out / "prediction-volume-a.nii.gz")
+    np.testing.assert_allclose(twin.affine, volume.geometry.affine)
+    again = segment_below(root, out, bright_model(), formats=["dicom-seg", "nifti"])
+    assert [path.name for path in again.present.values()] == ["prediction-volume-a.dcm"]
+    assert not again.written
+
+
+def test_a_nifti_ct_takes_no_seg_and_is_named(tmp_path):
+    write_ct(tmp_path / "raw" / "volume-1.nii")
+    report = segment_below(
+        tmp_path / "raw", tmp_path / "out", bright_model(), formats=["dicom-seg"]
+    )
+    (reason,) = report.failed.values()
+    assert "volume-1.nii came from no DICOM" in reason
