@@ -100,12 +100,17 @@ class Controls:
 
     def fit(self, lengths: tuple[int, int, int], place: tuple[int, int, int]) -> None:
         """Give slider, row and column their lengths and values."""
-        for control, length, at in zip(self.typed(), lengths, place, strict=True):
-            control.max = max(length - 1, control.value)  # never below the value while it moves
-            control.value = at
-            control.max = length - 1
-        self.play.max = self.slider.max
-        self.play.value = self.slider.value
+        slices = [(self.slider, lengths[0], place[0]), (self.play, lengths[0], place[0])]
+        if lengths[0] <= self.slider.max:  # linked in the browser: the range that is left
+            slices.reverse()  # for a smaller one must never hold a value of the other's
+        if (self.slider.max, self.slider.value) == (lengths[0] - 1, place[0]):
+            slices = []  # it was dragged: a late message would pull it back
+        rest = zip((self.row, self.column), lengths[1:], place[1:], strict=True)
+        for control, length, at in [*slices, *rest]:
+            with control.hold_sync():  # range and value arrive together
+                control.max = max(length - 1, control.value)
+                control.value = at
+                control.max = length - 1
 
     def enable(self, *, tumors: bool, compared: bool, layers: bool) -> None:
         """Disable what would do nothing now."""
@@ -122,6 +127,7 @@ class Controls:
     def _make_view(self, cases: list[str]) -> None:
         self.case = _dropdown(cases, "case", WIDTH)
         self.plane = widgets.ToggleButtons(options=PLANES, style={"button_width": "100px"})
+        _explain(self.plane, "the plane that is shown")
         self.plane.tooltips = [f"{name} slices" for name in PLANES]
         self.slider = widgets.IntSlider(
             description="slice", readout=False, layout={"width": "220px"}, style=_narrow("40px")

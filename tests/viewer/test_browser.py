@@ -24,7 +24,7 @@ from helpers.repository import ROOT
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 
 ARTEFACTS = ROOT / "runs" / "browser"
-MIDDLE = 20
+OPENED = 26  # the slice with most tumor
 SLOW_SECONDS = 0.25  # a frame on a machine that can hardly keep up
 CELL = """
 import json, os, sys, time
@@ -62,7 +62,7 @@ SurfaceView(layers["reference"], volume.spacing_mm)
 """
 
 PIXELS = """
-const done = arguments[0], image = document.querySelector('.widget-image');
+const done = arguments[0], image = document.querySelector('.lits-picture, .widget-image');
 const canvas = document.createElement('canvas');
 if (!image || !image.naturalWidth) { done(null); return; }
 canvas.width = image.naturalWidth; canvas.height = image.naturalHeight;
@@ -78,6 +78,21 @@ for (let i = 0; i < data.length; i += 4) {
   hash = (hash * 31 + data[i] + 7 * data[i+1]) | 0;
 }
 done({colored, mean: sum / (data.length / 4), hash, width: canvas.width, height: canvas.height});
+"""
+
+FITS = """
+const parts = [...document.querySelectorAll('.widget-box, .widget-box *')];
+const scrolls = parts.filter(part => {
+  const style = getComputedStyle(part), way = ['auto', 'scroll'];
+  return part.tagName !== 'SELECT' && (
+    part.scrollHeight > part.clientHeight + 1 && way.includes(style.overflowY)
+    || part.scrollWidth > part.clientWidth + 1 && way.includes(style.overflowX));
+});
+const nameless = parts.filter(part => ['title', 'alt', 'aria-label'].some(
+  name => ['null', 'undefined'].includes(part.getAttribute(name))));
+const names = elements => elements.map(element => element.className);
+const height = document.querySelector('.widget-box').getBoundingClientRect().height;
+return [height, names(scrolls), names(nameless)];
 """
 
 
@@ -241,8 +256,9 @@ class Page:
     def choose(self, label: str, option: str):
         from selenium.webdriver.support.ui import Select
 
-        element = self.find(".widget-dropdown", label).find_element("tag name", "select")
-        Select(element).select_by_visible_text(option)
+        found = self.browser.find_elements("css selector", ".widget-dropdown")
+        element = next(box for box in found if box.text.split("\n")[0] == label)
+        Select(element.find_element("tag name", "select")).select_by_visible_text(option)
 
     def drag_slices(self, pixels: int, steps: int):
         """Drag the slice slider to and fro and end `pixels` away, as fast as it goes."""
@@ -256,7 +272,8 @@ class Page:
         actions.move_by_offset(pixels - 3 * steps_away(steps), 0).release().perform()
 
     def slice_shown(self) -> int:
-        return int(self.find(".widget-slider", "slice").text.split()[-1])
+        shown = self.find(".widget-label", " / ").text  # "27 / 40 · 78 mm"
+        return int(shown.split()[0]) - 1
 
     def message(self) -> str:
         return self.browser.execute_script(
@@ -287,7 +304,7 @@ def test_a_fast_drag_ends_at_the_slice_under_the_mouse(page):
     page.picture("2_dragged")
     drawn = page.frames()[count:]
     assert after["hash"] != before["hash"]
-    assert page.slice_shown() > MIDDLE
+    assert page.slice_shown() > OPENED
     assert drawn[-1]["index"] == page.slice_shown()
     assert len({frame["index"] for frame in drawn}) > 10, "the picture does not follow the drag"
     assert len(drawn) <= 201, "more frames than moves"
@@ -309,7 +326,8 @@ def test_a_drag_does_not_queue_up_even_if_frames_are_slow(page):
 
 
 def test_layers_come_and_go(page):
-    page.after(lambda: page.click("button", "largest tumor"))
+    until(lambda: page.slice_shown() == OPENED, 10, "the button does not go to the lesion")
+    page.after(lambda: page.click(".widget-checkbox label", "cross"))
     for label in ("reference tumor", "reference liver", "predicted tumor", "predicted liver"):
         page.after(lambda label=label: page.click(".widget-checkbox label", label))
     without = page.settled()
@@ -318,7 +336,7 @@ def test_layers_come_and_go(page):
     page.after(lambda: page.click(".widget-checkbox label", "reference liver"))
     outline = page.settled()["colored"]
     assert outline > 0
-    page.after(lambda: page.choose("layers as", "fill"))
+    page.after(lambda: page.choose("as", "fill"))
     assert page.settled()["colored"] > 5 * outline
     page.picture("4_filled")
 
@@ -347,6 +365,83 @@ def test_play_moves_through_the_slices(page):
     assert indices == sorted(set(indices)), "play goes back or repeats"
     assert indices[0] > start
     assert indices[-1] <= start + 2 * len(indices), "it skips more than a busy machine explains"
+
+
+def act(page, *steps):
+    """Perform steps on the picture; each gets the chain of actions and the picture."""
+    from selenium.webdriver import ActionChains
+
+    picture = page.find(".lits-picture")
+    page.browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", picture)
+    chain = ActionChains(page.browser)
+    for step in steps:
+        step(chain, picture)
+    chain.perform()
+
+
+def readout(page) -> str:
+    return page.find(".widget-html", "voxel").text
+
+
+def test_wheel_and_keys_move_through_the_slices_and_not_the_page(page):
+    from selenium.webdriver import Keys
+    from selenium.webdriver.common.actions.wheel_input import ScrollOrigin
+
+    act(page, lambda chain, picture: chain.click(picture))
+    page.settled()
+    start = page.slice_shown()
+    top = "return document.querySelector('.lits-picture').getBoundingClientRect().top"
+    where = page.browser.execute_script(top)
+    wheel = ScrollOrigin.from_element
+    act(page, lambda chain, picture: chain.scroll_from_origin(wheel(picture), 0, -120))
+    until(lambda: page.slice_shown() == start + 1, 10, "the wheel does not move the slice")
+    act(page, lambda chain, _: chain.send_keys(Keys.ARROW_DOWN, Keys.ARROW_DOWN))
+    until(lambda: page.slice_shown() == start - 1, 10, "the arrows do not move the slice")
+    act(page, lambda chain, _: chain.send_keys(Keys.PAGE_DOWN))
+    until(lambda: page.slice_shown() == start - 11, 10, "the page key does not move the slices")
+    assert page.browser.execute_script(top) == where
+    colored = page.settled()["colored"]
+    act(page, lambda chain, _: chain.send_keys(" "))
+    until(lambda: page.pixels()["colored"] < colored, 10, "space does not hide the layers")
+    act(page, lambda chain, _: chain.send_keys(" "))
+
+
+def test_a_click_reads_the_voxel_and_a_change_of_plane_keeps_it(page):
+    act(page, lambda chain, picture: chain.move_to_element_with_offset(picture, 40, 20).click())
+    until(lambda: page.settled() and "voxel" in readout(page), 10, "no readout")
+    read = readout(page).split("=")[1].split(")")[0]
+    for name in ("coronal", "sagittal", "axial"):
+        page.after(lambda name=name: page.click(".widget-toggle-button", name))
+        assert readout(page).split("=")[1].split(")")[0] == read
+
+
+def test_the_ruler_measures_and_the_list_goes_to_a_lesion(page):
+    page.click("button", "ruler")
+    before = page.settled()
+    act(
+        page,
+        lambda chain, picture: chain.move_to_element(picture).click_and_hold(),
+        lambda chain, _: chain.move_by_offset(40, 30).move_by_offset(10, 0).release(),
+    )
+    assert page.settled() != before
+    page.picture("10_ruler")
+    page.click("button", "ruler")
+    page.click(".widget-select option", "1:")
+    page.settled()
+    assert page.slice_shown() == OPENED
+
+
+def test_everything_fits_1280_by_720_and_is_named_in_words(page):
+    size = {"width": 1280, "height": 720, "deviceScaleFactor": 1, "mobile": False}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.browser.execute_script("document.querySelector('.widget-box').scrollIntoView()")
+    page.settled()
+    page.picture("11_fits")
+    height, scrolls, nameless = page.browser.execute_script(FITS)
+    page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    assert height <= 590
+    assert not scrolls
+    assert not nameless
 
 
 def test_an_error_is_shown_in_the_viewer_and_the_next_case_works(page):
