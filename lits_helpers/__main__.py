@@ -17,7 +17,7 @@ from pathlib import Path
 from . import __version__
 from .machine import few
 from .recipes import LIVER_RECIPES, PRECISIONS, SYSTEMS
-from .settings import SOURCES, Settings, hints_for_shell, load_settings
+from .settings import DOWNLOADED, SOURCES, Settings, hints_for_shell, load_settings
 
 logger = logging.getLogger(__name__)
 
@@ -49,9 +49,9 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     made.add_argument("--version", action="version", version=__version__)
     steps = made.add_subparsers(title="steps", required=True, metavar="STEP")
     _step(steps, "phantom", runs["phantom"], ["phantom"])
-    add = _step(steps, "download", runs["download"], ["kaggle"]).add_argument
+    add = _step(steps, "download", runs["download"], DOWNLOADED).add_argument
     add("--cases", default="", metavar="LIST", help="e.g. 0-9,27; default all 131, --tiny 0-5")
-    add("--keep-raw", action="store_true", help="keep the raw files (54 GB in all)")
+    add("--keep-raw", action="store_true", help="keep the raw files (up to 54 GB)")
     add("--png", action="store_true", help="also export 8-bit slices")
     add = _step(steps, "check", runs["check"]).add_argument
     add("folder", nargs="?", metavar="FOLDER", help="default: as --raw")
@@ -111,9 +111,8 @@ _from_zero = partial(_count, lowest=0)
 
 def _step(steps, name: str, run, sources: Sequence[str] = SOURCES) -> argparse.ArgumentParser:
     step = steps.add_parser(name, help=run.__doc__, description=run.__doc__)
-    step.set_defaults(step=run, name=name)
-    only = sources[0] if len(sources) == 1 else None
-    step.add_argument("--source", choices=sources, default=only, help=f"default {sources[0]}")
+    step.set_defaults(step=run, name=name, sources=sources)
+    step.add_argument("--source", choices=sources, help=f"default {sources[0]}")
     for option, (metavar, text) in PLACES.items():
         step.add_argument(option, metavar=metavar, help=text)
     tiny = "small and short, in folders of its own; give it to every step"
@@ -168,7 +167,10 @@ def _run(options: argparse.Namespace) -> int:
         name: getattr(options, name)
         for name in ("source", "raw", "layout", "prepared", "runs", "device")
     }
-    settings = load_settings(".", tiny=options.tiny or None, variables_win=False, **places)
+    form = {"tiny": options.tiny or None, "sources": options.sources, **places}
+    settings = load_settings(".", variables_win=False, **form)
+    if options.name == "download":  # the steps that follow have another default
+        options.source = settings.source
     options.step(settings, options)
     logger.info("next: %s", _next_command(options))
     return 0
@@ -176,9 +178,8 @@ def _run(options: argparse.Namespace) -> int:
 
 def _next_command(options: argparse.Namespace) -> str:
     """Return the command of the step that follows, with the folders and switches given here."""
-    source = "kaggle" if options.name == "download" else options.source
     given = {"--raw": options.raw, "--prepared": options.prepared, "--runs": options.runs}
-    given |= {"--source": source, "--layout": options.layout, "--device": options.device}
+    given |= {"--source": options.source, "--layout": options.layout, "--device": options.device}
     step = NEXT[options.name]
     if options.name.startswith("train-"):
         given["--fold"] = options.fold
@@ -203,7 +204,7 @@ def phantom(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def download(settings: Settings, options: argparse.Namespace) -> None:
-    """Fetch LiTS from Kaggle case by case, prepare each and delete its raw files."""
+    """Fetch LiTS case by case, prepare each and delete its raw files."""
     from . import pipeline
 
     report = pipeline.download(settings, options.cases, keep_raw=options.keep_raw, png=options.png)

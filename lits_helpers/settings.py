@@ -4,10 +4,12 @@ A hint speaks to a notebook of its form fields and to a shell of its options.
 """
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-SOURCES = ("phantom", "folder", "kaggle")
+DOWNLOADED = ("kaggle", "msd")
+SOURCES = ("phantom", "folder", *DOWNLOADED)
 
 HINTS = {  # what to do: in a notebook or in Python; in a shell, where {lits} is how it calls us
     "prepare": ("run notebook 01", "run {lits} prepare"),
@@ -53,7 +55,7 @@ class Settings:
 
     Attributes:
         tiny: CI-sized run: few small cases, few epochs.
-        source: "phantom", "folder" or "kaggle".
+        source: one of `SOURCES`.
         raw, prepared, runs: folders of NIfTI files, of packed cases, of checkpoints and results.
         device: torch device name, or None to choose.
         drive: keep checkpoints, results and prepared LiTS cases on Google Drive (Colab only).
@@ -75,13 +77,21 @@ class Settings:
         return 0.4 if self.tiny else 0.15
 
 
-def load_settings(root: Path | str = ".", *, variables_win: bool = True, **form) -> Settings:
+def load_settings(
+    root: Path | str = ".",
+    *,
+    variables_win: bool = True,
+    sources: Sequence[str] = SOURCES,
+    **form,
+) -> Settings:
     """Join a notebook's form fields with the LITS_* variables; a variable wins over the form.
 
     Args:
         root: folder below which `data/` and `runs/` lie unless a variable or the form says
             otherwise.
         variables_win: False lets the form win, as options in a shell do.
+        sources: choices of a step that has fewer; the first is the default, and a variable that
+            names another one is meant for other steps.
         form: any of the fields of `Settings`; None or "" leaves the default.
 
     Raises:
@@ -97,7 +107,9 @@ def load_settings(root: Path | str = ".", *, variables_win: bool = True, **form)
     if variables_win or "tiny" not in given:
         given["tiny"] = _switch("LITS_TINY", given.get("tiny", False))
     tiny = given["tiny"]
-    source = given.get("source", "phantom")
+    source = given.get("source", sources[0])
+    if source in SOURCES and source not in sources:
+        source = sources[0]
     if source not in SOURCES:
         raise ValueError(f"LITS_SOURCE must be one of {', '.join(SOURCES)}, got {source!r}")
     root = Path(root)

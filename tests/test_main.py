@@ -372,16 +372,31 @@ def test_a_download_is_of_kaggle_and_goes_to_its_own_folder(monkeypatch):
     assert asked == [("kaggle", "data/kaggle/prepared")]
 
 
+def test_a_download_takes_the_source_of_its_option_or_variable(monkeypatch, caplog):
+    asked = []
+
+    def download(settings, numbers, **options):
+        asked.append((settings.source, str(settings.prepared), numbers))
+        return SimpleNamespace(failed={})
+
+    monkeypatch.setattr(pipeline, "download", download)
+    shell_call("download", "--source", "msd", "--cases", "0-3")
+    monkeypatch.setenv("LITS_SOURCE", "msd")
+    shell_call("download")
+    assert asked == [("msd", "data/msd/prepared", "0-3"), ("msd", "data/msd/prepared", "")]
+    assert caplog.messages[-1].endswith("train-liver --source msd")
+
+
 def test_a_download_that_lacks_cases_fails_and_names_them(tmp_path, monkeypatch):
     data = write_prepared(tmp_path / "drawn", cases=2)
     asked = []
 
-    def fetch(numbers, raw, on_case, *, keep_raw, **_):
+    def fetch(source, numbers, raw, on_case, *, keep_raw, **_):
         asked.append((numbers, keep_raw))
         return {27: "it is gone from Kaggle"}
 
     plan = SimpleNamespace(check=lambda: None)
-    monkeypatch.setattr(acquisition, "find_mounted", lambda: None)
+    monkeypatch.setattr(acquisition, "find_mounted", lambda _: None)
     monkeypatch.setattr(acquisition, "plan_download", lambda *_, **__: plan)
     monkeypatch.setattr(acquisition, "fetch_cases", fetch)
     given = ("download", "--prepared", data.root, "--keep-raw")

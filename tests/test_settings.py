@@ -26,12 +26,12 @@ def test_nothing_given_means_phantoms_below_the_root(tmp_path):
 def test_runs_of_different_data_never_share_a_folder(tmp_path):
     folders = [
         folder
-        for source in ("phantom", "folder", "kaggle")
+        for source in ("phantom", "folder", "kaggle", "msd")
         for tiny in (False, True)
         for settings in [load_settings(tmp_path, source=source, tiny=tiny)]
         for folder in (settings.raw, settings.prepared, settings.runs)
     ]
-    assert len(set(folders)) == 18
+    assert len(set(folders)) == 24
 
 
 def test_an_empty_form_field_leaves_the_default(tmp_path):
@@ -88,7 +88,7 @@ def test_tiny_is_switched_on(tmp_path, monkeypatch, value):
     ("variable", "value", "words"),
     [
         ("LITS_TINY", "maybe", "LITS_TINY must be 1 or 0, got 'maybe'"),
-        ("LITS_SOURCE", "lits", "one of phantom, folder, kaggle, got 'lits'"),
+        ("LITS_SOURCE", "lits", "one of phantom, folder, kaggle, msd, got 'lits'"),
     ],
 )
 def test_a_wrong_variable_is_named_with_its_choices(tmp_path, monkeypatch, variable, value, words):

@@ -1,13 +1,17 @@
-"""LiTS from Kaggle, case by case on a small disk: resumed, proven whole, never hostile."""
+"""LiTS case by case on a small disk: from Kaggle or the MSD archive; resumed, proven whole."""
 
-from .client import KaggleClient, KaggleError
 from .fetch import fetch_cases
+from .kaggle import KaggleClient
 from .listing import CASES, find_mounted, named_files, plan_download, present_cases
+from .msd import MsdArchive
+from .source import DownloadError, Source
 
 __all__ = [
     "CASES",
+    "DownloadError",
     "KaggleClient",
-    "KaggleError",
+    "MsdArchive",
+    "Source",
     "fetch_cases",
     "find_mounted",
     "named_files",

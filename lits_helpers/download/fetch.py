@@ -1,51 +1,53 @@
-"""LiTS from Kaggle: any cases, one by one, on a disk that holds only two."""
+"""LiTS from any source: any cases, one by one, on a disk that holds only two."""
 
 import logging
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from ..volumes import LITS_NAME, parse_name
-from .client import FileUnavailable, KaggleClient, PassingFailure
 from .listing import checked_numbers, missing_files, named_files, present_cases
+from .source import FileUnavailable, PassingFailure, Source
 from .transfer import Meter, Transfer, discard_temporaries
 
 logger = logging.getLogger(__name__)
 
+ANY_NUMBER = re.compile(r"(\d+)\.nii")  # of a case, in temporary names too
 IN_TRANSIT = "in-transit"  # below the raw folder; everything in it may be deleted
 
 
 def fetch_cases(
+    source: Source,
     numbers: Iterable[int],
     folder: Path | str,
-    on_case: Callable[[Path, Path], object],
+    on_case: Callable[[int, Path, Path], object],
     *,
     keep_raw: bool = False,
     mounted: Path | str | None = None,
-    client: KaggleClient | None = None,
 ) -> dict[int, str]:
-    """Fetch case by case and hand each to `on_case(volume_path, segmentation_path)`.
+    """Fetch case by case and hand each to `on_case(number, volume, segmentation)`.
 
     While `on_case` works on one case the next one is fetched; fetched files are deleted when their
     case is done, so at most two volumes lie on the disk. Files that were in `folder` or `mounted`
     before are used in place and never deleted. After a kill or failure the next call continues.
 
     Args:
+        source: where they come from.
         numbers: case numbers. Leave out those that are prepared already.
         on_case: an error it raises ends the run; the case's raw files stay for the next one.
         keep_raw: keep the raw files below `folder`.
         mounted: a further folder with data, only read.
 
     Returns:
-        number -> reason, for cases that Kaggle cannot deliver while it delivers others.
+        number -> reason, for cases that the source cannot deliver while it delivers others.
 
     Raises:
         ValueError: a number out of 0..130.
-        KaggleError: two cases in a row failed, or nothing can be fetched at all.
+        DownloadError: two cases in a row failed, or nothing can be fetched at all.
     """
-    run = _Run(checked_numbers(numbers), Path(folder), keep_raw, mounted, client or KaggleClient())
+    run = _Run(source, checked_numbers(numbers), Path(folder), keep_raw, mounted)
     with run.meter, ThreadPoolExecutor(1) as pool:
         try:
             coming = pool.submit(run.receive, run.numbers[:1])
@@ -53,7 +55,7 @@ def fetch_cases(
                 pair = run.settle(number, coming)
                 coming = pool.submit(run.receive, run.numbers[position + 1 : position + 2])
                 if pair:
-                    on_case(*pair)
+                    on_case(number, *pair)
                 run.clear(number)
         finally:
             run.stop.set()
@@ -67,12 +69,13 @@ class _Run:
 
     def __init__(
         self,
+        source: Source,
         numbers: list[int],
         folder: Path,
         keep_raw: bool,
         mounted: Path | str | None,
-        client: KaggleClient,
     ):
+        self.source = source
         self.numbers = numbers
         self.transit = folder / IN_TRANSIT
         self.stop = threading.Event()
@@ -80,16 +83,16 @@ class _Run:
         self.interrupted: list[int] = []  # cases whose transfer may go on in the next run
         self._stuck = False  # whether the last case was interrupted
         _clear_transit(self.transit, [] if keep_raw else numbers)
-        self.here = present_cases(folder, mounted, numbers=numbers)
-        files = missing_files(numbers, self.here, client)
-        self.meter = Meter(sum(file.size_bytes for file in files), "LiTS")
-        damaged = {path.name: path for path in named_files(folder)}
+        self.here = present_cases(source, folder, mounted, numbers=numbers)
+        files = missing_files(numbers, self.here, source)
+        self.meter = Meter(sum(file.size_bytes for file in files.values()), "LiTS")
+        damaged = dict(named_files(source, folder))
         self.transfers: dict[int, dict[str, Transfer]] = {number: {} for number in numbers}
-        for file in files:
+        for (kind, number), file in files.items():
             target = (folder if keep_raw else self.transit) / file.name
-            target = damaged.get(target.name, target)
-            transfer = Transfer(client, file, target, self.meter, self.stop)
-            self.transfers[file.number][file.kind] = transfer
+            target = damaged.get((kind, number), target)
+            transfer = Transfer(source, file, target, self.meter, self.stop)
+            self.transfers[number][kind] = transfer
         # a kill between renaming and tidying leaves temporary files beside whole ones
         for path in (path for case in self.here.values() for path in case.values()):
             if path.is_relative_to(folder):
@@ -111,7 +114,7 @@ class _Run:
             for kind in ("volume", "segmentation"):
                 if kind not in found:
                     raise FileUnavailable(
-                        f"Kaggle does not list {kind}-{number}.nii: leave this case out"
+                        f"{self.source.name} lists no {kind} {number}: leave this case out"
                     )
         except FileUnavailable as error:
             logger.warning("case %d is left out: %s", number, error)
@@ -132,14 +135,14 @@ class _Run:
 
     def clear(self, number: int) -> None:
         """Delete the files of a case that lie in transit."""
-        for path in named_files(self.transit):
-            if parse_name(path.name)[1] == number:
+        for key, path in named_files(self.source, self.transit):
+            if key[1] == number:
                 path.unlink()
 
 
 def _clear_transit(transit: Path, keep: Sequence[int]) -> None:
     """Remove files that an earlier run left in transit and that belong to no case to keep."""
     for path in sorted(transit.rglob("*")):
-        match = LITS_NAME.search(path.name)  # temporary names too
-        if path.is_file() and not (match and int(match[2]) in keep):
+        match = ANY_NUMBER.search(path.name)
+        if path.is_file() and not (match and int(match[1]) in keep):
             path.unlink()

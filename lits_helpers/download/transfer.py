@@ -1,6 +1,5 @@
-"""One file from Kaggle to the disk: resumed by Range, proven whole, then renamed."""
+"""One file from a source to the disk: resumed by Range, proven whole, then renamed."""
 
-import base64
 import hashlib
 import json
 import logging
@@ -11,14 +10,20 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
 import urllib3
 from tqdm.auto import tqdm
 
 from ..machine import DISK_FULL, TEMPORARY_PREFIX, HostileArchive
 from .archives import BrokenFile, settle, unpacked_name
-from .client import FileUnavailable, KaggleClient, KaggleError, PassingFailure, retrying
-from .listing import RemoteFile
+from .source import (
+    Answer,
+    DownloadError,
+    FileUnavailable,
+    PassingFailure,
+    RemoteFile,
+    Source,
+    retrying,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -86,14 +91,14 @@ class Transfer:
     After a kill at any moment the next call continues; in the end nothing temporary is left.
 
     Attributes:
-        client: the client to ask.
-        file: the file on Kaggle; `meter` shows its size in the end, whatever was received.
+        source: who is asked.
+        file: the file there; `meter` shows its size in the end, whatever was received.
         target: final path.
         meter: counts every byte.
         stop: ends the transfer early when set.
     """
 
-    client: KaggleClient
+    source: Source
     file: RemoteFile
     target: Path
     meter: Meter
@@ -109,7 +114,7 @@ class Transfer:
         """Bring the file to its final name and return the path.
 
         Raises:
-            KaggleError: Kaggle does not deliver it, it is damaged each time, or the disk is full.
+            DownloadError: it is not there, it is damaged each time, or the disk is full.
         """
         name = self.target.name
         for _ in range(BROKEN_TRIES):
@@ -120,7 +125,7 @@ class Transfer:
                 problem = error
                 logger.warning("%s arrived damaged (%s), fetching it again", name, error)
         raise FileUnavailable(
-            f"{name} from {self.file.dataset} arrived damaged {BROKEN_TRIES} times"
+            f"{name} from {self.file.place} arrived damaged {BROKEN_TRIES} times"
             f" ({problem}): run again later, or leave this case out"
         )
 
@@ -129,7 +134,7 @@ class Transfer:
 
         Raises:
             BrokenFile: it is damaged; its bytes are gone, so that the next `receive` starts afresh.
-            KaggleError: a hostile archive or a full disk.
+            DownloadError: a hostile archive or a full disk.
         """
         try:
             self._check_sum()
@@ -137,8 +142,8 @@ class Transfer:
         except HostileArchive as error:
             self.discard()
             raise FileUnavailable(
-                f"{self.target.name} from {self.file.dataset} was refused: {error}; report it at"
-                f" https://www.kaggle.com/datasets/{self.file.dataset}"
+                f"{self.target.name} from {self.file.place} was refused: {error}; report it at"
+                f" {self.source.page(self.file.place)}"
             ) from None
         except OSError as error:
             raise disk_error(error, self.target.parent) from error
@@ -156,7 +161,7 @@ class Transfer:
         """Fetch the bytes that the temporary file still lacks, and return its path."""
         try:
             self.target.parent.mkdir(parents=True, exist_ok=True)
-            retrying(self._attempt, self.client.patience, self.stop)
+            retrying(self._attempt, self.source.patience, self.stop)
         except OSError as error:
             raise disk_error(error, self.target.parent) from error
         self._count_to(max(self.file.size_bytes, self._counted), fresh=True)  # a zip is shorter
@@ -165,32 +170,32 @@ class Transfer:
     def _attempt(self) -> None:
         known = self._known()
         have = self._have()
+        if have > (known.get("bytes") or have):  # more than there is: no part of the file
+            self.discard()
+            have = 0
         if known.get("bytes") == have > 0:
             self._count_to(max(have, self._counted))
             return
         self._count_to(have)
-        headers = {}
-        if have and known.get("identity"):
-            headers = {"Range": f"bytes={have}-", "If-Range": known["identity"]}
         try:
-            with self.client.open(self.file.dataset, self.file.name, headers) as response:
-                self._take(response, have, known)
+            with self.source.open(self.file, have, known.get("identity")) as answer:
+                self._take(answer, have, known)
         except PassingFailure as failure:
             if failure.restart:
                 self.discard()
             raise
 
-    def _take(self, response: requests.Response, have: int, known: dict) -> None:
-        if response.status_code != 206:
+    def _take(self, answer: Answer, have: int, known: dict) -> None:
+        if answer.start == 0:
             have = 0
-            known = self._begin(response)
-        elif not _continues(response, have, known):
+            known = self._begin(answer)
+        elif answer.start != have or not _same(answer.size_bytes, known.get("bytes")):
             raise PassingFailure(
                 f"{self.target.name} changed on the server", "run again", restart=True
             )
         self._count_to(have)
         try:
-            have = self._append(response, have)
+            have = self._append(answer, have)
         except urllib3.exceptions.HTTPError as error:
             raise self._cut(known["bytes"], type(error).__name__) from None
         if known["bytes"] is None:
@@ -198,11 +203,11 @@ class Transfer:
         elif have != known["bytes"]:
             raise self._cut(known["bytes"], "wrong length")
 
-    def _append(self, response: requests.Response, have: int) -> int:
+    def _append(self, answer: Answer, have: int) -> int:
         with open(self.part, "ab" if have else "wb", buffering=0) as out:
-            for chunk in response.raw.stream(CHUNK_BYTES, decode_content=False):
+            for chunk in answer.raw.stream(CHUNK_BYTES, decode_content=False):
                 if self.stop.is_set():
-                    raise KaggleError("the download was stopped")
+                    raise DownloadError("the download was stopped")
                 rest = memoryview(chunk)
                 while rest:  # near a full disk only a part may be taken
                     rest = rest[out.write(rest) :]
@@ -214,18 +219,13 @@ class Transfer:
         self.meter.add(count - self._counted, fresh)
         self._counted = count
 
-    def _begin(self, response: requests.Response) -> dict:
+    def _begin(self, answer: Answer) -> dict:
         """Note which object the coming bytes belong to."""
         self.part.unlink(missing_ok=True)  # first: a kill in between must not mix two objects
-        length = response.headers.get("Content-Length", "")
-        known = {
-            "identity": response.headers.get("ETag") or response.headers.get("Last-Modified"),
-            "bytes": int(length) if length.isdigit() else None,
-            "md5": _announced_md5(response),
-        }
+        known = {"identity": answer.identity, "bytes": answer.size_bytes, "md5": answer.md5}
         free = shutil.disk_usage(self.part.parent).free
         if (known["bytes"] or 0) > free:
-            raise KaggleError(
+            raise DownloadError(
                 f"{self.target.name} needs {known['bytes'] / 1e9:.2f} GB in {self.part.parent} but"
                 f" {free / 1e9:.2f} GB are free: free some or choose a larger disk and run again"
             )
@@ -263,28 +263,8 @@ class Transfer:
                 )
 
 
-def _continues(response: requests.Response, have: int, known: dict) -> bool:
-    """Tell whether a 206 answer continues exactly where the temporary file ends."""
-    unit, _, span = response.headers.get("Content-Range", "").partition(" ")
-    reach, _, total = span.partition("/")
-    start = reach.partition("-")[0]
-    same_length = known.get("bytes") is None or total in ("*", str(known["bytes"]))
-    return unit == "bytes" and start == str(have) and same_length
-
-
-def _announced_md5(response: requests.Response) -> str | None:
-    """Return the MD5 (hex) that the storage announces.
-
-    Source: the header x-goog-hash of Google Cloud Storage's XML API.
-    """
-    for item in response.headers.get("x-goog-hash", "").split(","):
-        kind, _, value = item.strip().partition("=")
-        if kind == "md5":
-            try:
-                return base64.b64decode(value).hex()
-            except ValueError:
-                return None
-    return None
+def _same(size: int | None, known: int | None) -> bool:
+    return None in (size, known) or size == known
 
 
 def discard_temporaries(target: Path) -> None:
@@ -306,13 +286,13 @@ def note_name(target: Path) -> Path:
     return target.with_name(f"{TEMPORARY_PREFIX}{target.name}.json")
 
 
-def disk_error(error: OSError, folder: Path) -> KaggleError:
+def disk_error(error: OSError, folder: Path) -> DownloadError:
     """Return what to do about a write that failed."""
     if error.errno in DISK_FULL:
-        return KaggleError(
+        return DownloadError(
             f"no space left in {folder}: free some or choose a larger disk and run again;"
             " what is whole stays valid"
         )
-    return KaggleError(
+    return DownloadError(
         f"cannot write in {folder} ({error.strerror or error}): choose a folder you may write to"
     )

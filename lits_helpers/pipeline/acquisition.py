@@ -1,4 +1,4 @@
-"""From a source of cases to prepared data: phantoms, a folder, Kaggle."""
+"""From a source of cases to prepared data: phantoms, a folder, Kaggle, the MSD archive."""
 
 import logging
 import re
@@ -10,8 +10,10 @@ from pathlib import Path
 from ..cases import Case, search_cases
 from ..download import (
     CASES,
+    DownloadError,
     KaggleClient,
-    KaggleError,
+    MsdArchive,
+    Source,
     fetch_cases,
     find_mounted,
     named_files,
@@ -30,8 +32,7 @@ from ..preprocess import (
     prepare,
     recorded_report,
 )
-from ..settings import Settings, hint
-from ..volumes import parse_name
+from ..settings import DOWNLOADED, Settings, hint
 from .drive import REFUSED, KeptCases, drive_folder
 
 logger = logging.getLogger(__name__)
@@ -52,12 +53,12 @@ def ensure_prepared(
     """Return the prepared data, making what is missing from the source that the settings name.
 
     Phantoms are generated, a folder is read in place, LiTS comes from Google Drive (with
-    `settings.drive`) or else from Kaggle.
+    `settings.drive`) or else from Kaggle or the MSD archive.
 
     Args:
         settings: from `load_settings`.
         case_numbers: which LiTS cases, see `parse_numbers`; None takes the cases that are prepared
-            here or on Drive and asks Kaggle for nothing.
+            here or on Drive and downloads nothing.
         png: also export 8-bit slices and liver masks (system A's published input).
         workers: processes; None takes one for each core.
 
@@ -65,7 +66,7 @@ def ensure_prepared(
         FileNotFoundError: no case where the source should have some.
     """
     share = settings.validation_share
-    if settings.source == "kaggle":
+    if settings.source in DOWNLOADED:
         whole = None
         if case_numbers is None:
             whole = _bring_back(settings, png, workers)
@@ -118,7 +119,7 @@ def download(
     png: bool = False,
     workers: int | None = None,
 ) -> PreparationReport:
-    """Fetch LiTS cases from Kaggle, prepare each and delete its raw files; resume after a stop.
+    """Fetch LiTS cases, prepare each and delete its raw files; go on after a stop.
 
     Cases that are prepared already cost no request. Cases on a mounted disk (Kaggle's machines,
     Google Drive) are read in place. With `settings.drive` prepared cases first come back from
@@ -134,7 +135,7 @@ def download(
         The result of every case asked for, in this call or before.
 
     Raises:
-        KaggleError: nothing (more) can be fetched; one sentence with what to do.
+        DownloadError: nothing (more) can be fetched; one sentence with what to do.
         OSError: another download works in one of the folders.
     """
     refusal = f"wait for it, or choose {hint('folders')} for this one"
@@ -145,8 +146,10 @@ def download(
 
 
 def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> PreparationReport:
+    source = open_source(settings)
     numbers = parse_numbers(case_numbers or (TINY_LITS if settings.tiny else ""))
-    asked = [str(number) for number in numbers]
+    ids = {number: source.case_id(number) for number in numbers}
+    asked = list(ids.values())
     out = settings.prepared
     out.mkdir(parents=True, exist_ok=True)
     kept = KeptCases(drive_folder(settings, "prepared"))
@@ -170,17 +173,22 @@ def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> 
             write_json(out / REFUSED, refused)
         kept.keep(report.prepared, out)
 
-    missing = [int(name) for name in asked if name not in {*ready, *refused}]
+    missing = [number for number, name in ids.items() if name not in {*ready, *refused}]
     if missing and in_colab() and not settings.drive:
         logger.warning(
             "what is downloaded now is lost with this machine, and notebooks 02 to 04 each get a "
             "machine of their own: tick USE_DRIVE to keep the prepared cases"
         )
-    failed.update(_fetch(missing, settings.raw, prepare_some, keep_raw, out, png))
+    failed.update(_fetch(source, missing, settings.raw, prepare_some, keep_raw, out, png))
     report = recorded_report(out, asked, {**refused, **failed})
     report.failed = [name for name in failed if name in report.skipped]
     logger.info("%s", report.table())
     return report
+
+
+def open_source(settings: Settings) -> Source:
+    """Return where the settings' LiTS cases come from; asks nothing yet."""
+    return MsdArchive(settings.raw) if settings.source == "msd" else KaggleClient()
 
 
 def _known_refusals(prepared: Path) -> dict[str, str]:
@@ -198,6 +206,7 @@ def _known_refusals(prepared: Path) -> dict[str, str]:
 
 
 def _fetch(
+    source: Source,
     numbers: list[int],
     raw: Path,
     prepare_some: Callable[[list[Case]], None],
@@ -210,30 +219,36 @@ def _fetch(
     Returns:
         {case id: reason} of the cases that cannot be fetched.
     """
-    mounted = find_mounted() if numbers else None
+    mounted = find_mounted(source) if numbers else None
     cut: set[int] = set()
     if mounted:
         logger.info("reading LiTS in place from %s", mounted)
-        found = present_cases(mounted, numbers=numbers)  # the whole files
+        found = present_cases(source, mounted, numbers=numbers)  # the whole files
         here = {number: case for number, case in found.items() if len(case) == 2}
-        prepare_some([_case_of(**case) for case in here.values()])
+        prepare_some([_case_of(source, n, **case) for n, case in here.items()])
         numbers = [number for number in numbers if number not in here]
-        cut = {parse_name(path.name)[1] for path in named_files(mounted)} & set(numbers)
+        cut = {number for (_, number), _ in named_files(source, mounted)} & set(numbers)
         for number in sorted(cut):
-            logger.warning("case %d is not whole in %s: asking Kaggle for it", number, mounted)
-    client = KaggleClient()
-    where = {"keep_raw": keep_raw, "mounted": mounted, "client": client}
+            logger.warning(
+                "case %d is not whole in %s: asking %s for it", number, mounted, source.name
+            )
+    where = {"keep_raw": keep_raw, "mounted": mounted}
     try:
-        plan = plan_download(numbers, raw, **where, prepared=out, png=png)
-    except KaggleError as error:
+        plan = plan_download(source, numbers, raw, **where, prepared=out, png=png)
+    except DownloadError as error:
         if set(numbers) - cut:
             raise
-        return {str(n): f"not whole in {mounted}, and not fetched: {error}" for n in numbers}
+        reason = f"not whole in {mounted}, and not fetched: {error}"
+        return {source.case_id(number): reason for number in numbers}
     if numbers:
         logger.info("%s", plan)
     plan.check()
-    failed = fetch_cases(numbers, raw, lambda *pair: prepare_some([_case_of(*pair)]), **where)
-    return {str(number): f"not fetched: {reason}" for number, reason in failed.items()}
+
+    def on_case(number: int, volume: Path, segmentation: Path) -> None:
+        prepare_some([_case_of(source, number, volume, segmentation)])
+
+    failed = fetch_cases(source, numbers, raw, on_case, **where)
+    return {source.case_id(n): f"not fetched: {reason}" for n, reason in failed.items()}
 
 
 def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]:
@@ -265,9 +280,9 @@ def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]
     return ready
 
 
-def _case_of(volume: Path, segmentation: Path) -> Case:
-    number = str(parse_name(volume.name)[1])
-    return Case(id=number, patient=number, volume=volume, segmentation=segmentation)
+def _case_of(source: Source, number: int, volume: Path, segmentation: Path) -> Case:
+    name = source.case_id(number)
+    return Case(id=name, patient=name, volume=volume, segmentation=segmentation)
 
 
 def parse_numbers(text: str) -> list[int]:

@@ -9,7 +9,7 @@ import pytest
 from helpers.kaggle_stand_in import FIRST, VOLUME, fetch_one, files_below, nifti, zipped
 
 from lits_helpers.download.archives import is_whole
-from lits_helpers.download.client import FileUnavailable
+from lits_helpers.download.source import FileUnavailable
 
 pytest_plugins = ["helpers.kaggle_fixtures"]
 

@@ -19,7 +19,7 @@ from helpers.kaggle_stand_in import (
 )
 from helpers.repository import ROOT
 
-from lits_helpers.download import KaggleError, fetch_cases, plan_download
+from lits_helpers.download import DownloadError, KaggleClient, fetch_cases, plan_download
 
 pytest_plugins = ["helpers.kaggle_fixtures"]
 
@@ -37,7 +37,7 @@ def test_second_call_makes_no_request_and_needs_no_credentials(kaggle, client, r
     kaggle.seen.clear()
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     assert fetch_one(3, raw) == pair
-    assert str(plan_download([3], raw)).startswith("nothing to fetch: 1 cases")
+    assert str(plan_download(KaggleClient(), [3], raw)).startswith("nothing to fetch: 1 cases")
     assert kaggle.seen == []
 
 
@@ -63,7 +63,7 @@ def test_gz_name_keeps_its_compression(kaggle, client, raw):
 def test_raw_files_are_deleted_and_the_next_case_comes_meanwhile(kaggle, client, raw):
     counts = []
 
-    def on_case(volume, segmentation):
+    def on_case(_, volume, segmentation):
         names = [name for name in files_below(raw) if "volume-" in name and ".json" not in name]
         assert len(names) <= 2
         assert volume.exists()
@@ -75,13 +75,13 @@ def test_raw_files_are_deleted_and_the_next_case_comes_meanwhile(kaggle, client,
             time.sleep(0.01)
         counts.append(len([name for name in files_below(raw) if name.endswith("volume-3.nii")]))
 
-    assert fetch_cases([3, 60], raw, on_case, client=client) == {}
+    assert fetch_cases(client, [3, 60], raw, on_case) == {}
     assert counts == [1, 0]
     assert files_below(raw) == []
 
 
 def test_kept_raw_files_stay(kaggle, client, raw):
-    fetch_cases([3, 60], raw, lambda *_: None, keep_raw=True, client=client)
+    fetch_cases(client, [3, 60], raw, lambda *_: None, keep_raw=True)
     assert len(files_below(raw)) == 4
 
 
@@ -90,9 +90,9 @@ def test_error_while_preparing_keeps_the_raw_files_for_the_next_run(kaggle, clie
         raise RuntimeError("disk full")
 
     with pytest.raises(RuntimeError, match="disk full"):
-        fetch_cases([3], raw, fail, client=client)
+        fetch_cases(client, [3], raw, fail)
     kaggle.seen.clear()
-    fetch_cases([3], raw, lambda *_: None, client=client)
+    fetch_cases(client, [3], raw, lambda *_: None)
     assert kaggle.seen == []
     assert files_below(raw) == []
 
@@ -102,7 +102,7 @@ def test_leftovers_of_cases_done_meanwhile_are_removed(raw, keep_raw):
     leftover = raw / "in-transit" / "volume_pt1" / "volume-7.nii"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(nifti(7))
-    assert fetch_cases([], raw, lambda *_: None, keep_raw=keep_raw) == {}
+    assert fetch_cases(KaggleClient(), [], raw, lambda *_: None, keep_raw=keep_raw) == {}
     assert files_below(raw) == []
 
 
@@ -111,7 +111,7 @@ def test_users_own_files_are_used_in_place_and_never_deleted(kaggle, client, raw
     theirs.parent.mkdir(parents=True)
     theirs.write_bytes(nifti(3))
     pairs = []
-    fetch_cases([3], raw, lambda *p: pairs.append(p), mounted=tmp_path / "mounted", client=client)
+    fetch_cases(client, [3], raw, lambda _, *p: pairs.append(p), mounted=tmp_path / "mounted")
     assert pairs[0][0] == theirs
     assert theirs.exists()
     assert kaggle.gets(VOLUME) == []
@@ -133,7 +133,7 @@ def test_full_disk_stops_clearly_and_keeps_what_is_whole(kaggle, client, raw):
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, before[1]))
     try:
-        with pytest.raises(KaggleError, match="no space left in"):
+        with pytest.raises(DownloadError, match="no space left in"):
             fetch_one(3, raw, client=client)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
@@ -151,35 +151,37 @@ def test_kill_between_renaming_and_tidying_leaves_nothing(kaggle, client, raw):
     assert kaggle.seen == []
 
 
-@pytest.mark.parametrize("keep_raw", [True, False])
-def test_killed_download_ends_as_if_undisturbed(keep_raw, monkeypatch):
+@pytest.mark.parametrize(
+    ("source", "keep_raw"), [("kaggle", True), ("kaggle", False), ("msd", False)]
+)
+def test_killed_download_ends_as_if_undisturbed(source, keep_raw, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.environ.get("PYTHONPATH", ""))
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
     from kill_download import storm
 
-    assert storm(kills=3, seed=1, keep_raw=keep_raw)["kills"] == 3
+    assert storm(kills=3, seed=1, keep_raw=keep_raw, source=source)["kills"] == 3
 
 
 def test_one_stubborn_file_does_not_stop_the_others(kaggle, client, raw):
     kaggle.storage_faults[VOLUME] = [Fault(status=500) for _ in range(PATIENCE.tries)]
     seen = []
-    failed = fetch_cases([3, 60], raw, lambda *pair: seen.append(pair[0].name), client=client)
+    failed = fetch_cases(client, [3, 60], raw, lambda _, volume, __: seen.append(volume.name))
     assert seen == ["volume-60.nii"]
     assert list(failed) == [3]
-    fetch_cases([3], raw, lambda *pair: seen.append(pair[0].name), client=client)
+    fetch_cases(client, [3], raw, lambda _, volume, __: seen.append(volume.name))
     assert seen[1:] == ["volume-3.nii"]
     assert files_below(raw) == []
 
 
 def test_two_stubborn_cases_in_a_row_end_the_run(kaggle, client, raw):
     kaggle.storage_faults["*"] = [Fault(status=500) for _ in range(2 * PATIENCE.tries)]
-    with pytest.raises(KaggleError, match=r"500.*run again later"):
-        fetch_cases([3, 60], raw, lambda *_: None, client=client)
+    with pytest.raises(DownloadError, match=r"500.*run again later"):
+        fetch_cases(client, [3, 60], raw, lambda *_: None)
 
 
 def test_missing_case_is_left_out_and_the_others_go_on(kaggle, client, raw):
     del kaggle.sets[FIRST][LABELS]
     seen = []
-    failed = fetch_cases([3, 60], raw, lambda *pair: seen.append(pair[0].name), client=client)
+    failed = fetch_cases(client, [3, 60], raw, lambda _, volume, __: seen.append(volume.name))
     assert seen == ["volume-60.nii"]
-    assert "Kaggle does not list segmentation-3.nii" in failed[3]
+    assert "Kaggle lists no segmentation 3" in failed[3]

@@ -18,8 +18,8 @@ from helpers.kaggle_stand_in import (
 )
 from helpers.logs import logged
 
-from lits_helpers.download import KaggleClient, KaggleError, transfer
-from lits_helpers.download.client import FileUnavailable, Patience
+from lits_helpers.download import DownloadError, KaggleClient, transfer
+from lits_helpers.download.source import FileUnavailable, Patience
 
 pytest_plugins = ["helpers.kaggle_fixtures"]
 pytestmark = pytest.mark.usefixtures("signed_in")
@@ -53,7 +53,7 @@ def test_cuts_that_gain_bytes_do_not_exhaust_patience(kaggle, client, raw):
 
 def test_next_process_goes_on_where_the_last_gave_up(kaggle, client, raw):
     kaggle.storage_faults[VOLUME] = [Fault(after=5000), *[Fault(after=0) for _ in range(3)]]
-    with pytest.raises(KaggleError, match=r"ended after 5000 of \d+ bytes.*run again to go on"):
+    with pytest.raises(DownloadError, match=r"ended after 5000 of \d+ bytes.*run again to go on"):
         fetch_one(3, raw, client=client)
     kaggle.seen.clear()
     volume, _ = fetch_one(3, raw, client=KaggleClient(patience=PATIENCE))
@@ -65,7 +65,7 @@ def test_next_process_goes_on_where_the_last_gave_up(kaggle, client, raw):
 def test_file_changed_on_the_server_is_not_mixed(kaggle, client, raw, with_md5):
     kaggle.with_md5 = with_md5
     kaggle.storage_faults[VOLUME] = [Fault(after=5000), *[Fault(after=0) for _ in range(3)]]
-    with pytest.raises(KaggleError, match="run again"):
+    with pytest.raises(DownloadError, match="run again"):
         fetch_one(3, raw, client=client)
     kaggle.sets[FIRST][VOLUME] = nifti(99)
     assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(99)
@@ -73,7 +73,7 @@ def test_file_changed_on_the_server_is_not_mixed(kaggle, client, raw, with_md5):
 
 def test_shorter_file_on_the_server_starts_afresh(kaggle, client, raw):
     kaggle.storage_faults[VOLUME] = [Fault(after=30000), *[Fault(after=0) for _ in range(3)]]
-    with pytest.raises(KaggleError, match="run again"):
+    with pytest.raises(DownloadError, match="run again"):
         fetch_one(3, raw, client=client)
     kaggle.sets[FIRST][VOLUME] = nifti(99, (40, 48, 2))
     assert fetch_one(3, raw, client=client)[0].read_bytes() == nifti(99, (40, 48, 2))
@@ -114,7 +114,7 @@ def test_wrong_length_is_fetched_again(kaggle, client, raw, announced):
 def test_length_that_stays_wrong_is_given_up(kaggle, client, raw, announced):
     kaggle.with_md5 = False
     kaggle.storage_faults[VOLUME] = [Fault(announce=announced) for _ in range(20)]
-    with pytest.raises(KaggleError, match=r"volume-3.nii.*run again"):
+    with pytest.raises(DownloadError, match=r"volume-3.nii.*run again"):
         fetch_one(3, raw, client=client)
     assert not list(raw.rglob("volume-3.nii"))
 
@@ -142,13 +142,13 @@ def test_web_page_instead_of_a_volume_is_refused(kaggle, client, raw):
 
 def test_file_larger_than_the_free_disk_is_not_begun(kaggle, client, raw, monkeypatch):
     monkeypatch.setattr(transfer.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=9))
-    with pytest.raises(KaggleError, match=r"volume-3.nii needs 0.00 GB"):
+    with pytest.raises(DownloadError, match=r"volume-3.nii needs 0.00 GB"):
         fetch_one(3, raw, client=client)
 
 
 def test_unwritable_folder_is_named(kaggle, client, tmp_path):
     (tmp_path / "file").write_text("not a folder")
-    with pytest.raises(KaggleError, match="cannot write in"):
+    with pytest.raises(DownloadError, match="cannot write in"):
         fetch_one(3, tmp_path / "file" / "raw", client=client)
 
 

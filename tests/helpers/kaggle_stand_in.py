@@ -17,8 +17,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from lits_helpers.download import fetch_cases
-from lits_helpers.download.client import FileUnavailable, Patience
+from lits_helpers.download import KaggleClient, fetch_cases
+from lits_helpers.download.source import FileUnavailable, Patience
 
 TOKEN = "KGAT_the-secret-token"
 USER, KEY = "a-user", "the-secret-key"
@@ -66,6 +66,7 @@ class Fault:
         retry_after: seconds to put into Retry-After.
         body: send this instead.
         hidden: put the error's code into a 200 answer.
+        elsewhere: claim to send the bytes so much further on.
     """
 
     status: int = 0
@@ -78,6 +79,7 @@ class Fault:
     retry_after: float | None = None
     body: bytes | None = None
     hidden: bool = False
+    elsewhere: int = 0
 
 
 @dataclass
@@ -119,8 +121,9 @@ class StandIn:
         return [entry for entry in self.seen if entry[0] == "GET" and name in (None, entry[1])]
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True  # small answers come at once
     stand_in: StandIn
 
     def log_message(self, *_):
@@ -143,8 +146,29 @@ class _Handler(BaseHTTPRequestHandler):
         status = 200 if fault.hidden else fault.status
         self.answer(status, json.dumps(message).encode(), **extra)
 
+    def pour(self, body: bytes, fault: Fault) -> None:
+        if fault.garbled:
+            middle = len(body) // 2
+            body = (
+                body[:middle]
+                + bytes(255 - b for b in body[middle : middle + 8])
+                + body[middle + 8 :]
+            )
+        end = len(body) if fault.after is None else fault.after
+        self.close_connection = (
+            fault.after is not None or fault.announce is not None or fault.no_length
+        )
+        with contextlib.suppress(ConnectionError):  # the client may be gone
+            for offset in range(0, end, CHUNK):
+                chunk = body[offset : min(offset + CHUNK, end)]
+                self.wfile.write(chunk)
+                self.stand_in.sent += len(chunk)
+                time.sleep(self.stand_in.pace_s)
+            if fault.stall:
+                time.sleep(3.0)
 
-class _Api(_Handler):
+
+class _Api(Handler):
     def do_POST(self):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])) or b"{}")
         service = self.path.rsplit("/", 1)[-1]
@@ -184,7 +208,7 @@ class _Api(_Handler):
         self.answer(200, json.dumps({"datasetFiles": lines, **following}).encode())
 
 
-class _Storage(_Handler):
+class _Storage(Handler):
     def do_GET(self):
         path = urllib.parse.unquote(self.path.partition("?")[0])
         _, owner, slug, name = path.split("/", 3)
@@ -221,27 +245,6 @@ class _Storage(_Handler):
         self.end_headers()
         self.pour(body, fault)
 
-    def pour(self, body: bytes, fault: Fault) -> None:
-        if fault.garbled:
-            middle = len(body) // 2
-            body = (
-                body[:middle]
-                + bytes(255 - b for b in body[middle : middle + 8])
-                + body[middle + 8 :]
-            )
-        end = len(body) if fault.after is None else fault.after
-        self.close_connection = (
-            fault.after is not None or fault.announce is not None or fault.no_length
-        )
-        with contextlib.suppress(ConnectionError):  # the client may be gone
-            for offset in range(0, end, CHUNK):
-                chunk = body[offset : min(offset + CHUNK, end)]
-                self.wfile.write(chunk)
-                self.stand_in.sent += len(chunk)
-                time.sleep(self.stand_in.pace_s)
-            if fault.stall:
-                time.sleep(3.0)
-
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
@@ -251,10 +254,10 @@ class _Server(ThreadingHTTPServer):
 
 
 @contextlib.contextmanager
-def serving(stand_in: StandIn) -> Iterator[StandIn]:
+def serving(stand_in: StandIn, kinds: tuple[type, type] = (_Api, _Storage)) -> Iterator[StandIn]:
     """Serve until the block ends; fills in `url` and `storage_url`."""
     servers = []
-    for kind in (_Api, _Storage):
+    for kind in kinds:
         handler = type(kind.__name__, (kind,), {"stand_in": stand_in})
         server = _Server(("127.0.0.1", 0), handler)
         threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True).start()
@@ -301,7 +304,9 @@ def fetch_one(number: int, folder: Path, client=None) -> tuple[Path, Path]:
         FileUnavailable: it could not be had.
     """
     pairs: list[tuple[Path, Path]] = []
-    failed = fetch_cases([number], folder, lambda *p: pairs.append(p), keep_raw=True, client=client)
+    failed = fetch_cases(
+        client or KaggleClient(), [number], folder, lambda _, *p: pairs.append(p), keep_raw=True
+    )
     if failed:
         raise FileUnavailable(failed[number])
     return pairs[0]

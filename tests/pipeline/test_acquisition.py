@@ -1,5 +1,6 @@
 """From Kaggle to prepared cases, on a small disk and through interruptions; what Drive keeps."""
 
+import gzip
 import logging
 import os
 import shutil
@@ -10,10 +11,11 @@ import pytest
 from helpers.drawn import body, write_case
 from helpers.kaggle_stand_in import StandIn, point_client_at, serving
 from helpers.logs import logged
+from helpers.msd_stand_in import SERVERS, Shelf, archive_of, tar_of
 
 from lits_helpers.cases import Finding
-from lits_helpers.download import KaggleError
-from lits_helpers.download.listing import FIRST_SET, SECOND_SET
+from lits_helpers.download import DownloadError
+from lits_helpers.download.kaggle import FIRST_SET, SECOND_SET
 from lits_helpers.machine import files, locked_folder, read_json
 from lits_helpers.pipeline import acquisition, download, ensure_prepared
 from lits_helpers.pipeline import drive as drive_module
@@ -39,7 +41,7 @@ def phantoms(tmp_path_factory):
 @pytest.fixture
 def kaggle(phantoms, signed_in, monkeypatch):
     """A stand-in Kaggle that holds them in its two sets; nothing is mounted."""
-    monkeypatch.setattr(acquisition, "find_mounted", lambda: None)
+    monkeypatch.setattr(acquisition, "find_mounted", lambda _: None)
     second = {name for name in phantoms if name.endswith("volume-60.nii")}
     sets = {
         FIRST_SET: {n: c for n, c in phantoms.items() if n not in second},
@@ -141,7 +143,7 @@ def test_case_whose_worker_died_is_fetched_again(kaggle, machine, monkeypatch):
 def test_case_that_kaggle_lacks_is_named_and_the_others_come(kaggle, machine):
     report = fetch(machine(), "3, 4")
     assert report.prepared == ["3"]
-    assert "Kaggle does not list volume-4.nii" in report.skipped["4"]
+    assert "Kaggle lists no volume 4" in report.skipped["4"]
 
 
 def test_killed_between_prepare_and_delete_the_next_call_tidies_up(kaggle, machine, monkeypatch):
@@ -181,7 +183,7 @@ def test_mounted_files_are_read_in_place(kaggle, machine, phantoms, tmp_path, mo
             path = tmp_path / "input" / name.rpartition("/")[2]
             path.parent.mkdir(exist_ok=True)
             path.write_bytes(content)
-    monkeypatch.setattr(acquisition, "find_mounted", lambda: tmp_path / "input")
+    monkeypatch.setattr(acquisition, "find_mounted", lambda _: tmp_path / "input")
     assert fetch(machine(), "3").prepared == ["3"]
     assert kaggle.gets() == []
     assert len(contents(tmp_path / "input")) == 2
@@ -210,7 +212,7 @@ def test_disk_that_cannot_hold_the_data_stops_before_anything_is_fetched(
     kaggle, machine, monkeypatch
 ):
     kaggle.sizes["volume_pt1/volume-3.nii"] = 10**18
-    with pytest.raises(KaggleError, match=r"needs .* GB for this but has .* GB free: free some"):
+    with pytest.raises(DownloadError, match=r"needs .* GB for this but has .* GB free: free some"):
         fetch(machine(), "3")
     assert kaggle.gets() == []
 
@@ -246,7 +248,7 @@ def test_mounted_case_that_is_cut_short_comes_from_kaggle(
     for name, content in phantoms.items():
         cut = name.endswith("volume-60.nii")
         (mounted / Path(name).name).write_bytes(content[:-9] if cut else content)
-    monkeypatch.setattr(acquisition, "find_mounted", lambda: mounted)
+    monkeypatch.setattr(acquisition, "find_mounted", lambda _: mounted)
     assert fetch(machine()).prepared == ["3", "60"]
     assert {entry[1].rpartition("/")[2] for entry in kaggle.gets()} == {"volume-60.nii"}
 
@@ -257,14 +259,37 @@ def test_mounted_case_that_is_cut_short_ends_nothing_without_an_account(
     for name, content in phantoms.items():
         cut = name.endswith("volume-60.nii")
         (tmp_path / Path(name).name).write_bytes(content[:-9] if cut else content)
-    monkeypatch.setattr(acquisition, "find_mounted", lambda: tmp_path)
+    monkeypatch.setattr(acquisition, "find_mounted", lambda _: tmp_path)
     monkeypatch.delenv("KAGGLE_API_TOKEN")
     report = fetch(machine())
     assert report.prepared == ["3"]
     assert f"not whole in {tmp_path}, and not fetched: no Kaggle" in report.skipped["60"]
     assert logged(caplog, "case 60", "Kaggle")
-    with pytest.raises(KaggleError, match="no Kaggle credentials"):
+    with pytest.raises(DownloadError, match="no Kaggle credentials"):
         fetch(machine("second"), "3, 61")
+
+
+def test_cases_of_the_msd_archive_take_the_same_way(phantoms, machine, monkeypatch):
+    monkeypatch.setattr(acquisition, "find_mounted", lambda _: None)
+    names = {"volume": "imagesTr", "segmentation": "labelsTr"}
+    files = {}
+    for path, content in phantoms.items():
+        kind, number = Path(path).stem.split("-")
+        member = f"Task03_Liver/{names[kind]}/liver_{number}.nii.gz"
+        files[member] = gzip.compress(content, mtime=0)
+    with serving(Shelf(archive=tar_of(files)), SERVERS) as shelf:
+        monkeypatch.setattr(acquisition, "MsdArchive", lambda raw: archive_of(shelf, raw))
+        first = replace(machine("first", drive=True), source="msd")
+        report = fetch(first, "3, 5, 60")
+        assert report.prepared == ["liver_3", "liver_60"]
+        assert report.skipped == {"liver_5": "the segmentation holds no liver"}
+        assert list(contents(first.raw)) == ["Task03_Liver.tar.index.json"]
+        shelf.spans.clear()
+        second = replace(machine("second", drive=True), source="msd")
+        for again in (first, second):
+            assert fetch(again, "3, 5, 60").prepared == report.prepared
+        assert shelf.spans == []
+        assert contents(second.prepared) == contents(first.prepared)
 
 
 # --- what Drive keeps ----------------------------------------------------------------------------

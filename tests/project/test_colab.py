@@ -15,7 +15,7 @@ from helpers.repository import ROOT
 from packaging.requirements import Requirement
 
 from lits_helpers import environment
-from lits_helpers.download import KaggleError, client, transfer
+from lits_helpers.download import DownloadError, kaggle, transfer
 
 pytest_plugins = ["helpers.colab_fixtures"]
 
@@ -132,14 +132,14 @@ def test_secret_never_reaches_the_log(colab, caplog):
 
 def test_kaggle_signs_in_with_colab_secrets(colab, no_kaggle_account):
     colab.userdata.secrets.update(KAGGLE_USERNAME="somebody", KAGGLE_KEY="abc")
-    assert "Colab secrets" in client.credentials().source
+    assert "Colab secrets" in kaggle.credentials().source
 
 
 def test_denied_secrets_end_in_the_words_that_help(colab, no_kaggle_account):
     colab.userdata.secrets["KAGGLE_API_TOKEN"] = "abc"
     colab.userdata.denied.add("KAGGLE_API_TOKEN")
-    with pytest.raises(KaggleError, match="Colab secret KAGGLE_API_TOKEN"):
-        client.credentials()
+    with pytest.raises(DownloadError, match="Colab secret KAGGLE_API_TOKEN"):
+        kaggle.credentials()
 
 
 # --- the machine ---------------------------------------------------------------------------------

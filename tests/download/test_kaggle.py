@@ -24,8 +24,9 @@ from helpers.kaggle_stand_in import (
     point_client_at,
 )
 
-from lits_helpers.download import KaggleClient, KaggleError
-from lits_helpers.download.client import Patience, credentials
+from lits_helpers.download import DownloadError, KaggleClient
+from lits_helpers.download.kaggle import credentials
+from lits_helpers.download.source import Patience
 
 pytest_plugins = ["helpers.kaggle_fixtures", "helpers.colab_fixtures"]
 
@@ -43,7 +44,7 @@ def test_credentials_come_from_environment_then_colab_then_files(colab, monkeypa
     colab.userdata.secrets.clear()
     assert credentials().source == str(file)
     file.unlink()
-    with pytest.raises(KaggleError, match="KAGGLE_API_TOKEN"):
+    with pytest.raises(DownloadError, match="KAGGLE_API_TOKEN"):
         credentials()
 
 
@@ -103,7 +104,7 @@ def test_renewed_token_of_a_kept_sign_in_is_kept_too(kaggle, client, raw):
 
 def test_revoked_sign_in_says_how_to_make_a_new_one(kaggle, client, raw):
     file = client_file("credentials.json", kept_sign_in("", days=-1, refresh_token="revoked"))
-    with pytest.raises(KaggleError, match=r"credentials\.json \(401\): make a new token"):
+    with pytest.raises(DownloadError, match=r"credentials\.json \(401\): make a new token"):
         fetch_one(3, raw, client=client)
     assert file.exists()
 
@@ -126,13 +127,13 @@ def test_key_file_of_windows_is_read(kaggle, client, raw, encoding):
 def test_key_file_that_holds_something_else_is_named(kaggle, client, raw, content):
     file = client_file("kaggle.json", "")
     file.write_bytes(content)
-    with pytest.raises(KaggleError, match=rf"none in {file}\): make a token"):
+    with pytest.raises(DownloadError, match=rf"none in {file}\): make a token"):
         fetch_one(3, raw, client=client)
 
 
 def test_unusable_file_of_the_client_is_named(kaggle, client, raw):
     file = client_file("kaggle.json", '{"username": ')
-    with pytest.raises(KaggleError, match=rf"none in {file}\): make a token"):
+    with pytest.raises(DownloadError, match=rf"none in {file}\): make a token"):
         fetch_one(3, raw, client=client)
 
 
@@ -144,7 +145,7 @@ def test_sign_in_waits_for_a_server_that_fails(kaggle, client, raw):
 
 def test_rejected_token_says_how_to_make_a_new_one(monkeypatch, kaggle, client, raw):
     monkeypatch.setenv("KAGGLE_API_TOKEN", "KGAT_expired")
-    with pytest.raises(KaggleError, match=r"KAGGLE_API_TOKEN.*make a new token"):
+    with pytest.raises(DownloadError, match=r"KAGGLE_API_TOKEN.*make a new token"):
         fetch_one(3, raw, client=client)
 
 
@@ -157,7 +158,7 @@ def test_blanks_around_a_token_do_no_harm(monkeypatch, kaggle, client, raw, spoi
 @pytest.mark.parametrize("end", ["\nmore", "\u2026"])  # a second line; copied as a page shortens it
 def test_token_that_cannot_be_sent_is_not_shown(monkeypatch, kaggle, client, raw, end):
     monkeypatch.setenv("KAGGLE_API_TOKEN", f"{TOKEN}{end}")
-    with pytest.raises(KaggleError, match="holds characters that no token has") as refused:
+    with pytest.raises(DownloadError, match="holds characters that no token has") as refused:
         fetch_one(3, raw, client=client)
     assert TOKEN not in "".join(traceback.format_exception(refused.value))
 
@@ -190,7 +191,7 @@ def test_refusal_says_what_to_do(
         kaggle.storage_faults[VOLUME] = faults
     else:
         kaggle.api_faults[service] = faults
-    with pytest.raises(KaggleError) as caught:
+    with pytest.raises(DownloadError) as caught:
         fetch_one(3, raw, client=client)
     assert words in str(caught.value)
     assert not any(kaggle.api_faults.values())
@@ -222,5 +223,5 @@ def test_retry_after_is_heeded(kaggle, raw):
 
 def test_no_network_says_so_without_the_address(client, raw):
     point_client_at("http://127.0.0.1:9")  # nothing listens there
-    with pytest.raises(KaggleError, match=r"no connection to Kaggle.*check the network"):
+    with pytest.raises(DownloadError, match=r"no connection to Kaggle.*check the network"):
         fetch_one(3, raw, client=client)

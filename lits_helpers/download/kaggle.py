@@ -1,112 +1,48 @@
 """Kaggle through its own client: credentials, listings, one response per file."""
 
+import base64
 import codecs
 import contextlib
 import json
 import logging
 import os
+import re
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
-from pathlib import Path
-from typing import TypeVar
+from pathlib import Path, PurePath
+from typing import ClassVar
 
 import requests
 import urllib3
 from requests.adapters import HTTPAdapter
 
+from ..volumes import parse_name
+from .source import (
+    KEPT,
+    Answer,
+    DownloadError,
+    FileUnavailable,
+    PassingFailure,
+    Patience,
+    RemoteFile,
+    connection_failure,
+    passing_status,
+    retrying,
+)
+
 logger = logging.getLogger(__name__)
 
 TOKEN_PAGE = "https://www.kaggle.com/settings"
-KEPT = "what is already here is kept"
-T = TypeVar("T")
+PAGE = "https://www.kaggle.com/datasets/{}"
+FIRST_SET = "andrewmvd/liver-tumor-segmentation"  # all segmentations, volumes 0-50
+SECOND_SET = "andrewmvd/liver-tumor-segmentation-part-2"  # volumes 51-130
+FIRST_SET_VOLUMES = 51
 PAGE_SIZE = 200  # the most that one listing answer holds
 VARIABLES = (("KAGGLE_API_TOKEN",), ("KAGGLE_USERNAME", "KAGGLE_KEY"))
 
 
-class KaggleError(RuntimeError):
-    """A download that cannot go on; says what to do, never a credential or a signed address."""
-
-
-class FileUnavailable(KaggleError):
-    """One file is not available; others may be."""
-
-
-class PassingFailure(KaggleError):
-    """A failure that may pass by waiting.
-
-    Attributes:
-        what: the failure without its cure, for the log while another attempt is made.
-        wait_s: seconds the server asked to wait, or None.
-        gained: bytes received beyond what any earlier attempt reached.
-        restart: the next attempt must not use the bytes that are on the disk.
-    """
-
-    def __init__(
-        self,
-        what: str,
-        cure: str,
-        *,
-        wait_s: float | None = None,
-        gained: int = 0,
-        restart: bool = False,
-    ):
-        super().__init__(f"{what}: {cure}")
-        self.what = what
-        self.wait_s = wait_s
-        self.gained = gained
-        self.restart = restart
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long to try. Waits double from `first_wait_s`; attempts that gained bytes do not count.
-
-    Attributes:
-        tries: failures in a row before giving up.
-        first_wait_s, longest_wait_s: seconds between attempts.
-        timeout_s: seconds without a single byte that count as a cut connection.
-    """
-
-    tries: int = 8
-    first_wait_s: float = 1.0
-    longest_wait_s: float = 120.0
-    timeout_s: float = 60.0
-
-    def wait_s(self, failures: int, asked_s: float | None = None) -> float:
-        """Return the seconds before the next try: what the server asked, or the doubled wait."""
-        doubled_s = self.first_wait_s * 2 ** min(failures, 20)
-        return min(max(doubled_s, asked_s or 0.0), self.longest_wait_s)
-
-
-def retrying(action: Callable[[], T], patience: Patience, stop: threading.Event | None = None) -> T:
-    """Return `action()`, repeated with back-off while it fails in a way that may pass.
-
-    Args:
-        stop: ends the waiting when set.
-
-    Raises:
-        KaggleError: it failed `patience.tries` times in a row without gaining a byte, or for good.
-    """
-    stop = stop or threading.Event()
-    failures = 0
-    while True:
-        try:
-            return action()
-        except PassingFailure as error:
-            failures = 0 if error.gained else failures + 1
-            if failures >= patience.tries:
-                raise
-            wait_s = patience.wait_s(failures, error.wait_s)
-            logger.info("%s: trying again in %.0f s", error.what, wait_s)
-            if stop.wait(wait_s):
-                raise KaggleError("the download was stopped") from None
-
-
-def explain(error: Exception, about: str, dataset: str, source: str) -> KaggleError:
+def explain(error: Exception, about: str, dataset: str, source: str) -> DownloadError:
     """Return one sentence that says what to do about a failed request.
 
     Args:
@@ -120,31 +56,25 @@ def explain(error: Exception, about: str, dataset: str, source: str) -> KaggleEr
         return PassingFailure(what, f"a proxy or sign-in page may be in between, run again; {KEPT}")
     response = getattr(error, "response", None)
     if response is None:
-        what = f"no connection to Kaggle for {about} ({type(error).__name__})"
-        return PassingFailure(what, f"check the network and run again; {KEPT}")
+        return connection_failure(error, "Kaggle", about)
     status = _status(response)
-    page = f"https://www.kaggle.com/datasets/{dataset}"
+    page = PAGE.format(dataset)
     answer = f"Kaggle answered {status} for {about}"
     if status == 401:
-        return KaggleError(
+        return DownloadError(
             f"Kaggle refused the credentials from {source} (401): make a new token at"
             f" {TOKEN_PAGE} (API), put it there and run again"
         )
     if status == 403:
-        return KaggleError(
+        return DownloadError(
             f"{answer}: open {page} while signed in, accept its terms (Kaggle may ask to verify a"
             " phone number) and run again"
         )
     if status == 404:
         return FileUnavailable(f"{answer}: it is not there under this name, see {page}")
-    wait_s = _asked_wait(response)
-    if status == 429:
-        cure = f"too many requests, wait some minutes and run again; {KEPT}"
-        return PassingFailure(answer, cure, wait_s=wait_s)
-    if status in (408, 416) or status >= 500:
-        cure = f"its server failed, run again later; {KEPT}"
-        return PassingFailure(answer, cure, wait_s=wait_s, restart=status == 416)
-    return KaggleError(f"{answer}: see {page}")
+    if failure := passing_status(response, status, answer):
+        return failure
+    return DownloadError(f"{answer}: see {page}")
 
 
 def _status(response: requests.Response) -> int:
@@ -154,18 +84,6 @@ def _status(response: requests.Response) -> int:
         return int(response.json()["code"])  # some errors come as 200 with the code inside
     except (KeyError, TypeError, ValueError):
         return response.status_code
-
-
-def _asked_wait(response: requests.Response) -> float | None:
-    """Seconds in Retry-After, which holds a number or a date (Source: RFC 9110, 10.2.3)."""
-    text = response.headers.get("Retry-After")
-    if not text:
-        return None
-    with contextlib.suppress(ValueError):
-        return max(0.0, float(text))
-    with contextlib.suppress(ValueError, TypeError):
-        return max(0.0, (parsedate_to_datetime(text) - datetime.now(UTC)).total_seconds())
-    return None
 
 
 @dataclass(frozen=True)
@@ -186,7 +104,7 @@ def credentials() -> Credentials:
     """Find Kaggle credentials: environment, then Colab's secrets, then the client's own files.
 
     Raises:
-        KaggleError: there are none; the message says how to get some.
+        DownloadError: there are none; the message says how to get some.
     """
     for place, look_up in (("environment", os.environ.get), ("Colab secrets", _colab_secret)):
         for names in VARIABLES:
@@ -199,7 +117,7 @@ def credentials() -> Credentials:
         if values is not None:
             return Credentials(str(path), values)
     none_there = f" (there are none in {', '.join(map(str, files))})" if files else ""
-    raise KaggleError(
+    raise DownloadError(
         f"no Kaggle credentials{none_there}: make a token at {TOKEN_PAGE} (API), put it into the"
         " environment variable or Colab secret KAGGLE_API_TOKEN (or KAGGLE_USERNAME and"
         " KAGGLE_KEY), or into the file ~/.kaggle/access_token (an older one:"
@@ -247,14 +165,6 @@ def _read(path: Path) -> dict[str, str] | None:
         return None
 
 
-@dataclass(frozen=True)
-class Listed:
-    """One line of a listing: name inside the set (with folders), size in bytes (0 = unknown)."""
-
-    name: str
-    size_bytes: int
-
-
 class KaggleClient:
     """Kaggle, signed in on first use: a call that needs no file imports nothing and asks nothing.
 
@@ -263,23 +173,51 @@ class KaggleClient:
         patience: how long to try.
     """
 
+    name = "Kaggle"
+    credit = "LiTS (Bilic et al.), CC BY-NC-ND 4.0"
+    form = "volume-N.nii and no segmentation-N.nii"
+    prepared_share: ClassVar = {False: 0.25, True: 0.35}
+    typical_bytes: ClassVar = {"volume": 300_000_000, "segmentation": 110_000_000}
+
     def __init__(self, found: Credentials | None = None, patience: Patience | None = None):
         self.patience = patience or Patience()
         self._found = found
         self._token = ""
-        self._listings: dict[str, tuple[Listed, ...]] = {}
+        self._listings: dict[str, tuple[RemoteFile, ...]] = {}
 
-    def files(self, dataset: str) -> tuple[Listed, ...]:
+    def key(self, path: PurePath) -> tuple[str, int] | None:
+        """Return ("volume" or "segmentation", case number) of a file, None for others."""
+        return parse_name(path.name)
+
+    def case_id(self, number: int) -> str:
+        """Return the id that a case has when its files are found in a folder."""
+        return str(number)
+
+    def page(self, place: str) -> str:
+        """Return the address of the page about a data set."""
+        return PAGE.format(place)
+
+    def list_files(self, numbers: Iterable[int]) -> list[RemoteFile]:
+        """Return what the sets hold that these cases are in.
+
+        Raises:
+            DownloadError: a set cannot be listed.
+        """
+        second = any(number >= FIRST_SET_VOLUMES for number in numbers)
+        sets = (FIRST_SET, SECOND_SET) if second else (FIRST_SET,)
+        return [file for dataset in sets for file in self.files(dataset)]
+
+    def files(self, dataset: str) -> tuple[RemoteFile, ...]:
         """Return what a data set ("owner/name") holds; asked once per client.
 
         Raises:
-            KaggleError: it cannot be listed.
+            DownloadError: it cannot be listed.
         """
         if dataset not in self._listings:
             self._listings[dataset] = retrying(lambda: tuple(self._list(dataset)), self.patience)
         return self._listings[dataset]
 
-    def _list(self, dataset: str) -> Iterator[Listed]:
+    def _list(self, dataset: str) -> Iterator[RemoteFile]:
         request = _sdk().datasets.types.dataset_api_service.ApiListDatasetFilesRequest()
         request.owner_slug, request.dataset_slug = dataset.split("/")
         request.page_size = PAGE_SIZE
@@ -289,29 +227,27 @@ class KaggleClient:
             with self._service(f"the listing of {dataset}", dataset) as service:
                 answer = service.list_dataset_files(request)
             if answer.error_message:
-                raise KaggleError(f"Kaggle does not list {dataset}: {answer.error_message}")
+                raise DownloadError(f"Kaggle does not list {dataset}: {answer.error_message}")
             for file in answer.dataset_files or []:
-                yield Listed(file.name, int(file.total_bytes or 0))
+                yield RemoteFile(dataset, file.name, int(file.total_bytes or 0))
             token = answer.next_page_token or None
 
     @contextlib.contextmanager
-    def open(
-        self, dataset: str, name: str, headers: Mapping[str, str] | None = None
-    ) -> Iterator[requests.Response]:
-        """Yield the streaming response for one file.
-
-        Args:
-            headers: sent to the storage server only (Range and If-Range).
+    def open(self, file: RemoteFile, start: int, identity: str | None) -> Iterator[Answer]:
+        """Ask for a file from byte `start` on; the answer may begin at 0 all the same.
 
         Raises:
-            KaggleError: see `explain`.
+            DownloadError: see `explain`.
         """
+        headers = {}  # sent to the storage server only
+        if start and identity:
+            headers = {"Range": f"bytes={start}-", "If-Range": identity}
         request = _sdk().datasets.types.dataset_api_service.ApiDownloadDatasetRequest()
-        request.owner_slug, request.dataset_slug = dataset.split("/")
-        request.file_name = name
-        with self._service(f"{name} of {dataset}", dataset, headers) as service:
+        request.owner_slug, request.dataset_slug = file.place.split("/")
+        request.file_name = file.name
+        with self._service(f"{file.name} of {file.place}", file.place, headers) as service:
             with service.download_dataset(request) as response:
-                yield response
+                yield _answer(response)
 
     @contextlib.contextmanager
     def _service(self, about: str, dataset: str, headers: Mapping[str, str] | None = None):
@@ -325,7 +261,7 @@ class KaggleClient:
         except ValueError as error:  # its text holds the token
             if not isinstance(error, UnicodeEncodeError) and "header value" not in str(error):
                 raise
-            raise KaggleError(
+            raise DownloadError(
                 f"the Kaggle token from {self._found.source} holds characters that no token has: "
                 f"make a new one at {TOKEN_PAGE} (API) and copy it whole"
             ) from None
@@ -359,12 +295,42 @@ class KaggleClient:
             yield client
 
 
+def _answer(response: requests.Response) -> Answer:
+    headers = response.headers
+    start, size = 0, headers.get("Content-Length", "")
+    if response.status_code == 206:
+        span = re.fullmatch(r"bytes (\d+)-\d*/(\d+|\*)", headers.get("Content-Range", ""))
+        start, size = (int(span[1]), span[2]) if span else (-1, "")
+    return Answer(
+        raw=response.raw,
+        start=start,
+        size_bytes=int(size) if size.isdigit() else None,
+        identity=headers.get("ETag") or headers.get("Last-Modified"),
+        md5=_announced_md5(response),
+    )
+
+
+def _announced_md5(response: requests.Response) -> str | None:
+    """Return the MD5 (hex) that the storage announces.
+
+    Source: the header x-goog-hash of Google Cloud Storage's XML API.
+    """
+    for item in response.headers.get("x-goog-hash", "").split(","):
+        kind, _, value = item.strip().partition("=")
+        if kind == "md5":
+            try:
+                return base64.b64decode(value).hex()
+            except ValueError:
+                return None
+    return None
+
+
 def _sdk():
     """Import Kaggle's own client, which a machine that downloads nothing need not have."""
     try:
         import kagglesdk.datasets.types.dataset_api_service
     except ImportError as error:
-        raise KaggleError(
+        raise DownloadError(
             f"the Kaggle client does not import ({error}): pip install kagglesdk"
         ) from error
     return kagglesdk
