@@ -13,8 +13,10 @@ from .datasets import SliceCache as SliceCache
 from .datasets import TumorSlices as TumorSlices
 from .figures import render_slice as render_slice
 from .inference import Postprocessing as Postprocessing
+from .inference import Segmentation as Segmentation
 from .inference import segment_file as segment_file
 from .inference import segment_volume as segment_volume
+from .inference.segmentation import segment as segment
 from .metrics import evaluate_case as evaluate_case
 from .metrics import evaluate_dataset as evaluate_dataset
 from .models import Discriminator as Discriminator

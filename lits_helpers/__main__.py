@@ -17,7 +17,7 @@ from pathlib import Path
 from . import __version__
 from .machine import few
 from .recipes import LIVER_RECIPES, PRECISIONS, SYSTEMS
-from .settings import DOWNLOADED, SOURCES, Settings, hints_for_shell, load_settings
+from .settings import DOWNLOADED, SOURCES, Settings, hint, hints_for_shell, load_settings
 
 logger = logging.getLogger(__name__)
 
@@ -95,7 +95,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
 
 def _add_models(add: Callable) -> None:
     for name in SYSTEMS:
-        where = f"default RUNS/{name}/checkpoints/best_model.pth"
+        where = f"default RUNS/{name}/checkpoints/best_model.pth, else synthetic for named CTs"
         several = f"{name} model, or several to average; {where}"
         add(f"--{name}", type=Path, nargs="+", metavar="FILE", help=several)
 
@@ -133,6 +133,8 @@ def _training_step(steps, name: str, run) -> Callable:
     add("--precision", default="auto", choices=precisions, help="default: the fastest")
     add("--fold", type=int, metavar="N", help="validate on this fold of patients")
     add("--seed", type=_from_zero, default=0, metavar="N", help="random seed")
+    begun = "begin with these weights: a checkpoint, or synthetic for those that come with lits"
+    add("--from", dest="start_from", metavar="FILE", help=begun)
     add("--resume", default="auto", metavar="HOW", help="auto, never or a checkpoint")
     add("--max-minutes", type=float, metavar="M", help="stop cleanly after so long")
     add("--tensorboard", action="store_true", help="write events too (pip install tensorboard)")
@@ -294,13 +296,12 @@ def _predict_validation(settings: Settings, options, out: Path, post) -> None:
 
 def _predict_files(settings: Settings, options, out: Path, post) -> None:
     from . import pipeline
-    from .inference import find_volumes, own_device, segment_files
+    from .inference import find_volumes, own_device, say_synthetic, segment_files
 
     if options.fold is not None:
         raise ValueError("--fold is for the validation patients: leave it out for named CTs")
     if options.submission and options.format != "nifti":
         raise ValueError("--submission is NIfTI: leave out --format")
-    models = _chosen_models(settings, options)
     found = [
         case for given in options.volumes for case in find_volumes(given, out, settings.layout)
     ]
@@ -308,6 +309,8 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
     if options.series:  # another series is another result
         number = options.series
         cases = [replace(one, id=f"{one.id}-series{number}", series=number) for one in cases]
+    models = _named_or_default(settings, options)
+    say_synthetic((name, path) for name, paths in models.items() for path in paths)
     report = segment_files(
         cases,
         out,
@@ -320,6 +323,25 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
     if report.failed:
         raise ValueError(report.text())
     logger.info("%s", report.text())
+
+
+def _named_or_default(settings: Settings, options: argparse.Namespace) -> dict[str, list[Path]]:
+    """Return {system: checkpoints} for CTs of anywhere: named, the run's own, or synthetic ones."""
+    from . import pipeline
+
+    models = {"liver": [], "tumor": []}
+    missing = []
+    for name in (options.only,) if options.only else SYSTEMS:
+        default = pipeline.default_model(settings, name)
+        models[name] = getattr(options, name) or ([default] if default else [])
+        if not models[name]:
+            own = pipeline.checkpoint_path(settings, name)
+            missing.append(f"no {name} checkpoint at {own}: {hint(name)}")
+    if not any(models.values()):
+        raise FileNotFoundError("; ".join(missing))
+    for text in missing:
+        logger.warning("%s; the other system alone is segmented", text)
+    return models
 
 
 def _chosen_models(settings: Settings, options: argparse.Namespace) -> dict[str, list[Path]]:
@@ -396,12 +418,15 @@ def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) 
 
     changes = {name: getattr(options, name) for name in CHANGES}
     changes = {name: value for name, value in changes.items() if value is not None}
+    if options.start_from and options.width:
+        raise ValueError("--from begins with a network of its own width: leave --width out")
     recipe = make_recipe(options.recipe, tiny=settings.tiny, **changes)
     history = train(
         settings,
         _open(settings, options.fold),
         recipe,
         resume=options.resume,
+        start_from=options.start_from,
         seed=options.seed,
         max_minutes=options.max_minutes,
         tensorboard=options.tensorboard,

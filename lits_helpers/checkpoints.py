@@ -4,6 +4,7 @@
 `training/states.py`.
 """
 
+import hashlib
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -12,11 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
+import safetensors.torch
 import torch
 from torch import nn
 
 from .environment import choose_device
-from .machine import few, read_json, written_whole
+from .machine import few, read_json, write_json, written_whole
 from .models import build_generator, build_segmenter
 from .preprocess import hash_of_ct
 from .recipes import SYSTEMS, InputSpec, Recipe, recipe_from_dict
@@ -25,6 +27,8 @@ from .settings import hint
 COMMON_KEYS = {"system", "recipe", "training_ids", "validation_ids", "epoch"}  # with states
 WRAPPERS = ("module.", "_orig_mod.")
 MODEL_KEYS = COMMON_KEYS | {"model", "validation_dice"}
+SYNTHETIC = "synthetic"  # in place of a path: the weights that come with the project
+WEIGHTS = Path(__file__).with_name("weights")  # SYSTEM.safetensors, and SYSTEM.json: its card
 
 
 class CheckpointError(ValueError):
@@ -35,7 +39,7 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
     """Load a model for inference: `best_model.pth`, or bare weights with their .json beside them.
 
     Args:
-        path: the file.
+        path: the file; "synthetic" for the weights that come with the project.
         system: "liver" or "tumor" to insist on that system; None takes either.
 
     Returns:
@@ -47,6 +51,8 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
         CheckpointError: truncated, foreign, of the other system, or a pickle that would run code.
     """
     path = Path(path)
+    if str(path) == SYNTHETIC:
+        return _synthetic_checkpoint(system)
     if not path.is_file():
         cure = " or ".join(hint(name) for name in ((system,) if system else SYSTEMS))
         raise FileNotFoundError(f"no {system or 'model'} checkpoint at {path}: {cure}")
@@ -71,6 +77,52 @@ def _plain_names(weights: Mapping) -> dict:
         if weights and all(str(name).startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return dict(weights)
+
+
+def has_synthetic(system: str) -> bool:
+    """Tell whether weights of this system come with the project."""
+    return (WEIGHTS / f"{system}.json").is_file()
+
+
+def _synthetic_checkpoint(system: str | None) -> dict:
+    if system is None:
+        raise ValueError('"synthetic" names weights of either system: say liver or tumor')
+    if not has_synthetic(system):
+        raise FileNotFoundError(f"no synthetic {system} weights in this version: {hint(system)}")
+    card = read_json(WEIGHTS / f"{system}.json")
+    path = WEIGHTS / f"{system}.safetensors"
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+        raise CheckpointError(
+            f"{path} is missing or not the file that its card describes (cut short, replaced or of "
+            "another version): install lits_helpers again, or use a model of your own"
+        )
+    weights = safetensors.torch.load(content)
+    half = {name: value.float() for name, value in weights.items() if value.dtype == torch.half}
+    return {**card["checkpoint"], "model": weights | half}
+
+
+def save_synthetic(checkpoint: Mapping, card: Mapping, folder: Path = WEIGHTS) -> Path:
+    """Write a trained model as weights that come with the project: half precision, and its card.
+
+    Args:
+        checkpoint: from `load_checkpoint`, of a model trained on generated patients alone.
+        card: what a reader must know of it, as plain values.
+        folder: where to write.
+    """
+    kept = {key: checkpoint[key] for key in ("system", "recipe", "epoch", "validation_dice")}
+    weights = {
+        name: value.half() if value.is_floating_point() and value.ndim > 1 else value
+        for name, value in checkpoint["model"].items()
+    }
+    content = safetensors.torch.save({name: v.contiguous() for name, v in weights.items()})
+    path = folder / f"{checkpoint['system']}.safetensors"
+    with written_whole(path) as temporary:
+        temporary.write_bytes(content)
+    kept |= {"training_ids": [], "validation_ids": []}  # generated patients: nobody's cases
+    made = {"checkpoint": kept, "sha256": hashlib.sha256(content).hexdigest(), "card": dict(card)}
+    write_json(path.with_suffix(".json"), made)
+    return path
 
 
 def read_checkpoint(path: Path | str) -> dict:
@@ -228,22 +280,24 @@ def _load(path, model_type: type[TrainedModel], build: Callable[[Recipe], nn.Mod
             f"{path}: the weights do not fit the recipe {recipe.name!r} it names "
             f"({reason}); train the {model_type.system} model again"
         ) from error
-    model = model_type(network, recipe.spec, _origin(path, checkpoint))
+    model = model_type(network, recipe.spec, origin_of(path, checkpoint))
     model = model.to(choose_device(None if device is None else str(device)))
     return model.eval().to(memory_format=torch.channels_last)
 
 
 def read_origin(path: Path | str) -> Origin:
     """Read which cases a checkpoint was trained on, without building its network."""
-    return _origin(path, load_checkpoint(path))
+    return origin_of(path, load_checkpoint(path))
 
 
-def _origin(path, checkpoint) -> Origin:
+def origin_of(path: Path | str, checkpoint: Mapping) -> Origin:
+    """Return which cases a checkpoint has seen, those of the weights that it began with too."""
     spec = recipe_of(path, checkpoint).spec
     training_ids = tuple(checkpoint["training_ids"])
     # PNG folders have no hashes.
     hashes = (checkpoint.get("data", {}).get(name) for name in training_ids)
     cts = frozenset(hash_of_ct(each) for each in hashes if each)
+    cts = cts.union(checkpoint.get("start", {}).get("training_cts", ()))
     return Origin(checkpoint["system"], spec, training_ids, cts)
 
 

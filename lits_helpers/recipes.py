@@ -246,6 +246,14 @@ TINY_TUMOR = {
 }
 
 
+def with_network_of(recipe: Recipe, other: Recipe) -> Recipe:
+    """Return `recipe` with the network and the InputSpec of another, whose weights it takes."""
+    names = ["spec", "skips"]
+    if isinstance(other, LiverRecipe):
+        names += ["width", "shallow_norm", "residual", "full_size", "head"]
+    return replace(recipe, **{name: getattr(other, name) for name in names})
+
+
 def recipe_from_dict(content: Mapping) -> LiverRecipe | TumorRecipe:
     """Rebuild a recipe from `dataclasses.asdict`, as recipe.json and checkpoints hold it.
 

@@ -25,21 +25,29 @@ from lits_helpers.preprocess import open_prepared
 from lits_helpers.settings import real_data
 
 SHAPE = (48, 256, 256)  # usual slices and pixels of a generated patient
-SEED = 2026
 VALIDATION = 0.05  # share of the generated patients that choose the epoch
 MAKERS = {"liver": lits.liver_recipe, "tumor": lits.tumor_recipe}
 
 
 def train(system: str, work: Path, options: argparse.Namespace) -> Path:
     """Generate, prepare and train what is missing; return the best checkpoint."""
-    cases = {"cases": options.cases, "shape": SHAPE, "seed": SEED, "variety": "wide"}
+    cases = {"cases": options.cases, "shape": SHAPE, "seed": options.seed, "variety": "wide"}
     raw = lits.write_phantom_dataset(work / "raw", **cases)
     lits.prepare(lits.find_cases(raw), work / "prepared", png=False)
     split = open_prepared(work / "prepared", validation=VALIDATION).split
     changes = {"width": options.width} if system == "liver" else {"pretrained": False}
-    recipe = MAKERS[system](epochs=options.epochs, size=options.size, **changes)
+    recipe = MAKERS[system](
+        epochs=options.epochs, size=options.size, learning_rate=options.rate, **changes
+    )
     training = lits.train_liver_gan if system == "liver" else lits.train_tumor_regnet
-    training(work / "prepared", work / system, split, recipe, max_minutes=options.max_minutes)
+    training(
+        work / "prepared",
+        work / system,
+        split,
+        recipe,
+        start_from=options.start,
+        max_minutes=options.max_minutes,
+    )
     return work / system / "checkpoints" / "best_model.pth"
 
 
@@ -87,7 +95,10 @@ def main() -> None:
     parser.add_argument("system", choices=MAKERS)
     parser.add_argument("--work", type=Path, required=True, help="folder for data and runs")
     parser.add_argument("--cases", type=int, default=300, help="generated patients")
+    parser.add_argument("--seed", type=int, default=2026, help="of the generated patients")
     parser.add_argument("--epochs", type=int, default=6)
+    parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at the start")
+    parser.add_argument("--from", dest="start", help="begin with these weights, see start_from")
     parser.add_argument("--width", type=int, default=24, help="of the liver's generator")
     parser.add_argument("--size", type=int, default=160, help="of the model's input, pixels")
     parser.add_argument("--max-minutes", type=float, help="stop cleanly before then")

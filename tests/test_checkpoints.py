@@ -8,6 +8,7 @@ import pytest
 import torch
 from helpers.prepared_runs import a_model
 
+from lits_helpers import checkpoints
 from lits_helpers.checkpoints import (
     CheckpointError,
     Origin,
@@ -16,6 +17,7 @@ from lits_helpers.checkpoints import (
     load_tumor_model,
     read_origin,
     save_model,
+    save_synthetic,
 )
 from lits_helpers.models import RegNetSegmenter, build_generator
 from lits_helpers.recipes import liver_recipe, tumor_recipe
@@ -178,3 +180,28 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
     (tmp_path / "best.pth").write_bytes(b"PK\x03\x04 cut")
     with pytest.raises(ValueError, match=r"best\.pth is truncated or damaged"):
         load_liver_model(tmp_path / "best.pth")
+
+
+def test_synthetic_weights_come_back_in_half_precision_and_belong_to_no_case(
+    files, tmp_path, monkeypatch
+):
+    save_synthetic(load_checkpoint(files / "liver.pth"), {"hours": 1}, tmp_path)
+    monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
+    model, trained = (load_liver_model(p, "cpu") for p in ("synthetic", files / "liver.pth"))
+    assert model.origin.training_ids == ()
+    for name, value in trained.network.state_dict().items():
+        kept = model.network.state_dict()[name]
+        assert kept.dtype == value.dtype
+        assert torch.allclose(kept, value, rtol=1e-3, atol=1e-7)
+
+
+def test_synthetic_weights_that_are_not_what_their_card_says_are_refused(
+    files, tmp_path, monkeypatch
+):
+    path = save_synthetic(load_checkpoint(files / "liver.pth"), {}, tmp_path)
+    path.write_bytes(path.read_bytes()[:-10])
+    monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
+    with pytest.raises(CheckpointError, match="cut short, replaced or of another version"):
+        load_liver_model("synthetic")
+    with pytest.raises(FileNotFoundError, match="no synthetic tumor weights in this version"):
+        load_tumor_model("synthetic")

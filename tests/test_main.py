@@ -429,7 +429,8 @@ def test_an_interrupted_step_says_how_to_go_on(monkeypatch):
 def test_models_of_the_wrong_system_or_kind_are_refused(tmp_path):
     liver = write_checkpoint(tmp_path / "liver.pth", "liver")
     ct = write_nifti(body()[0], tmp_path / "volume-3.nii")
-    assert "no liver checkpoint at runs/phantom/liver" in sentence(shell_call("predict", ct))
+    call = shell_call("predict", ct, "--only", "tumor")
+    assert "no tumor checkpoint at runs/phantom/tumor" in sentence(call)
     call = shell_call("predict", ct, "--liver", liver, "--tumor", liver)
     assert "holds a liver model, a tumor model is wanted" in sentence(call)
     call = shell_call("predict", ct, "--liver", ct, "--tumor", liver)

@@ -4,16 +4,19 @@ from .folders import PREDICTION_NAME, find_volumes, own_device, segment_files
 from .postprocess import Postprocessing
 from .provenance import check_makers, is_recorded, read_records, recorded_origins
 from .segment import segment_file, segment_volume
+from .segmentation import Segmentation, say_synthetic
 
 __all__ = [
     "PREDICTION_NAME",
     "Postprocessing",
+    "Segmentation",
     "check_makers",
     "find_volumes",
     "is_recorded",
     "own_device",
     "read_records",
     "recorded_origins",
+    "say_synthetic",
     "segment_file",
     "segment_files",
     "segment_volume",

@@ -203,17 +203,17 @@ def _finished(path: Path, target: Path, record: MakerRecord) -> bool:
 
 
 def _read_ahead(cases: Sequence[Case]) -> Iterator[tuple[Path, Future]]:
-    """Yield each CT with its `_read` in the future; meanwhile the next one is read."""
+    """Yield each CT with its `read_checked` in the future; meanwhile the next one is read."""
     with ThreadPoolExecutor(1) as pool:
         ahead = deque()
         for case in cases:
-            ahead.append((case.volume, pool.submit(_read, case)))
+            ahead.append((case.volume, pool.submit(read_checked, case)))
             if len(ahead) > 1:
                 yield ahead.popleft()
         yield from ahead
 
 
-def _read(case: Case) -> tuple[Volume, str]:
+def read_checked(case: Case) -> tuple[Volume, str]:
     """Return a CT and its hash; anatomy turns the CT where its header cannot be right.
 
     Raises:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..cases import Split
+from ..checkpoints import SYNTHETIC, has_synthetic, load_checkpoint, recipe_of
 from ..machine import few
 from ..preprocess import Prepared
-from ..recipes import liver_recipe, tumor_recipe
+from ..recipes import liver_recipe, tumor_recipe, with_network_of
 from ..settings import Settings, hint
 from ..training import TrainingDivergedError, train_liver_gan, train_tumor_regnet
 from .drive import drive_folder, keep_run, restore_model, restore_run
@@ -48,8 +49,19 @@ def checkpoint_path(settings: Settings, system: str) -> Path:
     return settings.runs / system / "checkpoints" / "best_model.pth"
 
 
+def default_model(settings: Settings, system: str) -> Path | None:
+    """Return the run's own best model, else "synthetic" where such weights exist, else None."""
+    own = checkpoint_path(settings, system)
+    if own.exists():
+        return own
+    return Path(SYNTHETIC) if has_synthetic(system) else None
+
+
 def train_liver(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
-    """Train system A on the prepared data; options as of `training.start.TrainingOptions`."""
+    """Train system A on the prepared data; options as of `training.start.TrainingOptions`.
+
+    With `start_from` the network and its InputSpec are those of the weights, the rest the recipe's.
+    """
     recipe = recipe or liver_recipe(tiny=settings.tiny)
     return _train(train_liver_gan, "liver", settings, data, recipe, options)
 
@@ -78,6 +90,9 @@ def _with_tumors_known(data: Prepared) -> Split:
 
 def _train(train, system: str, settings: Settings, data: Prepared, recipe, options) -> list[dict]:
     run = settings.runs / system
+    if options.get("start_from"):
+        start = load_checkpoint(options["start_from"], system)
+        recipe = with_network_of(recipe, recipe_of(options["start_from"], start))
     kept = drive_folder(settings, system)
     restore_run(kept, run)
     options = {"device": settings.device, "mirror": kept, **options}

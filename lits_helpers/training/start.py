@@ -3,6 +3,7 @@
 import logging
 import shutil
 import traceback
+from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,10 +11,11 @@ from pathlib import Path
 import torch
 
 from .. import __version__
+from ..checkpoints import CheckpointError, load_checkpoint, origin_of, recipe_of
 from ..datasets import SliceCache, epoch_order
 from ..environment import choose_device, use_available_cores
 from ..machine import locked, require
-from ..preprocess import data_hashes
+from ..preprocess import data_hashes, hash_of_ct
 from ..recipes import LiverRecipe, Recipe, TumorRecipe
 from ..settings import hint
 from .distributed import Ranks, joined_ranks
@@ -39,6 +41,8 @@ class TrainingOptions:
         device: torch device, or None to choose.
         resume: "auto" continues the newest whole checkpoint in the run folder or `mirror`, "never"
             starts anew, a path continues that file unless another checkpoint got further.
+        start_from: weights to begin with: a checkpoint, or "synthetic" for those that come with
+            the project; None begins from random ones, system B's encoder from ImageNet's.
         seed: random seed of weights, order and augmentation.
         max_minutes: stop cleanly after this long; the next call resumes.
         mirror: folder (Google Drive) for two checkpoint slots, rewritten every quarter of an hour.
@@ -49,6 +53,7 @@ class TrainingOptions:
 
     device: torch.device | str | None = None
     resume: Path | str = "auto"
+    start_from: Path | str | None = None
     seed: int = 0
     max_minutes: float | None = None
     mirror: Path | str | None = None
@@ -141,6 +146,9 @@ class _Training:
         with joined_ranks(device) as (ranks, device):
             precision = Precision(device, self.options.precision)
             identity = self._identity(precision)
+            start = _load_start(self.options.start_from, self.recipe, self.split, identity)
+            if start:
+                identity["start"] = start.described
             state = ranks.from_first(self._state(identity) if ranks.writes else None)
             folder = RunFolder(
                 self.run, self.system_type.name, self.options.mirror, writes=ranks.writes
@@ -153,7 +161,7 @@ class _Training:
             with locked(self.run / ".lock", cure) if ranks.writes else nullcontext():
                 with memory_advice(self.recipe):
                     caches = [self._cache(part, device, ranks) for part in PARTS]
-                    system = self._system(device, precision, ranks, caches[0], state)
+                    system = self._system(device, precision, ranks, caches[0], state, start)
                 trainer = Trainer(
                     system, *caches, folder=folder, identity=identity, ranks=ranks, watch=watch
                 )
@@ -176,7 +184,7 @@ class _Training:
             ranks=ranks,
         )
 
-    def _system(self, device, precision: Precision, ranks: Ranks, cache, state) -> System:
+    def _system(self, device, precision, ranks: Ranks, cache, state, start) -> System:
         seed = int(self.options.seed)
         steps = len(epoch_order(cache, self.recipe, seed=seed, epoch=1))
         _check_batch(self.recipe, steps)
@@ -185,10 +193,15 @@ class _Training:
         compiled = self.options.compiled == "always"
         if self.options.compiled == "auto":
             compiled = compile_pays(device, steps)
-        weights = {"pretrained": False} if self.system_type is TumorSystem and state else {}
+        weights = (
+            {"pretrained": False} if self.system_type is TumorSystem and (state or start) else {}
+        )
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # leaves a GPU's generator to the caller
-            return self.system_type(self.recipe, device, precision, ranks, compiled, **weights)
+            system = self.system_type(self.recipe, device, precision, ranks, compiled, **weights)
+        if start and not state:
+            start.load_into(system)
+        return system
 
     def _identity(self, precision: Precision) -> dict:
         return {
@@ -249,3 +262,82 @@ def _check_batch(recipe: Recipe, slices: int) -> None:
             f"batch_size={recipe.batch_size} is larger than the {slices} training slices of an "
             f"epoch: set {hint('batch size')}{slices} or less, or add cases"
         )
+
+
+@dataclass(frozen=True)
+class _Start:
+    """Weights to begin with, and what a new checkpoint must know of them.
+
+    Attributes:
+        weights: state dict of the network that is validated and kept.
+        described: their file's name, and training_cts: hashes of the CTs that they have seen.
+        where: the file, for messages.
+    """
+
+    weights: Mapping
+    described: dict
+    where: str
+
+    def load_into(self, system: System) -> None:
+        """Put the weights into a system's model, and into their average if it keeps one.
+
+        Raises:
+            CheckpointError: weights of another shape; names the first of them.
+        """
+        network = system.networks["model"]
+        mine = network.state_dict()
+        odd = [
+            f"{name} {_shape(self.weights.get(name))} there, {_shape(mine.get(name))} here"
+            for name in sorted(mine.keys() | self.weights.keys())
+            if _shape(self.weights.get(name)) != _shape(mine.get(name))
+        ]
+        if odd:
+            raise CheckpointError(
+                f"{self.where} cannot start this training: {len(odd)} of its weights have another "
+                f"shape ({'; '.join(odd[:2])}): take its recipe, for the liver its width"
+            )
+        network.load_state_dict(self.weights)
+        if system.average:
+            system.average.model.load_state_dict(self.weights)
+        logger.info("starting from %s", self.where)
+
+
+def _load_start(
+    start: Path | str | None, recipe: Recipe, split, identity: Mapping
+) -> _Start | None:
+    """Read the weights to begin with; None where there are none.
+
+    Raises:
+        CheckpointError: another InputSpec, or weights that have seen cases which validate here.
+    """
+    if start is None:
+        return None
+    checkpoint = load_checkpoint(start, system=identity["system"])
+    there, here = asdict(recipe_of(start, checkpoint).spec), asdict(recipe.spec)
+    odd = [f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]]
+    if odd:
+        raise CheckpointError(
+            f"{start} cannot start this training: InputSpec differs ({'; '.join(odd)})"
+        )
+    origin = origin_of(start, checkpoint)
+    held_out = [str(case) for case in (*split.validation, *getattr(split, "test", ()))]
+    hashes = {case: identity["data"].get(case) for case in held_out}
+    seen = [  # by content; by name where a folder's files were never hashed
+        case
+        for case, each in hashes.items()
+        if (hash_of_ct(each) in origin.training_cts if each else case in origin.training_ids)
+    ]
+    if seen:
+        raise CheckpointError(
+            f"{start} was trained on cases that validate or test here ({', '.join(seen[:5])}): "
+            "scores would flatter; take the same split or other weights"
+        )
+    described = {
+        "name": str(start) if str(start) == "synthetic" else Path(start).name,
+        "training_cts": sorted(origin.training_cts),
+    }
+    return _Start(checkpoint["model"], described, str(start))
+
+
+def _shape(tensor) -> tuple | None:
+    return None if tensor is None else tuple(tensor.shape)

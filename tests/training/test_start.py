@@ -11,9 +11,11 @@ import torch
 from helpers.repository import ROOT
 from helpers.small_runs import (
     SPLIT,
+    TUMOR_SPLIT,
     forbid_decoding,
     same,
     small_liver,
+    small_tumor,
     stopping_after,
     weights,
     without_clocks,
@@ -22,7 +24,13 @@ from helpers.small_runs import (
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
 from lits_helpers.datasets import cache
 from lits_helpers.machine import locked
-from lits_helpers.training import TrainingDivergedError, newest_state, train_liver_gan
+from lits_helpers.recipes import InputSpec
+from lits_helpers.training import (
+    TrainingDivergedError,
+    newest_state,
+    train_liver_gan,
+    train_tumor_regnet,
+)
 from lits_helpers.training.engine import Trainer
 from lits_helpers.training.systems import LiverSystem
 
@@ -223,3 +231,38 @@ def test_second_training_in_a_folder_is_refused(slices, tmp_path):
     with locked(tmp_path / ".lock", ""), pytest.raises(OSError, match="another process works in"):
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
     assert train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
+
+
+def test_a_training_begins_with_the_weights_it_was_given(calm, slices, tmp_path):
+    start = calm[0] / "checkpoints" / "best_model.pth"
+    still = small_liver(epochs=1, learning_rate=1e-12)
+    train_liver_gan(slices, tmp_path, SPLIT, still, device="cpu", start_from=start)
+    made = load_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
+    given = load_checkpoint(start)["model"]
+    for name, value in given.items():
+        if "running" not in name and "num_batches" not in name:
+            assert torch.allclose(made["model"][name], value, atol=1e-9), name
+    assert made["start"]["name"] == "best_model.pth"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 8}, r"weights have another shape \(.* there, \(.* here"),
+        ({"spec": InputSpec(32, (-100, 300), 3, 1)}, r"InputSpec differs \(window .* there"),
+    ],
+)
+def test_weights_of_another_network_or_input_cannot_start(calm, slices, tmp_path, changes, message):
+    start = calm[0] / "checkpoints" / "best_model.pth"
+    with pytest.raises(CheckpointError, match=message):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(**changes), start_from=start)
+
+
+def test_weights_that_have_seen_a_validation_patient_cannot_start(volumes, tmp_path):
+    swapped = SimpleNamespace(training=("2",), validation=("0",), test=())
+    trained = train_tumor_regnet(volumes, tmp_path / "a", TUMOR_SPLIT, small_tumor())
+    assert len(trained) == 1
+    start = tmp_path / "a" / "checkpoints" / "best_model.pth"
+    recipe = small_tumor(batch_size=2)
+    with pytest.raises(CheckpointError, match=r"validate or test here \(0\)"):
+        train_tumor_regnet(volumes, tmp_path / "b", swapped, recipe, start_from=start)

@@ -81,9 +81,9 @@ def _left_lobe(scene: Scene) -> np.ndarray:
     """From a stump to a lobe that wraps around the spleen."""
     rng, inner, front = scene.rng, scene.patient.inner, scene.patient.front
     start = (rng.uniform(-75, -40), -front * rng.uniform(0.25, 0.65), -inner * 0.3)
-    reach = rng.uniform(0.0, 0.75)
+    reach = rng.uniform(0.0, 0.9)
     end = (rng.uniform(-90, -25), -front * rng.uniform(0.4, 0.95), inner * reach)
-    thick = rng.uniform(34, 64)
+    thick = rng.uniform(26, 64)
     nodes, radii = [start, end], [thick, thick * rng.uniform(0.25, 0.7)]
     if reach > 0.5 and rng.random() < 0.6:
         nodes.append((end[0] + rng.uniform(-15, 20), rng.uniform(-0.1, 0.4) * front, inner * 0.85))
@@ -116,7 +116,8 @@ def _cut(scene: Scene, organs: Organs, lobes: np.ndarray, gate: np.ndarray) -> n
     rng, patient = scene.rng, scene.patient
     gap = rng.uniform(-1, 4) * patient.visceral_fat * (0.6 + 0.6 * scene.noise(35.0))
     gap = np.maximum(gap, 0) + (rng.uniform(0, 22) * patient.fluid if patient.fluid else 0)
-    room = np.minimum(scene.cavity - gap, -scene.thorax - rng.uniform(1, 5))
+    to_wall = gap if patient.fluid or rng.random() < 0.35 else 0  # mostly it lies on the wall
+    room = np.minimum(scene.cavity - to_wall, -scene.thorax - rng.uniform(1, 5))
     liver = smooth_min(lobes, room, rng.uniform(1, 6))
     liver = smooth_min(liver, -organs.renal_bed, 5.0)
     for neighbour, wins in ((organs.kidneys, 0.95), (organs.stomach, 0.6), (organs.spleen, 0.65)):

@@ -1,0 +1,96 @@
+"""A CT in, everything about its labels out: the front door of `lits_helpers`."""
+
+import logging
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from ..cases import Case
+from ..checkpoints import (
+    SYNTHETIC,
+    LiverModel,
+    TumorModel,
+    has_synthetic,
+    load_liver_model,
+    load_tumor_model,
+)
+from ..viewer import SliceViewer
+from ..volumes import Volume, write_segmentation
+from .folders import read_checked
+from .segment import segment_volume
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Segmentation:
+    """A segmented CT.
+
+    Attributes:
+        labels: (Z, Y, X) uint8: 0 background, 1 liver, 2 tumor.
+        volume: the CT, turned where its header was wrong.
+        models: system -> where its weights came from.
+    """
+
+    labels: np.ndarray = field(repr=False)
+    volume: Volume = field(repr=False)
+    models: dict[str, str]
+
+    def save(self, path: Path | str) -> Path:
+        """Write the labels in the CT's own grid, see `write_segmentation`."""
+        return write_segmentation(self.labels, self.volume, path)
+
+    def view(self) -> SliceViewer:
+        """Return the slice viewer of CT and labels; display it in a notebook."""
+        return SliceViewer(self.volume, {"prediction": self.labels})
+
+
+def segment(
+    ct: Path | str | Volume,
+    liver: LiverModel | Path | str | None = SYNTHETIC,
+    tumor: TumorModel | Path | str | None = SYNTHETIC,
+    out: Path | str | None = None,
+) -> Segmentation:
+    """Segment one CT with the weights that come with the project, or with models of your own.
+
+    Args:
+        ct: a file as `read_volume` takes it, or a volume.
+        liver, tumor: a checkpoint, a loaded model, "synthetic", or None to leave that system out.
+        out: also write the labels there, see `write_segmentation`.
+
+    Raises:
+        ValueError: no readable CT, or nothing to segment with.
+        FileNotFoundError: no such CT or checkpoint.
+    """
+    if tumor == SYNTHETIC and not has_synthetic("tumor"):
+        logger.info("no synthetic tumor weights come with this version: the liver alone")
+        tumor = None
+    loaders = {"liver": (liver, load_liver_model), "tumor": (tumor, load_tumor_model)}
+    models = {
+        f"{name}_model": load(given) if isinstance(given, str | Path) else given
+        for name, (given, load) in loaders.items()
+    }
+    if not isinstance(ct, Volume):
+        ct, _ = read_checked(Case(Path(ct).name, Path(ct).name, Path(ct)))
+    names = {
+        name: str(given) if isinstance(given, str | Path) else "a loaded model"
+        for name, (given, _) in loaders.items()
+        if given is not None
+    }
+    say_synthetic(names.items())
+    segmentation = Segmentation(segment_volume(ct, **models), ct, names)
+    if out is not None:
+        segmentation.save(out)
+    return segmentation
+
+
+def say_synthetic(chosen) -> None:
+    """Log which of the pairs (system, its model) are weights that never saw a patient."""
+    named = [name for name, given in chosen if str(given) == SYNTHETIC]
+    if named:
+        logger.info(
+            "%s: the weights that come with lits_helpers, trained on generated patients alone; "
+            "they never saw a real one",
+            " and ".join(named),
+        )

@@ -1,0 +1,34 @@
+"""The front door: a CT in, labels, a file and a viewer out."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+from helpers.grey_models import bright_model, write_ct
+from helpers.logs import logged
+
+import lits_helpers
+from lits_helpers.inference import say_synthetic
+
+
+def test_a_file_is_segmented_written_and_shown(tmp_path):
+    ct = write_ct(tmp_path / "ct.nii.gz", slice_index=1)
+    made = lits_helpers.segment(ct, bright_model(), tumor=None, out=tmp_path / "labels.nii.gz")
+    assert made.labels.shape == made.volume.hu.shape
+    assert made.labels[1].any()
+    assert not made.labels[[0, 2]].any()
+    assert made.models == {"liver": "a loaded model"}
+    stored = np.asarray(nib.load(tmp_path / "labels.nii.gz").dataobj)
+    assert stored.sum() == made.labels.sum()
+    assert made.view().cases
+
+
+def test_nothing_to_segment_with_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="needs a liver model, a tumor model or both"):
+        lits_helpers.segment(write_ct(tmp_path / "ct.nii"), liver=None, tumor=None)
+
+
+def test_weights_that_never_saw_a_patient_are_named(caplog):
+    caplog.set_level("INFO")
+    say_synthetic([("liver", "synthetic"), ("tumor", "runs/tumor/best_model.pth")])
+    assert logged(caplog, "liver: ", "never saw a real one") == 1
+    assert logged(caplog, "tumor") == 0
