@@ -23,7 +23,7 @@ FOREIGN = {  # private names that tests may use
 }  # fmt: skip
 COLUMNS = [  # a room imports rooms of later lines only
     {"__main__"},
-    {"pipeline"},
+    {"pipeline", "options"},
     {"training", "inference"},
     {"export"},
     {"checkpoints", "datasets"},
@@ -34,7 +34,8 @@ COLUMNS = [  # a room imports rooms of later lines only
 ]
 COLUMN_OF = {room: place for place, column in enumerate(COLUMNS) for room in column}
 WITHOUT_TORCH = (
-    "settings recipes machine volumes cases download preprocess metrics figures viewer phantom"
+    "options settings recipes machine volumes cases download preprocess metrics figures viewer "
+    "phantom"
 ).split()
 MOST_FILES, MOST_LINES = 10, 450
 FILES = sorted(PACKAGE.rglob("*.py"))
