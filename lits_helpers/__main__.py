@@ -280,6 +280,19 @@ def _makers(settings: Settings, options: argparse.Namespace, folder: Path) -> li
     return models
 
 
+def crossval(settings: Settings, options: argparse.Namespace) -> None:
+    """Train and score both systems on all folds of the patients; one table with intervals."""
+    from . import pipeline
+
+    changes = {"epochs": options.epochs} if options.epochs else {}
+    summary = pipeline.cross_validate(
+        settings, folds=options.folds, recipe=options.recipe, seed=options.seed, **changes
+    )
+    if summary:
+        print(pipeline.format_pooled(summary))
+        logger.info("metrics.csv and summary.json are in %s", settings.runs / "crossval")
+
+
 def export(settings: Settings, options: argparse.Namespace) -> None:
     """Write models as ONNX, each with a JSON of its preprocessing and a card beside it."""
     from dataclasses import asdict
@@ -333,6 +346,7 @@ STEPS = {
     "train-tumor": train_tumor,
     "predict": predict,
     "evaluate": evaluate,
+    "crossval": crossval,
     "export": export,
 }
 NEXT = {  # step -> the words of the step that follows
@@ -344,6 +358,7 @@ NEXT = {  # step -> the words of the step that follows
     "train-tumor": ["predict"],
     "predict": ["evaluate"],
     "evaluate": ["predict", "another_ct.nii.gz"],
+    "crossval": ["predict", "another_ct.nii.gz"],
     "export": ["predict", "another_ct.nii.gz"],
 }
 if __name__ == "__main__":

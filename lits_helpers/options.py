@@ -73,6 +73,11 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--predictions", type=Path, metavar="DIR", help="default RUNS/results/predictions")
     _add_models(add)
     add("--out", type=Path, metavar="DIR", help="default RUNS/results")
+    add = _step(steps, "crossval", runs["crossval"]).add_argument
+    add("--folds", type=partial(_count, lowest=2), default=5, metavar="N", help="default 5")
+    add("--recipe", default="default", choices=LIVER_RECIPES, help="original is as published")
+    add("--epochs", type=_count, metavar="N", help="default: the recipes'")
+    add("--seed", type=_from_zero, default=0, metavar="N", help="random seed")
     add = _step(steps, "export", runs["export"]).add_argument
     _add_models(add)
     add("--only", choices=SYSTEMS, help="export one model; default both")

@@ -35,6 +35,7 @@ STEPS = (
     "train-tumor",
     "predict",
     "evaluate",
+    "crossval",
     "export",
 )
 TRAININGS = {"train-liver": "train_liver_gan", "train-tumor": "train_tumor_regnet"}

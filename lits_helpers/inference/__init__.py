@@ -1,7 +1,7 @@
 """Whole patients: a CT in, labels in its own geometry out, with the record of who made them."""
 
 from .folders import PREDICTION_NAME, find_volumes, own_device, segment_files
-from .postprocess import Postprocessing
+from .postprocess import Postprocessing, drop_small_lesions
 from .provenance import check_makers, is_recorded, read_records, recorded_origins
 from .segment import segment_file, segment_volume
 from .segmentation import Segmentation, say_synthetic
@@ -11,6 +11,7 @@ __all__ = [
     "Postprocessing",
     "Segmentation",
     "check_makers",
+    "drop_small_lesions",
     "find_volumes",
     "is_recorded",
     "own_device",

@@ -3,7 +3,13 @@
 from .case import evaluate_case, evaluate_lesions
 from .lesions import SIZE_CLASSES, size_class_title
 from .overlap import FIRST_LABEL, dice, dice_of, filled_box, label_mask, slice_dice
-from .summary import evaluate_dataset, format_summary, read_metrics_csv, write_metrics_csv
+from .summary import (
+    evaluate_dataset,
+    format_summary,
+    mean_and_interval,
+    read_metrics_csv,
+    write_metrics_csv,
+)
 
 __all__ = [
     "FIRST_LABEL",
@@ -16,6 +22,7 @@ __all__ = [
     "filled_box",
     "format_summary",
     "label_mask",
+    "mean_and_interval",
     "read_metrics_csv",
     "size_class_title",
     "slice_dice",

@@ -81,15 +81,18 @@ def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: in
     for name, group in (("liver", kept), ("tumor", with_tumor)):
         for quantity in QUANTITIES:
             key = f"{name}_{quantity}"
-            summary[key] = _statistics(group, key, seed, resamples)
+            summary[key] = mean_and_interval(group, key, seed, resamples)
         summary[f"{name}_dice_global"] = _global_dice(kept if name == "liver" else told, name)
         dices = [[row.get("case_id", k), row[f"{name}_dice"]] for k, row in enumerate(group)]
         summary[f"worst_{name}"] = sorted(dices, key=lambda pair: pair[1])
-    summary["tumor_dice_all_cases"] = _statistics(told, "tumor_dice", seed, resamples)
+    summary["tumor_dice_all_cases"] = mean_and_interval(told, "tumor_dice", seed, resamples)
     return summary | _detection(told) | _burden(told)
 
 
-def _statistics(rows: Sequence[Mapping], key: str, seed: int, resamples: int) -> dict:
+def mean_and_interval(
+    rows: Sequence[Mapping], key: str, seed: int = 0, resamples: int = 2000
+) -> dict:
+    """Return the statistics of one column, as `evaluate_dataset` has them; None is left out."""
     rows = [row for row in rows if row.get(key) is not None]
     known = np.array([row[key] for row in rows], dtype=np.float64)
     if not len(known):
@@ -161,15 +164,18 @@ def _burden(rows: Sequence[Mapping]) -> dict[str, float | None]:
     return {"burden_rmse": rmse, "burden_max": float(np.abs(errors).max())}
 
 
-def format_summary(summary: Mapping, *, worst: int = 3) -> str:
+def format_summary(
+    summary: Mapping, *, worst: int = 3, more: Mapping[str, str] | None = None
+) -> str:
     """Return a summary of `evaluate_dataset` as a short text table.
 
     Args:
         summary: from `evaluate_dataset`.
         worst: cases to name, worst first, for liver and tumor each.
+        more: {key: title} of further statistics in the summary.
     """
     lines = [_heading(summary), "", _line("", "cases", "mean", "sd", "median", "95 % interval")]
-    for key, title in _TITLES.items():
+    for key, title in {**_TITLES, **(more or {})}.items():
         if summary[key]["cases"] or not key.endswith("ceiling"):
             lines.append(_statistics_line(title, summary[key]))
     lines += ["", *_detection_lines(summary), "", *_closing_lines(summary, worst)]

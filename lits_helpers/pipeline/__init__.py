@@ -2,6 +2,7 @@
 
 from .acquisition import download, ensure_prepared, make_phantoms, prepare_raw
 from .comparison import compare
+from .crossval import cross_validate, format_pooled
 from .drive import drive_folder, keep_results
 from .results import (
     evaluate,
@@ -28,6 +29,7 @@ __all__ = [
     "best_epoch_text",
     "checkpoint_path",
     "compare",
+    "cross_validate",
     "default_model",
     "download",
     "drive_folder",
@@ -36,6 +38,7 @@ __all__ = [
     "ensure_tumor_model",
     "evaluate",
     "find_predictions",
+    "format_pooled",
     "keep_results",
     "load_models",
     "make_phantoms",
