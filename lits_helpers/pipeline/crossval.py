@@ -96,7 +96,7 @@ def _all_done(parts: Sequence["_Fold"], step: Callable) -> bool:
                 raise
             busy.append(part.name)
     if busy:
-        logger.info("another process works in %s: it makes the table", ", ".join(busy))
+        logger.info("another process works in %s: the last makes the table", ", ".join(busy))
     return not busy
 
 
