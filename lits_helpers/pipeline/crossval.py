@@ -137,10 +137,17 @@ class _Fold:
             load_liver_model(checkpoint_path(self.settings, "liver"), device),
             load_tumor_model(checkpoint_path(self.settings, "tumor"), device),
         )
-        scores = [_scores(self.data, case_id, *models) for case_id in held_out]
-        found = made_by | {key: [score[key] for score in scores] for key in ("liver", "tumor")}
+        scores = {name: _scores(self.data, name, *models) for name in held_out}
+        told = {"liver": held_out, "tumor": self._with_known_tumors(held_out)}
+        found = made_by | {
+            system: [score[system] for name, score in scores.items() if name in told[system]]
+            for system in told
+        }
         write_json(self.candidates, found)
         return found
+
+    def _with_known_tumors(self, case_ids: Sequence[str]) -> list[str]:
+        return [name for name in case_ids if not self.data.case(name).liver_only]
 
     def score(self, post: Postprocessing) -> None:
         """Segment and evaluate the held-out patients, unless that was done with the same rules."""
@@ -161,8 +168,11 @@ class _Fold:
         if missing := sorted(set(held_out) - set(files)):
             raise ValueError(f"{self.name}: not segmented, see above: {', '.join(missing)}")
         rows, _ = evaluate(self.data, files, self.results)
+        told = self._with_known_tumors(held_out)
         for row in rows:
-            row |= {"fold": self.name, **_liver_alone(self.data, row["case_id"], files)}
+            known = row["case_id"] in told
+            alone = _liver_alone(self.data, row["case_id"], files) if known else None
+            row |= {"fold": self.name, "liver_without_tumor_dice": alone}
         write_metrics_csv(rows, self.results / "metrics.csv")
         write_json(rules, asdict(post))
 
@@ -198,9 +208,9 @@ def choose_postprocessing(folds: Sequence[Mapping]) -> Postprocessing:
         folds: ``liver`` (cases, thresholds) and ``tumor`` (cases, thresholds x sizes) of each. A
             case without tumor counts 1 if none is predicted and 0 otherwise.
     """
+    scores = {name: [case for fold in folds for case in fold[name]] for name in ("liver", "tumor")}
     best = {
-        system: int(np.concatenate([fold[system] for fold in folds]).mean(axis=0).argmax())
-        for system in ("liver", "tumor")
+        name: int(np.mean(cases, axis=0).argmax()) if cases else 0 for name, cases in scores.items()
     }
     tumor_threshold, smallest = list(product(THRESHOLDS, SMALLEST_MM3))[best["tumor"]]
     return Postprocessing(
@@ -210,11 +220,11 @@ def choose_postprocessing(folds: Sequence[Mapping]) -> Postprocessing:
     )
 
 
-def _liver_alone(data: Prepared, case_id: str, files: Mapping[str, Path]) -> dict[str, float]:
+def _liver_alone(data: Prepared, case_id: str, files: Mapping[str, Path]) -> float:
     """Return the Dice of label 1, as sets are scored in which tumor is no liver."""
     prediction = read_segmentation(files[case_id], like=open_volume(data.volume_path(case_id)))
     reference = open_volume(data.labels_path(case_id)).read()
-    return {"liver_without_tumor_dice": _dice(prediction == 1, reference == 1)}
+    return _dice(prediction == 1, reference == 1)
 
 
 def _pool(settings: Settings, parts: Sequence[_Fold]) -> dict:
