@@ -235,10 +235,8 @@ def _chosen_models(settings: Settings, options: argparse.Namespace) -> dict[str,
 def _model_paths(settings: Settings, options: argparse.Namespace) -> dict[str, list[Path]]:
     from . import pipeline
 
-    return {
-        name: getattr(options, name) or [pipeline.checkpoint_path(settings, name)]
-        for name in SYSTEMS
-    }
+    default = {name: [pipeline.checkpoint_path(settings, name)] for name in SYSTEMS}
+    return {name: getattr(options, name) or path for name, path in default.items()}
 
 
 def evaluate(settings: Settings, options: argparse.Namespace) -> None:
@@ -284,27 +282,17 @@ def crossval(settings: Settings, options: argparse.Namespace) -> None:
     """Train and score both systems on all folds of the patients; one table with intervals."""
     from . import pipeline
 
-    changes = {"epochs": options.epochs} if options.epochs else {}
-    summary = pipeline.cross_validate(
-        settings, folds=options.folds, recipe=options.recipe, seed=options.seed, **changes
-    )
-    if summary:
+    given = {name: getattr(options, name) for name in ("folds", "recipe", "epochs", "seed")}
+    if summary := pipeline.cross_validate(settings, **given):
         print(pipeline.format_pooled(summary))
-        logger.info("metrics.csv and summary.json are in %s", settings.runs / "crossval")
 
 
 def export(settings: Settings, options: argparse.Namespace) -> None:
     """Write models as ONNX, each with a JSON of its preprocessing and a card beside it."""
-    from dataclasses import asdict
-
-    from .export import export_onnx
-    from .inference import Postprocessing
+    from . import pipeline
 
     folder = options.out or settings.runs / "export"
-    for system, paths in _chosen_models(settings, options).items():
-        for number, path in enumerate(paths):
-            name = f"{system}-{number}" if len(paths) > 1 else system
-            print(export_onnx(path, folder / f"{name}.onnx", asdict(Postprocessing())))
+    print(*pipeline.export_models(_chosen_models(settings, options), folder), sep="\n")
 
 
 def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) -> None:

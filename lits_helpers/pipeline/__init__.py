@@ -6,6 +6,7 @@ from .crossval import cross_validate, format_pooled
 from .drive import drive_folder, keep_results
 from .results import (
     evaluate,
+    export_models,
     find_predictions,
     load_models,
     open_result,
@@ -37,6 +38,7 @@ __all__ = [
     "ensure_prepared",
     "ensure_tumor_model",
     "evaluate",
+    "export_models",
     "find_predictions",
     "format_pooled",
     "keep_results",

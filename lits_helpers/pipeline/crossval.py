@@ -43,8 +43,8 @@ def cross_validate(
     *,
     folds: int = FOLDS,
     recipe: str = "default",
+    epochs: int | None = None,
     seed: int = 0,
-    **changes,
 ) -> dict | None:
     """Train both systems on all folds, segment each held-out patient, and pool the scores.
 
@@ -57,8 +57,8 @@ def cross_validate(
         settings: the prepared cases, and the runs' folder.
         folds: parts of the patients, each of which is held out once; 2 or more.
         recipe: name of both systems' recipes.
+        epochs: of both trainings; None for the recipes'.
         seed: random seed of the trainings.
-        changes: of both recipes, e.g. ``epochs=10``.
 
     Returns:
         As `metrics.evaluate_dataset`, with ``liver_without_tumor_dice`` and ``tumor_dice_nnunet``;
@@ -70,6 +70,7 @@ def cross_validate(
     """
     if folds < 2:
         raise ValueError(f"cross-validation needs 2 folds or more, got {folds}")
+    changes = {"epochs": epochs} if epochs else {}
     recipes = {
         "liver": liver_recipe(recipe, tiny=settings.tiny, **changes),
         "tumor": tumor_recipe(recipe, tiny=settings.tiny, **changes),

@@ -2,7 +2,8 @@
 
 import logging
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from tqdm.auto import tqdm
 
 from ..cases import Case, id_order
 from ..checkpoints import Origin, load_liver_model, load_tumor_model, read_origin
+from ..export import export_onnx
 from ..figures import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement, save_figure
 from ..inference import (
     PREDICTION_NAME,
@@ -148,6 +150,14 @@ def segment_own(
     if failed:
         raise ValueError("\n".join(failed))
     return sorted(path for path in Path(out).iterdir() if path.name.endswith((".nii.gz", ".dcm")))
+
+
+def export_models(models: Mapping[str, Sequence[Path]], folder: Path) -> Iterator[Path]:
+    """Write the checkpoints of each system as ONNX into a folder; yield each file when whole."""
+    for system, paths in models.items():
+        for number, path in enumerate(paths):
+            name = f"{system}-{number}" if len(paths) > 1 else system
+            yield export_onnx(path, folder / f"{name}.onnx", asdict(Postprocessing()))
 
 
 def find_predictions(folder: Path | str) -> dict[str, Path]:
