@@ -23,7 +23,7 @@ from ..preprocess import Prepared, open_prepared
 from ..recipes import liver_recipe, tumor_recipe
 from ..settings import Settings
 from ..volumes import open_volume, read_segmentation, read_volume
-from .results import evaluate, segment_cases
+from .results import _without_infinity, evaluate, segment_cases
 from .trainings import checkpoint_path, train_liver, train_tumor
 
 logger = logging.getLogger(__name__)
@@ -237,7 +237,7 @@ def _pool(settings: Settings, parts: Sequence[_Fold]) -> dict:
     counted = [row for row in rows if row["tumor_size_reference"] or row["tumor_size_prediction"]]
     summary["tumor_dice_nnunet"] = mean_and_interval(counted, "tumor_dice")
     write_metrics_csv(rows, folder / "metrics.csv")
-    write_json(folder / "summary.json", summary)
+    write_json(folder / "summary.json", _without_infinity(summary))
     with written_whole(folder / "table.txt") as temporary:
         temporary.write_text(format_pooled(summary) + "\n", encoding="utf-8")
     return summary

@@ -49,6 +49,7 @@ def test_every_patient_is_scored_once_by_models_that_never_saw_it(settings):
     assert not any(row["training_case"] for row in rows)
     assert summary["cases"] == summary["liver_without_tumor_dice"]["cases"] == 4
     assert read_json(settings.runs / "crossval" / "summary.json")["cases"] == 4
+    assert "Infinity" not in (settings.runs / "crossval" / "summary.json").read_text()
     text = (settings.runs / "crossval" / "table.txt").read_text()
     assert text == format_pooled(summary) + "\n"
     for line in ("tumor Dice, cases with tumor", "tumor Dice as nnU-Net", "liver without its"):
