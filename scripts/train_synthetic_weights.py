@@ -3,10 +3,12 @@
     python scripts/train_synthetic_weights.py liver --work runs/synthetic
     python scripts/train_synthetic_weights.py tumor --work runs/synthetic
     python scripts/train_synthetic_weights.py liver --work runs/synthetic --measure
+    python scripts/train_synthetic_weights.py liver --work runs/synthetic --ship NOTES.json
 
-Stopped anywhere, the same command goes on. No real image is trained on; with LITS_REAL the last
-command prints Dice and surface distance of each real scan, at native size, and adds them as a line
-of JSON to scores.jsonl in the work folder.
+Stopped anywhere, the same command goes on. No real image is trained on; with LITS_REAL, --measure
+prints Dice and surface distance of each real scan, at native size, and adds them as a line of JSON
+to scores.jsonl in the work folder. --ship puts the model and its card, NOTES.json with the last
+scores, into lits_helpers/weights/; it is for the authors.
 """
 
 import argparse
@@ -21,6 +23,7 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import lits_helpers as lits
+from lits_helpers.checkpoints import load_checkpoint, save_synthetic
 from lits_helpers.preprocess import open_prepared
 from lits_helpers.settings import real_data
 
@@ -103,15 +106,23 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=160, help="of the model's input, pixels")
     parser.add_argument("--max-minutes", type=float, help="stop cleanly before then")
     parser.add_argument("--measure", action="store_true", help="score the model on LITS_REAL")
+    parser.add_argument("--ship", type=Path, metavar="NOTES.json", help="put it into the project")
     options = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    checkpoint = options.work / options.system / "checkpoints" / "best_model.pth"
+    if options.ship:
+        lines = (options.work / "scores.jsonl").read_text(encoding="utf-8").splitlines()
+        measured = [line for line in map(json.loads, lines) if line["system"] == options.system]
+        card = json.loads(options.ship.read_text(encoding="utf-8"))
+        card["real scans"] = measured[-1]["scores"]
+        print(save_synthetic(load_checkpoint(checkpoint, options.system), card))
+        return
     if not options.measure:
         print(train(options.system, options.work, options))
         return
     real = real_data()
     if real is None:
         parser.error("--measure needs LITS_REAL, a folder with real scans")
-    checkpoint = options.work / options.system / "checkpoints" / "best_model.pth"
     line = {"system": options.system, "scores": measure(options.system, checkpoint, real)}
     with open(options.work / "scores.jsonl", "a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
