@@ -47,10 +47,8 @@ def _run(options: argparse.Namespace) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     level = logging.WARNING if own_rank() else logging.INFO  # of torchrun's processes one speaks
     logging.getLogger("lits_helpers").setLevel(level)
-    places = {
-        name: getattr(options, name)
-        for name in ("source", "raw", "layout", "prepared", "runs", "device")
-    }
+    names = "source raw layout prepared runs device orientation accept".split()
+    places = {name: getattr(options, name, None) for name in names}
     form = {"tiny": options.tiny or None, "sources": options.sources, **places}
     settings = load_settings(".", variables_win=False, **form)
     if options.name == "download":  # the steps that follow have another default
@@ -178,6 +176,7 @@ def _predict_validation(settings: Settings, options, out: Path, post) -> None:
 
 def _predict_files(settings: Settings, options, out: Path, post) -> None:
     from . import pipeline
+    from .cases import overruled
     from .inference import find_volumes, own_device, say_synthetic, segment_files
 
     if options.fold is not None:
@@ -187,6 +186,7 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
     found = [
         case for given in options.volumes for case in find_volumes(given, out, settings.layout)
     ]
+    found = overruled(found, settings.orientation, settings.accept)
     cases = list({os.path.abspath(case.volume): case for case in found}.values())  # each once
     if options.series:  # another series is another result
         number = options.series

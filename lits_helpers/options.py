@@ -46,6 +46,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--sheet", type=Path, metavar="FILE.png", help="write a thumbnail of every case")
     add("--workers", type=_from_zero, metavar="N", help="default one a core")
     add = _step(steps, "prepare", runs["prepare"]).add_argument
+    _add_decisions(add)
     add("--workers", type=_from_zero, metavar="N", help="default one a core")
     add("--png", action="store_true", help="also export 8-bit slices")
     add = _training_step(steps, "train-liver", runs["train-liver"])
@@ -57,6 +58,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     volumes = "CT files or folders, NIfTI or DICOM, or zips of DICOM; default: validation patients"
     add("volumes", nargs="*", type=Path, help=volumes)
     _add_models(add)
+    _add_decisions(add)
     add("--only", choices=SYSTEMS, help="use one model; default both")
     add("--fold", type=int, metavar="N", help="the fold that the models were trained with")
     out = "default RUNS/results/predictions, for named CTs RUNS/results/segmented"
@@ -90,6 +92,12 @@ def _add_models(add: Callable) -> None:
         where = f"default RUNS/{name}/checkpoints/best_model.pth, else synthetic for named CTs"
         several = f"{name} model, or several to average; {where}"
         add(f"--{name}", type=Path, nargs="+", metavar="FILE", help=several)
+
+
+def _add_decisions(add: Callable) -> None:
+    way = "overrules the headers: where the stored axes grow to, such as LPS"
+    add("--orientation", metavar="CODE", help=way)
+    add("--accept", action="append", metavar="CODE", help="overrule this finding; may be repeated")
 
 
 def _count(text: str, lowest: int = 1) -> int:

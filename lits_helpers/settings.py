@@ -4,7 +4,7 @@ A hint speaks to a notebook of its form fields and to a shell of its options.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -19,6 +19,7 @@ HINTS = {  # what to do: in a notebook or in Python; in a shell, where {lits} is
     "raw": ("RAW_FOLDER or LITS_RAW", "--raw or LITS_RAW; {lits} phantom makes some"),
     "folder source": ('SOURCE "folder" and RAW_FOLDER', "--source folder --raw DIR"),
     "layout": ("LAYOUT", "--layout"),
+    "way": ("ORIENTATION (such as LPS), or ACCEPT its code", "--orientation LPS, or --accept CODE"),
     "folders": ("other folders (LITS_RAW, LITS_PREPARED)", "other folders (--raw, --prepared)"),
     "format": ("a path that ends so", "--format nifti"),
     "series": ("series=", "--series"),
@@ -60,6 +61,8 @@ class Settings:
         device: torch device name, or None to choose.
         drive: keep checkpoints, results and prepared LiTS cases on Google Drive (Colab only).
         layout: how the files below `raw` are named and placed, see `cases.find_cases`.
+        orientation: axis codes such as "LPS" that overrule the headers of all cases.
+        accept: codes of findings that are overruled, such as "turned"; a form parts them by commas.
     """
 
     tiny: bool
@@ -70,6 +73,8 @@ class Settings:
     device: str | None = None
     drive: bool = False
     layout: str = "auto"
+    orientation: str | None = None
+    accept: tuple[str, ...] = ()
 
     @property
     def validation_share(self) -> float:
@@ -123,6 +128,8 @@ def load_settings(
         device=given.get("device"),
         drive=bool(given.get("drive", False)),
         layout=given.get("layout", "auto"),
+        orientation=given.get("orientation"),
+        accept=_codes(given.get("accept", ())),
     )
 
 
@@ -137,6 +144,11 @@ def real_data() -> Path | None:
     """Return the folder with real data that LITS_REAL names, or None."""
     value = os.environ.get("LITS_REAL")
     return Path(value) if value else None
+
+
+def _codes(given: str | Iterable[str]) -> tuple[str, ...]:
+    parts = given.split(",") if isinstance(given, str) else given
+    return tuple(filter(None, (part.strip() for part in parts)))
 
 
 def _switch(variable: str, default: bool) -> bool:

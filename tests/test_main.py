@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from helpers.drawn import body, write_nifti
+from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 from helpers.logs import logged
 from helpers.prepared_runs import VARIABLES, write_checkpoint, write_prepared
 from helpers.repository import ROOT
@@ -479,14 +479,15 @@ def test_a_mask_given_as_ct_is_refused(tmp_path):
     mask = write_nifti(body()[1], tmp_path / "volume-3.nii")
     call = shell_call("predict", mask, "--liver", liver, "--only", "liver", "--out", "out")
     assert call.code == 1
-    assert "looks like a segmentation" in call.err
+    assert "look like a segmentation" in call.err
     assert "Traceback" not in call.err
 
 
 def test_evaluate_keeps_what_fits_and_fails_for_the_rest(tmp_path, caplog):
     data = write_prepared(tmp_path / "drawn", cases=2)
     for name, labels in {"0": body()[1], "1": body()[1][:-1], "9": body()[1]}.items():
-        write_nifti(labels, tmp_path / "p" / f"prediction-volume-{name}.nii.gz")
+        path = tmp_path / "p" / f"prediction-volume-{name}.nii.gz"
+        write_nifti(labels, path, spacing_mm=BODY_SPACING_MM)
     caplog.set_level(logging.INFO)
     call = shell_call("evaluate", "--prepared", data.root, "--predictions", "p", "--out", "r")
     assert call.code == 1
@@ -500,7 +501,8 @@ def test_evaluate_keeps_what_fits_and_fails_for_the_rest(tmp_path, caplog):
 
 def test_models_that_made_the_predictions_can_be_named(tmp_path):
     data = write_prepared(tmp_path / "drawn", cases=2)
-    write_nifti(np.minimum(body()[1], 1), tmp_path / "p" / "prediction-volume-0.nii.gz")
+    path = tmp_path / "p" / "prediction-volume-0.nii.gz"
+    write_nifti(np.minimum(body()[1], 1), path, spacing_mm=BODY_SPACING_MM)
     made = ("--liver", write_checkpoint(tmp_path / "liver.pth", "liver", ["0"], network=False))
     given = ("--prepared", data.root, "--predictions", "p", "--out", "r")
     assert shell_call("evaluate", *given, *made).code == 0

@@ -1,10 +1,11 @@
 """A case is one CT and, mostly, its segmentation: found, checked by anatomy, split by patient."""
 
-from .case import LIVER_ONLY, MOST_ID_BYTES, Case, Finding, id_order
+from .case import LIVER_ONLY, MOST_ID_BYTES, Case, Finding, id_order, overruled
 from .checks import check_case, check_lits_set, load_case
 from .find import Search, find_cases, find_cts, search_cases
 from .layouts import is_liver_only, label_id
 from .split import Split, split_cases
+from .values import not_hounsfield
 
 __all__ = [
     "LIVER_ONLY",
@@ -21,6 +22,8 @@ __all__ = [
     "is_liver_only",
     "label_id",
     "load_case",
+    "not_hounsfield",
+    "overruled",
     "search_cases",
     "split_cases",
 ]

@@ -15,10 +15,11 @@ from ..volumes import reversing
 COARSE_SIZE = 128  # longer in-plane side, pixels: noise averages out, organs stay
 COARSE_SLICES = 36
 BODY_HU = -300  # between lung or air and fat
+ABOVE_CLIPPED_AIR_HU = 50  # in a CT whose values end above that
 GAS_HU = -500
 BONE_HU = 180  # of area means; contrast-filled vessels near the spine pass too, harmlessly
 PARENCHYMA_HU = (20, 200)
-LIVER_MEDIAN_HU = (0, 250)
+LIVER_MEDIAN_HU = (-30, 250)  # severe steatosis lies about -20
 LIVER_BAND_HU = 40  # area means of parenchyma stay this close to its median
 CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 SQUARE = np.ones((3, 3), np.uint8)
@@ -79,6 +80,18 @@ def coarse_copy(hu: np.ndarray, labels: np.ndarray | None) -> Coarse:
     return Coarse(small, _filled_body(small), liver)
 
 
+def body_threshold(hu: np.ndarray) -> float:
+    """Return the HU above which a voxel is body, also where air was clipped to a higher value."""
+    return max(BODY_HU, float(hu.min()) + ABOVE_CLIPPED_AIR_HU)
+
+
+def body_width(coarse: Coarse) -> float:
+    """Return the body's width, right to left, as a share of the slice's; the median of slices."""
+    columns = coarse.body.any(axis=1)
+    spans = [np.ptp(np.flatnonzero(row)) + 1 for row in columns if row.any()]
+    return float(np.median(spans)) / columns.shape[1] if spans else 0.0
+
+
 def spine_cue(coarse: Coarse) -> float | None:
     """Return how far behind the body's middle the bone near its midline lies, per body height.
 
@@ -97,6 +110,45 @@ def spine_cue(coarse: Coarse) -> float | None:
     if len(places) < max(10, 0.002 * body_pixels):
         return None
     return float(np.median(places))
+
+
+def back_cue(coarse: Coarse) -> float:
+    """Return how much table, outline and liver speak for a back at the image's lower edge.
+
+    Sound scans give 0.02 to 0.3; about 0 says nothing. Independent of `spine_cue`.
+    """
+    table = (coarse.hu > max(-900.0, float(coarse.hu.min()) + 60)) & ~coarse.body
+    cues = []
+    for plane, body in zip(table, coarse.body, strict=True):
+        rows = np.flatnonzero(body.any(axis=1))
+        if len(rows) < 10:
+            continue
+        middle = (rows[0] + rows[-1] + 1) // 2
+        below = np.count_nonzero(plane[middle:]) - np.count_nonzero(plane[:middle])
+        edge = max(1, round(0.08 * len(rows)))
+        ends = [np.ptp(np.flatnonzero(body[rows[k]])) for k in (edge, -1 - edge)]
+        cues.append((below / body.size, (ends[1] - ends[0]) / body.any(axis=0).sum()))
+    total = float(np.median(cues, axis=0).sum()) if cues else 0.0
+    if coarse.liver is not None and coarse.liver.any():  # it lies more in front
+        rows, body_rows = (np.nonzero(mask)[1] for mask in (coarse.liver, coarse.body))
+        total -= float((rows.mean() - body_rows.mean()) / max(1, np.ptp(body_rows)))
+    return total
+
+
+def end_shares(body: np.ndarray) -> tuple[float, float, float]:
+    """Return for each axis how much of its fullest plane the emptier end plane is, 0 to 1.
+
+    A scan ends within the body along the patient and in air across it: sound scans had 0.5 or more
+    along (Z) and 0.03 or less across.
+
+    Args:
+        body: (z, y, x) bool.
+    """
+    shares = []
+    for axis in range(3):
+        filled = body.sum(axis=tuple({0, 1, 2} - {axis}))
+        shares.append(float(min(filled[0], filled[-1]) / max(1, filled.max())))
+    return tuple(shares)
 
 
 def liver_cue(coarse: Coarse) -> float | None:
@@ -166,7 +218,7 @@ def _without_rim(labels: np.ndarray) -> np.ndarray:
 
 
 def _filled_body(hu: np.ndarray) -> np.ndarray:
-    tissue = (hu > BODY_HU).view(np.uint8)
+    tissue = (hu > body_threshold(hu)).view(np.uint8)
     opened = [cv2.morphologyEx(plane, cv2.MORPH_OPEN, CROSS) for plane in tissue]
     return np.stack([_without_holes(_largest_part(plane)) for plane in opened])
 

@@ -1,7 +1,8 @@
 """What a case is, and what can be odd about it."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 MOST_ID_BYTES = 200  # a case id becomes part of file names, of at most 255 bytes
@@ -17,8 +18,9 @@ class Case:
             own, as in LiTS, unless a patients.csv says otherwise.
         volume: the CT's file.
         segmentation: the labels' file, or None.
-        orientation: axis codes that override a wrong header, for example "LAS"; None believes the
-            header.
+        orientation: axis codes that override a wrong header, for example "LAS", and are not turned
+            by anatomy; None believes the header unless anatomy contradicts.
+        accepted: codes of findings that the user knows and overrules.
         liver_only: the segmentation does not show tumors, whether there are any or not.
         series: number or UID of the series to be read from DICOM; None takes the axial CT with the
             most slices.
@@ -31,6 +33,21 @@ class Case:
     orientation: str | None = None
     liver_only: bool = False
     series: str | None = None
+    accepted: tuple[str, ...] = ()
+
+
+def overruled(
+    cases: Iterable["Case"], orientation: str | None, accepted: Sequence[str]
+) -> list["Case"]:
+    """Return cases with the user's word on them: an orientation, findings that are accepted."""
+    return [
+        replace(
+            case,
+            orientation=orientation or case.orientation,
+            accepted=tuple(sorted({*case.accepted, *accepted})),
+        )
+        for case in cases
+    ]
 
 
 def id_order(case_id: str) -> list[str | int]:

@@ -7,40 +7,37 @@ The rules, in this order:
 * A mask whose header differs from its CT's is paired voxel by voxel and takes the CT's geometry.
 * The mask must outline liver-like tissue in the CT. If it does not, or outlines more of it when
   turned, CT and mask do not belong together as they are: harmful.
-* CT and mask together are turned until the spine is at the back, the liver on the patient's right
-  and the lungs above. Only clear cues count; a header that they contradict is overruled, and a
-  finding says so.
-* An identity affine does not tell left from right. Without a mask the bulkiest organ decides, and
-  where none is bulky the file is read as LAS, as such files (LiTS 28-47) are stored.
+* CT and mask are turned until the anatomy is right; `turns.py` says when that overrules a header.
+* The body, and the liver's volume, must make sense in the header's millimetres (`values.py`).
+* What the user accepts or states overrules findings and turns; the findings say so.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ..machine import require
 from ..volumes import (
-    Geometry,
     Volume,
     lies_on,
     read_segmentation,
     read_volume,
     reversing,
+    size_text,
 )
-from .anatomy import Coarse, Flips, bulk_cue, coarse_copy, liver_cue, liver_fit, lung_cue, spine_cue
+from .anatomy import Coarse, Flips, coarse_copy, liver_fit
 from .case import Case, Finding
+from .turns import with_axes_in_order, wrong_way
+from .values import count_strays, doubt_about_liver, doubt_about_size, not_hounsfield
 
-# Limits between the cues of sound scans, which anatomy.py states, and of turned scans.
-SPINE_IN_FRONT = -0.08
-LIVER_ON_THE_LEFT = 0.05
-LUNGS_BELOW = -0.10
 MIN_LIVER_FIT = 0.35
 DOUBTFUL_LIVER_FIT = 0.52
 BETTER_FIT = 0.05
 EXTREME_HU = (-5000, 10000)
-MAX_ASPECT = 8  # of a slice, longer side by shorter
+MAX_ASPECT = 4  # of a slice, longer side by shorter
+FEWEST_STRAYS = 2
 LITS_CASES = 131
 LITS_SLICES = 58638
 LITS_DEPTHS = (74, 987)  # slices of the shortest and the longest case
@@ -63,34 +60,75 @@ def load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
     """Read, check and mend a case in one pass.
 
     Returns:
-        The volume and the labels, turned as the findings say, and the findings.
+        The volume and the labels, turned as the findings say, and the findings. A finding that the
+        case accepts turns nothing and is not harmful.
 
     Raises:
         OSError, ValueError: a file cannot be read.
     """
     require(case, "segmentation", "case", "a Case, as find_cases(folder) returns them")
+    remarks: list[str] = []
     volume = read_volume(case.volume, case.orientation, series=case.series)
-    labels = read_segmentation(case.segmentation, like=volume) if case.segmentation else None
-    findings = [*_header_findings(case, volume), *_value_findings(volume.hu)]
+    labels = None
+    if case.segmentation:
+        labels = read_segmentation(case.segmentation, like=volume, remarks=remarks)
+    found = [Finding("labels_rounded", False, text) for text in remarks]
+    found += _header_findings(case, volume)
+    if not case.orientation:
+        mended, mended_labels, reordered = with_axes_in_order(volume, labels)
+        found += [reordered] if reordered else []
+        if reordered and reordered.code not in case.accepted:
+            volume, labels = mended, mended_labels
+    found += _value_findings(volume.hu)
     if labels is not None and not labels.any():
-        findings.append(Finding("empty_liver", True, "the segmentation holds no liver"))
-    if any(finding.harmful for finding in findings):
-        return volume, labels, findings
-    coarse = coarse_copy(volume.hu, labels)
-    findings += [*_tissue_findings(coarse), *_placing_findings(coarse)]
+        found.append(Finding("empty_liver", True, "the segmentation holds no liver"))
+    findings = _decided(found, case)
+    coarse = None
+    if not any(finding.harmful for finding in findings):
+        coarse = coarse_copy(volume.hu, labels)
+        findings += _decided([*_tissue_findings(coarse), *_placing_findings(coarse)], case)
     if any(finding.harmful for finding in findings) or not coarse.has_body:
-        return volume, labels, findings
-    believed = case.orientation is not None or volume.geometry.orientation_trusted
-    flips, reasons = wrong_way(coarse, volume.geometry, believed)
+        volume, sized = _sized(volume, labels, None, case.accepted)
+        return volume, labels, findings + _decided(sized, case)
+    volume, sized = _sized(volume, labels, coarse, case.accepted)
+    findings += _decided(sized, case)
+    volume, turning = _put_right(case, volume, labels, coarse)
+    return volume, labels, findings + _decided(turning, case)
+
+
+def _decided(findings: Iterable[Finding], case: Case) -> list[Finding]:
+    """Return findings, those that the case accepts made harmless and marked."""
+    return [
+        replace(finding, harmful=False, text=f"{finding.text} (accepted by the user)")
+        if finding.code in case.accepted
+        else finding
+        for finding in findings
+    ]
+
+
+def _put_right(
+    case: Case, volume: Volume, labels: np.ndarray | None, coarse: Coarse
+) -> tuple[Volume, list[Finding]]:
+    """Reverse axes of the case's arrays, in place, as its anatomy says."""
+    geometry = volume.geometry
+    believed = case.orientation is not None or geometry.orientation_trusted
+    flips, reasons, asked = wrong_way(
+        coarse, geometry, believed=believed, has_mask=labels is not None
+    )
+    turned = geometry.reversed_along(flips)
+    if case.orientation and any(flips):
+        text = f"its anatomy looks like {turned.orientation}: {', '.join(reasons)}"
+        return volume, [Finding("turned", False, f"{text} (the user's orientation stays)")]
+    if "turned" in case.accepted:
+        flips, turned = UNTURNED, geometry
     if any(flips):
         for array in (volume.hu, labels):
             if array is not None:
                 _reverse(array, flips)
-        volume = replace(volume, geometry=volume.geometry.reversed_along(flips))
     if reasons:
-        text = f"read as {volume.geometry.orientation}: {', '.join(reasons)}"
-        findings.append(Finding("turned", False, text, volume.geometry.orientation))
-    return volume, labels, findings
+        text = f"read as {turned.orientation}: {', '.join(reasons)}"
+        asked.append(Finding("turned", False, text, turned.orientation))
+    return replace(volume, geometry=turned), asked
 
 
 def check_lits_set(cases: Sequence) -> list[Finding]:
@@ -115,49 +153,34 @@ def check_lits_set(cases: Sequence) -> list[Finding]:
     ]
 
 
-def wrong_way(coarse: Coarse, geometry: Geometry, believed: bool) -> tuple[Flips, list[str]]:
-    """Return which of (Z, Y, X) must be reversed to put the anatomy right, and why.
+def _sized(
+    volume: Volume, labels: np.ndarray | None, coarse: Coarse | None, accepted: Collection[str]
+) -> tuple[Volume, list[Finding]]:
+    """Return the volume, its millimetres trusted or not as the body says, and findings.
 
     Args:
-        coarse: with a body in it.
-        geometry: how it was read.
-        believed: whether left and right are as read unless a cue contradicts.
+        volume, labels: the case.
+        coarse: with a body in it; None leaves the header's word.
+        accepted: codes of findings that the user overrules.
     """
-    spine = spine_cue(coarse)
-    liver = liver_cue(coarse)
-    lungs_below = lung_cue(coarse) < LUNGS_BELOW
-    in_front = spine is not None and spine < SPINE_IN_FRONT
-    on_the_left = liver is not None and liver > LIVER_ON_THE_LEFT
-    cues = {
-        "the lungs were below": lungs_below,
-        "the spine was in front": in_front,
-        "the liver was on the patient's left": on_the_left,
-    }
-    reasons = [reason for reason, holds in cues.items() if holds]
-    if liver is None and (in_front or not believed):
-        mirrored = geometry.mirrored ^ in_front ^ lungs_below
-        on_the_left, reason = _side_without_mask(coarse, mirrored, believed)
-        reasons.append(reason)
-    return (lungs_below, in_front, on_the_left), reasons
-
-
-def _side_without_mask(coarse: Coarse, mirrored: bool, believed: bool) -> tuple[bool, str]:
-    """Return whether to reverse left and right where no mask shows the liver, and the reason."""
-    bulk = bulk_cue(coarse)
-    if bulk is not None and abs(bulk) > LIVER_ON_THE_LEFT:
-        return bulk > 0, "left and right as the bulkiest organ (the liver?) shows them; look at it"
-    if believed:
-        return False, "left and right as the header has them, not verified; look at it"
-    return not mirrored, "left and right as such files are mostly stored (LAS), not verified"
+    doubt = doubt_about_size(volume, coarse) if coarse else volume.geometry.remark
+    size = size_text(volume.spacing_mm[::-1])
+    findings = []
+    if doubt and (coarse or not volume.geometry.spacing_trusted):
+        text = f"the voxel size {size} mm is not to be trusted ({doubt}); no figure in mm or ml is"
+        findings.append(Finding("spacing_untrusted", False, text))
+    elif labels is not None and coarse and (doubt := doubt_about_liver(volume, labels)):
+        findings.append(Finding("liver_volume", False, f"{doubt}; no figure in mm or ml counts"))
+    elif volume.geometry.remark and not doubt and volume.geometry.spacing_trusted:
+        findings.append(Finding("form_unusable", False, volume.geometry.remark))
+    trusted = all(finding.code in {*accepted, "form_unusable"} for finding in findings)
+    return replace(volume, geometry=replace(volume.geometry, spacing_trusted=trusted)), findings
 
 
 def _header_findings(case: Case, volume: Volume) -> Iterator[Finding]:
-    if not volume.geometry.spacing_trusted:
-        size = " x ".join(f"{step:g}" for step in volume.spacing_mm)
-        text = (
-            f"the voxel size {size} mm is not to be trusted; no figure in mm or ml of this case is"
-        )
-        yield Finding("spacing_untrusted", False, text)
+    if case.orientation:
+        text = f"read as {case.orientation}, as the user says; anatomy turned nothing"
+        yield Finding("orientation_given", False, text)
     if case.segmentation is None:
         text = "no segmentation: fine for inference, left out of training"
         yield Finding("no_segmentation", False, text)
@@ -172,19 +195,23 @@ def _value_findings(hu: np.ndarray) -> Iterator[Finding]:
     height, width = hu.shape[1:]
     low = int(hu.min())
     high = int(hu.max())
-    if min(height, width) * MAX_ASPECT < max(height, width):
+    strays = count_strays(hu)
+    shorter = min(height, width)
+    if shorter * MAX_ASPECT < max(height, width) or shorter * MAX_ASPECT < len(hu) // 2:
         yield Finding("no_abdomen", True, f"slices of {height} x {width} pixels show no abdomen")
     elif low == high:
         yield Finding("not_hu", True, f"every voxel of the volume is {low}")
-    elif low >= 0:
-        text = f"values {low}..{high} are no Hounsfield units (no air or fat below 0)"
-        guess = (
-            "it looks like a segmentation" if high <= 2 else "perhaps an offset of 1024 is missing"
-        )
-        yield Finding("not_hu", True, f"{text}; {guess}")
+    elif reason := not_hounsfield(hu):
+        yield Finding("not_hu", True, reason)
     elif low < EXTREME_HU[0] or high > EXTREME_HU[1]:
         text = f"extreme values {low}..{high} HU, kept as they are (windows clip them)"
         yield Finding("extreme_hu", False, text)
+    if strays >= FEWEST_STRAYS:
+        text = (
+            f"{strays} of {len(hu)} slices resemble others more than their neighbours: put "
+            "together by name (1, 10, 2) rather than by position?"
+        )
+        yield Finding("slices_out_of_order", False, text)
 
 
 def _tissue_findings(coarse: Coarse) -> Iterator[Finding]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from tqdm.auto import tqdm
 
-from ..cases import MOST_ID_BYTES, Case, find_cts, load_case
+from ..cases import MOST_ID_BYTES, Case, Finding, find_cts, load_case
 from ..checkpoints import LiverModel, TumorModel
 from ..environment import choose_device
 from ..machine import file_hash, local_rank, own_rank, own_share, wait_for_others, written_whole
@@ -129,21 +129,23 @@ def segment_files(
     record = MakerRecord(out, liver_model, tumor_model, post)
     record.claim(take_over=take_over)
     share = own_share(list(targets))
+    by_path = {case.volume: case for case in cases}
     files = {path: _beside(target, suffixes) for path, target in targets.items()}
     present = {
         path: targets[path]
         for path in share
-        if all(_finished(path, file, record) for file in files[path])
+        if all(_finished(by_path[path], file, record) for file in files[path])
     }
     report = FolderReport(present=present)
     wanted = [case for case in cases if case.volume in share and case.volume not in present]
     bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=own_rank() > 0)
     for path, source in bar:
         try:
-            volume, content = source.result()
+            volume, content, findings = source.result()
             labels = segment_volume(volume, liver_model, tumor_model, post)
             for file in files[path]:
-                record.add(write_segmentation(labels, volume, file), content)
+                write_segmentation(labels, volume, file)
+                record.add(file, content, by_path[path], findings)
             report.written[path] = targets[path]
         except Exception as error:  # one bad file must not end the others
             report.failed[path] = str(error) or type(error).__name__
@@ -155,7 +157,7 @@ def segment_files(
     met = wait_for_others()
     if submission and not report.failed and not (met and own_rank()):
         others = [path for path in targets if path not in report.present | report.written]
-        if all(record.holds(targets[path], path) for path in others):
+        if all(record.holds(targets[path], by_path[path]) for path in others):
             report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
     return report
 
@@ -191,12 +193,14 @@ def _beside(target: Path, suffixes: Sequence[str]) -> list[Path]:
     return [target, *(target.with_name(f"{stem}{suffix}") for suffix in suffixes[1:])]
 
 
-def _finished(path: Path, target: Path, record: MakerRecord) -> bool:
+def _finished(case: Case, target: Path, record: MakerRecord) -> bool:
     """Say whether a CT was segmented before; log a file that only looks like its result."""
     try:
-        finished = record.holds(target, path)
+        finished = record.holds(target, case)
         if target.is_file() and not finished:
-            logger.info("%s: segmented again, %s was not made from it as it is", path, target)
+            logger.info(
+                "%s: segmented again, %s was not made from it as it is", case.volume, target
+            )
         return finished
     except OSError:  # reading the CT will say what is wrong
         return False
@@ -213,8 +217,8 @@ def _read_ahead(cases: Sequence[Case]) -> Iterator[tuple[Path, Future]]:
         yield from ahead
 
 
-def read_checked(case: Case) -> tuple[Volume, str]:
-    """Return a CT and its hash; anatomy turns the CT where its header cannot be right.
+def read_checked(case: Case) -> tuple[Volume, str, list[Finding]]:
+    """Return a CT, its hash and findings; anatomy turns it where its header cannot be right.
 
     Raises:
         OSError, ValueError: it cannot be read, or must not be used as it is.
@@ -224,14 +228,14 @@ def read_checked(case: Case) -> tuple[Volume, str]:
     path = case.volume
     content = file_hash(path)
     if path.suffix == SUFFIX:  # checked and turned when it was prepared
-        return read_volume(path), content
+        return read_volume(path, case.orientation), content, []
     volume, _, findings = load_case(replace(case, segmentation=None))
     for finding in findings:
         if finding.harmful:
             raise ValueError(f"{path}: {finding.text}")
         if finding.code != "no_segmentation":
             logger.info("%s: %s", path, finding.text)
-    return volume, content
+    return volume, content, [found for found in findings if found.code != "no_segmentation"]
 
 
 def _pack(files: Sequence[Path], archive: Path) -> Path:

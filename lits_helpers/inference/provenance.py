@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 
+from ..cases import Case, Finding
 from ..checkpoints import Origin, TrainedModel, load_checkpoint, recipe_of
 from ..machine import file_hash, read_json, writable_folder, write_json
 from ..recipes import SYSTEMS, InputSpec
@@ -67,21 +68,40 @@ class MakerRecord:
                     path.unlink()
         writable_folder(self.folder)
 
-    def holds(self, target: Path, source: Path) -> bool:
-        """Tell whether `target` holds what these models made of this very source."""
+    def holds(self, target: Path, case: Case) -> bool:
+        """Tell whether `target` holds what these models made of this very CT, read this way."""
         made = [record for record in _records_of(target) if not self._differing(record)]
         if not made or not target.is_file():
             return False
-        content = file_hash(source), file_hash(target)
-        return any((record["source"], record["prediction"]) == content for record in made)
+        content = file_hash(case.volume), file_hash(target), _decisions(case)
+        return any(
+            (record["source"], record["prediction"], record.get("decisions", {})) == content
+            for record in made
+        )
 
-    def add(self, target: Path, source_hash: str) -> None:
-        """Record that `target` was made from the file with the hash `source_hash`."""
+    def add(
+        self, target: Path, source_hash: str, case: Case, findings: Iterable[Finding] = ()
+    ) -> None:
+        """Record that `target` was made from the file with the hash `source_hash`.
+
+        Args:
+            target: the prediction.
+            source_hash: of the CT.
+            case: what the user decided about it is kept.
+            findings: what was odd about the CT, kept too.
+        """
         made = {"source": source_hash, "prediction": file_hash(target)}
+        made |= {"decisions": _decisions(case), "findings": [asdict(found) for found in findings]}
         write_json(target.with_name(target.name + RECORD_SUFFIX), self.maker | made)
 
     def _differing(self, record: Mapping) -> list[str]:
         return [name for name, value in self.maker.items() if not _same(record[name], value)]
+
+
+def _decisions(case: Case) -> dict:
+    """Return what the user decided about a case; nothing where headers and anatomy decided."""
+    given = {"orientation": case.orientation, "accepted": list(case.accepted)}
+    return {name: value for name, value in given.items() if value}
 
 
 def _record_paths(folder: Path | str) -> list[Path]:

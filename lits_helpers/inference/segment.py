@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ..cases import not_hounsfield
 from ..checkpoints import LiverModel, TumorModel
 from ..machine import require
 from ..volumes import (
@@ -23,8 +24,6 @@ from .postprocess import Postprocessing
 logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 16  # slices a forward pass; larger ones gained nothing on a CPU
-DENSE_HU = 800
-MAX_DENSE_SHARE = 0.15  # a pelvis with metal has 3 %; a trunk shifted by 1024 has 30 % and more
 
 
 def segment_volume(
@@ -144,23 +143,6 @@ def check_hu(volume: Volume) -> None:
     Raises:
         ValueError: a segmentation was given, or values were shifted, windowed or normalized.
     """
-    low = int(volume.hu.min())
-    high = int(volume.hu.max())
-    name = volume.path or "the volume"
-    if low >= -2 and high <= 2:
-        raise ValueError(
-            f"{name}: values {low}..{high} look like a segmentation or normalized grey "
-            "levels; give the CT (volume-N.nii) in Hounsfield units"
-        )
-    cure = "apply the rescale slope and intercept (often: subtract 1024)"
-    if low >= 0:
-        raise ValueError(
-            f"{name}: values {low}..{high} are not Hounsfield units: air lies at {low}, "
-            f"expected about -1000; {cure}"
-        )
-    dense = float(np.mean(volume.hu[::4, ::8, ::8] > DENSE_HU))
-    if dense > MAX_DENSE_SHARE:  # air may be padded below 0, but tissue shows the shift
-        raise ValueError(
-            f"{name}: not Hounsfield units: {dense:.0%} of it above {DENSE_HU} HU, where "
-            f"only bone and metal lie; {cure}"
-        )
+    reason = not_hounsfield(volume.hu)
+    if reason:
+        raise ValueError(f"{volume.path or 'the volume'}: {reason}")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
-from ..cases import Case, search_cases
+from ..cases import Case, overruled, search_cases
 from ..download import (
     CASES,
     DownloadError,
@@ -97,7 +97,8 @@ def prepare_raw(
         FileNotFoundError: no case is there.
     """
     search = search_cases(settings.raw, settings.layout)
-    report = prepare(search.cases, settings.prepared, workers=workers, png=png)
+    cases = overruled(search.cases, settings.orientation, settings.accept)
+    report = prepare(cases, settings.prepared, workers=workers, png=png)
     report.notes = search.notes
     return report
 

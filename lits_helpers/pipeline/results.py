@@ -341,7 +341,8 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
 def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:
     volume = open_volume(data.volume_path(case_id))
     prediction = read_segmentation(path, like=volume)
-    if not lies_on(path, volume.geometry):
+    placed = volume.geometry.states_a_form  # else the two are paired voxel by voxel
+    if placed and not lies_on(path, volume.geometry):
         raise ValueError(
             f"{path}: its header puts the voxels elsewhere than the CT's does; write it with the "
             "affine and axis order of the CT's file"

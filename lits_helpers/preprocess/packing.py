@@ -190,9 +190,9 @@ def _remove_leftovers(out: Path) -> None:
 
 
 def _source_hash(case: Case) -> str:
-    """Return a text for all that a prepared case depends on: both files' content, orientation."""
+    """Return a text for all that a prepared case depends on: its files, and the user's word."""
     parts = [file_hash(path) if path else "none" for path in (case.volume, case.segmentation)]
-    return "-".join([*parts, case.orientation or "header"])
+    return "-".join([*parts, case.orientation or "header", *sorted(case.accepted)])
 
 
 def _skipped(case: Case, error: Exception) -> Outcome:

@@ -1,7 +1,7 @@
 """The file border: CT volumes and segmentations in, label volumes out, always (Z, Y, X) inside."""
 
 from .dicom import find_studies, is_dicom
-from .geometry import Geometry, reversing, same_grid
+from .geometry import Geometry, is_unit, reversing, same_grid, size_text
 from .io import (
     Volume,
     lies_on,
@@ -43,6 +43,7 @@ __all__ = [
     "claimed_bytes",
     "find_studies",
     "is_dicom",
+    "is_unit",
     "is_whole",
     "lies_on",
     "liver_frame",
@@ -62,6 +63,7 @@ __all__ = [
     "reversing",
     "same_grid",
     "segmentation_path",
+    "size_text",
     "slice_levels",
     "to_levels",
     "volume_from_array",

@@ -1,6 +1,7 @@
 """Where a file's voxels lie in the patient, and the way from stored order to (Z, Y, X) and back."""
 
 import base64
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import nibabel as nib
@@ -23,8 +24,9 @@ class Geometry:
         header: the file's NIfTI header, base64; enough to write labels in the same grid.
         axes: stored axis of each internal axis (Z, Y, X).
         flips: whether each internal axis is reversed.
-        spacing_trusted: False where the header states no plausible millimetres (identity affine, or
-            voxels of 1 mm without a qform or sform).
+        spacing_trusted: False where the header states no plausible millimetres, contradicts
+            itself, or has voxels of exactly 1 mm, which converters write that know no size.
+        remark: what is odd about the header, one clause; empty for a sound one.
         dicom: UIDs of the DICOM instances that the voxels come from, one for each index of the last
             stored axis, "#" and the frame behind those of several; empty for other files.
     """
@@ -36,6 +38,7 @@ class Geometry:
     flips: tuple[bool, bool, bool]
     spacing_trusted: bool
     dicom: tuple[str, ...] = ()
+    remark: str = ""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -69,7 +72,13 @@ class Geometry:
 
         An identity affine does not, nor one that nibabel makes up where both forms are missing.
         """
-        return _states_a_form(self.nifti_header()) and not _is_identity(np.array(self.affine))
+        return self.states_a_form and not _is_identity(np.array(self.affine))
+
+    @property
+    def states_a_form(self) -> bool:
+        """Whether the header has a qform or an sform: without, it says nothing of places."""
+        header = self.nifti_header()
+        return bool(header["qform_code"] > 0 or header["sform_code"] > 0)
 
     @property
     def mirrored(self) -> bool:
@@ -126,7 +135,9 @@ def geometry_of_header(header: nib.Nifti1Header) -> Geometry:
     Raises:
         ValueError: the affine is not finite or not invertible.
     """
-    affine = _affine_of(header)
+    header, remark = _with_a_usable_form(header)
+    affine = _affine_of(header.get_best_affine)
+    doubt = _doubt_about_spacing(header, affine)
     axes, flips = axes_of("".join(nib.aff2axcodes(affine)))
     return Geometry(
         stored_shape=tuple(int(length) for length in header.get_data_shape()),
@@ -134,7 +145,8 @@ def geometry_of_header(header: nib.Nifti1Header) -> Geometry:
         header=base64.b64encode(header.binaryblock).decode("ascii"),
         axes=axes,
         flips=flips,
-        spacing_trusted=_is_trusted(affine, _states_a_form(header)),
+        spacing_trusted=not doubt,
+        remark=doubt or remark,
     )
 
 
@@ -235,9 +247,28 @@ def header_from_bytes(block: bytes, *, mended: bool = True) -> nib.Nifti1Header:
         raise ValueError(f"broken NIfTI header: {error}") from error
 
 
-def _affine_of(header: nib.Nifti1Header) -> np.ndarray:
+def _with_a_usable_form(header: nib.Nifti1Header) -> tuple[nib.Nifti1Header, str]:
+    """Return the header without an sform that cannot be used beside a qform that can."""
+    if header["sform_code"] <= 0 or header["qform_code"] <= 0:
+        return header, ""
     try:
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        _affine_of(header.get_sform)
+        return header, ""
+    except ValueError:
+        _affine_of(header.get_qform)
+    header = header.copy()
+    header["sform_code"] = 0
+    return header, "its sform is not usable; the qform is taken"
+
+
+def _affine_of(form: Callable[[], np.ndarray]) -> np.ndarray:
+    """Return the affine that a method of a header gives.
+
+    Raises:
+        ValueError: it cannot be used.
+    """
+    try:
+        affine = np.asarray(form(), dtype=np.float64)
     except (HeaderDataError, ValueError) as error:
         raise ValueError(f"the header's qform is broken: {error}") from error
     lengths = nib.affines.voxel_sizes(affine)
@@ -249,17 +280,29 @@ def _affine_of(header: nib.Nifti1Header) -> np.ndarray:
     return affine
 
 
-def _states_a_form(header: nib.Nifti1Header) -> bool:
-    """Tell whether the header has a qform or an sform."""
-    return bool(header["qform_code"] > 0 or header["sform_code"] > 0)
-
-
-def _is_trusted(affine: np.ndarray, stated: bool) -> bool:
+def _doubt_about_spacing(header: nib.Nifti1Header, affine: np.ndarray) -> str:
+    """Return why the voxel size is no millimetres, one clause; empty where it may be."""
     low, high = PLAUSIBLE_SPACING_MM
     lengths = nib.affines.voxel_sizes(affine)
-    if _is_identity(affine) or not (stated or (lengths != 1).any()):
-        return False
-    return bool(np.all((lengths >= low) & (lengths <= high)))
+    sizes = np.array(header.get_zooms()[:3], dtype=np.float64)  # of the qform, mostly
+    if is_unit(lengths):
+        return "1 mm in each direction is what converters write that know no size"
+    if np.any((lengths < low) | (lengths > high)):
+        return "no CT has such voxels"
+    apart = np.abs(lengths - sizes) > 0.02 * lengths
+    if apart.any() and (sizes > 0).all() and not is_unit(sizes):
+        return f"the sform contradicts the header's own voxel size {size_text(sizes)} mm"
+    return ""
+
+
+def is_unit(lengths: Sequence[float]) -> bool:
+    """Tell whether a voxel size is 1 mm in each direction: a stand-in for an unknown one."""
+    return bool(np.allclose(lengths, 1, rtol=0, atol=1e-5))
+
+
+def size_text(lengths: Sequence[float]) -> str:
+    """Return a voxel size as a message shows it: "0.7 x 0.7 x 5"."""
+    return " x ".join(f"{length:.4g}" for length in lengths)
 
 
 def _is_identity(affine: np.ndarray) -> bool:

@@ -72,7 +72,9 @@ def read_volume(
         return Volume(read_hu(source, geometry), geometry.spacing_mm, path, geometry)
 
 
-def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np.ndarray:
+def read_segmentation(
+    path: str | os.PathLike, like: Volume | None = None, *, remarks: list[str] | None = None
+) -> np.ndarray:
     """Read labels 0 background, 1 liver, 2 tumor.
 
     Args:
@@ -80,6 +82,7 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
             `read_masks`).
         like: the CT it belongs to. If both headers describe one grid, the labels are turned by
             their own header; if the headers disagree, voxel by voxel as the CT.
+        remarks: gets a sentence about what was mended in the labels.
 
     Returns:
         (Z, Y, X) uint8, the shape of `like.hu`.
@@ -101,7 +104,7 @@ def read_segmentation(path: str | os.PathLike, like: Volume | None = None) -> np
         return read_dicom_seg(path, like and like.geometry)
     with open_nifti(path) as source:
         geometry = source.geometry if like is None else _paired(source, like.geometry)
-        return read_labels(source, geometry)
+        return read_labels(source, geometry, remarks)
 
 
 def read_geometry(path: str | os.PathLike) -> Geometry:
@@ -244,7 +247,7 @@ def volume_from_array(
     hu = np.ascontiguousarray(hu, dtype=np.int16)
     low, high = PLAUSIBLE_SPACING_MM
     trusted = known and all(low <= length <= high for length in spacing_mm)
-    geometry = replace(plain_geometry(hu.shape, spacing_mm), spacing_trusted=trusted)
+    geometry = replace(plain_geometry(hu.shape, spacing_mm), spacing_trusted=trusted, remark="")
     return Volume(hu, spacing_mm, None, geometry)
 
 

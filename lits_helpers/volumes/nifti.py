@@ -23,6 +23,7 @@ from nibabel.spatialimages import HeaderDataError
 from .geometry import Geometry, geometry_of_header, header_from_bytes
 
 LITS_NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
+LABEL_TOLERANCE = 0.001  # what scaled or resampled numbers are off
 HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 GZIP_MAGIC = b"\x1f\x8b"
 CONVERT = "convert it to .nii.gz, for example with SimpleITK or 3D Slicer"
@@ -73,7 +74,8 @@ class NiftiSource:
         self.geometry = geometry_of_header(header)
         raw = header_from_bytes(block, mended=False)  # nibabel mends a size of 0 to 1 mm
         if raw["sform_code"] <= 0 and not raw["pixdim"][1:4].all():
-            self.geometry = replace(self.geometry, spacing_trusted=False)
+            remark = "a side of its voxels is 0"
+            self.geometry = replace(self.geometry, spacing_trusted=False, remark=remark)
         self.offset = _offset(header)
         needed = self.offset + int(np.prod(self.shape)) * self.dtype.itemsize
         most = file_bytes * MAX_DEFLATE_RATIO if compressed else file_bytes
@@ -155,23 +157,38 @@ def read_hu(source: NiftiSource, geometry: Geometry) -> np.ndarray:
     return volume
 
 
-def read_labels(source: NiftiSource, geometry: Geometry) -> np.ndarray:
-    """Return labels as (Z, Y, X) uint8.
+def read_labels(
+    source: NiftiSource, geometry: Geometry, remarks: list[str] | None = None
+) -> np.ndarray:
+    """Return labels as (Z, Y, X) uint8; values within `LABEL_TOLERANCE` of a label are that label.
+
+    Args:
+        source: the open file.
+        geometry: how its voxels are turned.
+        remarks: gets a sentence if values had to be rounded.
 
     Raises:
         ValueError: a value is not 0, 1 or 2; the message lists those found.
     """
     labels = np.empty(geometry.shape, dtype=np.uint8)
     stored = geometry.as_stored(labels)
+    rounded = None
     for k, slab in enumerate(source.slabs(stored)):
         values = slab * source.slope + source.intercept if source.scaled else slab
         if not are_labels(values):
+            near = np.rint(values)
+            if are_labels(near) and np.abs(values - near).max() <= LABEL_TOLERANCE:
+                rounded = float(values[values != near][0]) if rounded is None else rounded
+                _put(near, stored[..., k])
+                continue
             odd = np.setdiff1d(values, (0, 1, 2))[:5].tolist()
             found = ", ".join(f"{value:.9g}" for value in odd)  # 1.00000012 is not 1
             raise ValueError(
                 f"labels must be 0 (background), 1 (liver) or 2 (tumor), found {found}"
             )
         _put(values, stored[..., k])
+    if rounded is not None and remarks is not None:
+        remarks.append(f"label values such as {rounded:.10g} were rounded to 0, 1 or 2")
     return labels
 
 

@@ -6,6 +6,7 @@ import nibabel as nib
 import numpy as np
 
 SPACING_MM = (5.0, 0.7, 0.8)
+BODY_SPACING_MM = (10.0, 4.5, 5.0)  # makes `body` 340 mm wide and its liver 850 ml
 FLIPS = list(itertools.product((False, True), repeat=3))
 ORIENTATIONS = [
     "".join(codes)
@@ -87,12 +88,14 @@ def write_nifti(array, path, orientation="LPS", spacing_mm=SPACING_MM, affine=No
     return path
 
 
-def write_case(root, number, hu, labels=None, orientation="LPS", suffix=".nii"):
+def write_case(
+    root, number, hu, labels=None, orientation="LPS", suffix=".nii", spacing_mm=BODY_SPACING_MM
+):
     """Write a pair in the Kaggle layout."""
-    write_nifti(hu, root / "volume_pt1" / f"volume-{number}{suffix}", orientation)
+    write_nifti(hu, root / "volume_pt1" / f"volume-{number}{suffix}", orientation, spacing_mm)
     if labels is not None:
         path = root / "segmentations" / f"segmentation-{number}{suffix}"
-        write_nifti(labels, path, orientation)
+        write_nifti(labels, path, orientation, spacing_mm)
     return root
 
 

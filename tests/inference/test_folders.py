@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import nibabel as nib
@@ -19,6 +20,7 @@ from helpers.repository import ROOT
 from lits_helpers.cases import Case, find_cases
 from lits_helpers.checkpoints import LiverModel, Origin
 from lits_helpers.inference import find_volumes, own_device, segment_files
+from lits_helpers.machine import read_json
 from lits_helpers.preprocess import prepare
 
 
@@ -99,8 +101,8 @@ def test_a_harmful_finding_is_the_reason_of_the_failure(tmp_path):
     hu = np.where(body()[0] > -300, 9 * body()[0] + 4000, -1000).astype(np.int16)
     path = write_nifti(hu, tmp_path / "raw" / "volume-0.nii")
     report = segment_below(tmp_path / "raw", tmp_path / "out", bright_model())
-    assert "absurd values" in report.failed[path]
-    assert "volume-0.nii: absurd values" in report.text()
+    assert "above 800 HU" in report.failed[path]
+    assert "volume-0.nii: not Hounsfield units" in report.text()
 
 
 def test_cts_are_found_by_what_they_are_not_named(tmp_path):
@@ -243,3 +245,22 @@ def test_a_process_whose_files_all_fail_does_not_end_the_other(tmp_path):
     assert done.returncode != 0
     written = sorted(path.name for path in (tmp_path / "out").glob("*.nii.gz"))
     assert written == ["prediction-volume-0.nii.gz", "prediction-volume-2.nii.gz"]
+
+
+def test_the_record_keeps_findings_and_what_the_user_decided(tmp_path):
+    path = write_nifti(body()[0][:, :, ::-1], tmp_path / "raw" / "volume-0.nii")
+    (case,) = find_volumes(tmp_path / "raw")
+    records = []
+    for given in (case, replace(case, orientation="RPS"), replace(case, accepted=("turned",))):
+        report = segment_files([given], tmp_path / "out", bright_model())
+        assert list(report.written) == [path]  # another decision is another reading
+        records.append(read_json(tmp_path / "out" / "prediction-volume-0.nii.gz.json"))
+    assert [record["decisions"] for record in records] == [
+        {},
+        {"orientation": "RPS"},
+        {"accepted": ["turned"]},
+    ]
+    codes = [[finding["code"] for finding in record["findings"]] for record in records]
+    assert "mirrored_doubtful" in codes[0]
+    assert codes[1][0] == "orientation_given"
+    assert segment_files([given], tmp_path / "out", bright_model()).present

@@ -46,7 +46,7 @@ def test_metrics_csv_has_a_row_for_each_case(data, tmp_path):
     assert [row["tumor_dice"] for row in rows] == pytest.approx(
         [1, dice(SHIFTED == 2, LABELS == 2), 0, 1]
     )
-    assert [row["voxel_mm3"] for row in rows] == pytest.approx([5.0 * 0.7 * 0.8] * 4)
+    assert [row["voxel_mm3"] for row in rows] == pytest.approx([10.0 * 4.5 * 5.0] * 4)
     assert read_metrics_csv(tmp_path / "r" / "metrics.csv") == rows
 
 

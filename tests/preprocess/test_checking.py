@@ -29,15 +29,15 @@ def test_every_case_has_a_row_with_what_would_be_done(folder):
     rows = {row["case"]: row for row in report.rows}
     assert [row["action"] for row in rows.values()] == ["taken"] * 3 + ["left out"] * 3
     assert rows["0"]["size"] == "76 x 60 x 14"
-    assert rows["0"]["spacing_mm"] == "0.8 0.7 5"
+    assert rows["0"]["spacing_mm"] == "5 4.5 10"
     assert [rows[case]["orientation"] for case in "012"] == ["LPS", "SRA", "RAS"]
     assert "no segmentation" in rows["2"]["findings"]
-    assert "it looks like a segmentation" in rows["3"]["findings"]
+    assert "look like a segmentation" in rows["3"]["findings"]
     assert "labels must be 0 (background)" in rows["4"]["findings"]
     assert "truncated" in rows["5"]["findings"]
     text = report.table()
     assert text.startswith("layout lits: 6 CTs below")
-    assert "\n0     76 x 60 x 14  0.8 0.7 5   LPS          taken\n" in text
+    assert "\n0     76 x 60 x 14  5 4.5 10    LPS          taken\n" in text
 
 
 def test_the_table_is_written_as_csv_and_nothing_into_the_data(folder, tmp_path):

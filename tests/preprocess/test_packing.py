@@ -13,7 +13,7 @@ import cv2
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.drawn import body, stored_as, write_case
+from helpers.drawn import BODY_SPACING_MM, body, stored_as, write_case
 from helpers.repository import ROOT, load_script
 
 from lits_helpers.cases import find_cases
@@ -36,7 +36,7 @@ def test_prepared_case_is_lossless_and_knows_its_slices(raw, tmp_path):
         packed = open_volume(tmp_path / "out" / "cases" / f"{case.id}.b2nd")
         np.testing.assert_array_equal(packed.read(), hu)
         assert case.shape == hu.shape
-        assert case.spacing_mm == pytest.approx((5.0, 0.7, 0.8), rel=1e-5)
+        assert case.spacing_mm == pytest.approx(BODY_SPACING_MM, rel=1e-5)
         assert case.slices == tuple(range(14))
     kept = open_volume(tmp_path / "out" / "cases" / "0-labels.b2nd")
     np.testing.assert_array_equal(kept.read(), labels)

@@ -6,7 +6,7 @@ import cv2
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.drawn import body, write_nifti
+from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 from helpers.logs import logged
 from helpers.repository import load_script
 
@@ -91,9 +91,11 @@ def test_record_that_cannot_be_understood_is_left_out_by_name(raw, tmp_path, cap
 def test_a_reference_of_the_liver_alone_is_marked(tmp_path):
     hu, labels = body()
     for name in ("s1", "s2"):
-        write_nifti(hu + int(name[1]), tmp_path / "raw" / name / "ct.nii.gz")
+        ct = tmp_path / "raw" / name / "ct.nii.gz"
+        write_nifti(hu + int(name[1]), ct, spacing_mm=BODY_SPACING_MM)
         liver = (labels > 0).astype(np.uint8)
-        write_nifti(liver, tmp_path / "raw" / name / "segmentations" / "liver.nii.gz")
+        mask = tmp_path / "raw" / name / "segmentations" / "liver.nii.gz"
+        write_nifti(liver, mask, spacing_mm=BODY_SPACING_MM)
     report = prepare(find_cases(tmp_path / "raw"), tmp_path / "out", workers=0, png=False)
     assert report.prepared == ["s1", "s2"]
     assert "liver_only  cases s1, s2  the reference shows the liver alone" in report.table()

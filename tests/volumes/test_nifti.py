@@ -8,7 +8,7 @@ import struct
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.drawn import affine_of, body, ramp, write_nifti
+from helpers.drawn import BODY_SPACING_MM, affine_of, body, ramp, write_nifti
 
 from lits_helpers.cases import Case, find_cases
 from lits_helpers.preprocess import prepare, prepared_cases
@@ -77,6 +77,8 @@ READ = {
     "int64": ("volume-3.nii", bytes(whole(np.int64))),
     "one_frame": ("volume-3.nii", bytes(whole(stored=STORED[..., None]))),
     "contradicting_bits": ("volume-3.nii", patched(BITPIX, "h", 64)),
+    "nan_sform_beside_a_qform": ("volume-3.nii", patched(SROW, "4f", *[np.nan] * 4)),
+    "flat_sform_beside_a_qform": ("volume-3.nii", patched(SROW, "8f", *[1, 1, 0, 0] * 2)),
 }
 REFUSED = {
     "empty_nii": ("volume-3.nii", b"", "it is empty"),
@@ -116,8 +118,6 @@ REFUSED = {
         patched(PIXDIM + 4, "f", np.nan, codes=(0, 1), **UNKNOWN_SPACING),
         "affine is not usable|qform is broken",
     ),
-    "nan_affine": ("volume-3.nii", patched(SROW, "4f", *[np.nan] * 4), "affine is not usable"),
-    "flat_affine": ("volume-3.nii", patched(SROW, "8f", *[1, 1, 0, 0] * 2), "affine"),
     "infinite_slope": ("volume-3.nii", patched(SLOPE, "2f", np.inf, 0.0), "slope"),
     "infinite_intercept": ("volume-3.nii", patched(SLOPE, "2f", 1.0, np.inf), "slope|intercept"),
     "nan_voxels": (
@@ -231,8 +231,8 @@ def test_locked_file_is_refused_by_name(tmp_path):
 
 def test_run_over_all_broken_files_prepares_the_sound_one_and_names_the_others(tmp_path):
     hu, labels = body()
-    write_nifti(hu, tmp_path / "raw" / "volume-0.nii")
-    write_nifti(labels, tmp_path / "raw" / "segmentation-0.nii")
+    write_nifti(hu, tmp_path / "raw" / "volume-0.nii", spacing_mm=BODY_SPACING_MM)
+    write_nifti(labels, tmp_path / "raw" / "segmentation-0.nii", spacing_mm=BODY_SPACING_MM)
     for number, (name, content, _) in enumerate(REFUSED.values(), start=1):
         suffix = name.removeprefix("volume-3")
         place(tmp_path / "raw", f"volume-{number}{suffix}", content)
@@ -258,4 +258,4 @@ def test_ct_and_mask_swapped_are_refused(tmp_path):
     assert "segmentation-3.nii" in report.skipped["3"]
     assert "labels must be 0" in report.skipped["3"]
     report = prepare([Case("3", "3", mask)], tmp_path / "out", workers=0)
-    assert "looks like a segmentation" in report.skipped["3"]
+    assert "look like a segmentation" in report.skipped["3"]

@@ -1,0 +1,112 @@
+"""What the numbers of a CT say of units, millimetres and the order of slices."""
+
+from dataclasses import replace
+
+import nibabel as nib
+import numpy as np
+import pytest
+from helpers.drawn import BODY_SPACING_MM, affine_of, body, stored_as, write_case, write_nifti
+from helpers.phantoms import phantom
+
+from lits_helpers.cases import (
+    Case,
+    check_case,
+    find_cases,
+    load_case,
+    not_hounsfield,
+    overruled,
+)
+
+
+def codes(findings):
+    return [finding.code for finding in findings]
+
+
+@pytest.mark.parametrize("padding", [-2000, -8192])
+def test_stored_values_below_a_padding_are_no_hounsfield_units(padding):
+    hu = body()[0] + np.int16(1100)
+    hu[:, :3] = padding
+    assert "are not Hounsfield units: air lies at" in not_hounsfield(hu)
+    assert not_hounsfield(np.where(hu == padding, hu, hu - 1100).astype(np.int16)) is None
+
+
+@pytest.mark.parametrize(("scale", "trusted"), [(1, True), (0.3, False)])
+def test_a_liver_of_impossible_volume_is_found_and_its_millimetres_not_trusted(
+    tmp_path, scale, trusted
+):
+    dz, dy, dx = BODY_SPACING_MM
+    write_case(tmp_path, 3, *body(), spacing_mm=(dz * scale, dy, dx))
+    case = find_cases(tmp_path)[0]
+    volume, _, findings = load_case(case)
+    assert volume.geometry.spacing_trusted is trusted
+    assert codes(findings) == ([] if trusted else ["liver_volume"])
+    volume, _, findings = load_case(replace(case, accepted=("liver_volume",)))
+    assert volume.geometry.spacing_trusted
+
+
+def test_one_millimetre_with_an_origin_is_not_trusted_by_its_form(tmp_path):
+    write_case(tmp_path, 3, *body(), spacing_mm=(1, 1, 1))
+    volume, _, (finding,) = load_case(find_cases(tmp_path)[0])
+    assert finding.code == "spacing_untrusted"
+    assert "the body would be 69 mm wide" in finding.text
+    assert volume.geometry.trusted_spacing_mm is None
+
+
+def test_cubes_of_one_millimetre_are_trusted_where_the_body_fits(tmp_path):
+    hu, labels = body()
+    cube = [
+        np.ascontiguousarray(array.repeat(10, 0)[::2].repeat(4, 1).repeat(4, 2))
+        for array in (hu, labels)
+    ]
+    write_case(tmp_path, 3, *cube, spacing_mm=(1, 1, 1))
+    volume, _, findings = load_case(find_cases(tmp_path)[0])
+    assert "spacing_untrusted" not in codes(findings)
+    assert volume.geometry.spacing_trusted
+
+
+def test_sform_that_contradicts_the_voxel_size_is_not_trusted(tmp_path):
+    hu, _ = body()
+    image = nib.Nifti1Image(stored_as(hu, "LPS"), affine_of(hu.shape, "LPS", BODY_SPACING_MM))
+    image.header["pixdim"][1:4] = 0.8, 0.7, 5.0
+    content = image.header.copy()
+    nib.save(image, tmp_path / "volume-3.nii")
+    raw = bytearray((tmp_path / "volume-3.nii").read_bytes())
+    raw[80:92] = content["pixdim"][1:4].tobytes()
+    (tmp_path / "volume-3.nii").write_bytes(raw)
+    volume, _, findings = load_case(find_cases(tmp_path)[0])
+    assert not volume.geometry.spacing_trusted
+    assert "the sform contradicts the header's own voxel size 0.8 x 0.7 x 5 mm" in findings[1].text
+
+
+def test_labels_within_a_thousandth_are_those_labels_and_a_finding_says_so(tmp_path):
+    hu, labels = body()
+    write_nifti(hu, tmp_path / "volume-3.nii", spacing_mm=BODY_SPACING_MM)
+    near = labels * np.float64(0.9999999998)
+    write_nifti(near, tmp_path / "segmentation-3.nii", spacing_mm=BODY_SPACING_MM)
+    _, mask, (finding,) = load_case(find_cases(tmp_path)[0])
+    assert finding.code == "labels_rounded"
+    np.testing.assert_array_equal(mask, labels)
+    write_nifti(labels * 0.99, tmp_path / "segmentation-3.nii", spacing_mm=BODY_SPACING_MM)
+    assert check_case(find_cases(tmp_path)[0])[0].harmful
+
+
+def test_liver_of_severe_steatosis_passes(tmp_path):
+    hu, labels = body()
+    hu[labels == 1] -= 130  # 110 -> -20 HU, in a cavity of -60
+    hu[(hu > -90) & (hu < -30) & (labels == 0)] += 110
+    write_case(tmp_path, 3, hu, labels)
+    assert not any(finding.harmful for finding in check_case(find_cases(tmp_path)[0]))
+
+
+def test_slices_in_the_order_of_names_are_found(tmp_path):
+    hu, labels, spacing_mm = phantom(1, (40, 80, 88))
+    write_case(tmp_path, 3, hu, labels, spacing_mm=spacing_mm)
+    assert "slices_out_of_order" not in codes(check_case(find_cases(tmp_path)[0]))
+    by_name = sorted(range(40), key=str)
+    write_case(tmp_path, 3, hu[by_name], labels[by_name], spacing_mm=spacing_mm)
+    assert "slices_out_of_order" in codes(check_case(find_cases(tmp_path)[0]))
+
+
+def test_the_users_word_joins_what_a_case_already_accepts():
+    (case,) = overruled([Case("3", "3", "ct.nii", accepted=("turned",))], "LPS", ("no_body",))
+    assert (case.orientation, case.accepted) == ("LPS", ("no_body", "turned"))
