@@ -72,7 +72,7 @@ def segment(
         for name, (given, load) in loaders.items()
     }
     if not isinstance(ct, Volume):
-        ct, _ = read_checked(Case(Path(ct).name, Path(ct).name, Path(ct)))
+        ct = read_checked(Case(Path(ct).name, Path(ct).name, Path(ct)))[0]
     names = {
         name: str(given) if isinstance(given, str | Path) else "a loaded model"
         for name, (given, _) in loaders.items()
