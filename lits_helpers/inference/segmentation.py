@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import Case
+from ..cases import Case, Finding
 from ..checkpoints import (
     SYNTHETIC,
     LiverModel,
@@ -31,11 +31,13 @@ class Segmentation:
         labels: (Z, Y, X) uint8: 0 background, 1 liver, 2 tumor.
         volume: the CT, turned where its header was wrong.
         models: system -> where its weights came from.
+        findings: what is odd about the CT's file; none for a volume that was given.
     """
 
     labels: np.ndarray = field(repr=False)
     volume: Volume = field(repr=False)
     models: dict[str, str]
+    findings: tuple[Finding, ...] = ()
 
     def save(self, path: Path | str) -> Path:
         """Write the labels in the CT's own grid, see `write_segmentation`."""
@@ -79,7 +81,7 @@ def segment(
         if given is not None
     }
     say_synthetic(names.items())
-    segmentation = Segmentation(segment_volume(ct, **models), ct, names)
+    segmentation = Segmentation(segment_volume(ct, **models), ct, names, tuple(findings))
     if out is not None:
         segmentation.save(out)
     return segmentation

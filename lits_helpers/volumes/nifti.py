@@ -29,11 +29,9 @@ GZIP_MAGIC = b"\x1f\x8b"
 CONVERT = "convert it to .nii.gz, for example with SimpleITK or 3D Slicer"
 FOREIGN = (  # where a format's mark stands, the mark, what it is and what to do
     (0, GZIP_MAGIC, "packed with gzip twice: unpack it once (gunzip)"),
-    (0, b"PK\x03\x04", "a zip archive: unpack it"),
     (0, b"NRRD", f"NRRD: {CONVERT}"),
     (0, b"ObjectType", f"MetaImage (.mha, .mhd): {CONVERT}"),
     (0, b"\x89HDF\r\n", f"HDF5: {CONVERT}"),
-    (128, b"DICM", "one DICOM slice: name the folder that holds its series"),
 )
 MAX_VOXELS = 2**30  # four times the longest LiTS case; a broken header claims more
 MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink more than about 1032 times

@@ -95,8 +95,8 @@ REFUSED = {
     "nrrd": ("volume-3.nii", b"NRRD0004\ntype: short\n" * 30, "no NIfTI file but NRRD: convert it"),
     "mha": ("volume-3.nii.gz", b"ObjectType = Image\n" * 30, "but MetaImage .*: convert it"),
     "h5": ("volume-3.nii", b"\x89HDF\r\n\x1a\n" * 60, "but HDF5: convert it"),
-    "dcm": ("volume-3.nii", bytes(128) + b"DICM" + bytes(300), "but one DICOM slice: name the"),
-    "zip": ("volume-3.nii", b"PK\x03\x04" * 200, "but a zip archive: unpack it"),
+    "dcm": ("volume-3.nii", bytes(128) + b"DICM" + bytes(300), "holds no DICOM image"),
+    "zip": ("volume-3.nii", b"PK\x03\x04" * 200, "the zip is damaged or cut off"),
     "wrong_magic": ("volume-3.nii", patched(MAGIC, "4s", b"abcd"), "magic"),
     "half_of_a_pair": ("volume-3.nii", patched(MAGIC, "4s", b"ni1\0"), "not a single NIfTI file"),
     "checksum": (
