@@ -73,8 +73,9 @@ def segment(
         f"{name}_model": load(given) if isinstance(given, str | Path) else given
         for name, (given, load) in loaders.items()
     }
+    findings = []
     if not isinstance(ct, Volume):
-        ct = read_checked(Case(Path(ct).name, Path(ct).name, Path(ct)))[0]
+        ct, _, findings = read_checked(Case(Path(ct).name, Path(ct).name, Path(ct)))
     names = {
         name: str(given) if isinstance(given, str | Path) else "a loaded model"
         for name, (given, _) in loaders.items()
