@@ -27,6 +27,7 @@ from .preprocess import prepare as prepare
 from .recipes import InputSpec as InputSpec
 from .recipes import liver_recipe as liver_recipe
 from .recipes import tumor_recipe as tumor_recipe
+from .report import write_report as write_report
 from .training import train_liver_gan as train_liver_gan
 from .training import train_tumor_regnet as train_tumor_regnet
 from .viewer import SliceViewer as SliceViewer

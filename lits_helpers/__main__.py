@@ -239,6 +239,17 @@ def _model_paths(settings: Settings, options: argparse.Namespace) -> dict[str, l
     return {name: getattr(options, name) or path for name, path in default.items()}
 
 
+def report(settings: Settings, options: argparse.Namespace) -> None:
+    """Write a page a patient on what the labels hold and how far to trust them; and report.csv."""
+    from . import pipeline
+
+    ct, out, meshes = options.ct, options.out, options.meshes
+    rows, failed = pipeline.report_files(settings, options.labels, ct=ct, out=out, meshes=meshes)
+    print("\n".join(f"{row['case_id']}: {row['flag']}" for row in rows))
+    if failed:
+        raise ValueError(f"no report, see above: {', '.join(failed)}")
+
+
 def evaluate(settings: Settings, options: argparse.Namespace) -> None:
     """Compare predictions with the references: a table, metrics.csv, summary.json, figures."""
     from . import pipeline
@@ -333,6 +344,7 @@ STEPS = {
     "train-liver": train_liver,
     "train-tumor": train_tumor,
     "predict": predict,
+    "report": report,
     "evaluate": evaluate,
     "crossval": crossval,
     "export": export,
@@ -345,6 +357,7 @@ NEXT = {  # step -> the words of the step that follows
     "train-liver": ["train-tumor"],
     "train-tumor": ["predict"],
     "predict": ["evaluate"],
+    "report": ["evaluate"],
     "evaluate": ["predict", "another_ct.nii.gz"],
     "crossval": ["predict", "another_ct.nii.gz"],
     "export": ["predict", "another_ct.nii.gz"],

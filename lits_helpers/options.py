@@ -69,6 +69,12 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--format", default="nifti", choices=FORMATS, help=formats)
     add("--series", metavar="N", help="number or UID of a DICOM series; default: the longest")
     add("--submission", action="store_true", help="test-segmentation-N.nii in one zip, for LiTS")
+    add = _step(steps, "report", runs["report"]).add_argument
+    predictions = "a file of labels or a folder of them; default RUNS/results/predictions"
+    add("labels", nargs="?", type=Path, help=predictions)
+    add("--ct", type=Path, metavar="PATH", help="CT or folder of CTs; default: the prepared cases")
+    add("--meshes", action="store_true", help="liver and each lesion as STL too")
+    add("--out", type=Path, metavar="DIR", help="default RUNS/results/reports")
     add = _step(steps, "evaluate", runs["evaluate"]).add_argument
     compared = "label files to compare: two files or two folders, of any CTs, not prepared"
     add("compared", nargs="*", type=Path, metavar="PREDICTED REFERENCE", help=compared)

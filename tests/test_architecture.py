@@ -25,7 +25,7 @@ COLUMNS = [  # a room imports rooms of later lines only
     {"__main__"},
     {"pipeline", "options"},
     {"training", "inference"},
-    {"export"},
+    {"report", "export"},
     {"checkpoints", "datasets"},
     {"viewer", "preprocess"},
     {"figures", "download", "cases"},
@@ -35,7 +35,7 @@ COLUMNS = [  # a room imports rooms of later lines only
 COLUMN_OF = {room: place for place, column in enumerate(COLUMNS) for room in column}
 WITHOUT_TORCH = (
     "options settings recipes machine volumes cases download preprocess metrics figures viewer "
-    "phantom"
+    "phantom report"
 ).split()
 MOST_FILES, MOST_LINES = 10, 450
 FILES = sorted(PACKAGE.rglob("*.py"))

@@ -34,6 +34,7 @@ STEPS = (
     "train-liver",
     "train-tumor",
     "predict",
+    "report",
     "evaluate",
     "crossval",
     "export",

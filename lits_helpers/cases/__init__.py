@@ -1,5 +1,6 @@
 """A case is one CT and, mostly, its segmentation: found, checked by anatomy, split by patient."""
 
+from .anatomy import coarse_copy, liver_fit
 from .case import LIVER_ONLY, MOST_ID_BYTES, Case, Finding, id_order, overruled
 from .checks import check_case, check_lits_set, load_case
 from .find import Search, find_cases, find_cts, search_cases
@@ -16,11 +17,13 @@ __all__ = [
     "Split",
     "check_case",
     "check_lits_set",
+    "coarse_copy",
     "find_cases",
     "find_cts",
     "id_order",
     "is_liver_only",
     "label_id",
+    "liver_fit",
     "load_case",
     "not_hounsfield",
     "overruled",

@@ -1,8 +1,9 @@
 """Whole patients: a CT in, labels in its own geometry out, with the record of who made them."""
 
+from .evidence import second_look
 from .folders import PREDICTION_NAME, find_volumes, own_device, segment_files
 from .postprocess import Postprocessing, drop_small_lesions
-from .provenance import check_makers, is_recorded, read_records, recorded_origins
+from .provenance import check_makers, is_recorded, read_record, read_records, recorded_origins
 from .segment import segment_file, segment_volume
 from .segmentation import Segmentation, say_synthetic
 
@@ -15,9 +16,11 @@ __all__ = [
     "find_volumes",
     "is_recorded",
     "own_device",
+    "read_record",
     "read_records",
     "recorded_origins",
     "say_synthetic",
+    "second_look",
     "segment_file",
     "segment_files",
     "segment_volume",

@@ -18,6 +18,7 @@ from ..checkpoints import LiverModel, TumorModel
 from ..environment import choose_device
 from ..machine import file_hash, local_rank, own_rank, own_share, wait_for_others, written_whole
 from ..volumes import LABELS_SUFFIX, SUFFIX, Volume, read_volume, write_segmentation
+from .evidence import second_look
 from .postprocess import Postprocessing
 from .provenance import MakerRecord
 from .segment import segment_volume
@@ -143,9 +144,10 @@ def segment_files(
         try:
             volume, content, findings = source.result()
             labels = segment_volume(volume, liver_model, tumor_model, post)
+            evidence = second_look(volume, labels, liver_model)
             for file in files[path]:
                 write_segmentation(labels, volume, file)
-                record.add(file, content, by_path[path], findings)
+                record.add(file, content, by_path[path], findings, evidence)
             report.written[path] = targets[path]
         except Exception as error:  # one bad file must not end the others
             report.failed[path] = str(error) or type(error).__name__

@@ -80,7 +80,12 @@ class MakerRecord:
         )
 
     def add(
-        self, target: Path, source_hash: str, case: Case, findings: Iterable[Finding] = ()
+        self,
+        target: Path,
+        source_hash: str,
+        case: Case,
+        findings: Iterable[Finding] = (),
+        evidence: Mapping[str, float] | None = None,
     ) -> None:
         """Record that `target` was made from the file with the hash `source_hash`.
 
@@ -89,9 +94,11 @@ class MakerRecord:
             source_hash: of the CT.
             case: what the user decided about it is kept.
             findings: what was odd about the CT, kept too.
+            evidence: of `second_look`, for a report that is made without the models.
         """
         made = {"source": source_hash, "prediction": file_hash(target)}
         made |= {"decisions": _decisions(case), "findings": [asdict(found) for found in findings]}
+        made["evidence"] = dict(evidence or {})
         write_json(target.with_name(target.name + RECORD_SUFFIX), self.maker | made)
 
     def _differing(self, record: Mapping) -> list[str]:
@@ -180,8 +187,18 @@ def check_makers(folder: Path | str, models: Iterable[Path | str]) -> None:
 
 def is_recorded(prediction: Path) -> bool:
     """Tell whether a record is about this very prediction."""
-    hashes = [record["prediction"] for record in _records_of(prediction)]
-    return bool(hashes) and prediction.is_file() and file_hash(prediction) in hashes
+    return read_record(prediction) is not None
+
+
+def read_record(prediction: Path) -> dict | None:
+    """Return the record of this very prediction, or None.
+
+    Beside ``liver`` and ``tumor``, the models that made it, ``evidence`` is what `second_look` saw;
+    older records have none.
+    """
+    records = _records_of(prediction) if prediction.is_file() else []
+    content = file_hash(prediction) if records else None
+    return next((record for record in records if record["prediction"] == content), None)
 
 
 def weights_hash(spec: InputSpec, weights: Mapping[str, torch.Tensor]) -> str:

@@ -1,7 +1,7 @@
 """LiTS-style metrics of one case and of many; every rule stands in docs/metrics.md."""
 
 from .case import evaluate_case, evaluate_lesions
-from .lesions import SIZE_CLASSES, size_class_title
+from .lesions import SIZE_CLASSES, Diameters, axial_diameters, size_class_title
 from .overlap import FIRST_LABEL, dice, dice_of, filled_box, label_mask, slice_dice
 from .summary import (
     evaluate_dataset,
@@ -14,6 +14,8 @@ from .summary import (
 __all__ = [
     "FIRST_LABEL",
     "SIZE_CLASSES",
+    "Diameters",
+    "axial_diameters",
     "dice",
     "dice_of",
     "evaluate_case",

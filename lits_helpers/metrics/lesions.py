@@ -1,7 +1,9 @@
 """Single lesions: which ones were found, and how large they are."""
 
 from collections import defaultdict
+from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from scipy import ndimage
 
@@ -142,3 +144,73 @@ def _size(voxels: int, spacing_mm: tuple[float, float, float] | None) -> dict:
     diameter = (6 * volume / np.pi) ** (1 / 3)
     name = next(name for name, (low, high) in SIZE_CLASSES.items() if low <= diameter < high)
     return {"volume_mm3": volume, "diameter_mm": diameter, "size_class": name}
+
+
+@dataclass(frozen=True)
+class Diameters:
+    """The longest diameter of a lesion within one axial slice, and the longest at right angles.
+
+    Attributes:
+        slice_index: where the longest is; of equal ones the lowest slice.
+        longest_mm: between two pixel corners of the lesion.
+        perpendicular_mm: the longest chord of the lesion's convex outline at right angles to it.
+        longest, perpendicular: their ends ((y, x), (y, x)) in pixels; the first pixel reaches from
+            0 to 1.
+    """
+
+    slice_index: int
+    longest_mm: float
+    perpendicular_mm: float
+    longest: tuple
+    perpendicular: tuple
+
+
+def axial_diameters(mask: np.ndarray, spacing_mm: tuple[float, float, float]) -> Diameters:
+    """Measure one lesion as radiologists do (RECIST, WHO), slice by slice.
+
+    Args:
+        mask: (Z, Y, X) bool, not empty.
+        spacing_mm: (dz, dy, dx).
+    """
+    pixel_mm = np.asarray(spacing_mm[1:])
+    outlines = {int(k): _outline(mask[k]) * pixel_mm for k in np.flatnonzero(mask.any((1, 2)))}
+    pairs = {k: _farthest_pair(points) for k, points in outlines.items()}
+    k = max(pairs, key=lambda number: (round(_length(pairs[number]), 9), -number))
+    across = _chord_across(outlines[k], pairs[k])
+    ends = (tuple(map(tuple, (pair / pixel_mm).tolist())) for pair in (pairs[k], across))
+    return Diameters(k, _length(pairs[k]), _length(across), *ends)
+
+
+def _outline(plane: np.ndarray) -> np.ndarray:
+    """Return the convex hull (N, 2) of the pixel corners of a mask (H, W), in order."""
+    points = np.argwhere(plane)
+    corners = np.concatenate([points + shift for shift in ((0, 0), (0, 1), (1, 0), (1, 1))])
+    return cv2.convexHull(corners.astype(np.int32))[:, 0]
+
+
+def _farthest_pair(points: np.ndarray) -> np.ndarray:
+    distances = np.linalg.norm(points[:, None] - points[None], axis=2)
+    return points[list(np.unravel_index(distances.argmax(), distances.shape))]
+
+
+def _length(pair: np.ndarray) -> float:
+    return float(np.linalg.norm(pair[1] - pair[0]))
+
+
+def _chord_across(points: np.ndarray, pair: np.ndarray) -> np.ndarray:
+    """Return the ends (2, 2) of the longest chord of a convex polygon at right angles to `pair`.
+
+    The length of such chords is piecewise linear between vertices: the longest meets one.
+    """
+    along = (pair[1] - pair[0]) / _length(pair)
+    axes = np.stack([along, [-along[1], along[0]]])
+    s, t = axes @ points.T
+    s_next, t_next = np.roll(s, -1), np.roll(t, -1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (s[:, None] - s) / (s_next - s)  # (vertex, edge); not finite: an edge across
+    crossing = (share >= -1e-9) & (share <= 1 + 1e-9)
+    heights = t + np.where(crossing, share, 0) * (t_next - t)
+    low = np.where(crossing, heights, np.inf).min(axis=1)
+    high = np.where(crossing, heights, -np.inf).max(axis=1)
+    best = int((high - low).argmax())
+    return np.array([[s[best], low[best]], [s[best], high[best]]]) @ axes

@@ -14,7 +14,12 @@ from .surface import SURFACE_KEYS
 
 QUANTITIES = ("dice", "voe", "rvd_reference", "rvd_prediction", *SURFACE_KEYS, "dice_ceiling")
 STATISTICS = ("mean", "sd", "median", "low", "high")
-TEXT_COLUMNS = ("case_id", "patient", "note")  # never read as numbers: a case may be called 007
+TEXT_COLUMNS = (
+    "case_id",
+    "patient",
+    "note",
+    "flag",
+)  # never read as numbers: a case may be called 007
 _TITLES = {
     "liver_dice": "liver Dice per case",
     "liver_dice_ceiling": "  a perfect model at this size",

@@ -4,6 +4,7 @@ from .acquisition import download, ensure_prepared, make_phantoms, prepare_raw
 from .comparison import compare
 from .crossval import cross_validate, format_pooled
 from .drive import drive_folder, keep_results
+from .reports import report_files, report_predictions
 from .results import (
     evaluate,
     export_models,
@@ -46,6 +47,8 @@ __all__ = [
     "make_phantoms",
     "open_result",
     "prepare_raw",
+    "report_files",
+    "report_predictions",
     "save_score_figures",
     "segment_cases",
     "segment_own",

@@ -20,6 +20,7 @@ from ..inference import (
     find_volumes,
     is_recorded,
     own_device,
+    read_record,
     recorded_origins,
     segment_files,
 )
@@ -27,6 +28,7 @@ from ..machine import few, writable_folder, write_json
 from ..metrics import dice, evaluate_case, evaluate_dataset, label_mask, write_metrics_csv
 from ..preprocess import Prepared, data_hashes, hash_of_ct
 from ..recipes import InputSpec
+from ..report import judge, look
 from ..settings import hint
 from ..volumes import (
     Volume,
@@ -354,6 +356,10 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[O
         "voxel_mm3": math.prod(spacing_mm) if spacing_mm else None,
     }
     row |= evaluate_case(prediction, reference, spacing_mm)
+    record = read_record(path) or {}
+    evidence = look(volume.read(), prediction, spacing_mm) | record.get("evidence", {})
+    judged = judge(evidence)
+    row |= {"flag": judged["word"], "flag_score": judged["score"]}
     for origin in origins:
         row[f"{origin.system}_dice_ceiling"] = _ceiling(volume, reference, origin)
     return row

@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import cv2
 import numpy as np
 from scipy import ndimage
 
 from ..figures import layer_name
 from ..machine import require
-from ..metrics import FIRST_LABEL, dice_of, filled_box
+from ..metrics import FIRST_LABEL, axial_diameters, dice_of, filled_box
 
 Voxel = tuple[int, int, int]  # (z, y, x)
 LISTED = 100  # largest lesions, measured and listed: a bad prediction has tens of thousands
@@ -230,7 +229,11 @@ def find_lesions(labels: np.ndarray, spacing_mm: tuple[float, float, float]) -> 
     lesions = []
     for rank, n in enumerate(np.argsort(-sizes, kind="stable").tolist()):
         part = extents[n]
-        longest = _longest(components[part] == n + 1, spacing_mm) if rank < LISTED else None
+        longest = (
+            axial_diameters(components[part] == n + 1, spacing_mm).longest_mm
+            if rank < LISTED
+            else None
+        )
         whole = tuple(
             slice(s.start + first, s.stop + first) for s, first in zip(part, origin, strict=True)
         )
@@ -269,18 +272,6 @@ def _middle(points: np.ndarray) -> tuple[int, ...]:
     """Return the point of (N, D) that is nearest to their mean."""
     nearest = np.square(points - points.mean(axis=0)).sum(axis=1).argmin()
     return tuple(points[nearest].tolist())
-
-
-def _longest(mask: np.ndarray, spacing_mm) -> float:
-    return max(_diameter(part, spacing_mm[1:]) for part in mask if part.any())
-
-
-def _diameter(mask: np.ndarray, pixel_mm) -> float:
-    """Return the longest distance in mm between two pixel corners of a mask (H, W)."""
-    points = np.argwhere(mask)
-    corners = np.concatenate([points + shift for shift in ((0, 0), (0, 1), (1, 0), (1, 1))])
-    hull = cv2.convexHull(corners.astype(np.int32))[:, 0] * np.asarray(pixel_mm)
-    return float(np.linalg.norm(hull[:, None] - hull[None], axis=2).max())
 
 
 def _confusion(prediction: np.ndarray, reference: np.ndarray) -> np.ndarray:

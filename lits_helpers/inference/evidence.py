@@ -1,0 +1,73 @@
+"""A second look at some slices: how sure the models are of the liver that they found.
+
+A segmentation keeps labels only. `second_look` asks again, for a dozen slices, as they are and
+turned; flags (`report.judge`) are made of the answers, and the record beside a prediction has them.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..checkpoints import TrainedModel
+from ..volumes import WHOLE_SLICE, Volume, restore, slice_levels
+from .ensemble import as_models, probabilities
+
+SLICES = 12  # evenly over the liver: enough to tell, and seconds on a CPU
+TURN_DEGREES = 10.0
+
+
+def second_look(
+    volume: Volume, labels: np.ndarray, liver_model: TrainedModel | Sequence[TrainedModel] | None
+) -> dict[str, float]:
+    """Look again at slices of the liver and compare with its labels.
+
+    Args:
+        volume: the CT.
+        labels: (Z, Y, X) uint8, as `segment_volume` wrote them.
+        liver_model: the model or models that made them.
+
+    Returns:
+        Each in [0, 1]; of several models the mean; empty without a model or a liver:
+        ``liver_unsure`` 1 - Dice between the probabilities and the mask they give;
+        ``liver_disagreement`` 1 - Dice between the mask and the one of turned slices;
+        ``liver_removed`` the share of what the model called liver that is none in the labels;
+        ``models_disagreement`` 1 - Dice between what one and what all of several models call liver.
+    """
+    models = as_models("liver", liver_model)
+    labeled = np.flatnonzero(labels.any(axis=(1, 2)))
+    if not models or not len(labeled):
+        return {}
+    places = np.linspace(0, len(labeled) - 1, min(SLICES, len(labeled)))
+    chosen = labeled[places.round().astype(int)]
+    looks, masks = zip(*(_look(volume.hu, labels, model, chosen) for model in models), strict=True)
+    found = {name: float(np.mean([look[name] for look in looks])) for name in looks[0]}
+    if len(models) > 1:
+        agreed, named = np.logical_and.reduce(masks), np.logical_or.reduce(masks)
+        found["models_disagreement"] = _distance(agreed, named)
+    return {name: round(value, 4) for name, value in found.items()}
+
+
+def _look(hu, labels, model: TrainedModel, chosen: np.ndarray) -> tuple[dict, np.ndarray]:
+    """Return a model's numbers, and its masks (N, H, W) of the chosen slices."""
+    context = model.spec.context
+    around = np.clip(chosen[:, None] + np.arange(-context, context + 1), 0, len(hu) - 1)
+    levels = {n: slice_levels(hu[n], model.spec, WHOLE_SLICE) for n in np.unique(around).tolist()}
+    stack = np.stack([[levels[n] for n in numbers] for numbers in around.tolist()])
+    plain = probabilities(model, stack)
+    turned = (3 * probabilities(model, stack, TURN_DEGREES) - plain) / 2  # the mean holds `plain`
+    mask = plain >= 0.5
+    native = np.stack([restore(plane, labels.shape[1:]) >= 0.5 for plane in plain])
+    called = np.count_nonzero(native)
+    kept = np.count_nonzero(native & (labels[chosen] > 0))
+    numbers = {
+        "liver_unsure": _distance(plain, mask),
+        "liver_disagreement": _distance(turned >= 0.5, mask),
+        "liver_removed": 1 - kept / called if called else 0.0,
+    }
+    return numbers, native
+
+
+def _distance(one: np.ndarray, other: np.ndarray) -> float:
+    """Return 1 - Dice of two masks, or of probabilities and a mask."""
+    total = float(one.sum(dtype=np.float64) + other.sum())
+    return 1 - 2 * float(one[other].sum(dtype=np.float64)) / total if total else 0.0

@@ -1,0 +1,152 @@
+"""From label volumes to reports: which CT belongs to which labels, a page each, one table."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from tqdm.auto import tqdm
+
+from ..cases import Case, Finding, find_cts, load_case
+from ..inference import read_record
+from ..machine import writable_folder
+from ..preprocess import open_prepared
+from ..recipes import SYSTEMS
+from ..report import row_of, write_report, write_table
+from ..settings import Settings
+from ..volumes import (
+    SUFFIX,
+    Volume,
+    read_geometry,
+    read_segmentation,
+    read_volume,
+    same_grid,
+)
+from .results import find_predictions
+
+logger = logging.getLogger(__name__)
+
+
+def report_files(
+    settings: Settings,
+    labels: Path | None = None,
+    *,
+    ct: Path | None = None,
+    out: Path | None = None,
+    meshes: bool = False,
+) -> tuple[list[dict], dict[str, str]]:
+    """Report a file of labels or a folder of predictions; `report_predictions` says what comes.
+
+    Args:
+        settings: its results and prepared cases are the defaults.
+        labels, ct: see `named_predictions` and `cts_of`.
+        out: default ``results/reports``.
+    """
+    results = settings.runs / "results"
+    predictions = named_predictions(labels or results / "predictions")
+    if ct:
+        cts = cts_of(predictions, ct)
+    else:
+        data = open_prepared(settings.prepared, validation=settings.validation_share)
+        cts = {case.id: data.volume_path(case.id) for case in data.cases}
+    out = out or results / "reports"
+    rows, failed = report_predictions(predictions, cts, out, meshes=meshes)
+    logger.info("the pages and report.csv are in %s", out)
+    return rows, failed
+
+
+def named_predictions(labels: Path | str) -> dict[str, Path]:
+    """Return {case id: file} of a file of labels, or of the predictions in a folder.
+
+    Raises:
+        FileNotFoundError: there is none.
+    """
+    labels = Path(labels)
+    if not labels.is_file():
+        return find_predictions(labels)
+    name = labels.name.removesuffix(".gz").removesuffix(".nii")
+    return {name.removeprefix("prediction-volume-"): labels}
+
+
+def cts_of(predictions: Mapping[str, Path], ct: Path | str) -> dict[str, Path]:
+    """Return {case id: CT}, found by name below a folder; of one file, the CT of the only labels.
+
+    Raises:
+        FileNotFoundError: no CT there.
+        ValueError: one CT for the labels of several.
+    """
+    found = find_cts(ct)
+    if not Path(ct).is_file():
+        return {case.id: case.volume for case in found}
+    if len(predictions) > 1:
+        raise ValueError(f"{ct} is one CT, the labels are of {len(predictions)}: name its folder")
+    return {case_id: Path(ct) for case_id in predictions}
+
+
+def report_predictions(
+    predictions: Mapping[str, Path],
+    cts: Mapping[str, Path],
+    out: Path | str,
+    *,
+    meshes: bool = False,
+) -> tuple[list[dict], dict[str, str]]:
+    """Write ``CASE.html`` and ``CASE.json`` of each prediction, and report.csv of all.
+
+    The record beside a prediction says which models made it and how sure they were. Without one the
+    flags are made of labels and CT alone.
+
+    Args:
+        predictions: {case id: NIfTI of labels}.
+        cts: {case id: CT}, NIfTI or packed.
+        out: folder.
+        meshes: write STL files too.
+
+    Returns:
+        The lines of report.csv, and {case id: why it has no report}; the log says it too.
+
+    Raises:
+        OSError: `out` cannot be written.
+    """
+    out = writable_folder(out)
+    rows = []
+    failed = {}
+    for case_id, path in tqdm(predictions.items(), desc="report", unit="case"):
+        try:
+            rows.append(_report(case_id, Path(path), cts, out, meshes))
+        except (OSError, ValueError) as error:  # one bad file must not end the others
+            failed[case_id] = str(error)
+            logger.warning("case %s has no report: %s", case_id, error)
+    write_table(rows, out / "report.csv")
+    return rows, failed
+
+
+def _report(case_id: str, path: Path, cts: Mapping[str, Path], out: Path, meshes: bool) -> dict:
+    if case_id not in cts:
+        raise ValueError(f"{path}: no CT of case {case_id} was found; name it with its labels")
+    volume, labels, findings = _read_pair(cts[case_id], path)
+    record = read_record(path) or {}
+    made = {system: record.get(system) for system in SYSTEMS}
+    made = {s: each if isinstance(each, list) else [each] for s, each in made.items() if each}
+    known = {"findings": findings, "evidence": record.get("evidence"), "makers": made}
+    _, report = write_report(volume, labels, out, case_id, meshes=meshes, **known)
+    return row_of(case_id, report["measurements"], report["flags"])
+
+
+def _read_pair(ct: Path, prediction: Path) -> tuple[Volume, np.ndarray, list[Finding]]:
+    """Return a CT, its labels and what is odd about the CT's file.
+
+    Raises:
+        OSError, ValueError: one cannot be read, or the labels lie on another grid.
+    """
+    if ct.suffix == SUFFIX:  # checked and turned when it was prepared
+        volume, findings = read_volume(ct), []
+    else:
+        volume, _, findings = load_case(Case(ct.name, ct.name, ct))
+        findings = [finding for finding in findings if finding.code != "no_segmentation"]
+    labels = read_segmentation(prediction, like=volume)
+    if not same_grid(read_geometry(prediction), volume.geometry):
+        raise ValueError(
+            f"{prediction}: its header puts the voxels elsewhere than the CT {ct} does; give the "
+            "labels of this very CT"
+        )
+    return volume, labels, findings

@@ -1,0 +1,21 @@
+"""One patient, one page: what is in the labels, how far to trust them, as JSON, CSV and HTML."""
+
+from .measurements import measure, place_of, row_of, write_table
+from .meshes import enclosed, surface, write_stl
+from .quality import WORDS, judge, look
+from .writing import report_of, write_report
+
+__all__ = [
+    "WORDS",
+    "enclosed",
+    "judge",
+    "look",
+    "measure",
+    "place_of",
+    "report_of",
+    "row_of",
+    "surface",
+    "write_report",
+    "write_stl",
+    "write_table",
+]

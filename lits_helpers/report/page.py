@@ -1,0 +1,189 @@
+"""The report as one HTML page: no script, nothing from elsewhere; white or dark; two A4 pages."""
+
+import base64
+import html
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from ..figures import PALETTE, encode
+
+LISTED = 12  # lesions in the table
+TONES = {"sound": "good", "look at it": "warn", "do not use": "bad"}
+STYLE = """
+:root { color-scheme: light dark; --ink: #1b1f24; --soft: #5a6472; --paper: #ffffff;
+  --card: #f4f6f8; --line: #d8dde3; --good: #0b6b3a; --warn: #8a5a00; --bad: #b3261e }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --soft: #a3adba; --paper: #14171b;
+  --card: #1e2329; --line: #363d47; --good: #5fd397; --warn: #f2b84b; --bad: #ff8a80 } }
+* { box-sizing: border-box }
+body { margin: 0 auto; max-width: 60rem; padding: 1.2rem; background: var(--paper);
+  color: var(--ink); font: 15px/1.45 system-ui, sans-serif }
+header { display: flex; gap: 1rem; justify-content: space-between; align-items: baseline }
+h1 { font-size: 1.5rem; margin: 0; overflow-wrap: anywhere }
+h2 { font-size: 1.05rem; margin: 1.3rem 0 .5rem }
+.word { padding: .15rem .7rem; border: 2px solid; border-radius: 1rem; font-weight: 650;
+  white-space: nowrap }
+.good { color: var(--good) } .warn { color: var(--warn) } .bad { color: var(--bad) }
+.numbers { display: grid; grid-template-columns: repeat(4, 1fr); gap: .7rem; margin: 1rem 0 }
+.numbers div { background: var(--card); border-radius: .5rem; padding: .6rem .8rem }
+.numbers b { display: block; font-size: 1.45rem }
+.soft, figcaption { color: var(--soft); font-size: .87rem }
+ul { margin: .3rem 0; padding-left: 1.2rem }
+.row { display: grid; grid-template-columns: 2.4fr 1fr; gap: .8rem; align-items: start }
+.row4 { display: grid; grid-template-columns: repeat(4, 1fr); gap: .7rem }
+figure { margin: 0; break-inside: avoid } img { width: 100%; border-radius: .4rem; display: block }
+.white { background: #fff; padding: .3rem; border: 1px solid var(--line); border-radius: .4rem }
+.key i { display: inline-block; width: .8rem; height: .8rem; border-radius: .2rem;
+  margin: 0 .3rem 0 .8rem }
+table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums }
+th, td { text-align: right; padding: .25rem .5rem; border-bottom: 1px solid var(--line) }
+th { color: var(--soft); font-weight: 500 } th.text, td.text { text-align: left }
+footer { margin-top: 1.2rem; border-top: 1px solid var(--line); padding-top: .5rem }
+@media (max-width: 40rem) { .numbers, .row4 { grid-template-columns: 1fr 1fr }
+  .row { grid-template-columns: 1fr } }
+@media print { @page { size: A4; margin: 12mm }
+  body { padding: 0; font-size: 12px; max-width: none }
+  :root { --ink: #000; --soft: #444; --paper: #fff; --card: #f2f2f2; --line: #ccc }
+  .numbers { grid-template-columns: repeat(4, 1fr) } .row4 { grid-template-columns: repeat(4, 1fr) }
+  * { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
+"""
+
+
+def page_of(report: Mapping, pictures: Mapping[str, np.ndarray | list[np.ndarray]]) -> str:
+    """Return the page.
+
+    Args:
+        report: of `report_of`.
+        pictures: "slices" and "still" (H, W, 3) uint8, "lesions" a list of them; none need be
+            there.
+    """
+    judged = report["flags"]
+    title = html.escape(f"Liver report: {report['case_id']}")
+    parts = [
+        f'<header><h1>{title}</h1><span class="word {TONES[judged["word"]]}">'
+        f"{judged['word']}</span></header>",
+        _why(judged),
+        _numbers(report["measurements"]),
+        _overview(pictures),
+        _lesions(report["measurements"], pictures.get("lesions", [])),
+        _notes(report),
+    ]
+    return (
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+    )
+
+
+def _why(judged: Mapping) -> str:
+    if judged["reasons"]:
+        return f'<div class="{TONES[judged["word"]]}">{_list(judged["reasons"])}</div>'
+    return '<p class="soft">No reason was found to distrust these labels. Look at them still.</p>'
+
+
+def _numbers(measured: Mapping) -> str:
+    liver, tumor, lesions = (measured[name] for name in ("liver", "tumor", "lesions"))
+    longest = max((lesion["longest_mm"] or 0 for lesion in lesions), default=0)
+    burden = measured["burden"]
+    cells = [
+        ("liver, tumors included", _unit(liver["ml"], "ml", 0)),
+        ("tumor", _unit(tumor["ml"], "ml", 1)),
+        ("tumor by liver", "–" if burden is None else f"{burden:.1%}"),
+        ("lesions", f"{len(lesions)}" + (f", to {longest:.0f} mm" if longest else "")),
+    ]
+    shown = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in cells)
+    why = f'<p class="warn">{html.escape(measured["no_mm"])}.</p>' if measured["no_mm"] else ""
+    return f'<section class="numbers">{shown}</section>{why}'
+
+
+def _overview(pictures: Mapping) -> str:
+    if "slices" not in pictures:
+        return ""
+    colors = "".join(
+        f'<i style="background: rgb{PALETTE[name]}"></i>{name}'
+        for name in ("predicted liver", "predicted tumor")
+    )
+    slices = f"<figure>{_image(pictures['slices'], 'slices with outlines')}"
+    slices += f'<figcaption class="key">feet to head, patient\'s right on the left {colors}'
+    slices += "</figcaption></figure>"
+    still = ""
+    if "still" in pictures:
+        picture = _image(pictures["still"], "the liver from in front")
+        still = f'<figure><div class="white">{picture}</div>'
+        still += "<figcaption>from in front, tumors shining through</figcaption></figure>"
+    return f'<div class="row">{slices}{still}</div>'
+
+
+def _lesions(measured: Mapping, pictures: Iterable[np.ndarray]) -> str:
+    lesions = measured["lesions"]
+    if not lesions:
+        return '<h2>Lesions</h2><p class="soft">None was found.</p>'
+    heads = ("#", "ml", "longest, mm", "across, mm", "slice", "HU", "to the liver")
+    head = "".join(f"<th>{name}</th>" for name in heads) + '<th class="text">place</th>'
+    rows = "".join(_lesion_row(lesion) for lesion in lesions[:LISTED])
+    figures = "".join(
+        f"<figure>{_image(picture, 'lesion')}<figcaption>lesion {number}, slice "
+        f"{lesions[number - 1]['slice_index']}</figcaption></figure>"
+        for number, picture in enumerate(pictures, start=1)
+    )
+    rest = lesions[LISTED:]
+    more = ""
+    if rest:
+        ml = _unit(
+            sum(lesion["ml"] or 0 for lesion in rest) if not measured["no_mm"] else None, "ml", 1
+        )
+        more = (
+            f'<p class="soft">and {len(rest)} smaller ones, together {ml}; all are in the JSON.</p>'
+        )
+    return (
+        f'<h2>Lesions</h2><div class="row4">{figures}</div>'
+        f"<table><tr>{head}</tr>{rows}</table>{more}"
+    )
+
+
+def _lesion_row(lesion: Mapping) -> str:
+    cells = [
+        f"{lesion['number']}",
+        _unit(lesion["ml"], "", 2),
+        _unit(lesion["longest_mm"], "", 1),
+        _unit(lesion["perpendicular_mm"], "", 1),
+        f"{lesion['slice_index']}",
+        f"{lesion['hu']:.0f}",
+        "–" if lesion["hu_difference"] is None else f"{lesion['hu_difference']:+.0f}",
+    ]
+    numbers = "".join(f"<td>{cell}</td>" for cell in cells)
+    return f'<tr>{numbers}<td class="text">{lesion["place"]}</td></tr>'
+
+
+def _notes(report: Mapping) -> str:
+    remarks = report["flags"]["remarks"]
+    makers = [
+        f"{system}: model {model['weights'][:8]}, trained on {len(model['training_ids'])} cases"
+        for system, models in (report["makers"] or {}).items()
+        for model in models
+    ]
+    makers = makers or ["which models made these labels is not recorded"]
+    spacing = report["measurements"]["spacing_mm"]
+    size = " x ".join(f"{step:g}" for step in spacing) + " mm" if spacing else "unknown size"
+    shape = " x ".join(map(str, report["measurements"]["shape"]))
+    version = f"lits_helpers {report['version']}; {shape} voxels of {size} (z, y, x)"
+    found = f"<h2>About the file</h2>{_list(remarks)}" if remarks else ""
+    return (
+        f'{found}<footer class="soft">{_list([*makers, version])}'
+        "<p><b>Not a medical device.</b> For research and teaching only. A lesion is tumor whose "
+        "voxels touch by their faces; diameters lie within one axial slice; HU are means; a place "
+        "is named by thirds of the liver's box.</p></footer>"
+    )
+
+
+def _list(texts: Iterable[str]) -> str:
+    return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
+
+
+def _unit(value: float | None, unit: str, digits: int) -> str:
+    return "–" if value is None else f"{value:.{digits}f} {unit}".strip()
+
+
+def _image(picture: np.ndarray, text: str) -> str:
+    data = base64.b64encode(encode(picture)).decode("ascii")
+    return f'<img alt="{text}" src="data:image/jpeg;base64,{data}">'

@@ -1,0 +1,125 @@
+"""The pictures of a report: slices, large lesions with their diameters, the liver from in front."""
+
+from collections.abc import Mapping
+
+import cv2
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from ..figures import (
+    EDGE_LETTERS,
+    PALETTE,
+    WINDOWS,
+    label_layers,
+    mask_box,
+    montage_image,
+    plane_spacing,
+    render_slice,
+    write_text,
+    zoom_to,
+)
+
+LESION_PIXELS = 300
+LESION_MARGIN = 1.0  # of the lesion's longer side, on each side
+STILL_PIXELS = 300
+STILL_STEP_MM = 2.0
+STILL_LAYERS = ((1, "predicted liver", 1.0), (2, "predicted tumor", 0.75))  # 0.75 shines through
+
+
+def slices_picture(hu: np.ndarray, labels: np.ndarray, spacing_mm) -> np.ndarray:
+    """Return a montage (H, W, 3) uint8 of six slices with the outlines of liver and tumor."""
+    return montage_image(hu, {"prediction": labels}, spacing_mm=spacing_mm, count=6, columns=3)
+
+
+def lesion_picture(hu: np.ndarray, labels: np.ndarray, lesion: Mapping, spacing_mm) -> np.ndarray:
+    """Return a lesion (H, W, 3) uint8 in the slice of its longest diameter, both diameters drawn.
+
+    Args:
+        hu, labels: (Z, Y, X).
+        lesion: of `measure`.
+        spacing_mm: (dz, dy, dx), or None if it cannot be trusted: no scale bar then.
+    """
+    k = lesion["slice_index"]
+    spacing = plane_spacing(spacing_mm, "axial") if spacing_mm else None
+    ends = np.array([lesion["longest"], lesion["perpendicular"]])
+    box = _square_around(ends, labels.shape[1:])
+    picture = render_slice(
+        hu[k],
+        window=WINDOWS["liver"],
+        layers=label_layers("prediction", labels[k]),
+        spacing_mm=spacing,
+        zoom=zoom_to(LESION_PIXELS, box[2:], spacing),
+        box=box,
+        scale_bar=True,
+        edges=EDGE_LETTERS["axial"],
+    )
+    scale = np.array(picture.shape[:2]) / box[2:]
+    for line in ends:
+        start, end = (
+            ((point - box[:2]) * scale)[::-1].round().astype(int).tolist() for point in line
+        )
+        cv2.line(picture, start, end, (0, 0, 0), 4, cv2.LINE_AA)
+        cv2.line(picture, start, end, (255, 255, 255), 2, cv2.LINE_AA)
+    write_text(picture, f"{lesion['number']}", (picture.shape[1] - 30, 22))
+    return picture
+
+
+def still_picture(labels: np.ndarray, spacing_mm) -> np.ndarray:
+    """Return the liver from in front (H, W, 3) uint8 on white, its tumors shining through.
+
+    Args:
+        labels: (Z, Y, X), with liver in it.
+        spacing_mm: (dz, dy, dx); None takes voxels as cubes.
+    """
+    spacing_mm = np.array(spacing_mm or (1.0, 1.0, 1.0))
+    coarse = max(STILL_STEP_MM, float(spacing_mm[1:].min()))
+    for first, color, opacity in STILL_LAYERS:
+        mask = np.pad(_in_cubes(labels >= first, spacing_mm, coarse) >= 0.5, 1)
+        seen = mask.any(axis=1)  # (z, x), looking along y
+        if first == 1:
+            picture = np.full((*seen.shape, 3), 255.0)
+        shaded = _light(mask.argmax(axis=1), seen)[..., None] * PALETTE[color]
+        picture[seen] = (1 - opacity) * picture[seen] + opacity * shaded[seen]
+    top, left, height, width = mask_box((picture < 255).any(axis=2), 0.05)
+    part = picture[top : top + height, left : left + width][::-1].astype(np.uint8)
+    scale = STILL_PIXELS / max(part.shape[:2])
+    return cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+
+
+def _light(depth: np.ndarray, seen: np.ndarray) -> np.ndarray:
+    """Return the light (z, x) in [0, 1] on a surface `depth` cubes away where it is `seen`."""
+    weight = gaussian_filter(seen.astype(float), 1.0) + 1e-9
+    smooth = gaussian_filter(np.where(seen, depth, 0).astype(float), 1.0) / weight
+    smooth = np.where(seen, smooth, smooth[seen].mean() if seen.any() else 0)
+    slope = np.stack([*np.gradient(smooth), np.full(depth.shape, 1.5)])
+    slope[:2] *= gaussian_filter(seen.astype(float), 1.0) > 0.75  # no dark rim
+    light = np.tensordot([0.35, 0.3, 0.89], slope / np.linalg.norm(slope, axis=0), 1)
+    return light.clip(0.3, 1)
+
+
+def _in_cubes(mask: np.ndarray, spacing_mm: np.ndarray, step_mm: float) -> np.ndarray:
+    """Return the share that a mask (Z, Y, X) covers of cubes of `step_mm`, slightly smoothed."""
+    rows, columns = (
+        max(1, round(n * mm / step_mm))
+        for n, mm in zip(mask.shape[1:], spacing_mm[1:], strict=True)
+    )
+    planes = np.stack([
+        cv2.resize(plane.astype(np.float32), (columns, rows), interpolation=cv2.INTER_AREA)
+        for plane in mask
+    ])  # fmt: skip
+    depth = max(1, round(len(mask) * spacing_mm[0] / step_mm))
+    flat = cv2.resize(planes.reshape(len(mask), -1), (rows * columns, depth))
+    smooth = gaussian_filter(flat.reshape(depth, rows, columns), 0.8)
+    return smooth
+
+
+def _square_around(ends: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+    """Return the box (top, left, height, width) around a lesion, within a slice of `shape`."""
+    low, high = ends.reshape(-1, 2).min(axis=0), ends.reshape(-1, 2).max(axis=0)
+    side = max(int((high - low).max() * (1 + 2 * LESION_MARGIN)), 24)
+    sides = [min(side, length) for length in shape]
+    starts = [
+        int(np.clip((a + b) / 2 - length / 2, 0, whole - length))
+        for a, b, length, whole in zip(low, high, sides, shape, strict=True)
+    ]
+    return (*starts, *sides)

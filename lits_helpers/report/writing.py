@@ -1,0 +1,111 @@
+"""A report of one patient: what is known of its labels, and the files that say it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from .. import __version__
+from ..cases import Finding
+from ..machine import write_json, written_whole
+from ..volumes import Volume
+from .measurements import lesion_parts, measure
+from .meshes import write_stl
+from .page import page_of
+from .pictures import lesion_picture, slices_picture, still_picture
+from .quality import judge, look
+
+DRAWN = 4  # lesions that get a picture
+
+
+def report_of(
+    volume: Volume,
+    labels: np.ndarray,
+    case_id: str,
+    *,
+    findings: Iterable[Finding] = (),
+    evidence: Mapping[str, float] | None = None,
+    makers: Mapping[str, Sequence[Mapping]] | None = None,
+) -> dict:
+    """Return everything that a report says, as plain values for JSON.
+
+    Args:
+        volume: the CT.
+        labels: (Z, Y, X) 0, 1, 2 of its shape.
+        case_id: what to call the patient.
+        findings: about the file, from `cases.load_case`.
+        evidence: of `inference.second_look`, where the liver model was at hand.
+        makers: {system: [{"weights", "training_ids"}]} of the models that made the labels.
+
+    Returns:
+        ``case_id``, ``version``, ``measurements`` of `measure`, ``flags`` of `judge`, ``evidence``
+        and ``makers``.
+
+    Raises:
+        ValueError: the labels have another shape.
+    """
+    measured = measure(volume, labels)
+    known = look(volume.hu, labels, volume.geometry.trusted_spacing_mm) | dict(evidence or {})
+    return {
+        "case_id": case_id,
+        "version": __version__,
+        "measurements": measured,
+        "flags": judge(known, findings),
+        "evidence": known,
+        "makers": makers and dict(makers),
+    }
+
+
+def write_report(
+    volume: Volume,
+    labels: np.ndarray,
+    out: Path | str,
+    case_id: str,
+    *,
+    meshes: bool = False,
+    **known,
+) -> tuple[Path, dict]:
+    """Write ``CASE.html`` and ``CASE.json``, with meshes also ``CASE-liver.stl`` and lesions.
+
+    Args:
+        volume, labels, case_id: as for `report_of`.
+        out: folder.
+        meshes: write the liver and each lesion as STL (`write_stl`).
+        known: findings, evidence and makers, see `report_of`.
+
+    Returns:
+        The page, and what it says.
+
+    Raises:
+        ValueError: the labels have another shape.
+        OSError: `out` cannot be written.
+    """
+    report = report_of(volume, labels, case_id, **known)
+    out = Path(out)
+    write_json(out / f"{case_id}.json", report)
+    if meshes and volume.geometry.trusted_spacing_mm:
+        _write_meshes(volume, labels, out / case_id)
+    page = out / f"{case_id}.html"
+    with written_whole(page) as temporary:
+        temporary.write_text(page_of(report, _pictures(volume, labels, report)), encoding="utf-8")
+    return page, report
+
+
+def _pictures(volume: Volume, labels: np.ndarray, report: Mapping) -> dict:
+    spacing_mm = volume.geometry.trusted_spacing_mm
+    pictures = {"slices": slices_picture(volume.hu, labels, spacing_mm)}
+    if labels.any():
+        pictures["still"] = still_picture(labels, spacing_mm)
+    drawn = report["measurements"]["lesions"][:DRAWN]
+    views = [lesion_picture(volume.hu, labels, lesion, spacing_mm) for lesion in drawn]
+    return pictures | {"lesions": views}
+
+
+def _write_meshes(volume: Volume, labels: np.ndarray, stem: Path) -> None:
+    """Write the liver, and the lesions by their number in the report."""
+    if labels.any():
+        write_stl(labels > 0, volume, stem.with_name(f"{stem.name}-liver.stl"))
+    for number, (mask, start) in enumerate(lesion_parts(labels), start=1):
+        lesion = np.zeros(labels.shape, bool)
+        lesion[tuple(slice(a, a + n) for a, n in zip(start, mask.shape, strict=True))] = mask
+        write_stl(lesion, volume, stem.with_name(f"{stem.name}-lesion-{number}.stl"))

@@ -1,0 +1,94 @@
+"""Reports from files: each CT with its labels, what the record knows, one broken case."""
+
+import csv
+
+import pytest
+from helpers.drawn import body, write_nifti
+from helpers.drawn_predictions import predict
+from helpers.grey_models import bright_model
+from helpers.prepared_runs import write_prepared
+
+from lits_helpers.__main__ import main
+from lits_helpers.inference import find_volumes, second_look, segment_files
+from lits_helpers.machine import read_json
+from lits_helpers.pipeline import report_predictions
+from lits_helpers.volumes import volume_from_array
+
+
+@pytest.fixture(scope="module")
+def cts(tmp_path_factory):
+    """Two CTs and their labels, drawn."""
+    root = tmp_path_factory.mktemp("reports")
+    hu, labels = body()
+    for number in (3, 4):
+        write_nifti(hu, root / "cts" / f"volume-{number}.nii")
+        write_nifti(labels, root / "labels" / f"prediction-volume-{number}.nii.gz")
+    return root
+
+
+def test_the_shell_reports_a_folder_and_one_broken_case_ends_no_other(cts, tmp_path, capsys):
+    labels = cts / "labels"
+    (labels / "prediction-volume-5.nii.gz").write_bytes(b"nothing")
+    try:
+        out = tmp_path / "out"
+        assert main(["report", str(labels), "--ct", str(cts / "cts"), "--out", str(out)]) == 1
+    finally:
+        (labels / "prediction-volume-5.nii.gz").unlink()
+    assert "report: no report, see above: 5" in capsys.readouterr().err
+    with open(out / "report.csv", newline="") as stream:
+        assert [row["case_id"] for row in csv.DictReader(stream)] == ["3", "4"]
+    assert (out / "3.html").exists()
+
+
+def test_the_shell_reports_one_file_of_any_name_with_meshes(cts, tmp_path, capsys):
+    labels = cts / "labels" / "prediction-volume-3.nii.gz"
+    mine = tmp_path / "mine.nii.gz"
+    mine.write_bytes(labels.read_bytes())
+    ct = str(cts / "cts" / "volume-4.nii")
+    assert main(["report", str(mine), "--ct", ct, "--out", str(tmp_path), "--meshes"]) == 0
+    assert "mine: " in capsys.readouterr().out
+    assert (tmp_path / "mine-liver.stl").exists()
+
+
+def test_one_ct_for_several_labels_is_refused(cts, tmp_path, capsys):
+    ct = str(cts / "cts" / "volume-4.nii")
+    assert main(["report", str(cts / "labels"), "--ct", ct, "--out", str(tmp_path)]) == 1
+    assert "is one CT, the labels are of 2: name its folder" in capsys.readouterr().err
+
+
+def test_labels_of_another_grid_and_labels_without_ct_are_named(cts, tmp_path):
+    moved = write_nifti(body()[1], tmp_path / "moved.nii", spacing_mm=(5.0, 0.9, 0.8))
+    places = {"3": cts / "cts" / "volume-3.nii"}
+    rows, failed = report_predictions({"3": moved, "9": moved}, places, tmp_path / "out")
+    assert rows == []
+    assert "its header puts the voxels elsewhere than the CT" in failed["3"]
+    assert "no CT of case 9 was found" in failed["9"]
+
+
+def test_prepared_cases_are_reported_without_naming_their_cts(tmp_path):
+    data = write_prepared(tmp_path, cases=1)
+    predictions = predict(data, tmp_path / "predictions", {"0": body()[1]})
+    rows, failed = report_predictions(predictions, {"0": data.volume_path("0")}, tmp_path / "out")
+    assert not failed
+    assert (rows[0]["case_id"], rows[0]["lesions"]) == ("0", 1)
+
+
+def test_a_report_from_a_file_knows_how_sure_the_model_was(cts, tmp_path):
+    model = bright_model()
+    segment_files(find_volumes(cts / "cts"), tmp_path / "made", model)
+    made = {"3": tmp_path / "made" / "prediction-volume-3.nii.gz"}
+    report_predictions(made, {"3": cts / "cts" / "volume-3.nii"}, tmp_path / "out")
+    report = read_json(tmp_path / "out" / "3.json")
+    assert 0 <= report["evidence"]["liver_disagreement"] < 1
+    assert report["makers"]["liver"][0]["training_ids"] == []
+
+
+def test_a_second_look_finds_no_doubt_in_a_model_that_has_none():
+    hu, labels = body()
+    volume = volume_from_array(hu, (5.0, 0.7, 0.8))
+    assert second_look(volume, labels, None) == {}
+    assert second_look(volume, 0 * labels, bright_model()) == {}
+    found = second_look(volume, labels, [bright_model(), bright_model(0.7)])
+    assert found["liver_unsure"] == 0  # answers 0 or 1
+    assert found["liver_removed"] > 0.1  # bright bone, which is no liver
+    assert found["models_disagreement"] > 0

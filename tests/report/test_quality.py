@@ -1,0 +1,79 @@
+"""Flags: what each piece of evidence is, and which word follows from it."""
+
+import numpy as np
+import pytest
+from helpers.drawn import body
+
+from lits_helpers.cases import Finding
+from lits_helpers.report import judge, look
+
+SPACING_MM = (10.0, 4.0, 4.5)  # a liver of 600 ml and more in the small drawn body
+
+
+def test_a_sound_liver_has_no_reason():
+    hu, labels = body()
+    judged = judge(look(hu, labels, SPACING_MM))
+    assert (judged["word"], judged["reasons"]) == ("sound", [])
+    assert judged["score"] < 1
+
+
+def test_labels_without_liver_are_not_to_be_used():
+    hu, labels = body()
+    judged = judge(look(hu, 0 * labels, SPACING_MM))
+    assert judged["word"] == "do not use"
+    assert judged["reasons"] == ["no liver was found"]
+
+
+def test_a_jump_is_the_area_that_neighbouring_slices_do_not_share():
+    labels = np.zeros((5, 12, 16), np.uint8)
+    labels[1, 2:6, 3:8] = 1  # 20 pixels, then 20 of which half are others
+    labels[2, 2:6, 3:8] = 1
+    labels[3, 4:8, 3:8] = 1
+    found = look(np.full(labels.shape, 60, np.int16), labels, None)
+    assert found["liver_jump"] == 20 / 80
+    assert "liver_volume" not in found  # untrusted millimetres judge no volume
+
+
+def test_a_liver_that_the_scan_cuts_is_a_remark_and_its_small_volume_no_reason():
+    hu, labels = body()
+    cut, part = hu[:5], labels[:5]
+    found = look(cut, part, (1.0, 1.0, 1.0))
+    assert found["cut"] == 1
+    judged = judge(found | {"liver_misfit": 0, "liver_jump": 0})
+    assert judged["word"] == "sound"
+    assert judged["remarks"] == ["the scan ends within the liver: its volume is a lower bound"]
+    small = look(hu, labels, (1.0, 1.0, 1.0))
+    assert "the liver's volume is outside 500 to 4000 ml" in judge(small)["reasons"]
+
+
+def test_tumor_along_the_rim_only_is_told_from_tumor_inside():
+    labels = np.zeros((3, 24, 30), np.uint8)
+    labels[1, 2:20, 3:25] = 1
+    hu = np.full(labels.shape, 60, np.int16)
+    labels[1, 2:4, 3:25] = 2
+    assert look(hu, labels, None)["tumor_rim"] == 1
+    labels[1, 2:4, 3:25] = 1
+    labels[1, 8:12, 8:12] = 2
+    assert look(hu, labels, None)["tumor_rim"] == 0
+
+
+@pytest.mark.parametrize(
+    ("unsure", "word"), [(0.0599, "sound"), (0.06, "look at it"), (0.15, "do not use")]
+)
+def test_the_word_follows_from_the_largest_evidence_by_its_limit(unsure, word):
+    judged = judge({"liver_unsure": unsure, "liver_disagreement": 0.01, "liver_jump": 0.1})
+    assert judged["word"] == word
+    assert judged["score"] == pytest.approx(unsure / 0.06, abs=1e-3)
+    assert bool(judged["reasons"]) == (word != "sound")
+
+
+def test_a_harmful_finding_forbids_and_another_is_a_remark():
+    harmful, odd = Finding("not_hu", True, "no HU"), Finding("extreme_hu", False, "extreme values")
+    assert judge({}, [odd]) == {
+        "word": "sound",
+        "score": 0.0,
+        "reasons": [],
+        "remarks": ["extreme values"],
+    }
+    assert judge({}, [harmful])["word"] == "do not use"
+    assert judge({}, [harmful])["reasons"] == ["no HU"]

@@ -1,0 +1,81 @@
+"""The page and its files: self-contained, readable whatever the labels hold, the same twice."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from helpers.drawn import SPACING_MM, body
+
+from lits_helpers.cases import Finding
+from lits_helpers.report import write_report
+from lits_helpers.volumes import volume_from_array
+
+MAKERS = {"liver": [{"weights": "abcdef0123456789", "training_ids": ["1", "2"]}]}
+
+
+def report(tmp_path, labels=None, spacing_mm=SPACING_MM, **known):
+    hu, drawn = body()
+    labels = drawn if labels is None else labels
+    page, found = write_report(volume_from_array(hu, spacing_mm), labels, tmp_path, "7", **known)
+    return page.read_text(encoding="utf-8"), found
+
+
+def test_a_page_needs_nothing_from_elsewhere_and_runs_no_script(tmp_path):
+    text, _ = report(tmp_path)
+    assert not re.search(r"<script|https?:|<link|@import|url\(", text)
+    assert text.count("data:image/jpeg;base64,") == 3  # slices, from in front, one lesion
+    assert "Not a medical device" in text
+
+
+def test_a_page_says_what_was_found_and_by_whom(tmp_path):
+    text, found = report(tmp_path, findings=[Finding("odd", False, "an <odd> file")], makers=MAKERS)
+    ml = body()[1].astype(bool).sum() * np.prod(SPACING_MM) / 1000
+    assert f"<b>{ml:.0f} ml</b>" in text
+    assert "an &lt;odd&gt; file" in text
+    assert "liver: model abcdef01, trained on 2 cases" in text
+    assert found == json.loads((tmp_path / "7.json").read_text())
+
+
+def test_the_same_labels_give_the_same_bytes(tmp_path):
+    assert report(tmp_path / "a") == report(tmp_path / "b")
+
+
+def test_labels_without_liver_give_a_page_that_says_so(tmp_path):
+    text, found = report(tmp_path, np.zeros_like(body()[1]))
+    assert "no liver was found" in text
+    assert found["flags"]["word"] == "do not use"
+
+
+def test_untrusted_millimetres_give_no_mm_and_say_why(tmp_path):
+    text, _ = report(tmp_path, spacing_mm=None, meshes=True)
+    assert "voxel size cannot be trusted" in text
+    assert not re.search(r"\d ml|\d mm", text.split("</style>")[1])
+    assert not list(tmp_path.glob("*.stl"))
+
+
+def test_four_hundred_lesions_leave_the_page_readable(tmp_path):
+    labels = np.ones((14, 60, 76), np.uint8)
+    labels[::2, 1::7, 1::8] = 2
+    assert (labels == 2).sum() > 400
+    text, found = report(tmp_path, labels)
+    assert len(found["measurements"]["lesions"]) == (labels == 2).sum()
+    assert text.count("<tr>") == 13
+    assert f"and {(labels == 2).sum() - 12} smaller ones" in text
+
+
+def test_one_slice_is_enough(tmp_path):
+    hu, labels = body()
+    volume = volume_from_array(hu[5:6], SPACING_MM)
+    page, _ = write_report(volume, labels[5:6], tmp_path, "one")
+    assert page.stat().st_size > 1000
+
+
+def test_meshes_are_written_by_the_numbers_of_the_page(tmp_path):
+    report(tmp_path, meshes=True)
+    assert sorted(path.name for path in tmp_path.glob("*.stl")) == ["7-lesion-1.stl", "7-liver.stl"]
+
+
+def test_another_grid_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="labels have shape"):
+        report(tmp_path, body()[1][1:])
