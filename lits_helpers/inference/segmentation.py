@@ -15,8 +15,10 @@ from ..checkpoints import (
     load_liver_model,
     load_tumor_model,
 )
+from ..report import write_report
 from ..viewer import SliceViewer
 from ..volumes import Volume, write_segmentation
+from .evidence import second_look
 from .folders import read_checked
 from .segment import segment_volume
 
@@ -32,16 +34,31 @@ class Segmentation:
         volume: the CT, turned where its header was wrong.
         models: system -> where its weights came from.
         findings: what is odd about the CT's file; none for a volume that was given.
+        evidence: what a second look of the liver model says, for the report's flags.
     """
 
     labels: np.ndarray = field(repr=False)
     volume: Volume = field(repr=False)
     models: dict[str, str]
     findings: tuple[Finding, ...] = ()
+    evidence: dict[str, float] = field(default_factory=dict, repr=False)
 
     def save(self, path: Path | str) -> Path:
         """Write the labels in the CT's own grid, see `write_segmentation`."""
         return write_segmentation(self.labels, self.volume, path)
+
+    def report(self, out: Path | str = ".", case_id: str | None = None) -> Path:
+        """Write the page about this patient, see `report.write_report`; return its path.
+
+        Args:
+            out: folder.
+            case_id: title and file name; default the CT's file name.
+        """
+        if case_id is None:
+            case_id = Path(self.volume.path or "ct").name.split(".")[0]
+        known = {"findings": self.findings, "evidence": self.evidence}
+        page, _ = write_report(self.volume, self.labels, out, case_id, **known)
+        return page
 
     def view(self) -> SliceViewer:
         """Return the slice viewer of CT and labels; display it in a notebook."""
@@ -82,7 +99,9 @@ def segment(
         if given is not None
     }
     say_synthetic(names.items())
-    segmentation = Segmentation(segment_volume(ct, **models), ct, names, tuple(findings))
+    labels = segment_volume(ct, **models)
+    evidence = second_look(ct, labels, models["liver_model"])
+    segmentation = Segmentation(labels, ct, names, tuple(findings), evidence)
     if out is not None:
         segmentation.save(out)
     return segmentation

@@ -20,6 +20,9 @@ def test_a_file_is_segmented_written_and_shown(tmp_path):
     stored = np.asarray(nib.load(tmp_path / "labels.nii.gz").dataobj)
     assert stored.sum() == made.labels.sum()
     assert made.view().cases
+    page = made.report(tmp_path / "reports")
+    assert page == tmp_path / "reports" / "ct.html"
+    assert "Not a medical device" in page.read_text(encoding="utf-8")
 
 
 def test_nothing_to_segment_with_is_an_error(tmp_path):

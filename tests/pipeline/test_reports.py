@@ -3,7 +3,7 @@
 import csv
 
 import pytest
-from helpers.drawn import body, write_nifti
+from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 from helpers.drawn_predictions import predict
 from helpers.grey_models import bright_model
 from helpers.prepared_runs import write_prepared
@@ -21,8 +21,9 @@ def cts(tmp_path_factory):
     root = tmp_path_factory.mktemp("reports")
     hu, labels = body()
     for number in (3, 4):
-        write_nifti(hu, root / "cts" / f"volume-{number}.nii")
-        write_nifti(labels, root / "labels" / f"prediction-volume-{number}.nii.gz")
+        write_nifti(hu, root / "cts" / f"volume-{number}.nii", spacing_mm=BODY_SPACING_MM)
+        labeled = root / "labels" / f"prediction-volume-{number}.nii.gz"
+        write_nifti(labels, labeled, spacing_mm=BODY_SPACING_MM)
     return root
 
 
