@@ -13,7 +13,6 @@ from .results import (
     open_result,
     save_score_figures,
     segment_cases,
-    segment_own,
 )
 from .trainings import (
     best_epoch,
@@ -51,7 +50,6 @@ __all__ = [
     "report_predictions",
     "save_score_figures",
     "segment_cases",
-    "segment_own",
     "train_liver",
     "train_tumor",
 ]

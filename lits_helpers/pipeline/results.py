@@ -17,7 +17,6 @@ from ..inference import (
     PREDICTION_NAME,
     Postprocessing,
     check_makers,
-    find_volumes,
     is_recorded,
     own_device,
     read_record,
@@ -32,7 +31,6 @@ from ..report import judge, look
 from ..settings import hint
 from ..volumes import (
     Volume,
-    is_dicom,
     lies_on,
     liver_frame,
     open_volume,
@@ -122,36 +120,6 @@ def load_models(liver, tumor, device) -> tuple[list, list]:
         [load(path, device) for path in ([given] if isinstance(given, str | Path) else given or [])]
         for given, load in ((liver, load_liver_model), (tumor, load_tumor_model))
     )
-
-
-def segment_own(
-    ct: Path | str, out: Path | str, liver: Path | str, tumor: Path | str, device: str | None = None
-) -> list[Path]:
-    """Segment CTs that are no prepared cases; each from DICOM gets a DICOM SEG beside the NIfTI.
-
-    Args:
-        ct: a file, a folder or a zip, as for `inference.find_volumes`.
-        out: folder of the labels.
-        liver, tumor: checkpoints.
-        device: as for `inference.segment_volume`.
-
-    Returns:
-        The NIfTI files and DICOM SEG.
-
-    Raises:
-        ValueError: a CT cannot be segmented; the message names each and why.
-    """
-    models = load_models(liver, tumor, own_device(device))
-    cases = find_volumes(ct, out)
-    from_dicom = [case for case in cases if is_dicom(case.volume)]
-    others = [case for case in cases if case not in from_dicom]
-    failed = []
-    for part, formats in ((others, ["nifti"]), (from_dicom, ["nifti", "dicom-seg"])):
-        report = segment_files(part, out, *models, formats=formats)
-        failed += [report.text()] if report.failed else []
-    if failed:
-        raise ValueError("\n".join(failed))
-    return sorted(path for path in Path(out).iterdir() if path.name.endswith((".nii.gz", ".dcm")))
 
 
 def export_models(models: Mapping[str, Sequence[Path]], folder: Path) -> Iterator[Path]:

@@ -1,8 +1,11 @@
 """The front door: a CT in, labels, a file and a viewer out."""
 
+import shutil
+
 import nibabel as nib
 import numpy as np
 import pytest
+from helpers.drawn import body
 from helpers.grey_models import bright_model, write_ct
 from helpers.logs import logged
 
@@ -35,3 +38,16 @@ def test_weights_that_never_saw_a_patient_are_named(caplog):
     say_synthetic([("liver", "synthetic"), ("tumor", "runs/tumor/best_model.pth")])
     assert logged(caplog, "liver: ", "never saw a real one") == 1
     assert logged(caplog, "tumor") == 0
+
+
+def test_a_zip_of_dicom_gives_nifti_and_seg_and_its_report_no_name_of_a_patient(tmp_path):
+    pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"')
+    from helpers.drawn_dicom import write_series
+
+    write_series(tmp_path / "study", body()[0])
+    packed = shutil.make_archive(str(tmp_path / "upload"), "zip", tmp_path / "study")
+    made = lits_helpers.segment(packed, bright_model(), tumor=None)
+    for name in ("labels.nii.gz", "labels.dcm"):
+        again = lits_helpers.read_segmentation(made.save(tmp_path / name), like=made.volume)
+        assert np.array_equal(again, made.labels)
+    assert made.report(tmp_path).name == "upload.html"

@@ -1,7 +1,6 @@
 """Prepared cases are segmented: what is made, found again, shared and left out."""
 
 import logging
-import shutil
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +15,7 @@ from lits_helpers.checkpoints import load_liver_model
 from lits_helpers.inference import find_volumes, folders, segment_files
 from lits_helpers.inference import segment as segment_module
 from lits_helpers.machine import read_json
-from lits_helpers.pipeline import evaluate, find_predictions, segment_cases, segment_own
+from lits_helpers.pipeline import evaluate, find_predictions, segment_cases
 
 
 def test_what_was_segmented_before_is_not_segmented_again(data, models, tmp_path, monkeypatch):
@@ -144,19 +143,3 @@ def test_a_case_whose_packed_file_is_damaged_does_not_end_the_others(tmp_path, m
     files = segment_cases(data, ["0", "1", "2"], tmp_path / "p", liver=models["liver"])
     assert list(files) == ["0", "2"]
     assert logged(caplog, "1.b2nd", "prepare the case again")
-
-
-def test_an_uploaded_zip_of_dicom_gets_nifti_and_seg(tmp_path):
-    pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"')
-    from helpers.drawn_dicom import write_series
-
-    models = [write_checkpoint(tmp_path / f"{name}.pth", name) for name in ("liver", "tumor")]
-    write_series(tmp_path / "study", body()[0])
-    packed = shutil.make_archive(str(tmp_path / "upload"), "zip", tmp_path / "study")
-    files = segment_own(packed, tmp_path / "out", *models)
-    names = ["prediction-volume-upload.dcm", "prediction-volume-upload.nii.gz"]
-    assert [path.name for path in files] == names
-    plain = write_nifti(body()[0], tmp_path / "mine.nii")
-    assert "prediction-volume-mine.nii.gz" in [
-        path.name for path in segment_own(plain, tmp_path / "out", *models)
-    ]
