@@ -110,7 +110,10 @@ def test_ctrl_c_ends_workers_without_a_traceback(tmp_path):
     command += ["--raw", str(tmp_path / "raw"), "--prepared", str(tmp_path / "out"), "--png"]
     streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **streams) as shell:
-        time.sleep(1.5)  # two workers have been started and import
+        until = time.monotonic() + 60
+        while not (tmp_path / "out").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(0.5)  # two workers have been started and import
         os.killpg(shell.pid, signal.SIGINT)
         _, errors = shell.communicate(timeout=60)
     assert "Traceback" not in errors

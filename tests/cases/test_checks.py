@@ -146,7 +146,8 @@ def test_real_scans_are_sound_and_mended_from_every_turn(tmp_path):
         assert check_case(case) == []
         assert codes(check_case(replace(case, segmentation=None))) == ["no_segmentation"]
     hu, labels, _ = load_case(find_cases(real_data() / "lits")[2])
-    write_case(tmp_path, 2, hu.hu[:, ::-1, ::-1], labels[:, ::-1, ::-1])
+    turned = hu.hu[:, ::-1, ::-1], labels[:, ::-1, ::-1]
+    write_case(tmp_path, 2, *turned, spacing_mm=hu.spacing_mm)
     volume, mended, findings = load_case(find_cases(tmp_path)[0])
     assert codes(findings) == ["turned"]
     np.testing.assert_array_equal(volume.hu, hu.hu)
