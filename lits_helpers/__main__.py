@@ -17,7 +17,7 @@ from .options import FORMATS, parser, program
 from .recipes import SYSTEMS
 from .settings import Settings, hint, hints_for_shell, load_settings
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger("lits_helpers.__main__")  # also as `python -m lits_helpers`
 
 CHANGES = ("epochs", "batch_size", "learning_rate", "width", "pretrained")  # of a recipe
 EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, ArithmeticError, ImportError)

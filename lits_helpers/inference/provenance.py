@@ -213,11 +213,12 @@ def weights_hash(spec: InputSpec, weights: Mapping[str, torch.Tensor]) -> str:
 
 def _described(models: Sequence[TrainedModel]) -> dict | list[dict] | None:
     """Return one model as a dict, none as None, several as a list that no order changes."""
-    described = sorted(map(_described_model, models), key=lambda model: model["weights"])
+    described = sorted(map(described_model, models), key=lambda model: model["weights"])
     return described if len(described) > 1 else next(iter(described), None)
 
 
-def _described_model(model: TrainedModel) -> dict:
+def described_model(model: TrainedModel) -> dict:
+    """Return what a record and a report say of a model, as JSON holds it."""
     spec = asdict(model.spec)
     spec["window"] = list(spec["window"]) if spec["window"] else None  # as JSON returns it
     return {

@@ -20,6 +20,7 @@ from ..viewer import SliceViewer
 from ..volumes import Volume, write_segmentation
 from .evidence import second_look
 from .folders import read_checked
+from .provenance import described_model
 from .segment import segment_volume
 
 logger = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ class Segmentation:
         models: system -> where its weights came from.
         findings: what is odd about the CT's file; none for a volume that was given.
         evidence: what a second look of the liver model says, for the report's flags.
+        makers: system -> the models behind `models`, as a prediction's record describes them.
     """
 
     labels: np.ndarray = field(repr=False)
@@ -42,6 +44,7 @@ class Segmentation:
     models: dict[str, str]
     findings: tuple[Finding, ...] = ()
     evidence: dict[str, float] = field(default_factory=dict, repr=False)
+    makers: dict[str, list[dict]] = field(default_factory=dict, repr=False)
 
     def save(self, path: Path | str) -> Path:
         """Write the labels in the CT's own grid, see `write_segmentation`."""
@@ -57,6 +60,7 @@ class Segmentation:
         if case_id is None:
             case_id = Path(self.volume.path or "ct").name.split(".")[0]
         known = {"findings": self.findings, "evidence": self.evidence}
+        known["makers"] = self.makers
         page, _ = write_report(self.volume, self.labels, out, case_id, **known)
         return page
 
@@ -101,7 +105,8 @@ def segment(
     say_synthetic(names.items())
     labels = segment_volume(ct, **models)
     evidence = second_look(ct, labels, models["liver_model"])
-    segmentation = Segmentation(labels, ct, names, tuple(findings), evidence)
+    makers = {name: [described_model(models[f"{name}_model"])] for name in names}
+    segmentation = Segmentation(labels, ct, names, tuple(findings), evidence, makers)
     if out is not None:
         segmentation.save(out)
     return segmentation

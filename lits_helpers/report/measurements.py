@@ -35,7 +35,8 @@ def measure(volume: Volume, labels: np.ndarray) -> dict:
         without liver; ``lesions``, the largest first: ``number`` from 1, ``voxels``, ``ml``,
         ``longest_mm``, ``perpendicular_mm``, ``slice_index``, the ends ``longest`` and
         ``perpendicular`` (see `metrics.Diameters`), ``center`` (z, y, x) in voxels, ``place`` in
-        the liver, ``hu`` and ``hu_difference`` to the liver.
+        the liver, ``hu`` and ``hu_difference`` to the liver; ``tumors_sought`` True, see
+        `report_of`.
 
     Raises:
         TypeError: `volume` is none.
@@ -60,6 +61,7 @@ def measure(volume: Volume, labels: np.ndarray) -> dict:
         "tumor": tumor,
         "burden": tumor["voxels"] / liver["voxels"] if liver["voxels"] else None,
         "lesions": _lesions(volume.hu, labels, spacing_mm, liver["hu"]),
+        "tumors_sought": True,
     }
 
 
@@ -72,7 +74,7 @@ def row_of(case_id: str, measured: Mapping, judged: Mapping) -> dict:
         "liver_ml": measured["liver"]["ml"],
         "tumor_ml": measured["tumor"]["ml"],
         "burden": measured["burden"],
-        "lesions": len(measured["lesions"]),
+        "lesions": len(measured["lesions"]) if measured["tumors_sought"] else None,
         "largest_ml": largest.get("ml"),
         "largest_mm": max(longest, default=0) or None,
         "liver_hu": measured["liver"]["hu"],

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..figures import PALETTE, encode
 
+NOT_SOUGHT = "Tumors were not looked for: no tumor model took part."
 LISTED = 12  # lesions in the table
 TONES = {"sound": "good", "look at it": "warn", "do not use": "bad"}
 STYLE = """
@@ -85,11 +86,12 @@ def _numbers(measured: Mapping) -> str:
     liver, tumor, lesions = (measured[name] for name in ("liver", "tumor", "lesions"))
     longest = max((lesion["longest_mm"] or 0 for lesion in lesions), default=0)
     burden = measured["burden"]
+    count = str(len(lesions)) if measured["tumors_sought"] else "–"
     cells = [
         ("liver, tumors included", _unit(liver["ml"], "ml", 0)),
         ("tumor", _unit(tumor["ml"], "ml", 1)),
         ("tumor by liver", "–" if burden is None else f"{burden:.1%}"),
-        ("lesions", f"{len(lesions)}" + (f", to {longest:.0f} mm" if longest else "")),
+        ("lesions", count + (f", to {longest:.0f} mm" if longest else "")),
     ]
     shown = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in cells)
     why = f'<p class="warn">{html.escape(measured["no_mm"])}.</p>' if measured["no_mm"] else ""
@@ -117,7 +119,8 @@ def _overview(pictures: Mapping) -> str:
 def _lesions(measured: Mapping, pictures: Iterable[np.ndarray]) -> str:
     lesions = measured["lesions"]
     if not lesions:
-        return '<h2>Lesions</h2><p class="soft">None was found.</p>'
+        found = "None was found." if measured["tumors_sought"] else NOT_SOUGHT
+        return f'<h2>Lesions</h2><p class="soft">{found}</p>'
     heads = ("#", "ml", "longest, mm", "across, mm", "slice", "HU", "to the liver")
     head = "".join(f"<th>{name}</th>" for name in heads) + '<th class="text">place</th>'
     rows = "".join(_lesion_row(lesion) for lesion in lesions[:LISTED])
@@ -158,7 +161,8 @@ def _lesion_row(lesion: Mapping) -> str:
 def _notes(report: Mapping) -> str:
     remarks = report["flags"]["remarks"]
     makers = [
-        f"{system}: model {model['weights'][:8]}, trained on {len(model['training_ids'])} cases"
+        f"{system}: model {model['weights'][:8]}, trained on "
+        + (f"{len(model['training_ids'])} cases" if model["training_ids"] else "no real patient")
         for system, models in (report["makers"] or {}).items()
         for model in models
     ]

@@ -45,6 +45,9 @@ def report_of(
         ValueError: the labels have another shape.
     """
     measured = measure(volume, labels)
+    if makers and "tumor" not in makers:  # no lesion means here that nobody looked
+        measured |= {"tumors_sought": False, "burden": None}
+        measured["tumor"] |= {"ml": None}
     known = look(volume.hu, labels, volume.geometry.trusted_spacing_mm) | dict(evidence or {})
     return {
         "case_id": case_id,

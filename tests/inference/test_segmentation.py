@@ -25,7 +25,10 @@ def test_a_file_is_segmented_written_and_shown(tmp_path):
     assert made.view().cases
     page = made.report(tmp_path / "reports")
     assert page == tmp_path / "reports" / "ct.html"
-    assert "Not a medical device" in page.read_text(encoding="utf-8")
+    text = page.read_text(encoding="utf-8")
+    assert "Not a medical device" in text
+    assert "Tumors were not looked for" in text
+    assert "trained on no real patient" in text
 
 
 def test_nothing_to_segment_with_is_an_error(tmp_path):
