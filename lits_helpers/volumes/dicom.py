@@ -229,7 +229,9 @@ class DicomStore:
             dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
         try:
             return dataset.pixel_array
-        except (RuntimeError, NotImplementedError) as error:  # no decoder for these pixels
+        except MemoryError:  # says nothing about the file
+            raise
+        except RuntimeError as error:  # no decoder for these pixels; NotImplementedError is one too
             syntax = dataset.file_meta.TransferSyntaxUID.name
             raise ValueError(
                 f"cannot read series {series.label}, {self.place(name)}: {syntax} was not decoded; "
