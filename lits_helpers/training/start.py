@@ -146,10 +146,13 @@ class _Training:
         with joined_ranks(device) as (ranks, device):
             precision = Precision(device, self.options.precision)
             identity = self._identity(precision)
-            start = _load_start(self.options.start_from, self.recipe, self.split, identity)
-            if start:
-                identity["start"] = start.described
             state = ranks.from_first(self._state(identity) if ranks.writes else None)
+            start = None
+            if state is None:
+                start = _load_start(self.options.start_from, self.recipe, self.split, identity)
+            begun_with = start.described if start else (state or {}).get("start")
+            if begun_with:  # whoever resumes need not name them again
+                identity["start"] = begun_with
             folder = RunFolder(
                 self.run, self.system_type.name, self.options.mirror, writes=ranks.writes
             )
@@ -199,7 +202,7 @@ class _Training:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)  # leaves a GPU's generator to the caller
             system = self.system_type(self.recipe, device, precision, ranks, compiled, **weights)
-        if start and not state:
+        if start:
             start.load_into(system)
         return system
 

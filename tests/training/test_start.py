@@ -245,6 +245,19 @@ def test_a_training_begins_with_the_weights_it_was_given(calm, slices, tmp_path)
     assert made["start"]["name"] == "best_model.pth"
 
 
+def test_a_resumed_training_keeps_what_it_began_with(calm, slices, tmp_path, monkeypatch):
+    start = tmp_path / "begun.pth"
+    shutil.copy(calm[0] / "checkpoints" / "best_model.pth", start)
+    run, how = tmp_path / "run", {"device": "cpu"}
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 3)
+        train_liver_gan(slices, run, SPLIT, small_liver(), start_from=start, **how)
+    start.unlink()  # a machine that vanished
+    train_liver_gan(slices, run, SPLIT, small_liver(), **how)
+    kept = load_checkpoint(run / "checkpoints" / "best_model.pth")
+    assert kept["start"]["name"] == "begun.pth"
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
