@@ -1,7 +1,12 @@
-"""Execute notebooks headless with nbconvert, keep them, print a table of what came out."""
+"""Execute notebooks headless with nbconvert, keep them, print a table of what came out.
+
+While a notebook works, each tenth of its trainings is told in a line, other long steps too.
+"""
 
 import csv
+import html
 import json
+import re
 import sys
 import time
 from collections import defaultdict
@@ -17,6 +22,7 @@ sys.path.insert(0, str(ROOT))
 from lits_helpers.settings import Settings, anchor_folders, load_settings  # noqa: E402
 
 CELL_TIMEOUT_S = None  # a full training is one cell
+QUIET_S = 10  # between two lines of a bar that is no training
 
 
 def main(arguments: list[str]) -> int:
@@ -45,7 +51,7 @@ def main(arguments: list[str]) -> int:
 def execute(path: Path, target: Path) -> str | None:
     """Execute a notebook and save it as `target`, also if a cell fails; return why it did."""
     notebook = nbformat.read(path, as_version=4)
-    runner = ExecutePreprocessor(
+    runner = Runner(
         timeout=CELL_TIMEOUT_S, kernel_name="python3", extra_arguments=["--log-level=ERROR"]
     )
     try:
@@ -55,9 +61,83 @@ def execute(path: Path, target: Path) -> str | None:
     except DeadKernelError:
         return "its kernel died, most likely for lack of memory or of disk"
     finally:
+        for cell in notebook.cells:
+            keep_finished_bars(cell, runner.widget_state)
         target.parent.mkdir(parents=True, exist_ok=True)
         nbformat.write(notebook, target)
     return None
+
+
+class Runner(ExecutePreprocessor):
+    """Executes a notebook and prints how far its progress bars are."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.bars: dict[str, str] = {}  # id of a part of a bar -> id of the bar
+        self.told: dict[str, tuple[int, float]] = {}  # id of a bar -> tenths told, and when
+
+    def handle_comm_msg(self, outs, msg, cell_index):
+        """Follow the widgets, of which progress bars consist."""
+        super().handle_comm_msg(outs, msg, cell_index)
+        changed = msg["content"]["comm_id"]
+        if parts := parts_of_bar(changed, self.widget_state):
+            self.bars |= dict.fromkeys(parts, changed)
+        elif changed in self.bars:
+            self._tell(self.bars[changed])
+
+    def _tell(self, bar: str) -> None:
+        left, right = texts_of_bar(bar, self.widget_state)
+        found = re.match(r"(.*): +(\d+)%", left)
+        tenths, spoken = self.told.setdefault(bar, (0, time.monotonic()))
+        percent = int(found[2]) if found else 0
+        ended = self.widget_state[parts_of_bar(bar, self.widget_state)[1]]["bar_style"] == "success"
+        if percent // 10 <= tenths or (percent == 100 and not ended):  # the last Dice is to come
+            return
+        if "step" not in right and time.monotonic() - spoken < QUIET_S:
+            return
+        self.told[bar] = percent // 10, time.monotonic()
+        print("    " + line_of_bar(found[1], percent, right), flush=True)
+
+
+def parts_of_bar(name: str, widgets: dict) -> list[str] | None:
+    """Return the ids of left text, bar and right text if a widget is a progress bar of tqdm."""
+    children = widgets.get(name, {}).get("children") or ()
+    parts = [str(child).removeprefix("IPY_MODEL_") for child in children]
+    kinds = [widgets.get(part, {}).get("_model_name") for part in parts]
+    return parts if kinds == ["HTMLModel", "FloatProgressModel", "HTMLModel"] else None
+
+
+def texts_of_bar(name: str, widgets: dict) -> tuple[str, str]:
+    """Return what stands left and right of a bar, "liver model:  30%" and "18/60 [00:12<...]"."""
+    left, _, right = parts_of_bar(name, widgets)
+    values = (html.unescape(widgets[part].get("value", "")) for part in (left, right))
+    return tuple(value.replace("\u2007", " ").strip() for value in values)
+
+
+def line_of_bar(name: str, percent: int, right: str) -> str:
+    """Return what is told of a bar, "liver model  30 %, Dice 0.912, 00:28 left"."""
+    dice = re.search(r"Dice=([\d.]+)", right)
+    remaining = re.search(r"<([\d:]+)", right)
+    words = [f"{name} {percent:>3} %"]
+    words += [f"Dice {dice[1]}"] if dice else []
+    words += [f"{remaining[1]} left"] if remaining and percent < 100 else []
+    return ", ".join(words)
+
+
+def keep_finished_bars(cell: nbformat.NotebookNode, widgets: dict) -> None:
+    """Let a cell's outputs say how its bars ended; readers without widgets see how they began."""
+    kept = []
+    for output in cell.get("outputs", ()):
+        view = output.get("data", {}).get("application/vnd.jupyter.widget-view+json", {})
+        name = view.get("model_id")
+        if parts_of_bar(name, widgets):
+            layout = widgets[name]["layout"].removeprefix("IPY_MODEL_")
+            if widgets[layout].get("visibility") == "hidden":
+                continue  # a bar that was to vanish at its end
+            output["data"]["text/plain"] = " ".join(texts_of_bar(name, widgets))
+        kept.append(output)
+    if "outputs" in cell:
+        cell["outputs"] = kept
 
 
 def spent(notebook: nbformat.NotebookNode) -> str:

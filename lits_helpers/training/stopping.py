@@ -42,8 +42,7 @@ class Stopwatch:
             self.mirrored = self.saved
 
     def estimate(self, minutes_left: float) -> None:
-        """Log how long the rest will take, and whether the limit comes first."""
-        logger.info("about %s of training left", _duration(minutes_left))
+        """Log it if the limit comes before the end; the bar shows how long the rest takes."""
         if self.max_minutes is not None and self.minutes() + minutes_left > self.max_minutes:
             logger.warning(
                 "the training stops cleanly after %s, before its end: %s goes on from there",

@@ -43,6 +43,44 @@ def test_failing_cell_gives_1_its_traceback_and_what_was_executed(
     assert path.read_bytes() == before
 
 
+BARS = """
+import time
+from tqdm.auto import tqdm
+with tqdm(total=20, desc="liver model", unit="step", mininterval=0, miniters=1) as bar:
+    for step in range(1, 21):
+        time.sleep(0.01)
+        bar.update(1)
+        if step % 5 == 0:
+            bar.set_postfix({"Dice": f"0.{step}"})
+for _ in tqdm(range(9), desc="phantoms", leave=False):
+    pass
+for _ in tqdm(range(9), desc="segment"):
+    pass
+"""
+
+
+def test_every_tenth_of_a_training_is_told_in_a_line_and_its_kept_bar_is_finished(
+    runner, settings, tmp_path, capsys
+):
+    path = tmp_path / "09_trains.ipynb"
+    nbformat.write(new_notebook(cells=[new_code_cell(BARS)]), path)
+    assert runner.main([str(path)]) == 0
+    told = capsys.readouterr().out
+    assert "\r" not in told
+    lines = [line.strip() for line in told.splitlines() if "%" in line]
+    assert [line.partition(",")[0] for line in lines] == [
+        f"liver model {percent:>3} %" for percent in range(10, 101, 10)
+    ]
+    assert all(line.endswith(" left") for line in lines[:-1])
+    assert "Dice" not in lines[1]  # no epoch has ended
+    assert "Dice 0.5," in lines[2]
+    assert lines[-1] == "liver model 100 %, Dice 0.20"  # of the last epoch, told when it has ended
+    executed = settings.runs / "results" / "notebooks" / "09_trains.ipynb"
+    outputs = nbformat.read(executed, as_version=4).cells[0].outputs
+    kept = [output.data["text/plain"].split(" [")[0] for output in outputs]
+    assert kept == ["liver model: 100% 20/20", "segment: 100% 9/9"]
+
+
 def test_relative_folders_are_those_of_the_caller(runner, settings, tmp_path, monkeypatch):
     (tmp_path / "deep").mkdir()
     monkeypatch.chdir(tmp_path)
