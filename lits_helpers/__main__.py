@@ -167,6 +167,7 @@ def _predict_validation(settings: Settings, options, out: Path, post) -> None:
         out,
         post=post,
         device=settings.device,
+        probabilities=options.probabilities,
         **_chosen_models(settings, options),
     )
     print("\n".join(str(path) for path in files.values()))
@@ -200,6 +201,7 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
         post,
         submission=options.submission,
         formats=FORMATS[options.format],
+        probabilities=options.probabilities,
     )
     print("\n".join(str(path) for path in {**report.present, **report.written}.values()))
     if report.failed:

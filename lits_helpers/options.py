@@ -65,6 +65,8 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--out", type=Path, metavar="DIR", help=out)
     turned = "average with slices turned by so much to either side; three times as slow"
     add("--rotation", type=float, default=0.0, metavar="DEGREES", help=turned)
+    kept = "write liver and tumor probability too, 8-bit NIfTI of the CT's grid"
+    add("--probabilities", action="store_true", help=kept)
     formats = "what is written; dicom-seg is for CTs that come as DICOM; default nifti"
     add("--format", default="nifti", choices=FORMATS, help=formats)
     add("--series", metavar="N", help="number or UID of a DICOM series; default: the longest")

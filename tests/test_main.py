@@ -161,13 +161,16 @@ def test_two_folders_of_labels_are_compared_without_anything_prepared(way, tmp_p
 
 def test_one_model_alone_segments_what_it_knows(way, monkeypatch):
     monkeypatch.chdir(way.folder)
-    call = shell_call("predict", "--only", "liver", "--out", "livers", "--tiny", "--rotation", "8")
+    given = "predict --only liver --out livers --tiny --rotation 8 --probabilities"
+    call = shell_call(*given.split())
     assert call.code == 0
     names = {Path(line).name for line in call.out.splitlines()}
     assert names == {Path(line).name for line in way.predict.out.splitlines()}
     records = list((way.folder / "livers").glob("*.nii.gz.json"))
     assert len(records) == len(names)
     assert all(read_json(path)["postprocessing"]["rotation_degrees"] == 8 for path in records)
+    kept = list((way.folder / "livers").glob("*_liver_probability.nii.gz"))
+    assert len(kept) == len(names)
 
 
 def test_a_finished_step_is_not_done_again(way, monkeypatch):

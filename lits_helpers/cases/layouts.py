@@ -15,7 +15,8 @@ NIFTI = re.compile(r"(.+?)( \(\d+\))?\.nii(\.gz)?", re.IGNORECASE)  # " (1)" com
 LITS_STEM = re.compile(r"(volume|segmentation)-(\d+)")
 LABEL_STEM = re.compile(r"(?:prediction-volume|prediction|volume|(?:test-)?segmentation)-(.+)")
 LITS_TEST_STEM = re.compile(r"test-volume-(\d+)")
-PREDICTION_STEM = re.compile(r"(prediction-|test-segmentation-).*")  # written by this module
+PROBABILITY = r".+_(liver|tumor)_probability"
+PREDICTION_STEM = re.compile(rf"(prediction-|test-segmentation-).*|{PROBABILITY}")  # of this module
 REFERENCE_STEM = re.compile(r"(.+)[-_.](seg|segmentation|labels?|masks?)", re.IGNORECASE)
 CHANNEL_STEM = re.compile(r"(.+)_(\d{4})")
 CT_FOLDERS = {"images", "image", "imgs", "ct", "cts", "volumes", "scans"}
@@ -68,11 +69,13 @@ def is_unusual(path: Path) -> bool:
 
 
 def label_id(path: Path) -> str | None:
-    """Return the case id of a file of labels, wherever it lies; None for no NIfTI file."""
+    """Return the case id of a file of labels, wherever it lies; None for any other file."""
     for part in (_totalsegmentator(path), _suffix(path)):
         if part and part.role == REFERENCE:
             return Path(part.case).name
     stem = stem_of(path)
+    if stem and re.fullmatch(PROBABILITY, stem):
+        return None
     match = LABEL_STEM.fullmatch(stem or "")
     return match[1] if match else stem
 

@@ -1,7 +1,13 @@
 """Whole patients: a CT in, labels in its own geometry out, with the record of who made them."""
 
 from .evidence import second_look
-from .folders import PREDICTION_NAME, find_volumes, own_device, segment_files
+from .folders import (
+    PREDICTION_NAME,
+    find_volumes,
+    own_device,
+    read_probabilities,
+    segment_files,
+)
 from .postprocess import Postprocessing, drop_small_lesions
 from .provenance import check_makers, is_recorded, read_record, read_records, recorded_origins
 from .segment import segment_file, segment_volume
@@ -16,6 +22,7 @@ __all__ = [
     "find_volumes",
     "is_recorded",
     "own_device",
+    "read_probabilities",
     "read_record",
     "read_records",
     "recorded_origins",

@@ -17,6 +17,7 @@ from ..recipes import InputSpec
 from ..settings import hint
 from ..volumes import LiverFrame, restore, slice_levels
 
+LEAST_KEPT = 0.5 / 255  # a lower probability is 0 of 255
 JOINED_BY = (np.add, np.minimum, np.maximum)  # mean (its parts), least and most opinion
 
 
@@ -56,8 +57,20 @@ class Sweep:
     rotation_degrees: float
     batch_size: int
 
-    def mark(self, mask: np.ndarray, slices: Iterable[int], threshold: float) -> float | None:
+    def mark(
+        self,
+        mask: np.ndarray,
+        slices: Iterable[int],
+        threshold: float,
+        probability: np.ndarray | None = None,
+    ) -> float | None:
         """Write 1 into `mask` (Z, Y, X) uint8 where the mean probability reaches `threshold`.
+
+        Args:
+            mask: all 0.
+            slices: which to look at.
+            threshold: in (0, 1).
+            probability: (Z, Y, X) uint8, all 0; gets the mean probability times 255, rounded.
 
         Returns:
             The disagreement of models and turned views: of the voxels where one of them reaches the
@@ -65,6 +78,7 @@ class Sweep:
             single model and view.
         """
         slices = [int(k) for k in slices]
+        least = threshold if probability is None else min(threshold, LEAST_KEPT)
         with _thread_per_core() as pool:
             levels = {spec: self._levels(slices, spec, pool) for spec in self.frames}
 
@@ -74,8 +88,9 @@ class Sweep:
                 for place, k in enumerate(indices):
                     planes = {spec: given[:, place] for spec, given in opinions.items()}
                     # Interpolation exceeds no input: planes below the threshold need none.
-                    if max(most.max() for _, _, most in planes.values()) >= threshold:
-                        counts += self._mark_slice(mask[k], planes, threshold)
+                    if max(most.max() for _, _, most in planes.values()) >= least:
+                        kept = None if probability is None else probability[k]
+                        counts += self._mark_slice(mask[k], planes, threshold, kept)
                 return counts
 
             certain, possible = sum(pool.map(mark_batch, self._batches(slices)), np.zeros(2, int))
@@ -95,10 +110,12 @@ class Sweep:
         found[0] /= len(self.models) * len(_angles(self.rotation_degrees))
         return _checked(found)
 
-    def _mark_slice(self, mask: np.ndarray, planes: Mapping, threshold: float) -> tuple[int, int]:
+    def _mark_slice(self, mask, planes: Mapping, threshold: float, kept) -> tuple[int, int]:
         """Mark one slice (H, W); count the voxels where all opinions agree on it, and where any."""
         mean = self._native(mask.shape, planes, 0)
         np.greater_equal(mean, threshold, out=mask.view(bool))
+        if kept is not None:
+            kept[:] = mean * 255 + 0.5
         if not self._several:
             return 0, 0
         both = (self._native(mask.shape, planes, number) >= threshold for number in (1, 2))

@@ -5,11 +5,12 @@ import os
 import shutil
 import zipfile
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 from tqdm.auto import tqdm
 
@@ -17,7 +18,17 @@ from ..cases import MOST_ID_BYTES, Case, Finding, find_cts, load_case
 from ..checkpoints import LiverModel, TumorModel
 from ..environment import choose_device
 from ..machine import file_hash, local_rank, own_rank, own_share, wait_for_others, written_whole
-from ..volumes import LABELS_SUFFIX, SUFFIX, Volume, read_volume, write_segmentation
+from ..recipes import SYSTEMS
+from ..volumes import (
+    LABELS_SUFFIX,
+    SUFFIX,
+    Volume,
+    probability_path,
+    read_probability,
+    read_volume,
+    write_probability,
+    write_segmentation,
+)
 from .evidence import second_look
 from .postprocess import Postprocessing
 from .provenance import MakerRecord
@@ -103,6 +114,7 @@ def segment_files(
     submission: bool = False,
     take_over: bool = False,
     formats: Sequence[str] = ("nifti",),
+    probabilities: bool = False,
 ) -> FolderReport:
     """Segment CT files; finished ones are skipped, and one that fails is named and ends no other.
 
@@ -117,6 +129,8 @@ def segment_files(
         take_over: replace results of other models or settings in `out`; else they are refused.
         formats: names of `FORMATS`; "dicom-seg" is for CTs that came from DICOM. The report names
             the files of the first.
+        probabilities: write ``NAME_liver_probability.nii.gz`` and ``..._tumor_...`` beside each
+            prediction too, see `write_probability`.
 
     Raises:
         ValueError: two files would have the same result, or `out` holds results of other models or
@@ -132,10 +146,15 @@ def segment_files(
     share = own_share(list(targets))
     by_path = {case.volume: case for case in cases}
     files = {path: _beside(target, suffixes) for path, target in targets.items()}
+    systems = [name for name in SYSTEMS if probabilities and record.maker[name]]
+    beside = {
+        path: [probability_path(target, system) for system in systems]
+        for path, target in targets.items()
+    }
     present = {
         path: targets[path]
         for path in share
-        if all(_finished(by_path[path], file, record) for file in files[path])
+        if all(_finished(by_path[path], file, record, beside[path]) for file in files[path])
     }
     report = FolderReport(present=present)
     wanted = [case for case in cases if case.volume in share and case.volume not in present]
@@ -143,11 +162,13 @@ def segment_files(
     for path, source in bar:
         try:
             volume, content, findings = source.result()
-            labels = segment_volume(volume, liver_model, tumor_model, post)
+            kept = {} if probabilities else None
+            labels = segment_volume(volume, liver_model, tumor_model, post, probabilities=kept)
             evidence = second_look(volume, labels, liver_model)
+            write_probabilities(kept or {}, volume, targets[path])
             for file in files[path]:
                 write_segmentation(labels, volume, file)
-                record.add(file, content, by_path[path], findings, evidence)
+                record.add(file, content, by_path[path], findings, evidence, beside[path])
             report.written[path] = targets[path]
         except Exception as error:  # one bad file must not end the others
             report.failed[path] = str(error) or type(error).__name__
@@ -195,10 +216,32 @@ def _beside(target: Path, suffixes: Sequence[str]) -> list[Path]:
     return [target, *(target.with_name(f"{stem}{suffix}") for suffix in suffixes[1:])]
 
 
-def _finished(case: Case, target: Path, record: MakerRecord) -> bool:
+def write_probabilities(given: Mapping[str, np.ndarray], like: Volume, labels: Path) -> None:
+    """Write the probabilities of each system beside the labels; remove those of earlier labels."""
+    for system in SYSTEMS:
+        path = probability_path(labels, system)
+        if system in given:
+            write_probability(given[system], like, path)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def read_probabilities(labels: Path | str, like: Volume) -> dict[str, np.ndarray]:
+    """Return the probabilities that lie beside labels: system -> (Z, Y, X) uint8, times 255.
+
+    Raises:
+        ValueError: they are of another CT.
+    """
+    paths = {system: probability_path(labels, system) for system in SYSTEMS}
+    return {
+        system: read_probability(path, like) for system, path in paths.items() if path.is_file()
+    }
+
+
+def _finished(case: Case, target: Path, record: MakerRecord, beside: Sequence[Path]) -> bool:
     """Say whether a CT was segmented before; log a file that only looks like its result."""
     try:
-        finished = record.holds(target, case)
+        finished = record.holds(target, case, beside)
         if target.is_file() and not finished:
             logger.info(
                 "%s: segmented again, %s was not made from it as it is", case.volume, target

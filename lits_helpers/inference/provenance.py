@@ -68,14 +68,22 @@ class MakerRecord:
                     path.unlink()
         writable_folder(self.folder)
 
-    def holds(self, target: Path, case: Case) -> bool:
-        """Tell whether `target` holds what these models made of this very CT, read this way."""
+    def holds(self, target: Path, case: Case, beside: Sequence[Path] = ()) -> bool:
+        """Tell whether `target` holds what these models made of this very CT, read this way.
+
+        Args:
+            target: the prediction.
+            case: its CT.
+            beside: further files, which must be of the same making.
+        """
         made = [record for record in _records_of(target) if not self._differing(record)]
-        if not made or not target.is_file():
+        if not made or not all(path.is_file() for path in (target, *beside)):
             return False
+        hashes = {path.name: file_hash(path) for path in beside}
         content = file_hash(case.volume), file_hash(target), _decisions(case)
         return any(
             (record["source"], record["prediction"], record.get("decisions", {})) == content
+            and hashes.items() <= record.get("beside", {}).items()
             for record in made
         )
 
@@ -86,6 +94,7 @@ class MakerRecord:
         case: Case,
         findings: Iterable[Finding] = (),
         evidence: Mapping[str, float] | None = None,
+        beside: Sequence[Path] = (),
     ) -> None:
         """Record that `target` was made from the file with the hash `source_hash`.
 
@@ -95,10 +104,12 @@ class MakerRecord:
             case: what the user decided about it is kept.
             findings: what was odd about the CT, kept too.
             evidence: of `second_look`, for a report that is made without the models.
+            beside: further files of the same making.
         """
         made = {"source": source_hash, "prediction": file_hash(target)}
         made |= {"decisions": _decisions(case), "findings": [asdict(found) for found in findings]}
         made["evidence"] = dict(evidence or {})
+        made |= {"beside": {path.name: file_hash(path) for path in beside}} if beside else {}
         write_json(target.with_name(target.name + RECORD_SUFFIX), self.maker | made)
 
     def _differing(self, record: Mapping) -> list[str]:

@@ -33,6 +33,7 @@ def segment_volume(
     post: Postprocessing | None = None,
     *,
     known_liver: np.ndarray | None = None,
+    probabilities: dict[str, np.ndarray] | None = None,
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
     """Segment a whole CT.
@@ -48,6 +49,8 @@ def segment_volume(
             several in a list the probabilities are averaged, whatever their `InputSpec`.
         post: thresholds and clean-up; None for the defaults.
         known_liver: (Z, Y, X), above 0 in the liver and its tumors; it replaces a liver model.
+        probabilities: gets what the models say before any rule of `post`: system -> (Z, Y, X)
+            uint8, probability times 255, rounded; 0 where a tumor model did not look.
         batch_size: slices per forward pass.
 
     Returns:
@@ -71,11 +74,13 @@ def segment_volume(
     elif livers:
         frames = {model.spec: WHOLE_SLICE for model in livers}
         sweep = Sweep(livers, volume.hu, frames, post.rotation_degrees, batch_size)
-        _log_disagreement("liver", sweep.mark(labels, range(len(labels)), post.liver_threshold))
+        kept = _kept(probabilities, "liver", labels.shape)
+        disagreement = sweep.mark(labels, range(len(labels)), post.liver_threshold, kept)
+        _log_disagreement("liver", disagreement)
         postprocess.clean_liver(labels, post)
     if tumors:
         cascade = bool(livers) or known_liver is not None
-        _add_tumor(labels, volume, tumors, cascade, post, batch_size)
+        _add_tumor(labels, volume, tumors, cascade, post, batch_size, probabilities)
     return labels
 
 
@@ -110,7 +115,7 @@ def segment_file(
     )
 
 
-def _add_tumor(labels, volume, models, cascade: bool, post, batch_size) -> None:
+def _add_tumor(labels, volume, models, cascade: bool, post, batch_size, probabilities) -> None:
     """Write label 2 into `labels`, which hold the liver if this is a cascade."""
     specs = dict.fromkeys(model.spec for model in models)
     reach = range(len(labels))
@@ -125,11 +130,20 @@ def _add_tumor(labels, volume, models, cascade: bool, post, batch_size) -> None:
         )
     tumor = np.zeros_like(labels)
     sweep = Sweep(models, volume.hu, frames, post.rotation_degrees, batch_size)
-    _log_disagreement("tumor", sweep.mark(tumor, reach, post.tumor_threshold))
+    kept = _kept(probabilities, "tumor", labels.shape)
+    _log_disagreement("tumor", sweep.mark(tumor, reach, post.tumor_threshold, kept))
     if cascade:
         postprocess.keep_near_liver(tumor, labels, spacing_mm, post)
     postprocess.drop_small_lesions(tumor, spacing_mm, post)
     np.copyto(labels, 2, where=tumor.view(bool))
+
+
+def _kept(probabilities: dict | None, system: str, shape: tuple) -> np.ndarray | None:
+    """Return the new array of a system's probability, or None where nobody asked for it."""
+    if probabilities is None:
+        return None
+    probabilities[system] = np.zeros(shape, np.uint8)
+    return probabilities[system]
 
 
 def _log_disagreement(system: str, disagreement: float | None) -> None:

@@ -19,7 +19,7 @@ from ..report import write_report
 from ..viewer import SliceViewer
 from ..volumes import Volume, write_segmentation
 from .evidence import second_look
-from .folders import read_checked
+from .folders import read_checked, write_probabilities
 from .provenance import described_model
 from .segment import segment_volume
 
@@ -37,6 +37,8 @@ class Segmentation:
         findings: what is odd about the CT's file; none for a volume that was given.
         evidence: what a second look of the liver model says, for the report's flags.
         makers: system -> the models behind `models`, as a prediction's record describes them.
+        probabilities: system -> (Z, Y, X) uint8, what its models say times 255, before any rule on
+            labels; empty unless asked for.
     """
 
     labels: np.ndarray = field(repr=False)
@@ -45,10 +47,16 @@ class Segmentation:
     findings: tuple[Finding, ...] = ()
     evidence: dict[str, float] = field(default_factory=dict, repr=False)
     makers: dict[str, list[dict]] = field(default_factory=dict, repr=False)
+    probabilities: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def save(self, path: Path | str) -> Path:
-        """Write the labels in the CT's own grid, see `write_segmentation`."""
-        return write_segmentation(self.labels, self.volume, path)
+        """Write the labels in the CT's own grid, see `write_segmentation`.
+
+        Probabilities are written beside them, as ``NAME_liver_probability.nii.gz``.
+        """
+        path = write_segmentation(self.labels, self.volume, path)
+        write_probabilities(self.probabilities, self.volume, path)
+        return path
 
     def report(self, out: Path | str = ".", case_id: str | None = None) -> Path:
         """Write the page about this patient, see `report.write_report`; return its path.
@@ -74,13 +82,16 @@ def segment(
     liver: LiverModel | Path | str | None = SYNTHETIC,
     tumor: TumorModel | Path | str | None = SYNTHETIC,
     out: Path | str | None = None,
+    *,
+    probabilities: bool = False,
 ) -> Segmentation:
     """Segment one CT with the weights that come with the project, or with models of your own.
 
     Args:
         ct: a file as `read_volume` takes it, or a volume.
         liver, tumor: a checkpoint, a loaded model, "synthetic", or None to leave that system out.
-        out: also write the labels there, see `write_segmentation`.
+        out: also write the labels there, see `Segmentation.save`.
+        probabilities: keep what the models say of each voxel, a byte each.
 
     Raises:
         ValueError: no readable CT, or nothing to segment with.
@@ -103,10 +114,11 @@ def segment(
         if given is not None
     }
     say_synthetic(names.items())
-    labels = segment_volume(ct, **models)
+    kept = {}
+    labels = segment_volume(ct, **models, probabilities=kept if probabilities else None)
     evidence = second_look(ct, labels, models["liver_model"])
     makers = {name: [described_model(models[f"{name}_model"])] for name in names}
-    segmentation = Segmentation(labels, ct, names, tuple(findings), evidence, makers)
+    segmentation = Segmentation(labels, ct, names, tuple(findings), evidence, makers, kept)
     if out is not None:
         segmentation.save(out)
     return segmentation

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..cases import Case, id_order
+from ..cases import Case, id_order, label_id
 from ..checkpoints import Origin, load_liver_model, load_tumor_model, read_origin
 from ..export import export_onnx
 from ..figures import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement, save_figure
@@ -86,6 +86,7 @@ def segment_cases(
     tumor: Path | str | Sequence[Path] | None = None,
     post: Postprocessing | None = None,
     device: str | None = None,
+    probabilities: bool = False,
 ) -> dict[str, Path]:
     """Segment prepared cases and write each as NIfTI in its source file's geometry.
 
@@ -96,6 +97,7 @@ def segment_cases(
         out: folder of the predictions, ``prediction-volume-N.nii.gz``.
         liver, tumor: checkpoints; at least one. Several in a list are averaged.
         post, device: as for `inference.segment_volume`.
+        probabilities: as for `inference.segment_files`.
 
     Returns:
         {case id: file} of this process's share; the log names the cases that failed.
@@ -107,7 +109,7 @@ def segment_cases(
     device = own_device(device)
     cases = [Case(case_id, case_id, data.volume_path(case_id)) for case_id in case_ids]
     models = load_models(liver, tumor, device)
-    report = segment_files(cases, out, *models, post, take_over=True)
+    report = segment_files(cases, out, *models, post, take_over=True, probabilities=probabilities)
     done = {**report.present, **report.written}
     if report.failed and not done:
         raise ValueError(f"no case was segmented: {next(iter(report.failed.values()))}")
@@ -138,7 +140,9 @@ def find_predictions(folder: Path | str) -> dict[str, Path]:
     """
     before, after = PREDICTION_NAME.split("{}")
     paths = Path(folder).glob(PREDICTION_NAME.format("*"))
-    found = {path.name.removeprefix(before).removesuffix(after): path for path in paths}
+    found = {
+        path.name.removeprefix(before).removesuffix(after): path for path in paths if label_id(path)
+    }
     if not found:
         raise FileNotFoundError(f"no {PREDICTION_NAME.format('N')} in {folder}: {hint('predict')}")
     return {case_id: found[case_id] for case_id in sorted(found, key=id_order)}

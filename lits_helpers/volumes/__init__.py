@@ -7,11 +7,14 @@ from .io import (
     lies_on,
     open_volume,
     packed_copy,
+    probability_path,
     read_geometry,
+    read_probability,
     read_segmentation,
     read_volume,
     segmentation_path,
     volume_from_array,
+    write_probability,
     write_segmentation,
 )
 from .nifti import GZIP_MAGIC, HEADER_BYTES, LITS_NAME, claimed_bytes, parse_name
@@ -52,9 +55,11 @@ __all__ = [
     "packed_copy",
     "parse_name",
     "png_size",
+    "probability_path",
     "read_geometry",
     "read_picture",
     "read_png",
+    "read_probability",
     "read_segmentation",
     "read_volume",
     "resize_image",
@@ -70,5 +75,6 @@ __all__ = [
     "window_to_uint8",
     "write_packed",
     "write_picture",
+    "write_probability",
     "write_segmentation",
 ]

@@ -18,7 +18,7 @@ from .dicom import is_dicom, read_dicom
 from .dicom_masks import read_masks
 from .dicom_seg import is_seg, read_dicom_seg, read_seg_geometry, write_dicom_seg
 from .geometry import PLAUSIBLE_SPACING_MM, Geometry, matched_to, plain_geometry, same_grid
-from .nifti import NiftiSource, are_labels, open_nifti, read_hu, read_labels, to_hu
+from .nifti import NiftiSource, are_labels, open_nifti, read_hu, read_labels, read_stored, to_hu
 from .packed import SUFFIX, LazyVolume, PackedVolume, write_packed
 
 
@@ -148,11 +148,48 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
         raise ValueError(f"labels must be 0, 1 or 2, got {np.unique(labels)[:6].tolist()}")
     if path.suffix == ".dcm":
         return write_dicom_seg(labels, like.geometry, like.path, path)
-    stored = like.geometry.as_stored(labels.astype(np.uint8, copy=False))
-    image = _image_like(stored.reshape(like.geometry.stored_shape, order="F"), like.geometry)
-    with written_whole(path) as temporary:
-        nib.save(image, temporary)
-    return path
+    return _write_like(labels.astype(np.uint8, copy=False), like.geometry, path)
+
+
+def write_probability(values: np.ndarray, like: Volume, path: str | os.PathLike) -> Path:
+    """Write a probability as 8-bit NIfTI in the grid of the CT's file.
+
+    Its header's slope is 1/255, so that other programs show [0, 1]; `description` says so.
+
+    Args:
+        values: (Z, Y, X) uint8, probability times 255, as of `segment_volume`.
+        like: the CT.
+        path: .nii or .nii.gz.
+
+    Raises:
+        ValueError: another type or shape.
+    """
+    require(like, "geometry", "like", "the CT: read_volume(path)")
+    if values.shape != like.geometry.shape or values.dtype != np.uint8:
+        raise ValueError(
+            f"a probability must be {like.geometry.shape} uint8 like the volume, got "
+            f"{values.shape} {values.dtype}"
+        )
+    return _write_like(values, like.geometry, Path(path), 1 / 255, "probability: stored / 255")
+
+
+def read_probability(path: str | os.PathLike, like: Volume) -> np.ndarray:
+    """Return what `write_probability` wrote: (Z, Y, X) uint8, probability times 255.
+
+    Raises:
+        ValueError: no such file, or another grid than the CT's.
+    """
+    with open_nifti(path) as source:
+        if source.dtype != np.uint8 or not same_grid(source.geometry, like.geometry):
+            raise ValueError(f"{path} is no probability on the grid of {like.path or 'the CT'}")
+        return read_stored(source, matched_to(source.geometry, like.geometry))
+
+
+def probability_path(labels: str | os.PathLike, system: str) -> Path:
+    """Return the place of a probability beside its labels: ``NAME_liver_probability.nii.gz``."""
+    path = Path(labels)
+    name = path.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm")
+    return path.with_name(f"{name}_{system}_probability.nii.gz")
 
 
 def segmentation_path(path: str | os.PathLike, ct: str | os.PathLike | None = None) -> Path:
@@ -272,12 +309,20 @@ def _paired(source: NiftiSource, like: Geometry) -> Geometry:
     return replace(source.geometry, axes=like.axes, flips=like.flips)
 
 
-def _image_like(stored: np.ndarray, geometry: Geometry) -> nib.Nifti1Image:
-    """Return a NIfTI image of uint8 labels under the CT's header."""
+def _write_like(
+    values: np.ndarray, geometry: Geometry, path: Path, slope: float = 1.0, description: str = ""
+) -> Path:
+    """Write (Z, Y, X) values as NIfTI under the CT's header, in its voxel order."""
+    stored = geometry.as_stored(values).reshape(geometry.stored_shape, order="F")
     header = geometry.nifti_header()
-    header.set_data_dtype(np.uint8)
-    header.set_slope_inter(1.0, 0.0)
+    header.set_data_dtype(values.dtype)
     header["cal_min"] = 0  # the CT's display range would hide labels
     header["cal_max"] = 0
+    if description:
+        header["descrip"] = description
     kind = nib.Nifti2Image if isinstance(header, nib.Nifti2Header) else nib.Nifti1Image
-    return kind(stored, None, header)  # no affine: the header's own codes stay
+    image = kind(stored, None, header)  # no affine: the header's own codes stay
+    image.header.set_slope_inter(slope, 0.0)  # the numbers are stored as they are
+    with written_whole(path) as temporary:
+        nib.save(image, temporary)
+    return path

@@ -155,6 +155,15 @@ def read_hu(source: NiftiSource, geometry: Geometry) -> np.ndarray:
     return volume
 
 
+def read_stored(source: NiftiSource, geometry: Geometry) -> np.ndarray:
+    """Return the numbers as they are stored, (Z, Y, X), whatever the header's slope."""
+    values = np.empty(geometry.shape, source.dtype)
+    stored = geometry.as_stored(values)
+    for k, slab in enumerate(source.slabs(stored)):
+        _put(slab, stored[..., k])
+    return values
+
+
 def read_labels(
     source: NiftiSource, geometry: Geometry, remarks: list[str] | None = None
 ) -> np.ndarray:

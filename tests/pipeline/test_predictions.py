@@ -19,10 +19,10 @@ from lits_helpers.pipeline import evaluate, find_predictions, segment_cases
 
 
 def test_what_was_segmented_before_is_not_segmented_again(data, models, tmp_path, monkeypatch):
-    def cut_off(volume, *arguments):
+    def cut_off(volume, *arguments, **options):
         if volume.path.stem == "1":
             raise KeyboardInterrupt
-        return plain(volume, *arguments)
+        return plain(volume, *arguments, **options)
 
     plain, out = segment_module.segment_volume, tmp_path / "p"
     with monkeypatch.context() as patch:
@@ -93,10 +93,10 @@ def test_a_case_that_fails_is_named_and_the_others_are_segmented(
 ):
     good = segment_module.segment_volume
 
-    def segment(volume, *arguments):
+    def segment(volume, *arguments, **options):
         if volume.path.stem == "0":
             raise ValueError("values 0..1 are not Hounsfield units")
-        return good(volume, *arguments)
+        return good(volume, *arguments, **options)
 
     monkeypatch.setattr(folders, "segment_volume", segment)
     liver = {"liver": models["liver"], "device": "cpu"}
