@@ -6,15 +6,19 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from ..machine import written_whole
 from ..metrics import SIZE_CLASSES, size_class_title
 from .palette import BLUE, GREEN, ORANGE, PURPLE, SKY, VERMILION
 
-DPI = 150
+DPI, VECTOR_DPI = 150, 300  # the second is of the slices within a PDF or SVG
+UNDATED = {".png": {"Software": None}, ".pdf": {"CreationDate": None}, ".svg": {"Date": None}}
+NAMED, LETTERS = 40, 20  # cases that have a name below the axis, and the longest name's letters
 LOSSES = {  # column of the history -> its name and color
     "loss": ("loss", BLUE),
     "g_loss": ("generator", BLUE),
@@ -26,29 +30,41 @@ STRUCTURE_COLORS = {"liver": BLUE, "tumor": VERMILION}
 
 
 class Picture(Figure):
-    """A matplotlib figure that notebooks show without pyplot, opaque in every theme."""
+    """A matplotlib figure that notebooks show without pyplot, in the colors of matplotlib's style.
+
+    It is white by default, in every theme of the notebook, and dark after
+    ``matplotlib.style.use("dark_background")``.
+    """
 
     def __init__(self, width: float, height: float):
-        super().__init__(figsize=(width, height), dpi=100, facecolor="white", layout="constrained")
+        super().__init__(figsize=(width, height), dpi=100, layout="constrained")
 
     def _repr_png_(self) -> bytes:
-        return figure_png(self, self.dpi)
+        return figure_bytes(self, ".png", self.dpi)
 
 
-def figure_png(figure: Figure, dpi: float = DPI) -> bytes:
-    """Return a figure as PNG; the same figure gives the same bytes."""
+def figure_bytes(figure: Figure, suffix: str, dpi: float) -> bytes:
+    """Return a figure as a file of a suffix in UNDATED; the same figure gives the same bytes."""
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=dpi, metadata={"Software": None})
+    # Journals want text as text (42); the salt makes the names within an SVG the same each time.
+    with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "lits"}):
+        figure.savefig(stream, format=suffix[1:], dpi=dpi, metadata=UNDATED[suffix])
     return stream.getvalue()
 
 
-def save_figure(figure: Figure, path: str | os.PathLike, dpi: float = DPI) -> Path:
-    """Write a figure as PNG, whole or not at all, and return its path."""
+def save_figure(figure: Figure, path: str | os.PathLike, dpi: float | None = None) -> Path:
+    """Write a figure as .png, .pdf or .svg, whole or not at all, and return its path.
+
+    Args:
+        dpi: None takes 150 for a PNG and 300 for the slices within a PDF or SVG.
+    """
     path = Path(path)
-    if path.suffix != ".png":
-        raise ValueError(f"figures are saved as .png, got {path.name}")
+    suffix = path.suffix.lower()
+    if suffix not in UNDATED:
+        raise ValueError(f"figures are saved as .png, .pdf or .svg, got {path.name}")
     with written_whole(path, lasting=False) as temporary:
-        temporary.write_bytes(figure_png(figure, dpi))
+        dpi = dpi or (DPI if suffix == ".png" else VECTOR_DPI)
+        temporary.write_bytes(figure_bytes(figure, suffix, dpi))
     return path
 
 
@@ -84,13 +100,15 @@ def plot_history(history: Sequence[Mapping], *, title: str = "") -> Picture:
 def plot_dice_per_case(rows: Sequence[Mapping], *, title: str = "Dice per case") -> Picture:
     """Draw the liver and tumor Dice of every case as points, sorted by the liver's.
 
+    Of more than NAMED cases only the outliers are named.
+
     Args:
         rows: as `metrics.evaluate_case`, with "case_id". The tumor's mean is over cases that have
             tumor. Cases marked "training_case" are drawn hollow and count in no mean.
     """
     _need_rows(rows)
     rows = sorted(rows, key=lambda row: row["liver_dice"])
-    names = [str(row["case_id"]) for row in rows]
+    names = [_short(row["case_id"]) for row in rows]
     figure = Picture(max(6.0, min(0.3 * len(rows) + 3, 16)), 4.5)
     axis = figure.subplots()
     seen = np.array([bool(row.get("training_case")) for row in rows])
@@ -99,16 +117,22 @@ def plot_dice_per_case(rows: Sequence[Mapping], *, title: str = "Dice per case")
         if name == "tumor":
             values = np.where(column(rows, "tumor_size_reference") > 0, values, np.nan)
         _draw_points(axis, values, seen, name, marker)
+        if len(rows) > NAMED:
+            _name(axis, names, np.arange(len(rows)), values, outliers(values))
     axis.set(ylim=(-0.03, 1.03), ylabel="Dice", title=title)
-    axis.set_xticks(range(len(rows)), names, rotation=90, fontsize=8)
-    axis.set_xlabel("case" + (" (hollow: a model was trained on it)" if seen.any() else ""))
+    if len(rows) <= NAMED:
+        axis.set_xticks(range(len(rows)), names, rotation=90, fontsize=8)
+    else:
+        axis.set_xticks([])
+    hollow = "; hollow: a model was trained on it" if seen.any() else ""
+    axis.set_xlabel(f"{len(rows)} cases, by the Dice of the liver{hollow}")
     _tidy(axis)
-    axis.legend(loc="lower right", frameon=True)
+    figure.legend(loc="outside lower center", ncols=2, frameon=False)
     return figure
 
 
 def plot_volume_agreement(rows: Sequence[Mapping], *, title: str = "Volume agreement") -> Picture:
-    """Draw predicted against reference volume of liver and tumor, a point a case.
+    """Draw predicted against reference volume of liver and tumor, a point a case, outliers named.
 
     Args:
         rows: as `metrics.evaluate_case`; training cases are left out. If any has "voxel_mm3"
@@ -124,6 +148,9 @@ def plot_volume_agreement(rows: Sequence[Mapping], *, title: str = "Volume agree
             column(rows, f"{name}_size_{side}") * scale for side in ("reference", "prediction")
         ]
         _draw_agreement(axis, *sizes, name, unit)
+        _name(axis, [_short(row["case_id"]) for row in rows], *sizes, outliers(sizes[1] - sizes[0]))
+    equal = Line2D([], [], color="0.5", linewidth=1, linestyle="--", label="equal volumes")
+    figure.legend(handles=[equal], loc="outside lower center", frameon=False)
     figure.suptitle(title)
     return figure
 
@@ -166,6 +193,42 @@ def column(rows: Sequence[Mapping], key: str) -> np.ndarray:
     return np.array([np.nan if value in (None, "") else float(value) for value in values])
 
 
+def outliers(values: np.ndarray, most: int = 3) -> list[int]:
+    """Return the indices of values beyond Tukey's fences, the farthest first; of four values none.
+
+    Source: J. W. Tukey, Exploratory Data Analysis, 1977: quartiles and 1.5 times their distance.
+    """
+    known = values[np.isfinite(values)]
+    if len(known) < 5:
+        return []
+    low, high = np.percentile(known, (25, 75))
+    fences = low - 1.5 * (high - low), high + 1.5 * (high - low)
+    beyond = np.nan_to_num(np.maximum(fences[0] - values, values - fences[1]))
+    return [int(index) for index in np.argsort(-beyond)[:most] if beyond[index] > 0]
+
+
+def _name(axis: Axes, names: Sequence[str], x, y, chosen: Sequence[int]) -> None:
+    """Write the names of chosen points beside them, on the side where there is room."""
+    for index in chosen:
+        left = axis.transLimits.transform((x[index], y[index]))[0] > 0.7
+        axis.annotate(
+            names[index],
+            (x[index], y[index]),
+            (-6 if left else 6, 0),
+            textcoords="offset points",
+            ha="right" if left else "left",
+            va="center",
+            fontsize=8,
+        )
+
+
+def _short(case_id: object) -> str:
+    """Return a name that fits a figure: the middle of a long one is left out."""
+    name = str(case_id)
+    half = LETTERS // 2
+    return name if len(name) <= LETTERS else f"{name[: half - 1]}…{name[-half:]}"
+
+
 def _draw_points(axis: Axes, values, seen, name: str, marker: str) -> None:
     color = np.array(STRUCTURE_COLORS[name]) / 255
     places = np.arange(len(values))
@@ -183,13 +246,13 @@ def _draw_agreement(axis: Axes, reference, prediction, name: str, unit: str) -> 
     reference, prediction = reference[known], prediction[known]
     axis.plot(reference, prediction, "o", color=np.array(STRUCTURE_COLORS[name]) / 255, alpha=0.8)
     top = max(reference.max(initial=0), prediction.max(initial=0), 1e-9) * 1.06
-    axis.plot([0, top], [0, top], color="0.4", linewidth=1, linestyle="--", label="equal")
+    axis.plot([0, top], [0, top], color="0.5", linewidth=1, linestyle="--")
     axis.set(xlim=(-0.03 * top, top), ylim=(-0.03 * top, top), aspect="equal")
     axis.set(xlabel=f"reference {name} volume ({unit})", ylabel=f"predicted {name} volume ({unit})")
     error = np.abs(prediction - reference).mean() if len(reference) else np.nan
-    axis.set_title(f"{name}: mean error {error:.3g} {unit}, {len(reference)} cases", fontsize=11)
+    text = f"{name}: mean absolute error {error:.3g} {unit}, {len(reference)} cases"
+    axis.set_title(text, fontsize=11)
     _tidy(axis)
-    axis.legend(loc="upper left", frameon=False)
 
 
 def _draw_losses(axis: Axes, epochs, history) -> None:
@@ -204,17 +267,28 @@ def _draw_losses(axis: Axes, epochs, history) -> None:
     positive = [values[np.isfinite(values)] for values in lines]
     if positive and all((values > 0).all() for values in positive):
         axis.set_yscale("log")
+        _number_log_ticks(axis)
     axis.set(xlabel="epoch", ylabel="loss (mean of the epoch)", title="Training loss")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _tidy(axis)
     if lines:
         axis.legend(frameon=False)
 
 
+def _number_log_ticks(axis: Axes) -> None:
+    """Label a log axis with plain numbers such as 0.4, 0.5, as many as there is room for."""
+    low, high = axis.get_ylim()
+    decades = np.log10(high / low)
+    steps = range(1, 10) if decades < 1 else (1, 2, 5) if decades < 3 else (1,)
+    axis.yaxis.set_major_locator(LogLocator(subs=steps, numticks=12))
+    axis.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axis.yaxis.set_minor_formatter(NullFormatter())
+
+
 def _draw_dice(axis: Axes, epochs, values) -> None:
     axis.plot(epochs, values, color=np.array(BLUE) / 255)
     axis.set(xlabel="epoch", ylabel="Dice", title="Validation Dice", ylim=(-0.02, 1.02))
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     _tidy(axis)
     if np.isfinite(values).any():
         best = int(np.nanargmax(values))
@@ -222,7 +296,7 @@ def _draw_dice(axis: Axes, epochs, values) -> None:
         axis.axvline(epochs[best], color=color, linestyle="--", linewidth=1)
         label = f"best: epoch {epochs[best]:g}, {values[best]:.3f}"
         axis.plot(epochs[best], values[best], "o", color=color, label=label)
-        axis.legend(loc="lower right", frameon=True)
+        axis.legend(frameon=False)
 
 
 def _need_rows(rows) -> None:

@@ -113,6 +113,7 @@ def render_slice(
     box: tuple[int, int, int, int] | None = None,
     scale_bar: bool = False,
     edges: tuple[str, str] | None = None,
+    lettering: float = 1.0,
 ) -> np.ndarray:
     """Draw one slice with its layers: every figure and the viewer draw with this function.
 
@@ -130,6 +131,7 @@ def render_slice(
         box: (top, left, height, width) to show, in pixels of `hu`; None shows all.
         scale_bar: draw a bar labeled in mm; needs `spacing_mm`.
         edges: letters at the left and top edge, see EDGE_LETTERS.
+        lettering: size of all letters, 1 on a screen; more for a picture that is shown smaller.
 
     Returns:
         (rows, columns, 3) uint8 RGB.
@@ -151,9 +153,9 @@ def render_slice(
     for layer in layers.values():
         _paint(picture, _resized_mask(layer.mask[part], shape), layer, outlined)
     if scale_bar and spacing_mm is not None:
-        _draw_scale_bar(picture, spacing_mm[1] * width / shape[1])
+        _draw_scale_bar(picture, spacing_mm[1] * width / shape[1], lettering)
     if edges is not None:
-        _draw_edges(picture, edges)
+        _draw_edges(picture, edges, lettering)
     return picture
 
 
@@ -220,13 +222,15 @@ def _place_of(place: tuple[float, float], picture, box) -> tuple[int, int]:
     return int((place[1] - left) * columns / width), int((place[0] - top) * rows / height)
 
 
-def write_text(picture: np.ndarray, text: str, place: tuple[int, int]) -> None:
+def write_text(
+    picture: np.ndarray, text: str, place: tuple[int, int], lettering: float = 1.0
+) -> None:
     """Write over a picture, in place; `place` is the (column, row) of the text's lower left.
 
     White on a black rim reads on any tissue. The rim is the text itself, moved: OpenCV 5 spaces
     thicker letters wider, so thicker text would lie beside its letters.
     """
-    size = _text_size(picture)
+    size = lettering * _text_size(picture)
     rim = 1 if size < 0.6 else 2
     moves = [(x, y) for x in (-rim, 0, rim) for y in (-rim, 0, rim)]
     for color, moved in ((0, moves), (255, [(0, 0)])):
@@ -345,7 +349,7 @@ def _paint(picture: np.ndarray, mask: np.ndarray, layer: Layer, outlined: np.nda
     cv2.copyTo(solid, outline, picture[part])
 
 
-def _draw_scale_bar(picture: np.ndarray, mm_per_pixel: float) -> None:
+def _draw_scale_bar(picture: np.ndarray, mm_per_pixel: float, lettering: float) -> None:
     """Draw the longest round length that fits into a third of the width."""
     rows, columns = picture.shape[:2]
     fitting = [mm for mm in (100, 50, 20, 10, 5, 2, 1) if mm / mm_per_pixel <= columns / 3]
@@ -357,14 +361,15 @@ def _draw_scale_bar(picture: np.ndarray, mm_per_pixel: float) -> None:
     for color, grow in ((0, 1), (255, 0)):
         corners = (left - grow, bottom - 2 - grow), (left + length - 1 + grow, bottom + grow)
         cv2.rectangle(picture, *corners, (color,) * 3, cv2.FILLED)
-    write_text(picture, f"{fitting[0]} mm", (left, bottom - 7))
+    write_text(picture, f"{fitting[0]} mm", (left, bottom - 7), lettering)
 
 
-def _draw_edges(picture: np.ndarray, letters: tuple[str, str]) -> None:
+def _draw_edges(picture: np.ndarray, letters: tuple[str, str], lettering: float) -> None:
     rows, columns = picture.shape[:2]
-    write_text(picture, letters[0], (4, rows // 2))
-    (width, height), _ = cv2.getTextSize(letters[1], FONT, _text_size(picture), 1)
-    write_text(picture, letters[1], ((columns - width) // 2, height + 6))
+    write_text(picture, letters[0], (4, rows // 2), lettering)
+    size = lettering * _text_size(picture)
+    (width, height), _ = cv2.getTextSize(letters[1], FONT, size, 1)
+    write_text(picture, letters[1], ((columns - width) // 2, height + 6), lettering)
 
 
 def _text_size(picture: np.ndarray) -> float:

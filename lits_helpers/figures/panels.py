@@ -9,6 +9,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
@@ -28,9 +29,10 @@ from .drawing import (
     write_text,
     zoom_to,
 )
-from .palette import PALETTE, color_of, layer_name
+from .palette import PALETTE, Color, color_of, layer_name
 
 PANEL_PIXELS = 480  # longer side of a panel's picture: sharp at the size it is printed
+LETTERING = 1.7  # of the letters in a panel: it is printed small
 TILE_PIXELS = 280
 TILE_GAP = 4
 
@@ -82,7 +84,7 @@ def seven_panels(
     panels = _panels(prediction, reference, structure)
     box = mask_box((prediction > 0) | (reference > 0))
     zoom = zoom_to(PANEL_PIXELS, box[2:], spacing_mm)
-    options = {"spacing_mm": spacing_mm, "zoom": zoom, "box": box}
+    options = {"spacing_mm": spacing_mm, "zoom": zoom, "box": box, "lettering": LETTERING}
     blank = np.zeros(hu.shape, np.uint8)
     figure = Picture(13, 1.0 + 2 * 13 / 4 * _box_aspect(box, spacing_mm))
     axes = figure.subplots(2, 4).ravel()
@@ -109,9 +111,11 @@ def montage(
     **options,
 ) -> Picture:
     """Show axial slices of a case, feet to head, with outlines; options as of `montage_image`."""
-    rgb = montage_image(hu, layers, **options)
     width = 13.0
-    figure = Picture(width, width * rgb.shape[0] / rgb.shape[1] + 0.7)
+    figure = Picture(width, width)
+    paper = tuple(round(255 * share) for share in to_rgb(figure.get_facecolor()))
+    rgb = montage_image(hu, layers, paper=paper, **options)
+    figure.set_size_inches(width, width * rgb.shape[0] / rgb.shape[1] + 0.7)
     show_image(figure.subplots(), rgb, title)
     names = [layer_name(source, structure) for source in layers or {} for structure in FIRST_LABEL]
     if names:
@@ -134,6 +138,7 @@ def montage_image(
     slices: Sequence[int] | None = None,
     count: int = 12,
     columns: int = 6,
+    paper: Color = (255, 255, 255),
 ) -> np.ndarray:
     """Tile axial slices of a case into one picture, each with its index, cut to what is labeled.
 
@@ -144,6 +149,7 @@ def montage_image(
         window: HU (low, high) shown as black and white.
         slices: their indices; None spreads `count` over the slices that have labels.
         columns: tiles in a row.
+        paper: color between the tiles.
 
     Returns:
         (rows, columns, 3) uint8.
@@ -159,9 +165,13 @@ def montage_image(
     options = {"window": window, "spacing_mm": spacing, "zoom": zoom, "box": box}
     tiles = [_tile(hu, layers, k, options | {"scale_bar": k == slices[0]}) for k in slices]
     columns = min(columns, len(tiles))
-    tiles += [np.full_like(tiles[0], 255)] * (-len(tiles) % columns)
-    rows = [np.hstack(tiles[i : i + columns]) for i in range(0, len(tiles), columns)]
-    return np.vstack(rows)[:-TILE_GAP, :-TILE_GAP]
+    high, wide = (length + TILE_GAP for length in tiles[0].shape[:2])
+    rows = -(-len(tiles) // columns)
+    whole = np.full((rows * high, columns * wide, 3), paper, np.uint8)
+    for n, tile in enumerate(tiles):
+        top, left = n // columns * high, n % columns * wide
+        whole[top : top + high - TILE_GAP, left : left + wide - TILE_GAP] = tile
+    return whole[:-TILE_GAP, :-TILE_GAP]
 
 
 def spread_slices(hu: np.ndarray, layers: Mapping[str, np.ndarray] | None, count: int) -> list[int]:
@@ -180,7 +190,7 @@ def _tile(hu, layers, k: int, options: dict) -> np.ndarray:
         drawn |= label_layers(source, labels[k])
     tile = render_slice(hu[k], layers=drawn, **options)
     write_text(tile, str(k), (5, 16))
-    return np.pad(tile, ((0, TILE_GAP), (0, TILE_GAP), (0, 0)), constant_values=255)
+    return tile
 
 
 def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict[str, Layer]]]:
@@ -215,13 +225,19 @@ def _write_key(axis, panels, prediction, reference) -> None:
     axis.axis("off")
     names = dict.fromkeys(name for _, _, layers in panels for name in layers)
     handles = [_swatch(name) for name in names]
-    legend = axis.legend(handles=handles, loc="upper left", frameon=False, fontsize=10.5)
+    scores = [(name, slice_dice(prediction, reference, name)) for name in FIRST_LABEL]
+    lines = ["Dice in this slice"]
+    lines += [f"{n}: {'neither has it' if dice is None else f'{dice:.3f}'}" for n, dice in scores]
+    legend = axis.legend(
+        handles=handles,
+        title="\n".join(lines),
+        loc="upper left",
+        frameon=False,
+        fontsize=10.5,
+        title_fontsize=10.5,
+        alignment="left",
+    )
     legend.set_in_layout(False)  # long names may pass the cell; the panels keep their places
-    for line, name in enumerate(("liver", "tumor")):
-        score = slice_dice(prediction, reference, name)
-        value = "neither shows it" if score is None else f"{score:.3f}"
-        text = f"Dice of the {name} in this slice: {value}"
-        axis.text(0.04, 0.45 - 0.1 * line, text, transform=axis.transAxes, fontsize=11)
 
 
 def _box_aspect(box: tuple[int, int, int, int], spacing_mm) -> float:

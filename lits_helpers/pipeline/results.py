@@ -253,8 +253,13 @@ def _without_infinity(value):
 
 
 def save_score_figures(rows: Sequence[Mapping], folder: Path | str) -> list[Path]:
-    """Draw the rows of `evaluate` as PNG: Dice per case, volumes, recall by lesion size."""
-    return [save_figure(draw(rows), Path(folder) / f"{name}.png") for name, draw in FIGURES.items()]
+    """Draw the rows of `evaluate` as PNG and PDF: Dice per case, volumes, recall by lesion size."""
+    figures = {name: draw(rows) for name, draw in FIGURES.items()}
+    return [
+        save_figure(figure, Path(folder) / f"{name}.{kind}")
+        for name, figure in figures.items()
+        for kind in ("png", "pdf")
+    ]
 
 
 def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin]:

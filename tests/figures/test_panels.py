@@ -16,7 +16,7 @@ def test_seven_panels_hold_seven_pictures_and_a_key():
     figure = seven_panels(hu[6], np.roll(labels[6], 2, 0), labels[6], spacing_mm=SPACING_MM[1:])
     pictures = [axis for axis in figure.axes if axis.images]
     assert len(pictures) == 7
-    assert "Dice of the tumor in this slice: 0.667" in figure.axes[7].texts[1].get_text()
+    assert "tumor: 0.667" in figure.axes[7].get_legend().get_title().get_text()
     shape = pictures[0].images[0].get_array().shape
     assert shape[0] / shape[1] == pytest.approx(
         28 * 0.7 / (26 * 0.8), rel=0.05

@@ -273,12 +273,14 @@ def test_an_unwritable_folder_is_named_before_the_work_begins(data, models, tmp_
         segment_cases(data, ["0"], taken / "below", **models)
 
 
-def test_the_three_score_figures_are_saved(data, tmp_path):
+def test_the_three_score_figures_are_saved_for_the_screen_and_for_a_paper(data, tmp_path):
     rows, _ = evaluate(data, predict(data, tmp_path / "p"), tmp_path / "r")
     files = save_score_figures(rows, tmp_path / "r" / "figures")
-    names = ["dice_per_case.png", "volume_agreement.png", "recall_by_size.png"]
-    assert [path.name for path in files] == names
-    assert all(path.read_bytes().startswith(b"\x89PNG") for path in files)
+    names = ["dice_per_case", "volume_agreement", "recall_by_size"]
+    assert [path.name for path in files] == [
+        f"{n}.{kind}" for n in names for kind in ("png", "pdf")
+    ]
+    assert {path.read_bytes()[:4] for path in files} == {b"\x89PNG", b"%PDF"}
 
 
 def test_a_result_is_opened_with_its_reference_in_one_orientation(data, tmp_path):
