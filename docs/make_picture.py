@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from lits_helpers.cases import find_cases
 from lits_helpers.figures import (
     EDGE_LETTERS,
+    PALETTE,
     Picture,
     error_layers,
     label_layers,
@@ -34,7 +35,7 @@ from lits_helpers.figures.drawing import mask_box
 from lits_helpers.figures.panels import color_key
 from lits_helpers.phantom import make_phantom
 from lits_helpers.pipeline import find_predictions
-from lits_helpers.viewer.surface_view import COLORS, LIVER_OPACITY, Mesh, make_meshes
+from lits_helpers.viewer.surface_view import LIVER_OPACITY, Mesh, make_meshes
 from lits_helpers.volumes import read_segmentation, read_volume
 
 PICTURE = Path(__file__).with_name("picture.png")
@@ -148,7 +149,7 @@ def _render(clouds, angle: float, size: int) -> np.ndarray:
         if name in clouds:
             shade = _shaded(*clouds[name], angle, size)
             seen = shade > 0
-            color = np.float32(COLORS[name]) * shade[seen][:, None]
+            color = np.float32(PALETTE[f"predicted {name}"]) * shade[seen][:, None]
             opacity = LIVER_OPACITY if name == "liver" else 1.0
             picture[seen] = (1 - opacity) * picture[seen] + opacity * color
     small = cv2.resize(picture, (size // FINENESS,) * 2, interpolation=cv2.INTER_AREA)

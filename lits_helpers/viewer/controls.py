@@ -214,6 +214,12 @@ class Controls:
         return widgets.HBox(sides, layout={"flex_flow": "row wrap"} | FITS)
 
 
+def swatch_html(name: str, color: tuple[int, int, int]) -> str:
+    """Return a square of a color and the name of what has it."""
+    style = f"display:inline-block;width:.8em;height:.8em;border:1px solid;background:rgb{color}"
+    return f'<span style="{style}"></span> {html.escape(name)}'
+
+
 def _dropdown(options, description: str, width: str, **more) -> widgets.Dropdown:
     style = _narrow("50px" if description else "0px")
     return widgets.Dropdown(

@@ -19,7 +19,7 @@ from ..metrics import slice_dice
 from . import views
 from .browsing import BrowsedCase, Voxel, browse, case_summary, lesion_lines
 from .composing import Composer
-from .controls import OWN_WINDOW, STRUCTURES, Controls
+from .controls import OWN_WINDOW, STRUCTURES, Controls, swatch_html
 from .front import WITHOUT, make_picture
 from .gestures import HELP, Gestures
 
@@ -371,9 +371,7 @@ class SliceViewer:
 def legend_html(panels: Iterable[Mapping[str, Layer]]) -> str:
     """Return the names of all layers, each once and with a square of its color."""
     colors = {name: layer.color for layers in panels for name, layer in layers.items()}
-    style = "display:inline-block;width:.8em;height:.8em;border:1px solid;background:rgb{}"
-    swatch = f'<span style="{style}"></span> {{}}'
-    return " &nbsp; ".join(swatch.format(color, html.escape(n)) for n, color in colors.items())
+    return " &nbsp; ".join(swatch_html(name, color) for name, color in colors.items())
 
 
 def lines_html(text: str) -> str:

@@ -11,17 +11,27 @@ import numpy as np
 from scipy.ndimage import gaussian_filter
 from skimage.measure import marching_cubes
 
-from ..figures import PALETTE
+from ..figures import PALETTE, layer_name
 from ..metrics import FIRST_LABEL, filled_box
+from .controls import swatch_html
 
 STEPS_MM = {"liver": 2.5, "tumor": 1.25}  # mesh width: a lesion of 3 mm must survive
-COLORS = {name: PALETTE[f"predicted {name}"] for name in FIRST_LABEL}
-LIVER_OPACITY = 0.33
+LIVER_OPACITY = 0.45
+MARKS = {  # (x, y, z)
+    "R": (-1, 0, 0),
+    "L": (1, 0, 0),
+    "A": (0, -1, 0),
+    "P": (0, 1, 0),
+    "H": (0, 0, 1),
+    "F": (0, 0, -1),
+}
 SMOOTHING = 0.8  # cubes: hides the steps between slices
 SHADING_STEPS_MM = {"liver": 5.0, "tumor": 2.5}  # coarse: a browser draws the mesh at each move
 SCRIPT = """
 for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-started])')) {
   canvas.dataset.started = 'yes';
+  const marks = Object.entries(JSON.parse(canvas.dataset.marks));
+  const boxes = canvas.parentElement.querySelectorAll('input');
   const read = (text, type) => new type(Uint8Array.from(atob(text), c => c.charCodeAt(0)).buffer);
   const meshes = JSON.parse(canvas.dataset.meshes).map(mesh => ({
     ...mesh, points: read(mesh.points, Float32Array), triangles: read(mesh.triangles, Uint32Array)
@@ -30,17 +40,34 @@ for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-st
   const layer = document.createElement('canvas');
   layer.width = layer.height = size;
   const brush = layer.getContext('2d');
-  let turn = 0, tilt = 0, held = null, touched = false, waiting = false;
+  const scale = size / 2.4;
+  let turn = 0, tilt = 0, held = null, waiting = false;
+  let touched = matchMedia('(prefers-reduced-motion: reduce)').matches;
 
-  function drawMesh(mesh) {
-    const p = mesh.points, n = p.length / 3, q = new Float32Array(p.length), scale = size / 2.1;
+  function placed(p) {  // across the picture, away from the viewer, down the picture
+    const q = new Float32Array(p.length);
     const [ct, st, cv, sv] = [Math.cos(turn), Math.sin(turn), Math.cos(tilt), Math.sin(tilt)];
-    for (let i = 0; i < 3 * n; i += 3) {  // x to the right, y away from the viewer, z up
+    for (let i = 0; i < p.length; i += 3) {  // x to the right, y away from the viewer, z up
       const x = ct * p[i] - st * p[i + 1], y = st * p[i] + ct * p[i + 1], z = p[i + 2];
       q[i] = size / 2 + scale * x;
       q[i + 1] = cv * y + sv * z;
       q[i + 2] = size / 2 - scale * (cv * z - sv * y);
     }
+    return q;
+  }
+  function drawMarks() {  // in the color of the page's text
+    context.fillStyle = getComputedStyle(canvas).color;
+    context.font = '14px sans-serif';
+    context.textAlign = 'center';
+    context.textBaseline = 'middle';
+    for (const [letter, direction] of marks) {
+      const [x, away, y] = placed(direction.map(v => 1.1 * v));
+      context.globalAlpha = Math.abs(away) > 0.77 ? 0 : 1;  // not before or behind the liver
+      context.fillText(letter, x, y);
+    }
+  }
+  function drawMesh(mesh) {
+    const q = placed(mesh.points);
     const faces = [];
     for (let k = 0; k < mesh.triangles.length; k += 3) {
       const [a, b, c] = [0, 1, 2].map(j => 3 * mesh.triangles[k + j]);
@@ -70,25 +97,40 @@ for (const canvas of document.querySelectorAll('canvas.lits-surface:not([data-st
   }
   function draw() {
     waiting = false;
-    context.globalAlpha = 1;
-    context.fillStyle = 'white';
-    context.fillRect(0, 0, size, size);
-    meshes.forEach(drawMesh);
+    context.clearRect(0, 0, size, size);
+    meshes.filter((_, k) => boxes[k].checked).forEach(drawMesh);
+    drawMarks();
+  }
+  function drawSoon() {
+    if (!waiting) requestAnimationFrame(draw);  // one picture for all moves since the last
+    waiting = true;
+  }
+  function turnBy(right, down) {
+    turn += right;
+    tilt = Math.max(-1.5, Math.min(1.5, tilt - down));
+    touched = true;
+    drawSoon();
   }
   canvas.onpointerdown = e => {
     held = [e.clientX, e.clientY];
     touched = true;
+    canvas.focus({ preventScroll: true });
     canvas.setPointerCapture(e.pointerId);
   };
   canvas.onpointerup = () => { held = null; };
   canvas.onpointermove = e => {
     if (!held) return;
-    turn += (e.clientX - held[0]) * 0.01;
-    tilt = Math.max(-1.5, Math.min(1.5, tilt - (e.clientY - held[1]) * 0.01));
+    turnBy((e.clientX - held[0]) * 0.01, (e.clientY - held[1]) * 0.01);
     held = [e.clientX, e.clientY];
-    if (!waiting) requestAnimationFrame(draw);  // one picture for all moves since the last
-    waiting = true;
   };
+  canvas.onkeydown = e => {
+    const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
+    if (!way[e.key]) return;
+    turnBy(...way[e.key].map(step => step * 0.1));
+    e.preventDefault();
+    e.stopPropagation();
+  };
+  boxes.forEach(box => { box.onchange = drawSoon; });
   draw();
   const timer = setInterval(() => {  // turns by itself until it is touched or gone
     if (touched || !canvas.isConnected) { clearInterval(timer); return; }
@@ -117,37 +159,68 @@ class Mesh:
 class SurfaceView:
     """The translucent liver with its tumors; drag to turn it. Put it on the last line of a cell.
 
-    The first view is from the front, the patient's right on the left. A page that runs no scripts
-    (GitHub) shows nothing.
+    The first view is from the front, the patient's right on the left; letters mark the sides of the
+    body, as R(ight), H(ead) and A(nterior). A page that runs no scripts (GitHub) shows the key
+    only.
 
     Args:
-        labels: (Z, Y, X) 0/1/2.
+        labels: (Z, Y, X) 0/1/2, the prediction.
         spacing_mm: (dz, dy, dx).
         size: side of the square picture, pixels.
+        reference: (Z, Y, X) 0/1/2; the boxes in the key show its surfaces.
+
+    Attributes:
+        meshes: name of the layer -> mesh, of those that are not empty, in the order of drawing.
 
     Raises:
         ValueError: the labels are empty.
     """
 
-    def __init__(self, labels: np.ndarray, spacing_mm: tuple[float, float, float], size: int = 420):
+    def __init__(
+        self,
+        labels: np.ndarray,
+        spacing_mm: tuple[float, float, float],
+        size: int = 420,
+        reference: np.ndarray | None = None,
+    ):
         self.size = size
-        self.meshes = make_meshes(labels, spacing_mm, SHADING_STEPS_MM)
+        made = {"prediction": make_meshes(labels, spacing_mm, SHADING_STEPS_MM)}
+        if reference is not None and reference.any():
+            made["reference"] = make_meshes(reference, spacing_mm, SHADING_STEPS_MM)
+        self.meshes = {
+            layer_name(source, organ): meshes[organ]
+            for organ in ("tumor", "liver")  # the livers are laid over what is inside them
+            for source, meshes in made.items()
+            if meshes[organ]
+        }
 
     def _repr_html_(self) -> str:
-        liver = self.meshes["liver"].points
+        liver = self.meshes["predicted liver"].points
         center = (liver.min(axis=0) + liver.max(axis=0)) / 2
         radius = float(np.linalg.norm(liver - center, axis=1).max())
         shown = [
-            _packed(self.meshes[name], center, radius) | {"color": COLORS[name], "opacity": opacity}
-            for name, opacity in (("tumor", 1.0), ("liver", LIVER_OPACITY))
-            if self.meshes[name]
+            _packed(mesh, center, radius)
+            | {"color": PALETTE[name], "opacity": LIVER_OPACITY if "liver" in name else 1.0}
+            for name, mesh in self.meshes.items()
         ]
-        data = html.escape(json.dumps(shown))
-        style = "touch-action: none; cursor: grab; background: white"
-        return (
-            f'<canvas class="lits-surface" width="{self.size}" height="{self.size}" style="{style}"'
-            f' data-meshes="{data}"></canvas><script>{SCRIPT}</script>'
+        data, marks = (html.escape(json.dumps(part)) for part in (shown, MARKS))
+        style = "touch-action: none; cursor: grab; display: block; max-width: 100%"
+        label = "the liver in 3D; drag it or use the arrow keys to turn it"
+        canvas = (
+            f'<canvas class="lits-surface" width="{self.size}" height="{self.size}"'
+            f' style="{style}" tabindex="0" role="application" aria-label="{label}"'
+            f' data-lm-suppress-shortcuts="true" data-marks="{marks}" data-meshes="{data}">'
+            "</canvas>"
         )
+        key = "".join(_key_box(name) for name in self.meshes)
+        return f"<div>{canvas}{key}</div><script>{SCRIPT}</script>"
+
+
+def _key_box(name: str) -> str:
+    """Return a line of the key, with the box that shows the surface; a reference's is not shown."""
+    checked = "" if name.startswith("reference") else " checked"
+    key = swatch_html(name, PALETTE[name])
+    return f'<label style="margin-right:1em"><input type="checkbox"{checked}> {key}</label>'
 
 
 def _packed(mesh: Mesh, center: np.ndarray, radius: float) -> dict:

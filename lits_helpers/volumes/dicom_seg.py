@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import highdicom
 
 NAME = "lits-helpers"
-COLORS = {1: (0, 114, 178), 2: (213, 94, 0)}  # label -> RGB; as in figures/palette.py
+COLORS = {1: (224, 129, 105), 2: (241, 211, 82)}  # label -> RGB; as in figures/palette.py
 TUMOR_CODES = {"108369006", "4147007", "52988006", "86049000", "126851005"}
 TUMOR_WORDS = ("tumor", "tumour", "lesion", "neoplasm", "mass", "hcc", "metasta", "cancer")
 LIVER_CODE = "10200004"  # SNOMED CT

@@ -61,9 +61,8 @@ def luminance(color) -> float:
     return float(linear @ (0.2126, 0.7152, 0.0722))
 
 
-@pytest.mark.parametrize("style", ["default", "dark_background"])
-def test_texts_read_on_the_paper_of_every_style_and_lie_on_no_legend(style):
-    with matplotlib.style.context(style):
+def test_texts_read_on_dark_paper_and_lie_on_no_legend():
+    with matplotlib.style.context("dark_background"):
         for name, figure in drawn_figures().items():
             figure.draw_without_rendering()
             paper = luminance(figure.get_facecolor())

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from lits_helpers.figures import PALETTE, color_of, layer_name
+from lits_helpers.volumes.dicom_seg import COLORS
 
 MEANINGS = [
     f"{source} {organ}" for source in ("reference", "predicted") for organ in ("liver", "tumor")
@@ -58,6 +59,10 @@ def test_colors_stay_apart_in_every_sight_and_from_the_greys_of_tissue(sight):
 @pytest.mark.parametrize("name", MEANINGS)
 def test_colors_stand_out_from_air_or_from_paper(name):
     assert contrast(PALETTE[name], (0, 0, 0)) > 3  # WCAG AA for graphics
+
+
+def test_a_written_dicom_segment_has_the_color_of_its_meaning():
+    assert COLORS == {1: PALETTE["predicted liver"], 2: PALETTE["predicted tumor"]}
 
 
 def test_a_layer_is_called_by_its_meaning():

@@ -42,6 +42,23 @@ def test_a_surface_to_turn_is_one_piece_of_html_without_addresses():
         assert triangles.max() < len(points) / 3
 
 
+def shown(view) -> tuple[list[str], list[bool]]:
+    """Return the names in the key, and whether each is shown at first."""
+    lines = re.findall(r"<label.*?</label>", view._repr_html_())
+    return [re.sub("<.*?>", "", line).strip() for line in lines], [" checked" in x for x in lines]
+
+
+def test_the_reference_is_in_the_key_and_shown_on_request():
+    _, labels = labeled_volume()
+    liver = np.roll(labels >= 1, 3, 1).astype(np.uint8)
+    names = ["predicted tumor", "predicted liver"]
+    assert shown(SurfaceView(labels, SPACING_MM)) == (names, [True, True])
+    assert shown(SurfaceView(labels, SPACING_MM, reference=0 * labels))[0] == names
+    view = SurfaceView(labels, SPACING_MM, reference=liver)
+    assert shown(view) == ([*names, "reference liver"], [True, True, False])
+    assert list(view.meshes) == [*names, "reference liver"]
+
+
 def test_triangles_of_a_surface_wind_alike_so_that_backs_are_left_out():
     _, labels = labeled_volume()
     for mesh in SurfaceView(labels, SPACING_MM).meshes.values():
