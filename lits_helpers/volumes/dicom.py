@@ -30,17 +30,21 @@ from .geometry import Geometry
 
 if TYPE_CHECKING:
     from pydicom import Dataset
+    from pydicom.uid import UID
 
 logger = logging.getLogger(__name__)
 
 ZIP_MAGIC = b"PK\x03\x04"
+CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # also begins the UID of an enhanced one
 PREAMBLE = 128  # bytes before "DICM"; old files begin with group 8 instead
+DECODERS = 'pip install "pylibjpeg[all]"'
 INSTALL = 'DICOM needs two packages: pip install highdicom "pylibjpeg[all]"'
 TAGS = (
     "SOPClassUID SOPInstanceUID StudyInstanceUID SeriesInstanceUID SeriesNumber SeriesDescription "
-    "AcquisitionNumber PatientID Modality ImageType SamplesPerPixel Rows Columns NumberOfFrames "
-    "ImagePositionPatient ImageOrientationPatient PixelSpacing SliceThickness RescaleSlope "
-    "RescaleIntercept SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence"
+    "AcquisitionNumber TemporalPositionIdentifier PatientID Modality ImageType SamplesPerPixel "
+    "PixelRepresentation Rows Columns NumberOfFrames ImagePositionPatient ImageOrientationPatient "
+    "PixelSpacing SliceThickness RescaleSlope RescaleIntercept SharedFunctionalGroupsSequence "
+    "PerFrameFunctionalGroupsSequence"
 ).split()
 HEADER_ONLY = {"stop_before_pixels": True, "specific_tags": TAGS}
 LARGE = 4096  # bytes of a value that is read when it is asked for
@@ -73,6 +77,7 @@ def read_dicom(
     """
     with opened(path) as store:
         chosen = choose_series(store.series(), path, series)
+        store.check_read(chosen)
         check_one_patient(chosen)
         geometry = geometry_of_series(chosen)
         geometry = geometry.with_orientation(orientation) if orientation else geometry
@@ -94,7 +99,10 @@ def source_headers(path: str | os.PathLike, geometry: Geometry) -> dict[str, "Da
     wanted = {uid.partition("#")[0]: None for uid in geometry.dicom}
     with opened(path) as store:
         for name in store.names():
-            header = store.dataset(name, stop_before_pixels=True)
+            try:
+                header = store.dataset(name, stop_before_pixels=True)
+            except (OSError, ValueError):  # none of its slices, which were read before
+                continue
             if header is not None and header.get("SOPInstanceUID") in wanted:
                 wanted[header.SOPInstanceUID] = name, header
     if None in wanted.values():
@@ -123,6 +131,7 @@ class DicomStore:
         self.path = path
         self._archive: zipfile.ZipFile | None = None
         self._parsed: dict[str, Dataset] = {}
+        self._unread: dict[str, OSError | ValueError] = {}
         self._header_only: dict = {"defer_size": LARGE}  # so that each file is parsed once
         if path.is_file() and _head(path)[:4] == ZIP_MAGIC:
             try:
@@ -173,13 +182,16 @@ class DicomStore:
                 if not _starts_dicom(stream.read(PREAMBLE + 4)):
                     return None
                 stream.seek(0)
-                return dcmread(stream, force=True, **options)
+                header = dcmread(stream, force=True, **options)
         except OSError as error:
             raise OSError(f"cannot read {self.place(name)}: {error.strerror or error}") from error
         except Exception as error:  # pydicom raises what the damage happens to cause
             raise ValueError(
                 f"cannot read {self.place(name)}: damaged or cut off ({type(error).__name__})"
             ) from error
+        if _ends_early(header, name):
+            raise ValueError(f"cannot read {self.place(name)}: its header is damaged or cut off")
+        return header
 
     def series(self) -> list[Series]:
         """Return the series of all images, a file's own only.
@@ -188,25 +200,46 @@ class DicomStore:
             OSError, ValueError: a file or a folder cannot be read.
         """
         headers = {}
-        index = False
         for name in self.names():
-            header = self.dataset(name, **self._header_only)
+            try:
+                header = self.dataset(name, **self._header_only)
+            except (OSError, ValueError) as error:
+                self._unread[name] = error
+                continue
             if header is not None and "Rows" in header and "SeriesInstanceUID" in header:
                 headers[name] = header
-            index |= Path(name).name == "DICOMDIR"
         if self.path.is_file() and not self._archive:
             own = headers.get(self.path.name)
             uid = own and own.SeriesInstanceUID
             headers = {name: one for name, one in headers.items() if one.SeriesInstanceUID == uid}
+        if not headers and self._unread:
+            raise next(iter(self._unread.values()))
         if not headers:
-            reason = (
-                "only a DICOMDIR, an index: copy the folders with the images too"
-                if index
-                else "no DICOM image"
-            )
-            raise ValueError(f"{self.path} holds {reason}")
+            raise ValueError(f"{self.path} holds {self._what_else()}")
         self._parsed = headers if "defer_size" in self._header_only else {}
         return series_among(headers)
+
+    def _what_else(self) -> str:
+        """Return what is there where no image is, and what to do."""
+        names = [Path(name).name.upper() for name in self.names()]
+        if "DICOMDIR" in names:
+            return "only a DICOMDIR, an index: copy the folders with the images too"
+        if any(name.endswith(".ZIP") for name in names):
+            return "no DICOM image but a zip: unpack that one"
+        return "no DICOM image"
+
+    def check_read(self, series: Series) -> None:
+        """Refuse a series in whose folder a file could not be read; log those of other folders.
+
+        Raises:
+            OSError, ValueError: it may be a slice; the message names both.
+        """
+        folders = {Path(name).parent for name in series.names}
+        for name, error in self._unread.items():
+            if Path(name).parent in folders:
+                text = f"series {series.label} may lack a slice: {error}; mend or remove that file"
+                raise type(error)(text) from error.__cause__
+            logger.warning("%s; left aside", error)
 
     def planes(self, series: Series) -> Iterator[np.ndarray]:
         """Yield the slices of a series as (rows, columns) int16 HU.
@@ -231,17 +264,11 @@ class DicomStore:
             return dataset.pixel_array
         except MemoryError:  # says nothing about the file
             raise
-        except RuntimeError as error:  # no decoder for these pixels; NotImplementedError is one too
-            syntax = dataset.file_meta.TransferSyntaxUID.name
-            raise ValueError(
-                f"cannot read series {series.label}, {self.place(name)}: {syntax} was not decoded; "
-                'pip install "pylibjpeg[all]", or the file is damaged'
-            ) from error
-        except Exception as error:
-            raise ValueError(
-                f"cannot read series {series.label}, {self.place(name)}: its pixels are damaged or "
-                "cut off; get it again"
-            ) from error
+        except Exception as error:  # pydicom raises what the damage happens to cause
+            where = f"cannot read series {series.label}, {self.place(name)}"
+            if missing := _missing_decoder(dataset.file_meta.TransferSyntaxUID):
+                raise ValueError(f"{where}: {missing}") from error
+            raise ValueError(f"{where}: its pixels are damaged or cut off; get it again") from error
 
 
 def find_studies(files: Iterable[Path]) -> dict[str, list[Path]]:
@@ -277,8 +304,25 @@ def _starts_dicom(block: bytes) -> bool:
     return block[PREAMBLE:] == b"DICM" or block[:2] == b"\x08\x00"
 
 
+def _ends_early(header: "Dataset", name: str) -> bool:
+    """Tell whether a header lacks its end: pydicom returns what there is."""
+    if "SOPClassUID" not in header:
+        return bool(header.preamble) and Path(name).name.upper() != "DICOMDIR"
+    return header.SOPClassUID.startswith(CT_IMAGE) and "PixelRepresentation" not in header
+
+
 def _raise(error: OSError) -> None:
     raise OSError(f"cannot read {error.filename}: {error.strerror}") from error
+
+
+def _missing_decoder(syntax: "UID") -> str:
+    """Return why no package here decodes pixels so compressed, and what to install; mostly ""."""
+    from pydicom.pixels import get_decoder
+
+    try:
+        return "" if get_decoder(syntax).is_available else f"{syntax.name} pixels want {DECODERS}"
+    except NotImplementedError:
+        return f"its pixels are stored as {syntax.name}, which nothing here reads; export it again"
 
 
 def _hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:

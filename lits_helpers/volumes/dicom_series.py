@@ -3,12 +3,14 @@
 import logging
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ..machine import few
 from ..settings import hint
 from .geometry import Geometry, geometry_of_affine
 from .nifti import MAX_VOXELS
@@ -18,9 +20,14 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+ACQUISITIONS = (  # of files of one slice, and of frames
+    "AcquisitionNumber", "FrameAcquisitionNumber", "TemporalPositionIdentifier",
+    "TemporalPositionIndex",
+)  # fmt: skip
 SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
 MIN_AXIAL = 0.7  # cosine between the slices' normal and the body's axis
 MAX_OFF_GRID = 0.1  # of a slice's distance; scanners round positions
+FEWEST_IN_PART = 3  # slices of an acquisition, on average; some scanners number each slice
 MAX_SHEAR_PIXELS = 0.5  # between first and last slice
 
 
@@ -32,7 +39,7 @@ class Slice:
         name: of the file, within its folder or zip.
         frame: of a file of several, from 0 on; None where the file is one slice.
         uid: of the instance; with "#" and the frame's number where it has several.
-        acquisition: number of the acquisition, as text; often empty.
+        acquisition: numbers of acquisition and point in time, as text; often empty.
         patient: the id, to be compared only.
         position: (3,) mm, LPS, of the first pixel's centre.
         plane: direction of rows and of columns (6), row and column spacing in mm, rows, columns.
@@ -50,6 +57,11 @@ class Slice:
     thickness_mm: float
     slope: float
     intercept: float
+
+    @property
+    def place(self) -> str:
+        """What messages call it."""
+        return self.name if self.frame is None else f"{self.name} frame {self.frame + 1}"
 
     @property
     def normal(self) -> np.ndarray:
@@ -96,11 +108,14 @@ def choose_series(
     found = sorted(found, key=lambda one: -len(one.slices))
     listed = "; ".join(one.text() for one in found[:8]) or "none"
     if wanted is not None:
-        named = {one.label: one for one in found} | {one.uid: one for one in reversed(found)}
-        chosen = named.get(str(wanted))
-        if chosen is None or not chosen.slices:
+        named = [one for one in found if one.slices and str(wanted) in (one.label, one.uid)]
+        if not named:
             raise ValueError(f"{path} has no series {wanted} with slices; there are: {listed}")
-        return chosen
+        if len(uids := {one.uid: one for one in named}) > 1:
+            raise ValueError(
+                f"{path} has several series {wanted}: name one by its UID: {few(uids)}"
+            )
+        return named[0]
     usable = [one for one in found if not one.fault]
     if not usable:
         raise ValueError(f"{path} holds no axial CT series; there are: {listed}")
@@ -157,25 +172,38 @@ def _series_of(headers: dict[str, "Dataset"]) -> list[Series]:
 
 
 def _acquisitions(plain: Series, slices: list[Slice]) -> list[Series]:
-    """Split slices of one plane by acquisition where two lie at one place."""
-    fault = plain.fault
-    if not fault and abs(slices[0].normal[2]) < MIN_AXIAL:
+    """Split slices of one plane by acquisition where together they are no even stack."""
+    if not plain.fault and abs(slices[0].normal[2]) < MIN_AXIAL:
         plain = replace(plain, fault="not axial")
-    parts: dict[str, list[Slice]] = {"": slices}
-    places = {tuple(np.round(one.position, 2)) for one in slices}
-    if len(places) < len(slices) and len({one.acquisition for one in slices}) > 1:
-        parts = defaultdict(list)
-        for one in slices:
-            parts[one.acquisition].append(one)
+    slices = sorted(slices, key=lambda one: float(np.dot(one.position, one.normal)))
+    apart: dict[str, list[Slice]] = defaultdict(list)
+    for one in slices:
+        apart[one.acquisition].append(one)
+    several = 1 < len(apart) <= len(slices) / FEWEST_IN_PART
+    changes = sum(one.acquisition != after.acquisition for one, after in pairwise(slices))
+    mixed = changes >= len(apart)  # else they follow each other, and one may lack a slice
+    split = several and not _is_even(slices) and (mixed or all(map(_is_even, apart.values())))
     return [
         replace(
             plain,
-            label=f"{plain.label}:{number}" if number else plain.label,
-            slices=tuple(sorted(part, key=lambda one: float(np.dot(one.position, one.normal)))),
+            label=f"{plain.label}:{number}" if split else plain.label,
+            slices=tuple(part),
             names=tuple(dict.fromkeys(one.name for one in part)),
         )
-        for number, part in parts.items()
+        for number, part in (apart if split else {"": slices}).items()
     ]
+
+
+def _is_even(slices: list[Slice]) -> bool:
+    """Tell whether sorted slices lie about equally far from each other."""
+    gaps = _gaps(slices)
+    usual = np.median(gaps) if len(gaps) else 0.0
+    return bool(np.all(np.abs(gaps - usual) < MAX_OFF_GRID * usual))
+
+
+def _gaps(slices: Sequence[Slice]) -> np.ndarray:
+    """Return the distances in mm of sorted slices, along their normal."""
+    return np.diff([np.dot(one.position, slices[0].normal) for one in slices])
 
 
 def fault_of(header: "Dataset") -> str:
@@ -195,7 +223,8 @@ def fault_of(header: "Dataset") -> str:
 
 
 def _without_copies(slices: Iterable[Slice]) -> list[Slice]:
-    return list({one.uid: one for one in slices}.values())
+    # places too: some tools that take names out give all slices one UID
+    return list({(one.uid, one.position): one for one in slices}.values())
 
 
 def _slices(name: str, header: "Dataset") -> list[Slice]:
@@ -231,7 +260,7 @@ def _slice(name: str, frame: int | None, header: "Dataset", items: list) -> Slic
         name,
         frame,
         f"{header.SOPInstanceUID}{'' if frame is None else f'#{frame + 1}'}",
-        str(header.get("AcquisitionNumber") or ""),
+        "-".join(str(value(tag)) for tag in ACQUISITIONS if value(tag)),
         str(header.get("PatientID", "")),
         tuple(map(float, position)),
         (*map(float, direction), *map(float, spacing), *size),
@@ -251,7 +280,7 @@ def check_one_patient(series: Series) -> None:
     other = next((one for one in series.slices if one.patient != first.patient), None)
     if other:
         raise ValueError(
-            f"series {series.label}: {other.name} is of another patient than {first.name}; "
+            f"series {series.label}: {other.place} is of another patient than {first.place}; "
             "take it out"
         )
 
@@ -283,31 +312,54 @@ def _step_mm(series: Series) -> float:
     """Return the distance of the slices.
 
     Raises:
-        ValueError: two lie at one place, one is missing, or the distances differ.
+        ValueError: two lie at one place, some are missing, or the distances differ.
     """
     slices = series.slices
     if len(slices) == 1:
         return slices[0].thickness_mm
-    heights = np.array([np.dot(one.position, slices[0].normal) for one in slices])
-    gaps = np.diff(heights)
-    step = float(heights[-1] - heights[0]) / len(gaps)
+    gaps = _gaps(slices)
     usual = float(np.median(gaps))
-    for kind, k in (("one place", int(gaps.argmin())), ("a gap", int(gaps.argmax()))):
-        pair = f"series {series.label}: {slices[k].name} and {slices[k + 1].name}"
-        if kind == "one place" and gaps[k] < MAX_OFF_GRID * usual:
-            raise ValueError(f"{pair} lie at one place and differ: remove one of the two sets")
-        if kind == "a gap" and gaps[k] > 1.5 * usual:
-            raise ValueError(
-                f"{pair} are {gaps[k]:.4g} mm apart, the others {usual:.4g} mm: a slice is "
-                "missing between them; export the series again"
-            )
-    even = heights[0] + step * np.arange(len(slices))
-    if np.abs(heights - even).max() > MAX_OFF_GRID * step:
+    nearest = int(gaps.argmin())
+    if gaps[nearest] < MAX_OFF_GRID * usual:
+        pair = " and ".join(one.place for one in slices[nearest : nearest + 2])
         raise ValueError(
-            f"series {series.label}: its slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart "
-            f"(from {slices[0].name} on); export a reconstruction of even spacing"
+            f"series {series.label}: {pair} lie at one place and differ: remove one of the two sets"
+        )
+    steps = np.rint(gaps / usual)
+    if steps.max() > 1 and np.abs(gaps - steps * usual).max() < MAX_OFF_GRID * usual:
+        raise ValueError(_missing_text(series, steps.astype(int), usual))
+    step = float(gaps.mean())
+    off = np.abs(np.cumsum(gaps) - step * np.arange(1, len(slices)))
+    if off.max() > MAX_OFF_GRID * step:
+        change = int(np.abs(gaps - gaps[0]).argmax())
+        raise ValueError(
+            f"series {series.label}: its slices are {gaps.min():.4g} to {gaps.max():.4g} mm apart: "
+            f"{gaps[0]:.4g} mm from {slices[0].place} on, {gaps[change]:.4g} mm after "
+            f"{slices[change].place}; export a reconstruction of even spacing"
         )
     return step
+
+
+def _missing_text(series: Series, steps: np.ndarray, usual_mm: float) -> str:
+    """Return which slices are missing and what to do, one sentence.
+
+    Args:
+        series: the series.
+        steps: how many distances lie between each slice and the next.
+        usual_mm: one distance.
+    """
+    heights = []
+    for k in np.flatnonzero(steps > 1):
+        below, above = (series.slices[k + end].position[2] for end in (0, 1))
+        heights += np.linspace(below, above, steps[k] + 1)[1:-1].tolist()
+    first = int(steps.argmax())
+    count = "a slice is" if len(heights) == 1 else f"{len(heights)} slices are"
+    return (
+        f"series {series.label}: {count} missing at z = {few([f'{z:.4g}' for z in heights])} mm "
+        f"({series.slices[first].place} and {series.slices[first + 1].place} are "
+        f"{steps[first] * usual_mm:.4g} mm apart, the others {usual_mm:.4g} mm); export the whole "
+        "series again: an invented slice could hide or make a tumor"
+    )
 
 
 def _check_upright(series: Series, step_mm: float) -> None:
@@ -318,6 +370,6 @@ def _check_upright(series: Series, step_mm: float) -> None:
         degrees = np.degrees(np.arctan2(np.linalg.norm(aside), np.dot(way, first.normal)))
         raise ValueError(
             f"series {series.label}: its slices are tilted by {degrees:.1f} degrees against the "
-            f"direction that they are stacked in (gantry tilt; {first.name} to {last.name}); "
+            f"direction that they are stacked in (gantry tilt; {first.place} to {last.place}); "
             "export an upright reconstruction"
         )

@@ -1,12 +1,25 @@
 """Small DICOM series, written with pydicom alone, for the tests of DICOM in and out."""
 
+import random
+
 import numpy as np
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    CTImageStorage,
+    EnhancedCTImageStorage,
+    ExplicitVRLittleEndian,
+    generate_uid,
+)
 
 from .drawn import affine_of, stored_as
 
 PATIENT = "Doe^Jane"
+
+
+def shuffled(count):
+    """Numbers below `count` in an order that is neither theirs nor its reverse."""
+    return random.Random(3).sample(range(count), count)
 
 
 def header_of(series=4, patient="P1", study="study", **tags):
@@ -55,6 +68,14 @@ def write_slice(path, pixels, position, direction, spacing, header, number=1, **
     return dataset
 
 
+def grid_of(hu, orientation):
+    """Return a series' stored array (columns, rows, slices), LPS affine, direction and spacing."""
+    stored = stored_as(hu, orientation)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_of(hu.shape, orientation)
+    lengths = np.linalg.norm(lps[:3, :3], axis=0)
+    return stored, lps, [*(lps[:3, 0] / lengths[0]), *(lps[:3, 1] / lengths[1])], lengths[[1, 0]]
+
+
 def write_series(folder, hu, orientation="LPS", order=None, change=None, **tags):
     """Write (Z, Y, X) int16 as a series whose columns, rows and slices grow as `orientation` says.
 
@@ -70,10 +91,7 @@ def write_series(folder, hu, orientation="LPS", order=None, change=None, **tags)
         The files.
     """
     header = header_of(**tags)
-    stored = stored_as(hu, orientation)
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_of(hu.shape, orientation)
-    lengths = np.linalg.norm(lps[:3, :3], axis=0)
-    direction = [*(lps[:3, 0] / lengths[0]), *(lps[:3, 1] / lengths[1])]
+    stored, lps, direction, spacing = grid_of(hu, orientation)
     offset = round(float(header.RescaleIntercept))
     files = []
     for number, k in enumerate(order or range(stored.shape[2])):
@@ -81,6 +99,57 @@ def write_series(folder, hu, orientation="LPS", order=None, change=None, **tags)
         path = folder / f"IM{number + 1:03d}.dcm"
         more = (change(k, position) if change else None) or {}
         pixels = (stored[..., k].T - offset).astype("<i2" if header.PixelRepresentation else "<u2")
-        write_slice(path, pixels, position, direction, lengths[[1, 0]], header, number + 1, **more)
+        write_slice(path, pixels, position, direction, spacing, header, number + 1, **more)
         files.append(path)
     return files
+
+
+def write_enhanced(path, hu, orientation="LPS", order=None, change=None, **tags):
+    """Write an Enhanced CT: all slices as frames of one file, their places and HU frame by frame.
+
+    Args:
+        path: the file.
+        hu, orientation, order, tags: as for `write_series`.
+        change: called with the frame's number; returns (slope, intercept, acquisition).
+    """
+    header = header_of(SOPClassUID=EnhancedCTImageStorage, **tags)
+    for name in ("SliceThickness", "RescaleSlope", "RescaleIntercept"):
+        delattr(header, name)
+    stored, lps, direction, spacing = grid_of(hu, orientation)
+    groups, frames = [], []
+    for number, k in enumerate(order or range(stored.shape[2])):
+        slope, intercept, acquisition = change(number) if change else (1, 0, 1)
+        frames.append(np.rint((stored[..., k].T - intercept) / slope).astype("<i2"))
+        position = lps[:3, 3] + lps[:3, 2] * k
+        parts = {
+            "FrameContentSequence": {"FrameAcquisitionNumber": acquisition},
+            "PlanePositionSequence": {"ImagePositionPatient": np.round(position, 6).tolist()},
+            "PixelValueTransformationSequence": {
+                "RescaleSlope": slope, "RescaleIntercept": intercept, "RescaleType": "HU",
+            },
+        }  # fmt: skip
+        groups.append(_group(parts))
+    shared = {
+        "PixelMeasuresSequence": {"PixelSpacing": spacing.tolist(), "SliceThickness": 5.0},
+        "PlaneOrientationSequence": {"ImageOrientationPatient": np.round(direction, 6).tolist()},
+    }
+    more = {"NumberOfFrames": len(frames), "PerFrameFunctionalGroupsSequence": Sequence(groups)}
+    more["SharedFunctionalGroupsSequence"] = Sequence([_group(shared)])
+    dataset = write_slice(path, frames[0], (0, 0, 0), direction, spacing, header)
+    for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
+        delattr(dataset, name)
+    for name, value in (more | {"PixelData": np.stack(frames).tobytes()}).items():
+        setattr(dataset, name, value)
+    dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def _group(parts):
+    """Return a functional group of {sequence: values of its one item}."""
+    group = Dataset()
+    for name, values in parts.items():
+        item = Dataset()
+        for tag, value in values.items():
+            setattr(item, tag, value)
+        setattr(group, name, Sequence([item]))
+    return group
