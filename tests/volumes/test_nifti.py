@@ -95,7 +95,7 @@ REFUSED = {
     "nrrd": ("volume-3.nii", b"NRRD0004\ntype: short\n" * 30, "no NIfTI file but NRRD: convert it"),
     "mha": ("volume-3.nii.gz", b"ObjectType = Image\n" * 30, "but MetaImage .*: convert it"),
     "h5": ("volume-3.nii", b"\x89HDF\r\n\x1a\n" * 60, "but HDF5: convert it"),
-    "dcm": ("volume-3.nii", bytes(128) + b"DICM" + bytes(300), "holds no DICOM image"),
+    "dcm": ("volume-3.nii", bytes(128) + b"DICM" + bytes(300), "header is damaged"),
     "zip": ("volume-3.nii", b"PK\x03\x04" * 200, "the zip is damaged or cut off"),
     "wrong_magic": ("volume-3.nii", patched(MAGIC, "4s", b"abcd"), "magic"),
     "half_of_a_pair": ("volume-3.nii", patched(MAGIC, "4s", b"ni1\0"), "not a single NIfTI file"),
@@ -214,7 +214,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
     with pytest.raises(FileNotFoundError, match="volume-4"):
         read_volume(tmp_path / "volume-4.nii")
     (tmp_path / "volume-5.nii").mkdir()
-    with pytest.raises(ValueError, match=r"volume-5.nii holds no DICOM image"):
+    with pytest.raises(ValueError, match=r"volume-5.nii header is damaged"):
         read_volume(tmp_path / "volume-5.nii")  # a folder
     os.mkfifo(tmp_path / "volume-6.nii")
     with pytest.raises(ValueError, match=r"volume-6.nii: it is not a regular file"):
