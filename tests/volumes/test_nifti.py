@@ -214,7 +214,7 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
     with pytest.raises(FileNotFoundError, match="volume-4"):
         read_volume(tmp_path / "volume-4.nii")
     (tmp_path / "volume-5.nii").mkdir()
-    with pytest.raises(ValueError, match=r"volume-5.nii header is damaged"):
+    with pytest.raises(ValueError, match=r"volume-5.nii holds no DICOM image"):
         read_volume(tmp_path / "volume-5.nii")  # a folder
     os.mkfifo(tmp_path / "volume-6.nii")
     with pytest.raises(ValueError, match=r"volume-6.nii: it is not a regular file"):
