@@ -30,13 +30,15 @@ make_repository() {
 
 # run_as_in_colab: execute the notebooks beside nothing but themselves.
 run_as_in_colab() {
-  local machine address
+  local machine address notebook
   machine="$(mktemp -d)"
   trap "rm -rf '$machine'" EXIT
   make_repository "$machine/origin"
   mkdir "$machine/content"
-  cp "$project"/notebooks/*.ipynb "$machine/content"
-  address="$(grep -ohE 'REPOSITORY = ..https://[^"\\]+' "$project"/notebooks/01*.ipynb | grep -oE 'https.*')"
+  for notebook in "$project"/notebooks/*.ipynb; do  # published as scripts/set_repository.sh does it
+    sed 's|OWNER/REPO|somebody/lits|g' "$notebook" > "$machine/content/$(basename "$notebook")"
+  done
+  address="$(grep -ohE 'REPOSITORY = ..https://[^"\\]+' "$machine"/content/01*.ipynb | grep -oE 'https.*')"
   rm -rf "$project/runs/colab"  # nothing of an earlier run may stand in for this one
   export LITS_RAW="$project/runs/colab/raw" LITS_PREPARED="$project/runs/colab/prepared"
   export LITS_RUNS="$project/runs/colab/runs" LITS_TINY="${LITS_TINY:-1}"

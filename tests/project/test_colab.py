@@ -1,16 +1,12 @@
-"""What happens in Google Colab, on a stand-in for its package and for the published repository."""
+"""What happens in Google Colab, on a stand-in for its package; the first cell has its own file."""
 
 import logging
-import os
-import shutil
 import subprocess
 import sys
 import types
-from pathlib import Path
 
 import pytest
 from helpers.logs import logged
-from helpers.notebook_rules import REPOSITORY, read_notebooks, text
 from helpers.repository import ROOT
 from packaging.requirements import Requirement
 
@@ -18,84 +14,6 @@ from lits_helpers import environment
 from lits_helpers.download import DownloadError, kaggle, transfer
 
 pytest_plugins = ["helpers.colab_fixtures"]
-
-BOOTSTRAP = text(read_notebooks(ROOT / "notebooks")[0].cells[2])
-ADDRESS = f"https://github.com/{REPOSITORY.search(BOOTSTRAP)[1]}"
-SAY_WHERE = "\nimport lits_helpers\nprint(lits_helpers.__file__)\n"
-
-
-# --- the bootstrap cell --------------------------------------------------------------------------
-
-
-@pytest.fixture
-def published(tmp_path):
-    """Make a git repository that stands in for the published one."""
-    if not shutil.which("git"):
-        pytest.skip("no git on this machine")
-    folder = tmp_path / "published"
-    (folder / "lits_helpers").mkdir(parents=True)
-    (folder / "lits_helpers" / "__init__.py").write_text("")
-    identity = ["-c", "user.name=test", "-c", "user.email=test@localhost", "-c", "commit.gpgsign=0"]
-    for arguments in (["init"], ["add", "."], [*identity, "commit", "--message", "one"]):
-        subprocess.run(["git", *arguments], cwd=folder, check=True, capture_output=True)
-    return folder
-
-
-@pytest.fixture
-def machine(tmp_path):
-    folder = tmp_path / "content"
-    folder.mkdir()
-    return folder
-
-
-def run_bootstrap(cwd: Path, published: Path) -> subprocess.CompletedProcess:
-    """Run the cell as it stands, in a fresh Python, git finding `published` at its address."""
-    redirect = {
-        "GIT_CONFIG_COUNT": "1",
-        "GIT_CONFIG_KEY_0": f"url.file://{published}.insteadOf",
-        "GIT_CONFIG_VALUE_0": ADDRESS,
-        "GIT_TERMINAL_PROMPT": "0",
-    }
-    return subprocess.run(
-        [sys.executable, "-c", BOOTSTRAP + SAY_WHERE],
-        cwd=cwd,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | redirect,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-
-
-def test_on_an_empty_machine_the_module_is_cloned(machine, published):
-    done = run_bootstrap(machine, published)
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()) == machine / "lits" / "lits_helpers" / "__init__.py"
-
-
-def test_second_run_downloads_nothing(machine, published):
-    run_bootstrap(machine, published)
-    shutil.rmtree(published)
-    done = run_bootstrap(machine, published)
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()) == machine / "lits" / "lits_helpers" / "__init__.py"
-    assert [path.name for path in machine.iterdir()] == ["lits"]
-
-
-def test_below_a_checkout_nothing_is_cloned(machine, published):
-    notebooks = published / "notebooks"
-    notebooks.mkdir()
-    done = run_bootstrap(notebooks, machine / "nowhere")
-    assert done.returncode == 0, done.stderr
-    assert Path(done.stdout.strip()) == published / "lits_helpers" / "__init__.py"
-    assert list(notebooks.iterdir()) == []
-
-
-def test_a_failed_clone_fails_and_leaves_the_next_run_a_chance(machine, published):
-    done = run_bootstrap(machine, machine / "nowhere")
-    assert done.returncode != 0
-    assert "nowhere" in done.stderr  # git's own words name the address
-    assert run_bootstrap(machine, published).returncode == 0
-
 
 # --- secrets -------------------------------------------------------------------------------------
 

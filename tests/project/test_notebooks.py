@@ -121,9 +121,9 @@ def set_in_cell(key: str, value):
 
 
 BREAKS = [
-    (rules.badge_first, append_to(1, "\nand more")),
-    (rules.badge_first, replace_everywhere("notebooks/02_", "notebooks/01_")),
-    (rules.badge_first, replace_everywhere("/blob/main/", "/blob/other/")),
+    (rules.badges_first, append_to(1, "\nand more")),
+    (rules.badges_first, replace_everywhere("notebooks/02_", "notebooks/01_")),
+    (rules.badges_first, replace_everywhere("/blob/main/", "/blob/other/")),
     (rules.title_and_needs, replace_everywhere("You will:", "We will:")),
     (rules.plain_python, insert("!pip install something")),
     (rules.plain_python, insert("%matplotlib widget")),
