@@ -7,10 +7,20 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import numpy as np
+
 from ..cases import Split, id_order, split_cases
 from ..machine import few, read_json
 from ..settings import hint
-from ..volumes import LABELS_SUFFIX, SUFFIX, is_whole, numbered_pngs, png_size, read_png
+from ..volumes import (
+    LABELS_SUFFIX,
+    SUFFIX,
+    is_whole,
+    numbered_pngs,
+    open_volume,
+    png_size,
+    read_png,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -190,6 +200,27 @@ def open_prepared(
     cases = [c for c in prepared_cases(root) if case_ids is None or c.id in case_ids]
     split = split_cases([case for case in cases if case.has_segmentation], validation, test, fold)
     return Prepared(Path(root), cases, split)
+
+
+def example_case(data: Prepared) -> PreparedCase:
+    """Return a case to look at: much tumor, darker than its liver, as most tumors are.
+
+    It is the one with most tumor slices whose tumor's median HU lies below that of the healthy
+    liver by the liver's own standard deviation; if no tumor is so dark, the one with most slices.
+    """
+    ranked = sorted(
+        data.cases, key=lambda case: (len(case.tumor_slices), case.has_segmentation), reverse=True
+    )
+    return next((case for case in ranked if _has_dark_tumor(data, case)), ranked[0])
+
+
+def _has_dark_tumor(data: Prepared, case: PreparedCase) -> bool:
+    if not case.tumor_slices:
+        return False
+    hu = open_volume(data.volume_path(case.id)).read()
+    labels = open_volume(data.labels_path(case.id)).read()
+    liver = hu[labels == 1]
+    return bool(liver.size and np.median(hu[labels == 2]) <= np.median(liver) - liver.std())
 
 
 def data_hashes(prepared: Path | str, case_ids: Sequence[str]) -> dict[str, str | None]:

@@ -20,6 +20,7 @@ LINK = re.compile(r"\]\(([^)\s]+)\)")
 MACHINE_PATH = re.compile(
     r"(?<![\w./~-])(?:/(?:content|home|root|tmp|work|mnt|Users|data|kaggle|usr|var|opt)\b|[A-Z]:\\)"
 )
+PARAMETERS = {"tags": ["parameters"]}  # after such a cell papermill sets other values
 COMMON_FORM = ("SOURCE", "RAW_FOLDER", "USE_DRIVE", "TINY")
 MEDIAN_LINES, MOST_LINES = 9, 18  # of a code cell
 FIRST_CELL_LINES = 29  # which cannot take anything from the module that it looks for
@@ -81,7 +82,7 @@ def title_and_needs(notebook: Notebook) -> Iterator[str]:
     opening = text(notebook.cells[1])
     if not opening.startswith(f"# {notebook.name[:2]} "):
         yield f'cell 2 must begin with the title "# {notebook.name[:2]} ..."'
-    for words in ("You will:", "**Needs:**"):
+    for words in ("You will be able to:\n\n- ", "**Needs:**"):
         if words not in opening:
             yield f'cell 2 must say "{words}" and what follows from it'
 
@@ -101,7 +102,7 @@ def outputs_stripped(notebook: Notebook) -> Iterator[str]:
     for number, cell in enumerate(notebook.cells, 1):
         if cell.get("outputs") or cell.get("execution_count") is not None:
             yield f"cell {number} holds outputs: strip them with nbstripout --keep-id"
-        if cell["metadata"]:
+        if cell["metadata"] not in ({}, PARAMETERS):
             yield f"cell {number} has metadata {sorted(cell['metadata'])}: empty its metadata"
 
 
@@ -178,6 +179,17 @@ def settings_in_one_cell(notebook: Notebook) -> Iterator[str]:
             yield f"cell {number}: {name} needs a # @param, so that Colab shows it as a form field"
 
 
+def papermill_can_set_the_form(notebook: Notebook) -> Iterator[str]:
+    for number, cell in enumerate(notebook.cells, 1):
+        form = "@param" in text(cell)
+        if form != (cell["metadata"] == PARAMETERS):
+            yield f"cell {number}: the form, and it alone, has the tag {PARAMETERS['tags'][0]!r}"
+        if form and any(not isinstance(x, ast.Assign) for x in ast.parse(text(cell)).body):
+            yield f"cell {number} does more than set fields: papermill's values come after it"
+        if form and None in assigned_constants(ast.parse(text(cell))).values():
+            yield f"cell {number} computes a field: papermill's values come after it"
+
+
 def no_settings_elsewhere(notebook: Notebook) -> Iterator[str]:
     for number, tree in parsed(notebook):
         source = text(notebook.cells[number - 1])
@@ -206,6 +218,19 @@ def ends_in_a_check(notebook: Notebook) -> Iterator[str]:
     tree = ast.parse(text(cell)) if cell["cell_type"] == "code" else ast.Module([], [])
     if sum(isinstance(node, ast.Assert) for node in ast.walk(tree)) < 2:
         yield f"cell {heads[0] + 1} must assert what makes this notebook a test"
+
+
+def two_exercises_of_a_field(notebook: Notebook) -> Iterator[str]:
+    source = "\n".join(source for _, source in notebook.of("code") if "@param" in source)
+    form = assigned_constants(ast.parse(source))
+    cells = [source for _, source in notebook.of("markdown") if source.startswith("## Exercises\n")]
+    answers = re.findall(r"<details>.*?</details>", "".join(cells), re.DOTALL)
+    if len(cells) != 1 or len(answers) != 2:
+        yield f'{len(cells)} cells "## Exercises" with {len(answers)} answers: make it 1 with 2'
+    for answer in answers:
+        found = re.match(r"<details><summary>Answer</summary>\n\n   `(\w+)(` = | = .*`)", answer)
+        if not found or found[1] not in form:
+            yield f"an answer must begin with a field of the form and its value: {answer}"
 
 
 def short_cells(notebook: Notebook) -> Iterator[str]:
@@ -253,9 +278,11 @@ RULES: tuple[Rule, ...] = (
     next_is_linked,
     no_machine_paths,
     settings_in_one_cell,
+    papermill_can_set_the_form,
     no_settings_elsewhere,
     harmless_defaults,
     ends_in_a_check,
+    two_exercises_of_a_field,
     short_cells,
     prose_enough,
     honest_ending,

@@ -1,6 +1,7 @@
 """The prepared folder: what it says of its cases, and what it leaves out."""
 
 import shutil
+from dataclasses import replace
 
 import cv2
 import nibabel as nib
@@ -8,10 +9,11 @@ import numpy as np
 import pytest
 from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 from helpers.logs import logged
+from helpers.packed_cases import write_packed_case
 from helpers.repository import load_script
 
 from lits_helpers.cases import find_cases
-from lits_helpers.preprocess import prepare, prepared_cases
+from lits_helpers.preprocess import example_case, open_prepared, prepare, prepared_cases
 from lits_helpers.volumes import open_volume, read_volume, write_segmentation
 
 contents = load_script("benchmarks/kill_prepare.py").contents
@@ -101,3 +103,19 @@ def test_a_reference_of_the_liver_alone_is_marked(tmp_path):
     assert "liver_only  cases s1, s2  the reference shows the liver alone" in report.table()
     assert [case.liver_only for case in prepared_cases(tmp_path / "out")] == [True, True]
     assert (tmp_path / "out" / "cases" / "s1.b2nd").is_file()
+
+
+def test_the_case_to_look_at_has_much_tumor_darker_than_its_liver(tmp_path):
+    hu = np.full((12, 20, 24), 100, np.int16)
+    hu[..., ::2] = 120  # the liver's scatter: 110 +- 10
+    for name, value, slices in (("1", 150, 9), ("2", 60, 3), ("3", 105, 7), ("4", 70, 4)):
+        labels = np.zeros(hu.shape, np.uint8)
+        labels[1:11, 2:18, 3:20] = 1
+        labels[1 : 1 + slices, 5:9, 6:11] = 2
+        write_packed_case(tmp_path, name, np.where(labels == 2, value, hu).astype(np.int16), labels)
+    write_packed_case(tmp_path, "5", hu, None)
+    data = open_prepared(tmp_path)
+    assert example_case(data).id == "4"  # 1 and 3 have more, but brighter or hardly darker
+    bright = replace(data, cases=[data.case("5"), data.case("3"), data.case("1")])
+    assert example_case(bright).id == "1"
+    assert example_case(replace(data, cases=[data.case("5")])).id == "5"

@@ -66,6 +66,21 @@ def test_every_name_taken_from_lits_helpers_exists(notebook):
     assert not missing, f"{notebook.name} calls what lits_helpers lacks: {', '.join(missing)}"
 
 
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=name_of)
+def test_papermill_sets_fields_of_the_form(notebook):
+    papermill = pytest.importorskip("papermill")
+    content = papermill.iorw.load_notebook_node(str(FOLDER / f"{notebook.name}.ipynb"))
+    wanted = {"TINY": True, "ORIENTATION": "LPS"}
+    changed = papermill.parameterize.parameterize_notebook(content, wanted)
+    values: dict = {}
+    sources = [cell.source for cell in changed.cells if cell.cell_type == "code"]
+    form = next(i for i, source in enumerate(sources) if "@param" in source)
+    for source in sources[form : form + 2]:
+        exec(source, values)
+    assert (values["TINY"], values["ORIENTATION"], values["SOURCE"]) == (True, "LPS", "phantom")
+    assert "load_settings(" in sources[form + 2]
+
+
 def find(module: str, name: str):
     """Return the attribute or submodule of that name, or None."""
     found = getattr(importlib.import_module(module), name, None)
@@ -124,7 +139,7 @@ BREAKS = [
     (rules.badges_first, append_to(1, "\nand more")),
     (rules.badges_first, replace_everywhere("notebooks/02_", "notebooks/01_")),
     (rules.badges_first, replace_everywhere("/blob/main/", "/blob/other/")),
-    (rules.title_and_needs, replace_everywhere("You will:", "We will:")),
+    (rules.title_and_needs, replace_everywhere("You will be able to:", "We will:")),
     (rules.plain_python, insert("!pip install something")),
     (rules.plain_python, insert("%matplotlib widget")),
     (rules.outputs_stripped, set_in_cell("execution_count", 3)),
@@ -144,12 +159,18 @@ BREAKS = [
     (rules.settings_in_one_cell, insert("WIDTH = 3  # @param")),
     (rules.settings_in_one_cell, replace_everywhere("  # @param", "")),
     (rules.settings_in_one_cell, replace_everywhere("TINY = False  # @param", "TINY = False  #")),
+    (rules.papermill_can_set_the_form, set_in_cell("metadata", rules.PARAMETERS)),
+    (rules.papermill_can_set_the_form, replace_everywhere("TINY = False", "TINY = not True")),
+    (rules.papermill_can_set_the_form, replace_everywhere("TINY = False", "print()\nTINY = False")),
     (rules.no_settings_elsewhere, insert("EPOCHS = 3")),
     (rules.no_settings_elsewhere, insert('import os\nos.environ["LITS_TINY"]')),
     (rules.harmless_defaults, replace_everywhere("USE_DRIVE = False", "USE_DRIVE = True")),
     (rules.harmless_defaults, replace_everywhere('SOURCE = "phantom"', 'SOURCE = "kaggle"')),
     (rules.ends_in_a_check, replace_everywhere("## Check", "## Look")),
     (rules.ends_in_a_check, replace_everywhere("assert ", "")),
+    (rules.two_exercises_of_a_field, replace_everywhere("## Exercises", "## Questions")),
+    (rules.two_exercises_of_a_field, replace_everywhere("`RECIPE = ", "`RECEIPT = ")),
+    (rules.two_exercises_of_a_field, replace_everywhere("<details>", "")),
     (rules.short_cells, insert("x = 1\n" * 30)),
     (rules.prose_enough, lambda notebook: notebook.cells.extend([code("x")] * 20)),
     (rules.honest_ending, replace_everywhere("Not a medical device", "A medical device")),
