@@ -1,7 +1,7 @@
-"""References that are folders of masks beside a DICOM CT: 3D-IRCADb and CHAOS.
+"""References that are folders of masks beside a DICOM CT, paired by position: 3D-IRCADb and CHAOS.
 
-3D-IRCADb has a folder of DICOM for each structure, paired by position; CHAOS has PNG files, in the
-order of the names of the CT's files.
+3D-IRCADb has a folder of DICOM for each structure; CHAOS has PNG files, which are numbered along
+the patient, upwards or downwards.
 """
 
 import logging
@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .dicom import opened, read_dicom, source_headers
+from .dicom import opened, read_dicom
 from .geometry import Geometry, matched_to, same_grid
 from .pngs import read_png
 
@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 
 LIVER = re.compile(r"liver", re.IGNORECASE)
 TUMORS = re.compile(r"liver_?tumou?rs?_?\d*", re.IGNORECASE)  # not livercyst
+TISSUE_HU = (-200, 300)  # beyond, a single metal clip would decide
 NUMBER = re.compile(r"(\d+)\D*$")
 
 
@@ -66,27 +67,23 @@ def _read_structure(folder: Path, like: Geometry) -> np.ndarray:
 
 
 def _read_pictures(pictures: list[Path], folder: Path, like) -> np.ndarray:
-    """Return the liver as labels, from PNG masks in the order of the CT's file names.
+    """Return the liver as labels, from one PNG mask for each position of the CT.
 
-    Some sets count the other way round. The liver is of even brightness: of both orders the one
-    under whose mask HU vary less is taken.
+    Nothing says whether their numbers grow upwards. The liver is of even brightness: of both
+    directions the one under whose mask HU vary less is taken.
     """
-    names = list(source_headers(like.path, like.geometry))
-    if len(pictures) != len(names):
-        raise ValueError(f"{folder} holds {len(pictures)} masks, its CT {len(names)} slices")
-    places = [names.index(name) for name in sorted(names)]
-    rows, columns = like.geometry.stored_shape[1::-1]
-    stored = np.zeros((columns, rows, len(names)), np.uint8)
-    for place, path in zip(places, pictures, strict=True):
+    columns, rows, count = like.geometry.stored_shape[:3]
+    if len(pictures) != count:
+        raise ValueError(f"{folder} holds {len(pictures)} masks, its CT {count} slices")
+    stored = np.zeros((columns, rows, count), np.uint8)
+    for k, path in enumerate(pictures):
         mask = read_png(path) > 0
         if mask.shape != (rows, columns):
             raise ValueError(f"{path} has {mask.shape} pixels, its CT {(rows, columns)}")
-        stored[..., place] = mask.T
-    turned = np.empty_like(stored)
-    turned[..., places] = stored[..., places[::-1]]
-    orders = [like.geometry.as_internal(one) for one in (stored, turned)]
-    spreads = [float(like.hu[one > 0].std()) if one.any() else 0.0 for one in orders]
+        stored[..., k] = mask.T
+    ways = [like.geometry.as_internal(one) for one in (stored, stored[..., ::-1])]
+    spreads = [np.clip(like.hu[one > 0], *TISSUE_HU).std() if one.any() else 0.0 for one in ways]
     if spreads[1] < spreads[0]:
-        logger.info("%s: read from the last slice to the first, as its CT shows", folder)
-        return np.ascontiguousarray(orders[1])
-    return np.ascontiguousarray(orders[0])
+        logger.info("%s: its numbers grow against the CT's positions, as its liver shows", folder)
+        return np.ascontiguousarray(ways[1])
+    return np.ascontiguousarray(ways[0])

@@ -25,6 +25,7 @@ COLORS = {1: (224, 129, 105), 2: (241, 211, 82)}  # label -> RGB; as in figures/
 TUMOR_CODES = {"108369006", "4147007", "52988006", "86049000", "126851005"}
 TUMOR_WORDS = ("tumor", "tumour", "lesion", "neoplasm", "mass", "hcc", "metasta", "cancer")
 LIVER_CODE = "10200004"  # SNOMED CT
+PRESENT = 0.5  # of a FRACTIONAL segment
 NEAR = 0.02  # of a voxel; headers round positions
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
@@ -86,14 +87,15 @@ def read_dicom_seg(path: Path, like: Geometry | None) -> np.ndarray:
     """
     with _opened_seg(path) as seg:
         kinds = _kinds(seg, path)
-        volume = seg.get_volume(segment_numbers=list(kinds), combine_segments=False, dtype=np.uint8)
+        dtype = np.float32 if seg.segmentation_type.value == "FRACTIONAL" else np.uint8
+        volume = seg.get_volume(segment_numbers=list(kinds), combine_segments=False, dtype=dtype)
         if like is None:
             volume = volume.to_patient_orientation("HPL")
         else:
             volume = _placed(volume, like, path)
         labels = np.zeros(volume.array.shape[:3], np.uint8)
         for n, label in enumerate(kinds.values()):
-            np.maximum(labels, volume.array[..., n] * np.uint8(label), out=labels)
+            np.maximum(labels, np.uint8(label), out=labels, where=volume.array[..., n] >= PRESENT)
     return labels
 
 

@@ -7,7 +7,7 @@ import pytest
 pytest.importorskip("pydicom", reason='pip install highdicom "pylibjpeg[all]"')
 
 from helpers.drawn import body
-from helpers.drawn_dicom import write_series
+from helpers.drawn_dicom import shuffled, write_series
 
 from lits_helpers.volumes import read_segmentation, read_volume
 
@@ -37,13 +37,12 @@ def write_ircadb(folder, labels=LABELS, **tags):
     return folder
 
 
-def write_chaos(folder, labels=LABELS, orientation="LPS", backwards=False):
-    """N/DICOM_anon and N/Ground of CHAOS; the masks' numbers follow the names of the CT's files."""
-    write_series(folder / "DICOM_anon", HU, orientation)
-    order = labels[::-1] if (orientation == "LPI") ^ backwards else labels
+def write_chaos(folder, orientation="LPS", backwards=False, order=None):
+    """N/DICOM_anon and N/Ground of CHAOS; masks are numbered by position, from 5 on."""
+    write_series(folder / "DICOM_anon", HU, orientation, order)
     (folder / "Ground").mkdir()
-    for k, plane in enumerate(order):
-        path = str(folder / "Ground" / f"liver_GT_{k:03d}.png")
+    for k, plane in enumerate(LABELS[::-1] if backwards else LABELS):
+        path = str(folder / "Ground" / f"liver_GT_{k + 5}.png")
         cv2.imwrite(path, (plane > 0).astype(np.uint8) * 255)
     return folder
 
@@ -73,8 +72,11 @@ def test_ircadb_masks_of_another_ct_are_refused(tmp_path):
 
 @pytest.mark.parametrize("orientation", ["LPS", "LPI"])
 @pytest.mark.parametrize("backwards", [False, True])
-def test_chaos_masks_lie_on_the_liver_whichever_way_they_count(tmp_path, orientation, backwards):
-    root = write_chaos(tmp_path, orientation=orientation, backwards=backwards)
+@pytest.mark.parametrize("order", [range(9), range(8, -1, -1), shuffled(9)])
+def test_chaos_masks_are_paired_by_position_whatever_the_names_say(
+    tmp_path, orientation, backwards, order
+):
+    root = write_chaos(tmp_path, orientation, backwards, order)
     volume = read_volume(root / "DICOM_anon")
     np.testing.assert_array_equal(volume.hu, HU)
     found = read_segmentation(root / "Ground", like=volume)
@@ -83,6 +85,6 @@ def test_chaos_masks_lie_on_the_liver_whichever_way_they_count(tmp_path, orienta
 
 def test_chaos_of_another_count_is_refused(tmp_path):
     root = write_chaos(tmp_path)
-    (root / "Ground" / "liver_GT_004.png").unlink()
+    (root / "Ground" / "liver_GT_8.png").unlink()
     with pytest.raises(ValueError, match=r"Ground holds 8 masks, its CT 9 slices"):
         read_segmentation(root / "Ground", like=read_volume(root / "DICOM_anon"))
