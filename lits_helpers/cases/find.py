@@ -12,9 +12,9 @@ from pathlib import Path
 
 from ..machine import few, file_hash
 from ..settings import hint
-from ..volumes import find_studies
 from .case import MOST_ID_BYTES, Case, id_order
 from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_unusual, stem_of
+from .studies import BY_HEADERS, FORM, cases_of_studies
 from .tables import TABLE, read_cases, with_patients
 
 logger = logging.getLogger(__name__)
@@ -129,7 +129,10 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
         elif path == root or (parts and all(part.role == CT for part in parts)):
             found[path] = Path(parts[0].case).name if parts else path.name
     if not root.is_file():
-        found |= _studies([path for path in rest if path not in found], root)
+        unseen = [path for path in rest if path not in found]
+        studies, more = cases_of_studies(unseen, root, references=False)
+        found |= {case.volume: case.id for case in studies}
+        notes += more
     left = [path for path in rest if path not in found and stem_of(path)]
     references = [*chain.from_iterable(best.roles[REFERENCE].values()), *left]
     if references:
@@ -139,35 +142,13 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
     return [Case(case_id, case_id, path) for path, case_id in sorted(found.items())]
 
 
-def _studies(files: Iterable[Path], root: Path) -> dict[Path, str]:
-    """Return {folder: case id} of the DICOM studies among files.
-
-    A study is named after its folder, and stands there for all below it. Where a folder holds
-    several, a file of each stands for its longest series.
-    """
-    studies = find_studies(files)
-    folders = Counter(parent for paths in studies.values() for parent in _above(paths, root))
-    found = {}
-    for paths in studies.values():
-        common = Path(os.path.commonpath([path.parent for path in paths]))
-        place = common if folders[common] == 1 else paths[0]
-        name = os.path.relpath(place.with_suffix("") if place is paths[0] else place, root)
-        found[place] = root.name if name == "." else name.replace(os.sep, "-")
-    return found
-
-
-def _above(paths: Iterable[Path], root: Path) -> set[Path]:
-    """Return the folders below `root`, and `root`, that hold one of the files at any depth."""
-    return {parent for path in paths for parent in path.parents if parent.is_relative_to(root)}
-
-
 def _takes_table(root: Path, layout: str) -> bool:
     """Tell whether a cases.csv names the files.
 
     Raises:
         ValueError: no such layout.
     """
-    names = [AUTO, BY_TABLE, *(known.name for known in LAYOUTS)]
+    names = [AUTO, BY_TABLE, *(known.name for known in LAYOUTS), BY_HEADERS]
     if layout not in names:
         raise ValueError(f"no layout {layout!r}; there are {', '.join(names)}")
     return layout == BY_TABLE or (layout == AUTO and (root / TABLE).is_file())
@@ -190,9 +171,14 @@ def _search_files(root: Path, layout: str, given: str | os.PathLike) -> Search:
     notes: list[str] = []
     files = list(_files_below(root, notes))
     fits = [_fit(known, files) for known in LAYOUTS if layout in (AUTO, known.name)]
-    best = _best(fits)
-    if not best.roles[CT]:
-        text = f"no case under {given}: {_nothing_fits(root, files, notes)}"
+    best = _best(fits) if fits else None
+    if layout == BY_HEADERS or (layout == AUTO and not best.roles[CT]):
+        cases, more = cases_of_studies(files, root)
+        if cases:
+            return Search(BY_HEADERS, cases, notes + more)
+        notes += more
+    if not best or not best.roles[CT]:
+        text = f"no case under {given}: {_nothing_fits(root, files, notes, layout)}"
         raise FileNotFoundError(f"{text}; give the folder of the files ({hint('raw')})")
     search = Search(best.layout.name, [], notes)
     _pair(best, root, search)
@@ -331,14 +317,15 @@ def _probe(path: Path) -> tuple:
         return (str(path),)
 
 
-def _nothing_fits(root: Path, files: list[Path], notes: list[str]) -> str:
-    fits = [_fit(layout, files) for layout in LAYOUTS]
+def _nothing_fits(root: Path, files: list[Path], notes: list[str], layout: str) -> str:
+    fits = [_fit(known, files) for known in LAYOUTS]
     nearest = max(fits, key=lambda fit: len(fit.claimed)).layout
+    form = FORM if layout == BY_HEADERS else nearest.form
     named = [path for path in files if DATA.fullmatch(path.name)] or files
     seen = [f"there are {_names(named, root)}" if files else "there is no file", *notes[:1]]
     if any(OTHER_FORMATS.fullmatch(path.name) for path in named):
         seen.append("NRRD, MetaImage, HDF5 and NumPy files must be converted to .nii.gz first")
-    return f"expected {nearest.form}, or a {TABLE} that names the files; {'; '.join(seen)}"
+    return f"expected {form}, or a {TABLE} that names the files; {'; '.join(seen)}"
 
 
 def _names(paths: list[Path], root: Path) -> str:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from ..volumes import described_labels, is_seg
 from .case import Case
 
 TABLE = "cases.csv"  # columns case, volume, segmentation, patient; the last two may be absent
@@ -40,8 +41,18 @@ def read_cases(path: Path) -> tuple[list[Case], list[str]]:
         if fault:
             notes.append(f"{path.name}, case {name or '?'} left aside: {fault}")
             continue
-        cases[name] = Case(name, patient or name, files[0], files[1] if segmentation else None)
+        reference = files[1] if segmentation else None
+        liver_only = reference is not None and _shows_liver_alone(reference)
+        cases[name] = Case(name, patient or name, files[0], reference, liver_only=liver_only)
     return list(cases.values()), notes
+
+
+def _shows_liver_alone(path: Path) -> bool:
+    """Tell whether a DICOM SEG has no segment of a tumor; of other files nothing is known."""
+    try:
+        return is_seg(path) and described_labels(path)[0] == {1}
+    except (ImportError, OSError, ValueError):  # whoever reads it says why
+        return False
 
 
 def with_patients(root: Path, cases: list[Case]) -> list[str]:

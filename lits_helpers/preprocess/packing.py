@@ -192,6 +192,7 @@ def _remove_leftovers(out: Path) -> None:
 def _source_hash(case: Case) -> str:
     """Return a text for all that a prepared case depends on: its files, and the user's word."""
     parts = [file_hash(path) if path else "none" for path in (case.volume, case.segmentation)]
+    parts += [case.series] if case.series else []
     return "-".join([*parts, case.orientation or "header", *sorted(case.accepted)])
 
 

@@ -1,6 +1,8 @@
 """The file border: CT volumes and segmentations in, label volumes out, always (Z, Y, X) inside."""
 
-from .dicom import find_studies, is_dicom
+from .dicom import find_studies, is_dicom, words_of
+from .dicom_seg import described_labels, is_seg
+from .dicom_series import Study
 from .geometry import Geometry, is_unit, reversing, same_grid, size_text
 from .io import (
     Volume,
@@ -42,10 +44,13 @@ __all__ = [
     "Geometry",
     "LiverFrame",
     "PackedVolume",
+    "Study",
     "Volume",
     "claimed_bytes",
+    "described_labels",
     "find_studies",
     "is_dicom",
+    "is_seg",
     "is_unit",
     "is_whole",
     "lies_on",
@@ -73,6 +78,7 @@ __all__ = [
     "to_levels",
     "volume_from_array",
     "window_to_uint8",
+    "words_of",
     "write_packed",
     "write_picture",
     "write_probability",

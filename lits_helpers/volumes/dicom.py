@@ -6,9 +6,9 @@ message can hold a patient's name.
 
 import logging
 import os
+import re
 import warnings
 import zipfile
-from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -20,6 +20,7 @@ from ..machine import safe_members
 from ..settings import hint
 from .dicom_series import (
     Series,
+    Study,
     check_one_patient,
     choose_series,
     fault_of,
@@ -47,6 +48,10 @@ TAGS = (
     "PerFrameFunctionalGroupsSequence"
 ).split()
 HEADER_ONLY = {"stop_before_pixels": True, "specific_tags": TAGS}
+REFERRED = "ReferencedSeriesSequence"
+FOR_STUDIES = HEADER_ONLY | {  # the name is compared with those of folders, and shown to nobody
+    "specific_tags": [*TAGS, REFERRED, "FrameOfReferenceUID", "PatientName"]
+}
 LARGE = 4096  # bytes of a value that is read when it is asked for
 
 
@@ -271,28 +276,57 @@ class DicomStore:
             raise ValueError(f"{where}: its pixels are damaged or cut off; get it again") from error
 
 
-def find_studies(files: Iterable[Path]) -> dict[str, list[Path]]:
-    """Group files by study, {study UID: its files of axial CT}, those of the longest series first.
+def find_studies(files: Iterable[Path]) -> list[Study]:
+    """Group files by study; a DICOM SEG goes to the series that it names, or that shares its frame.
 
     A file that cannot be read is named in the log; reading its study says why.
     """
-    studies: dict[str, dict[str, list[Path]]] = defaultdict(lambda: defaultdict(list))
+    studies: dict[str, Study] = {}
+    drawn: list[tuple[Path, Dataset]] = []
     for path in files:
         try:
             if not _starts_dicom(_head(path)):
                 continue
             with opened(path) as store:
-                header = store.dataset(path.name, **HEADER_ONLY)
+                header = store.dataset(path.name, **FOR_STUDIES)
         except (OSError, ValueError) as error:
             logger.warning("%s", error)
             continue
-        if not fault_of(header) and "StudyInstanceUID" in header:
-            uids = str(header.StudyInstanceUID), str(header.get("SeriesInstanceUID", ""))
-            studies[uids[0]][uids[1]].append(path)
-    return {
-        uid: [path for paths in sorted(series.values(), key=len, reverse=True) for path in paths]
-        for uid, series in studies.items()
-    }
+        uid = str(header.get("StudyInstanceUID", ""))
+        study = studies.setdefault(uid, Study(uid))
+        study.patient = study.patient or str(header.get("PatientID", ""))
+        study.names |= words_of(str(header.get("PatientName", "")).translate({ord("^"): " "}))
+        if header.get("Modality") == "SEG":
+            drawn.append((path, header))
+        elif fault := fault_of(header):
+            study.others.append((path, fault))
+        else:
+            uid = str(header.get("SeriesInstanceUID", ""))
+            study.series.setdefault(uid, []).append(path)
+            study.frames[uid] = str(header.get("FrameOfReferenceUID", ""))
+    for study in studies.values():
+        study.series = dict(sorted(study.series.items(), key=lambda one: -len(one[1])))
+    for path, header in drawn:
+        _refer(path, header, studies)
+    return list(studies.values())
+
+
+def _refer(path: Path, header: "Dataset", studies: dict[str, Study]) -> None:
+    """Note a DICOM SEG with the series that it was drawn on."""
+    named = [str(item.get("SeriesInstanceUID")) for item in header.get(REFERRED) or ()]
+    frame = str(header.get("FrameOfReferenceUID", "none"))
+    own = studies[str(header.get("StudyInstanceUID", ""))]
+    for study in studies.values():
+        for uid in study.series:
+            if uid in named or (not named and study is own and study.frames[uid] == frame):
+                study.references.setdefault(uid, []).append(path)
+                return
+    own.others.append((path, "SEG of a series that is not here"))
+
+
+def words_of(text: str) -> set[str]:
+    """Return the words of a name or of a file's name: its letters, in lower case, by three."""
+    return {word for word in re.findall(r"[^\W\d_]+", text.lower()) if len(word) >= 3}
 
 
 def _head(path: Path) -> bytes:

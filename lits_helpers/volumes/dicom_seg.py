@@ -5,6 +5,7 @@ Both ways positions decide, never the order or the direction of slices.
 
 import os
 import warnings
+import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 
 from .. import __version__
 from ..machine import written_whole
-from .dicom import INSTALL, is_dicom, source_headers
+from .dicom import HEADER_ONLY, INSTALL, is_dicom, opened, source_headers
 from .geometry import Geometry, geometry_of_affine, internal_affine
 
 if TYPE_CHECKING:
@@ -86,7 +87,10 @@ def read_dicom_seg(path: Path, like: Geometry | None) -> np.ndarray:
         ValueError: it shows no liver and no tumor, or lies off the CT's voxels.
     """
     with _opened_seg(path) as seg:
-        kinds = _kinds(seg, path)
+        kinds = _kinds(seg)
+        if not kinds:
+            names = ", ".join(str(segment.SegmentLabel) for segment in seg.SegmentSequence)
+            raise ValueError(f"{path} shows neither liver nor tumor; its segments: {names}")
         dtype = np.float32 if seg.segmentation_type.value == "FRACTIONAL" else np.uint8
         volume = seg.get_volume(segment_numbers=list(kinds), combine_segments=False, dtype=dtype)
         if like is None:
@@ -110,12 +114,22 @@ def read_seg_geometry(path: Path) -> Geometry:
 
 def is_seg(path: str | os.PathLike) -> bool:
     """Tell whether a file is a DICOM SEG."""
-    if os.path.isdir(path) or not is_dicom(path):
+    if not is_dicom(path) or os.path.isdir(path) or zipfile.is_zipfile(path):
         return False
-    from pydicom import dcmread
-
-    header = dcmread(path, force=True, stop_before_pixels=True, specific_tags=["Modality"])
+    with opened(path) as store:
+        header = store.dataset(Path(path).name, **HEADER_ONLY)
     return header.get("Modality") == "SEG"
+
+
+def described_labels(path: str | os.PathLike) -> tuple[set[int], bool]:
+    """Return the labels that a DICOM SEG has segments of, and whether this module wrote it.
+
+    Raises:
+        ImportError: a package is missing.
+        OSError, ValueError: it cannot be read.
+    """
+    with _opened_seg(Path(path)) as seg:
+        return set(_kinds(seg).values()), seg.get("Manufacturer") == NAME
 
 
 @contextmanager
@@ -181,21 +195,17 @@ def _description(number: int, label: int) -> "highdicom.seg.SegmentDescription":
     )
 
 
-def _kinds(seg: "highdicom.seg.Segmentation", path: Path) -> dict[int, int]:
+def _kinds(seg: "highdicom.seg.Segmentation") -> dict[int, int]:
     """Return {segment number: label} of the segments that are liver or tumor."""
     kinds = {}
-    names = []
     for number in seg.segment_numbers:
         segment = seg.get_segment_description(number)
         code = segment.segmented_property_type.value
         name = str(segment.segment_label).lower()
-        names.append(str(segment.segment_label))
         if code in TUMOR_CODES or any(word in name for word in TUMOR_WORDS):
             kinds[int(number)] = 2
         elif code == LIVER_CODE or name == "liver":
             kinds[int(number)] = 1
-    if not kinds:
-        raise ValueError(f"{path} shows neither liver nor tumor; its segments: {', '.join(names)}")
     return kinds
 
 

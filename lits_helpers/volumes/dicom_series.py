@@ -4,8 +4,9 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -95,6 +96,29 @@ class Series:
         count = len(self.slices) or len(self.names)
         parts = [f"{count} slices", self.description, self.fault]
         return f"{self.label} ({', '.join(filter(None, parts))})"
+
+
+@dataclass
+class Study:
+    """What the headers of a study's files say.
+
+    Attributes:
+        uid: of the study.
+        patient: the id, to be compared only.
+        names: words of the patient's name, to be compared only.
+        series: {series UID: its files of axial CT}, the longest first.
+        frames: {series UID: UID of the frame that its positions are in}.
+        references: {series UID: DICOM SEG that were drawn on it}.
+        others: files of no axial CT, and what they are.
+    """
+
+    uid: str
+    patient: str = ""
+    names: set[str] = field(default_factory=set)
+    series: dict[str, list[Path]] = field(default_factory=dict)
+    frames: dict[str, str] = field(default_factory=dict)
+    references: dict[str, list[Path]] = field(default_factory=dict)
+    others: list[tuple[Path, str]] = field(default_factory=list)
 
 
 def choose_series(

@@ -2,9 +2,13 @@
 
 import random
 
+import highdicom
+import highdicom.seg
 import numpy as np
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
 from pydicom.sequence import Sequence
+from pydicom.sr.codedict import codes
 from pydicom.uid import (
     CTImageStorage,
     EnhancedCTImageStorage,
@@ -12,7 +16,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
-from .drawn import affine_of, stored_as
+from .drawn import SPACING_MM, affine_of, stored_as
 
 PATIENT = "Doe^Jane"
 
@@ -68,15 +72,17 @@ def write_slice(path, pixels, position, direction, spacing, header, number=1, **
     return dataset
 
 
-def grid_of(hu, orientation):
+def grid_of(hu, orientation, spacing_mm):
     """Return a series' stored array (columns, rows, slices), LPS affine, direction and spacing."""
     stored = stored_as(hu, orientation)
-    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_of(hu.shape, orientation)
+    lps = np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine_of(hu.shape, orientation, spacing_mm)
     lengths = np.linalg.norm(lps[:3, :3], axis=0)
     return stored, lps, [*(lps[:3, 0] / lengths[0]), *(lps[:3, 1] / lengths[1])], lengths[[1, 0]]
 
 
-def write_series(folder, hu, orientation="LPS", order=None, change=None, **tags):
+def write_series(
+    folder, hu, orientation="LPS", order=None, change=None, spacing_mm=SPACING_MM, **tags
+):
     """Write (Z, Y, X) int16 as a series whose columns, rows and slices grow as `orientation` says.
 
     Args:
@@ -85,13 +91,14 @@ def write_series(folder, hu, orientation="LPS", order=None, change=None, **tags)
         orientation: axis codes of (columns, rows, slices).
         order: file number -> slice; None takes them as they lie, which says nothing about it.
         change: called with (slice, position) before a slice is written; returns further tags.
+        spacing_mm: (dz, dy, dx).
         tags: other values of `header_of`.
 
     Returns:
         The files.
     """
     header = header_of(**tags)
-    stored, lps, direction, spacing = grid_of(hu, orientation)
+    stored, lps, direction, spacing = grid_of(hu, orientation, spacing_mm)
     offset = round(float(header.RescaleIntercept))
     files = []
     for number, k in enumerate(order or range(stored.shape[2])):
@@ -115,7 +122,7 @@ def write_enhanced(path, hu, orientation="LPS", order=None, change=None, **tags)
     header = header_of(SOPClassUID=EnhancedCTImageStorage, **tags)
     for name in ("SliceThickness", "RescaleSlope", "RescaleIntercept"):
         delattr(header, name)
-    stored, lps, direction, spacing = grid_of(hu, orientation)
+    stored, lps, direction, spacing = grid_of(hu, orientation, SPACING_MM)
     groups, frames = [], []
     for number, k in enumerate(order or range(stored.shape[2])):
         slope, intercept, acquisition = change(number) if change else (1, 0, 1)
@@ -141,6 +148,45 @@ def write_enhanced(path, hu, orientation="LPS", order=None, change=None, **tags)
     for name, value in (more | {"PixelData": np.stack(frames).tobytes()}).items():
         setattr(dataset, name, value)
     dataset.save_as(path, enforce_file_format=True)
+    return path
+
+
+def write_seg(
+    path, files, labels, orientation="LPS", kind="BINARY", parts=("Liver", "Mass"), **tags
+):
+    """Write what another program makes of a series by `write_series` in the order of its slices.
+
+    Args:
+        path: the DICOM SEG.
+        files: of the series.
+        labels: (Z, Y, X), values 0, 1, 2.
+        orientation, order: of the series.
+        kind: BINARY, LABELMAP or FRACTIONAL.
+        parts: names of the segments of labels 1, which holds 2 too, and 2; None leaves one out.
+        tags: further values of the file.
+    """
+    order = list(order or range(len(files)))
+    frames = np.ascontiguousarray(stored_as(labels, orientation).T[order])
+    masks = dict(zip(parts, (frames > 0, frames == 2), strict=True))
+    masks.pop(None, None)
+    segments = [
+        highdicom.seg.SegmentDescription(
+            number, name, codes.SCT.AnatomicalStructure, codes.SCT.Spleen, "MANUAL"
+        )
+        for number, name in enumerate(masks, 1)
+    ]
+    dtype = np.float32 if kind == "FRACTIONAL" else np.uint8
+    pixels = np.stack(list(masks.values()), axis=-1).astype(dtype)
+    pixels = frames if kind == "LABELMAP" else pixels
+    sources = [dcmread(file) for file in files]
+    made = highdicom.seg.Segmentation(
+        sources, pixels, kind, segments, generate_uid(), 90, generate_uid(), 1, "Another", "Tool",
+        "1", "none",
+    )  # fmt: skip
+    for name, value in tags.items():
+        setattr(made, name, value)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    made.save_as(path)
     return path
 
 

@@ -319,7 +319,11 @@ def test_studies_are_told_apart_and_a_broken_file_ends_no_other(tmp_path, caplog
     write_series(tmp_path / "c", HU, study="third", SOPClassUID=MRImageStorage, Modality="MR")
     (tmp_path / "b" / "IM001.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI\xff\xff")
     studies = find_studies(path for path in sorted(tmp_path.rglob("*")) if path.is_file())
-    assert [{path.parent.name for path in files} for files in studies.values()] == [{"a"}, {"b"}]
+    found = [
+        {path.parent.name for path in one.series[uid]} for one in studies for uid in one.series
+    ]
+    assert found == [{"a"}, {"b"}]
+    assert [kind for _, kind in studies[2].others] == ["MR"] * 7
 
 
 @pytest.mark.real

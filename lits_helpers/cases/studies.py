@@ -1,0 +1,129 @@
+"""Cases among DICOM files: a study is a CT, a DICOM SEG drawn on it its reference.
+
+Headers tell what belongs together, wherever the files lie. They do not tell a case's id: that is
+the folder's name, or of the study's UID where the folder bears the patient's name.
+"""
+
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from zlib import crc32
+
+from ..machine import few
+from ..volumes import Study, described_labels, find_studies, words_of
+from .case import Case
+
+BY_HEADERS = "dicom"
+NOBODY = set("anon anonymized anonymous case liver name none patient phantom subject test".split())
+LONG = 5  # letters of a name that are found within a word too
+FORM = "folders of DICOM, a CT each, with a DICOM SEG"
+
+
+def cases_of_studies(
+    files: Iterable[Path], root: Path, *, references: bool = True
+) -> tuple[list[Case], list[str]]:
+    """Return the cases among DICOM files, and notes on what was left aside.
+
+    A study is named after its folder, and stands there for all below it. Where a folder holds
+    several, a file of each stands for its longest series. Studies of one patient share it.
+
+    Args:
+        files: of any kind.
+        root: the folder that they lie below.
+        references: make a case of each series that a DICOM SEG was drawn on; without, of each
+            study, whose longest series it then is.
+    """
+    studies = find_studies(files)
+    notes = [note for study in studies if (note := _without_ct(study, root))]
+    studies = [study for study in studies if study.series]
+    folders = Counter(parent for study in studies for parent in _folders(study, root))
+    found: dict[str, list[Case]] = {}
+    hidden: list[str] = []
+    for study in studies:
+        place = Path(os.path.commonpath([path.parent for path in _slices(study)]))
+        drawn = _drawn(study, notes, root) if references else {}
+        for number, uid in enumerate(drawn or list(study.series)[:1]):
+            volume = place if folders[place] == 1 else study.series[uid][0]
+            case_id = _named_after(volume, root)
+            if _bears_name(case_id, study):
+                hidden.append(case_id := f"study-{crc32(study.uid.encode()):08x}")
+            case_id += f"-{number + 1}" if number else ""
+            reference, liver_only = drawn.get(uid, (None, False))
+            case = Case(case_id, case_id, volume, reference, liver_only=liver_only)
+            case = replace(case, series=uid) if drawn else case
+            found.setdefault(study.patient or case_id, []).append(case)
+    cases = []
+    if hidden:
+        notes.append(f"folders that bear a patient's name become the cases {few(hidden)}")
+    for several in found.values():
+        first = min(case.id for case in several)
+        cases += [replace(case, patient=first) for case in several]
+    return cases, notes
+
+
+def _drawn(study: Study, notes: list[str], root: Path) -> dict[str, tuple[Path, bool]]:
+    """Return {series UID: (its DICOM SEG, whether of the liver alone)}; note what is no reference.
+
+    A segmentation without the liver is none: its tumors would pass for the whole organ.
+    """
+    drawn = {}
+    for uid, paths in study.references.items():
+        usable = []
+        for path in paths:
+            try:
+                labels, ours = described_labels(path)
+            except (OSError, ValueError) as error:
+                notes.append(f"left aside: {error}")
+                continue
+            if ours or 1 not in labels:
+                reason = "made by this program" if ours else "without a liver"
+                notes.append(f"left aside, a DICOM SEG {reason}: {_names([path], root)}")
+            else:
+                usable.append((path, 2 not in labels))
+        if len(usable) == 1:
+            drawn[uid] = usable[0]
+        elif usable:
+            names = _names([path for path, _ in usable], root)
+            notes.append(f"several DICOM SEG of one CT, left aside: {names}; keep one of them")
+    return drawn
+
+
+def _without_ct(study: Study, root: Path) -> str:
+    """Return a note on a study without axial CT; "" for one that has it."""
+    if study.series or not study.others:
+        return ""
+    kinds = Counter(kind for _, kind in study.others)
+    there = few([f"{count} {kind}" for kind, count in kinds.most_common()])
+    place = os.path.relpath(os.path.commonpath([path.parent for path, _ in study.others]), root)
+    return f"left aside, a study without axial CT in {place}: {there}"
+
+
+def _slices(study: Study) -> list[Path]:
+    return [path for paths in study.series.values() for path in paths]
+
+
+def _folders(study: Study, root: Path) -> set[Path]:
+    """Return the folders below `root`, and `root`, that hold one of its slices at any depth."""
+    above = (parent for path in _slices(study) for parent in path.parents)
+    return {parent for parent in above if parent.is_relative_to(root)}
+
+
+def _named_after(volume: Path, root: Path) -> str:
+    """Return the case id that a folder or a file gives."""
+    name = os.path.relpath(volume if volume.is_dir() else volume.with_suffix(""), root)
+    return root.name if name == "." else name.replace(os.sep, "-")
+
+
+def _bears_name(case_id: str, study: Study) -> bool:
+    """Tell whether a folder is called as the patient is: then the id must be another."""
+    there = words_of(case_id)
+    names = study.names - NOBODY
+    return bool(names & there) or any(
+        name in word for name in names if len(name) >= LONG for word in there
+    )
+
+
+def _names(paths: list[Path], root: Path) -> str:
+    return few([os.path.relpath(path, root) for path in paths], 3)

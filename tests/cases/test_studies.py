@@ -1,0 +1,147 @@
+"""DICOM SEG as references: found beside the CT that they were drawn on, by UIDs, never by names."""
+
+# ruff: noqa: E402  (what may be missing is asked for first)
+
+import re
+
+import numpy as np
+import pytest
+
+pydicom = pytest.importorskip("pydicom", reason='pip install highdicom "pylibjpeg[all]"')
+pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"')
+
+from helpers.drawn import BODY_SPACING_MM, body, ramp
+from helpers.drawn_dicom import shuffled, write_seg, write_series
+from pydicom.uid import MRImageStorage
+
+from lits_helpers.__main__ import main
+from lits_helpers.cases import find_cases, find_cts, load_case, search_cases
+from lits_helpers.volumes import read_volume, write_segmentation
+
+HU = ramp((4, 6, 5))
+LABELS = np.zeros(HU.shape, np.uint8)
+LABELS[1:3, 2:5, 1:3] = 1
+LABELS[2, 2, 2] = 2
+
+
+def write_study(folder, seg=None, study=None, series=4, patient="P1", **options):
+    """Write a CT and, at `seg`, a DICOM SEG drawn on it; return the CT's files."""
+    tags = {"study": study or folder.name, "series": series, "patient": patient}
+    files = write_series(folder / f"s{series}", HU, **tags)
+    if seg:
+        write_seg(seg, files, LABELS, **options)
+    return files
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP", "FRACTIONAL"])
+def test_seg_is_the_reference_of_its_ct_wherever_it_lies(tmp_path, kind):
+    write_study(tmp_path / "a", tmp_path / "results" / "1.dcm", kind=kind)
+    write_study(tmp_path / "b", tmp_path / "b" / "seg" / "x.dcm", patient="P2", kind=kind)
+    write_study(tmp_path / "c", patient="P3")
+    cases = {case.id: case for case in find_cases(tmp_path)}
+    assert list(cases) == ["a-s4", "b-s4", "c-s4"]
+    for name in ("a-s4", "b-s4"):
+        volume, labels, _ = load_case(cases[name])
+        np.testing.assert_array_equal(volume.hu, HU)
+        np.testing.assert_array_equal(labels, LABELS)
+    assert cases["c-s4"].segmentation is None
+    assert not any(case.liver_only for case in cases.values())
+
+
+def test_series_with_a_seg_is_taken_before_a_longer_one_and_two_are_two_cases(tmp_path):
+    write_study(tmp_path / "a", tmp_path / "a" / "4.dcm")
+    write_series(tmp_path / "a" / "long", ramp((9, 6, 5)), study="a", series=5)
+    write_study(tmp_path / "b", tmp_path / "b" / "4.dcm", patient="P2")
+    write_study(tmp_path / "b", tmp_path / "b" / "5.dcm", patient="P2", series=5)
+    cases = find_cases(tmp_path)
+    assert [(case.id, case.segmentation.name) for case in cases] == [
+        ("a", "4.dcm"), ("b", "4.dcm"), ("b-2", "5.dcm"),
+    ]  # fmt: skip
+    for case in cases:
+        np.testing.assert_array_equal(load_case(case)[1], LABELS)
+    assert [case.id for case in find_cts(tmp_path)] == ["a", "b"]
+
+
+def test_seg_that_names_no_series_goes_to_the_ct_of_its_frame(tmp_path):
+    files = write_study(tmp_path / "a", tmp_path / "1.dcm")
+    seg = pydicom.dcmread(tmp_path / "1.dcm")
+    del seg.ReferencedSeriesSequence
+    seg.save_as(tmp_path / "1.dcm")
+    (case,) = find_cases(tmp_path)
+    assert case.segmentation == tmp_path / "1.dcm"
+    files[0].parent.rename(tmp_path / "b")
+    np.testing.assert_array_equal(load_case(find_cases(tmp_path)[0])[1], LABELS)
+
+
+def test_studies_of_one_patient_stay_together_and_the_id_is_not_shown(tmp_path):
+    for study, patient in (("a", "MRN771"), ("b", "MRN772"), ("c", "MRN771")):
+        write_study(tmp_path / study, patient=patient)
+    assert [case.patient for case in find_cases(tmp_path)] == ["a-s4", "b-s4", "a-s4"]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"parts": (None, "Mass")}, "a DICOM SEG without a liver: 1.dcm"),
+        ({"parts": ("Spleen", "Kidney")}, "a DICOM SEG without a liver: 1.dcm"),
+        ({"Manufacturer": "lits-helpers"}, "a DICOM SEG made by this program: 1.dcm"),
+    ],
+)
+def test_seg_that_is_no_reference_is_left_aside_by_name(tmp_path, options, words):
+    write_study(tmp_path / "a", tmp_path / "1.dcm", **options)
+    search = search_cases(tmp_path)
+    assert search.cases[0].segmentation is None
+    assert words in "; ".join(search.notes)
+
+
+def test_seg_of_the_liver_alone_says_nothing_about_tumors(tmp_path):
+    files = write_study(tmp_path / "a", tmp_path / "1.dcm", parts=("Liver", None))
+    assert find_cases(tmp_path)[0].liver_only
+    (tmp_path / "cases.csv").write_text(f"case,volume,segmentation\nx,{files[0].parent},1.dcm\n")
+    assert find_cases(tmp_path)[0].liver_only
+
+
+def test_several_segs_of_one_ct_want_a_choice_and_one_alone_is_no_case(tmp_path):
+    files = write_study(tmp_path / "a", tmp_path / "1.dcm")
+    write_seg(tmp_path / "2.dcm", files, LABELS)
+    search = search_cases(tmp_path)
+    assert search.cases[0].segmentation is None
+    assert "several DICOM SEG of one CT, left aside: 1.dcm, 2.dcm" in "; ".join(search.notes)
+    for path in files:
+        path.unlink()
+    with pytest.raises(FileNotFoundError, match=r"no case .*2 SEG of a series that is not here"):
+        find_cases(tmp_path)
+
+
+def test_study_without_ct_is_named_with_what_it_is(tmp_path):
+    write_study(tmp_path / "a")
+    write_series(tmp_path / "b", HU, study="mr", SOPClassUID=MRImageStorage, Modality="MR")
+    assert "a study without axial CT in b: 4 MR" in "; ".join(search_cases(tmp_path).notes)
+
+
+def test_folder_that_bears_the_patients_name_gives_no_case_its_name(tmp_path):
+    write_series(tmp_path / "DOE_JANE_1", HU, study="a")
+    write_series(tmp_path / "liver 7", HU, study="b", patient="P2", PatientName="Liver^Case")
+    for found in (find_cases(tmp_path), find_cts(tmp_path)):
+        ids = sorted(case.id for case in found)
+        assert ids[0] == "liver 7"
+        assert re.fullmatch(r"study-[0-9a-f]{8}", ids[1])
+
+
+def test_studies_with_seg_are_prepared_and_scored(tmp_path, capsys):
+    hu, labels = body()
+    raw, prepared, runs = tmp_path / "raw", tmp_path / "prepared", tmp_path / "runs"
+    files = write_series(raw / "a", hu, "LPI", spacing_mm=BODY_SPACING_MM, order=shuffled(14))
+    write_seg(raw / "a" / "seg.dcm", files, labels, "LPI", order=shuffled(14))
+    places = ["--source", "folder", "--raw", raw, "--prepared", prepared, "--runs", runs]
+    places = list(map(str, places))
+    assert main(["prepare", *places, "--workers", "0"]) == 0
+    half = labels.copy()
+    half[labels == 2] = 1
+    volume = read_volume(raw / "a")
+    out = runs / "results" / "predictions"
+    write_segmentation(half, volume, out / "prediction-volume-a.nii.gz")
+    assert main(["evaluate", *places]) == 0
+    rows = (runs / "results" / "metrics.csv").read_text().splitlines()
+    row = dict(zip(rows[0].split(","), rows[1].split(","), strict=True))
+    assert (row["case_id"], float(row["liver_dice"]), float(row["tumor_dice"])) == ("a", 1, 0)
