@@ -73,7 +73,7 @@ def label_id(path: Path) -> str | None:
     for part in (_totalsegmentator(path), _suffix(path)):
         if part and part.role == REFERENCE:
             return Path(part.case).name
-    stem = stem_of(path)
+    stem = path.stem if path.suffix.lower() == ".dcm" else stem_of(path)
     if stem and re.fullmatch(PROBABILITY, stem):
         return None
     match = LABEL_STEM.fullmatch(stem or "")

@@ -2,6 +2,7 @@
 
 from .evidence import second_look
 from .folders import (
+    FORMATS,
     PREDICTION_NAME,
     find_volumes,
     own_device,
@@ -14,6 +15,7 @@ from .segment import segment_file, segment_volume
 from .segmentation import Segmentation, say_synthetic
 
 __all__ = [
+    "FORMATS",
     "PREDICTION_NAME",
     "Postprocessing",
     "Segmentation",

@@ -5,11 +5,20 @@ import math
 from contextlib import suppress
 from pathlib import Path
 
-from ..cases import id_order, is_liver_only, label_id, search_cases
+import numpy as np
+
+from ..cases import Case, id_order, is_liver_only, label_id, search_cases
 from ..inference import recorded_origins
 from ..machine import few, writable_folder
 from ..metrics import evaluate_case
-from ..volumes import Volume, read_geometry, read_segmentation, same_grid
+from ..volumes import (
+    Volume,
+    common_geometry,
+    is_seg,
+    lies_on,
+    read_segmentation,
+    read_volume,
+)
 from .results import without_tumors, write_scores
 
 logger = logging.getLogger(__name__)
@@ -38,13 +47,14 @@ def compare(
             with it.
     """
     writable_folder(results)  # before minutes of work
-    found = _label_files(Path(predictions), layout)
-    known = _label_files(Path(references), layout)
-    liver_only = {case for case, path in known.items() if is_liver_only(path)}
+    found = _labeled(Path(predictions), layout)
+    known = _labeled(Path(references), layout)
     if len(found) == len(known) == 1 and Path(predictions).is_file():  # whatever their names
         known = dict(zip(found, known.values(), strict=True))
     pairs = {
-        case: (found[case], known[case]) for case in sorted(found, key=id_order) if case in known
+        case: (found[case].segmentation, known[case])
+        for case in sorted(found, key=id_order)
+        if case in known
     }
     if not pairs:
         raise ValueError(
@@ -59,32 +69,40 @@ def compare(
         row = {"case_id": case, "patient": case, "training_case": case in seen}
         try:
             row |= _compare_files(path, reference)
-            rows.append(without_tumors(row) if case in liver_only else row)
+            rows.append(without_tumors(row) if reference.liver_only else row)
         except (OSError, ValueError) as error:  # one bad file must not end the others
             failed[case] = str(error)
             logger.warning("case %s was not compared: %s", case, error)
     return rows, write_scores(rows, failed, set(found) - set(known), results)
 
 
-def _label_files(place: Path, layout: str) -> dict[str, Path]:
-    """Return {case id: label file} of a file, a folder of labels, or a folder of cases."""
+def _labeled(place: Path, layout: str) -> dict[str, Case]:
+    """Return {case id: a case with labels} of a file, a folder of labels, or a folder of cases."""
     if place.is_file():
-        return {label_id(place) or place.name: place}
+        return {case.id: case for case in [_case_of(place)]}
     if not place.is_dir():
         raise FileNotFoundError(f"there is no file or folder {place}")
-    files = [path for path in sorted(place.rglob("[!.]*")) if label_id(path) and path.is_file()]
-    if not files:
-        raise FileNotFoundError(f"no label file in {place}: expected NIfTI files")
     with suppress(FileNotFoundError):  # no CT: all are labels
         cases = search_cases(place, layout).cases
-        if paired := {case.id: case.segmentation for case in cases if case.segmentation}:
+        if paired := {case.id: case for case in cases if case.segmentation}:
             return paired
-    named: dict[str, Path] = {}
-    for path in files:
-        known = named.setdefault(label_id(path), path)
+    named: dict[str, Case] = {}
+    for path in sorted(place.rglob("[!.]*")):
+        if not (label_id(path) and path.is_file()) or (path.suffix == ".dcm" and not is_seg(path)):
+            continue
+        case = _case_of(path)
+        known = named.setdefault(case.id, case).segmentation
         if known != path:
-            raise ValueError(f"two label files of case {label_id(path)}: {known} and {path}")
+            raise ValueError(f"two label files of case {case.id}: {known} and {path}")
+    if not named:
+        raise FileNotFoundError(f"no label file in {place}: expected NIfTI files or DICOM SEG")
     return named
+
+
+def _case_of(path: Path) -> Case:
+    """Return a case of a file of labels alone."""
+    case_id = label_id(path) or path.name
+    return Case(case_id, case_id, path, path, liver_only=is_liver_only(path))
 
 
 def _trained_on(folders: set[Path]) -> set[str]:
@@ -96,15 +114,19 @@ def _trained_on(folders: set[Path]) -> set[str]:
     }
 
 
-def _compare_files(path: Path, reference: Path) -> dict:
-    geometry = read_geometry(reference)
-    labels = read_segmentation(reference)
-    like = Volume(labels, geometry.spacing_mm, reference, geometry)
+def _compare_files(path: Path, reference: Case) -> dict:
+    if reference.segmentation.is_dir():  # of masks, which lie on their CT
+        like = read_volume(reference.volume, reference.orientation, series=reference.series)
+        geometry = like.geometry
+    else:
+        geometry = common_geometry(reference.segmentation, path)
+        like = Volume(np.empty(0), geometry.spacing_mm, reference.volume, geometry)
+    labels = read_segmentation(reference.segmentation, like=like)
     prediction = read_segmentation(path, like=like)
-    if not same_grid(read_geometry(path), geometry):
+    if not lies_on(path, geometry):
         raise ValueError(
-            f"{path}: its header puts the voxels elsewhere than {reference.name} does; write it "
-            "with the affine and axis order of the CT's file"
+            f"{path}: its header puts the voxels elsewhere than {reference.segmentation.name} does;"
+            " write it with the affine and axis order of the CT's file"
         )
     spacing_mm = geometry.trusted_spacing_mm
     row = {"note": None if spacing_mm else NO_MM}

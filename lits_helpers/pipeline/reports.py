@@ -17,10 +17,9 @@ from ..settings import Settings
 from ..volumes import (
     SUFFIX,
     Volume,
-    read_geometry,
+    lies_on,
     read_segmentation,
     read_volume,
-    same_grid,
 )
 from .results import find_predictions
 
@@ -64,7 +63,7 @@ def named_predictions(labels: Path | str) -> dict[str, Path]:
     labels = Path(labels)
     if not labels.is_file():
         return find_predictions(labels)
-    name = labels.name.removesuffix(".gz").removesuffix(".nii")
+    name = labels.name.removesuffix(".gz").removesuffix(".nii").removesuffix(".dcm")
     return {name.removeprefix("prediction-volume-"): labels}
 
 
@@ -144,7 +143,7 @@ def _read_pair(ct: Path, prediction: Path) -> tuple[Volume, np.ndarray, list[Fin
         volume, _, findings = load_case(Case(ct.name, ct.name, ct))
         findings = [finding for finding in findings if finding.code != "no_segmentation"]
     labels = read_segmentation(prediction, like=volume)
-    if not same_grid(read_geometry(prediction), volume.geometry):
+    if not lies_on(prediction, volume.geometry):
         raise ValueError(
             f"{prediction}: its header puts the voxels elsewhere than the CT {ct} does; give the "
             "labels of this very CT"

@@ -14,6 +14,7 @@ from ..checkpoints import Origin, load_liver_model, load_tumor_model, read_origi
 from ..export import export_onnx
 from ..figures import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement, save_figure
 from ..inference import (
+    FORMATS,
     PREDICTION_NAME,
     Postprocessing,
     check_makers,
@@ -138,11 +139,12 @@ def find_predictions(folder: Path | str) -> dict[str, Path]:
     Raises:
         FileNotFoundError: there is none.
     """
-    before, after = PREDICTION_NAME.split("{}")
-    paths = Path(folder).glob(PREDICTION_NAME.format("*"))
-    found = {
-        path.name.removeprefix(before).removesuffix(after): path for path in paths if label_id(path)
-    }
+    found = {}
+    for suffix in reversed(FORMATS.values()):  # of several formats NIfTI comes first
+        before, after = PREDICTION_NAME.replace(FORMATS["nifti"], suffix).split("{}")
+        for path in Path(folder).glob(f"{before}*{after}"):
+            if label_id(path):
+                found[path.name.removeprefix(before).removesuffix(after)] = path
     if not found:
         raise FileNotFoundError(f"no {PREDICTION_NAME.format('N')} in {folder}: {hint('predict')}")
     return {case_id: found[case_id] for case_id in sorted(found, key=id_order)}

@@ -6,6 +6,7 @@ from .dicom_series import Study
 from .geometry import Geometry, is_unit, reversing, same_grid, size_text
 from .io import (
     Volume,
+    common_geometry,
     lies_on,
     open_volume,
     packed_copy,
@@ -47,6 +48,7 @@ __all__ = [
     "Study",
     "Volume",
     "claimed_bytes",
+    "common_geometry",
     "described_labels",
     "find_studies",
     "is_dicom",

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 ZIP_MAGIC = b"PK\x03\x04"
-CT_IMAGE = "1.2.840.10008.5.1.4.1.1.2"  # also begins the UID of an enhanced one
+CT_IMAGES = {f"1.2.840.10008.5.1.4.1.1.2{kind}" for kind in ("", ".1", ".2")}
 PREAMBLE = 128  # bytes before "DICM"; old files begin with group 8 instead
 DECODERS = 'pip install "pylibjpeg[all]"'
 INSTALL = 'DICOM needs two packages: pip install highdicom "pylibjpeg[all]"'
@@ -342,7 +342,7 @@ def _ends_early(header: "Dataset", name: str) -> bool:
     """Tell whether a header lacks its end: pydicom returns what there is."""
     if "SOPClassUID" not in header:
         return bool(header.preamble) and Path(name).name.upper() != "DICOMDIR"
-    return header.SOPClassUID.startswith(CT_IMAGE) and "PixelRepresentation" not in header
+    return header.SOPClassUID in CT_IMAGES and "PixelRepresentation" not in header
 
 
 def _raise(error: OSError) -> None:

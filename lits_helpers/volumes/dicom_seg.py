@@ -3,6 +3,7 @@
 Both ways positions decide, never the order or the direction of slices.
 """
 
+import itertools
 import os
 import warnings
 import zipfile
@@ -92,7 +93,11 @@ def read_dicom_seg(path: Path, like: Geometry | None) -> np.ndarray:
             names = ", ".join(str(segment.SegmentLabel) for segment in seg.SegmentSequence)
             raise ValueError(f"{path} shows neither liver nor tumor; its segments: {names}")
         dtype = np.float32 if seg.segmentation_type.value == "FRACTIONAL" else np.uint8
-        volume = seg.get_volume(segment_numbers=list(kinds), combine_segments=False, dtype=dtype)
+        options = {"segment_numbers": list(kinds), "combine_segments": False, "dtype": dtype}
+        try:
+            volume = seg.get_volume(**options)
+        except RuntimeError as error:
+            raise ValueError(f"{path}: its slices are no even stack ({error})") from error
         if like is None:
             volume = volume.to_patient_orientation("HPL")
         else:
@@ -103,13 +108,44 @@ def read_dicom_seg(path: Path, like: Geometry | None) -> np.ndarray:
     return labels
 
 
-def read_seg_geometry(path: Path) -> Geometry:
-    """Return the extent of a DICOM SEG, which is often smaller than its CT."""
+def read_seg_geometry(path: Path, also: Path | None = None) -> Geometry:
+    """Return the extent of a DICOM SEG, which is often smaller than its CT.
+
+    Args:
+        path: the file.
+        also: another DICOM SEG of the same CT: the extent then holds both.
+
+    Raises:
+        ValueError: the second lies off the voxels of the first.
+    """
+    grid = _grid_of(path)
+    grid = grid if also is None else _grown(grid, _grid_of(also), also)
+    affine = np.eye(4)
+    affine[:3] = RAS_TO_LPS @ grid.affine[:3]
+    return geometry_of_affine(grid.spatial_shape, affine)
+
+
+def _grid_of(path: Path) -> "highdicom.VolumeGeometry":
     with _opened_seg(path) as seg:
         grid = seg.get_volume_geometry()
-        affine = np.eye(4)
-        affine[:3] = RAS_TO_LPS @ grid.affine[:3]
-        return geometry_of_affine(grid.spatial_shape, affine)
+    if grid is None:
+        raise ValueError(f"{path}: its slices are no even stack")
+    return grid
+
+
+def _grown(
+    grid: "highdicom.VolumeGeometry", other: "highdicom.VolumeGeometry", path: Path
+) -> "highdicom.VolumeGeometry":
+    """Return a grid that holds both, on the voxels of the first."""
+    ends = np.array(list(itertools.product(*((0, length - 1) for length in other.spatial_shape))))
+    places = grid.map_reference_to_indices(other.map_indices_to_reference(ends))
+    turn = grid.inverse_affine[:3, :3] @ other.affine[:3, :3]
+    if np.abs(places - np.rint(places)).max() > NEAR or np.abs(turn - np.rint(turn)).max() > NEAR:
+        raise ValueError(f"{path}: its voxels lie elsewhere than those of the other DICOM SEG")
+    shape = np.array(grid.spatial_shape)
+    before = np.maximum(0, -np.rint(places.min(axis=0))).astype(int)
+    after = np.maximum(0, np.rint(places.max(axis=0)) - (shape - 1)).astype(int)
+    return grid.pad(np.stack([before, after], axis=1).tolist())
 
 
 def is_seg(path: str | os.PathLike) -> bool:

@@ -115,6 +115,20 @@ def read_geometry(path: str | os.PathLike) -> Geometry:
         return source.geometry
 
 
+def common_geometry(path: str | os.PathLike, other: str | os.PathLike) -> Geometry:
+    """Return the grid on which two files of labels can be compared.
+
+    That of the first; of the other where the first is a DICOM SEG, which may be cropped; and of two
+    DICOM SEG one that holds both.
+
+    Raises:
+        ValueError: two DICOM SEG with voxels at different places.
+    """
+    if not is_seg(path):
+        return read_geometry(path)
+    return read_seg_geometry(Path(path), Path(other)) if is_seg(other) else read_geometry(other)
+
+
 def lies_on(path: str | os.PathLike, like: Geometry) -> bool:
     """Tell whether a segmentation's own header puts it onto the CT's voxels.
 

@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402  (what may be missing is asked for first)
 
+import csv
 import re
 
 import numpy as np
@@ -31,6 +32,12 @@ def write_study(folder, seg=None, study=None, series=4, patient="P1", **options)
     if seg:
         write_seg(seg, files, LABELS, **options)
     return files
+
+
+def scores(folder, line=1):
+    """Return a line of the metrics.csv in a folder."""
+    with open(folder / "metrics.csv", newline="") as stream:
+        return list(csv.DictReader(stream))[line - 1]
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP", "FRACTIONAL"])
@@ -142,6 +149,50 @@ def test_studies_with_seg_are_prepared_and_scored(tmp_path, capsys):
     out = runs / "results" / "predictions"
     write_segmentation(half, volume, out / "prediction-volume-a.nii.gz")
     assert main(["evaluate", *places]) == 0
-    rows = (runs / "results" / "metrics.csv").read_text().splitlines()
-    row = dict(zip(rows[0].split(","), rows[1].split(","), strict=True))
+    row = scores(runs / "results")
     assert (row["case_id"], float(row["liver_dice"]), float(row["tumor_dice"])) == ("a", 1, 0)
+
+
+def cropped(labels, first):
+    """Labels without those below a slice: their DICOM SEG holds fewer slices."""
+    return np.where(np.arange(len(labels))[:, None, None] < first, 0, labels).astype(np.uint8)
+
+
+@pytest.mark.parametrize("kinds", [("dcm", "dcm"), ("nii.gz", "dcm"), ("dcm", "nii.gz")])
+def test_seg_are_compared_with_each_other_and_with_nifti(tmp_path, kinds):
+    write_series(tmp_path / "ct", HU)
+    volume = read_volume(tmp_path / "ct")
+    predicted, reference = cropped(LABELS, 2), LABELS
+    files = [
+        write_segmentation(labels, volume, tmp_path / f"{name}.{kind}")
+        for labels, name, kind in zip((predicted, reference), "AB", kinds, strict=True)
+    ]
+    out = tmp_path / "out"
+    assert main(["evaluate", *map(str, files), "--out", str(out)]) == 0
+    both = [int((labels > 0).sum()) for labels in (predicted, reference)]
+    row = scores(out)
+    assert float(row["liver_dice"]) == pytest.approx(2 * both[0] / sum(both))
+    assert float(row["tumor_dice"]) == 1
+    assert float(row["voxel_mm3"]) == pytest.approx(5.0 * 0.7 * 0.8)
+
+
+def test_seg_of_different_voxels_are_not_compared(tmp_path, capsys):
+    for name, origin in (("a", 0), ("b", 0.3)):
+        change = lambda k, p, by=origin: {"ImagePositionPatient": [p[0] + by, *p[1:]]}  # noqa: E731
+        write_series(tmp_path / name, HU, change=change)
+        volume = read_volume(tmp_path / name)
+        write_segmentation(LABELS, volume, tmp_path / f"{name}.dcm")
+    files = [str(tmp_path / "a.dcm"), str(tmp_path / "b.dcm")]
+    assert main(["evaluate", *files, "--out", str(tmp_path / "out")]) == 1
+    assert "its voxels lie elsewhere" in capsys.readouterr().err
+
+
+def test_folder_of_predictions_is_compared_with_studies(tmp_path):
+    for name, patient in (("a", "P1"), ("b", "P2")):
+        write_study(tmp_path / "raw" / name, tmp_path / "raw" / name / "seg.dcm", patient=patient)
+        volume = read_volume(tmp_path / "raw" / name / "s4")
+        write_segmentation(LABELS, volume, tmp_path / "out" / f"prediction-volume-{name}-s4.dcm")
+    places = [str(tmp_path / "out"), str(tmp_path / "raw")]
+    assert main(["evaluate", *places, "--out", str(tmp_path / "scores")]) == 0
+    assert scores(tmp_path / "scores")["case_id"] == "a-s4"
+    assert float(scores(tmp_path / "scores", 2)["tumor_dice"]) == 1

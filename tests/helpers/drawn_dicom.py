@@ -19,6 +19,7 @@ from pydicom.uid import (
 from .drawn import SPACING_MM, affine_of, stored_as
 
 PATIENT = "Doe^Jane"
+PARTS = ("Liver", "Mass")
 
 
 def shuffled(count):
@@ -152,7 +153,14 @@ def write_enhanced(path, hu, orientation="LPS", order=None, change=None, **tags)
 
 
 def write_seg(
-    path, files, labels, orientation="LPS", kind="BINARY", parts=("Liver", "Mass"), **tags
+    path,
+    files,
+    labels,
+    orientation="LPS",
+    kind="BINARY",
+    parts=("Liver", "Mass"),
+    order=None,
+    **tags,
 ):
     """Write what another program makes of a series by `write_series` in the order of its slices.
 
