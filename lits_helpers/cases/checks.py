@@ -19,6 +19,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..machine import require
+from ..settings import hint
 from ..volumes import (
     Volume,
     lies_on,
@@ -30,14 +31,13 @@ from ..volumes import (
 from .anatomy import Coarse, Flips, coarse_copy, liver_fit
 from .case import Case, Finding
 from .turns import with_axes_in_order, wrong_way
-from .values import count_strays, doubt_about_liver, doubt_about_size, not_hounsfield
+from .values import count_breaks, doubt_about_liver, doubt_about_size, not_hounsfield
 
 MIN_LIVER_FIT = 0.35
 DOUBTFUL_LIVER_FIT = 0.52
 BETTER_FIT = 0.05
 EXTREME_HU = (-5000, 10000)
 MAX_ASPECT = 4  # of a slice, longer side by shorter
-FEWEST_STRAYS = 2
 LITS_CASES = 131
 LITS_SLICES = 58638
 LITS_DEPTHS = (74, 987)  # slices of the shortest and the longest case
@@ -99,7 +99,7 @@ def load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
 def _decided(findings: Iterable[Finding], case: Case) -> list[Finding]:
     """Return findings, those that the case accepts made harmless and marked."""
     return [
-        replace(finding, harmful=False, text=f"{finding.text} (accepted by the user)")
+        _with_words(replace(finding, harmful=False), "(accepted by the user)")
         if finding.code in case.accepted
         else finding
         for finding in findings
@@ -116,9 +116,13 @@ def _put_right(
         coarse, geometry, believed=believed, has_mask=labels is not None
     )
     turned = geometry.reversed_along(flips)
-    if case.orientation and any(flips):
-        text = f"its anatomy looks like {turned.orientation}: {', '.join(reasons)}"
-        return volume, [Finding("turned", False, f"{text} (the user's orientation stays)")]
+    if case.orientation:
+        if any(flips):
+            text = f"its anatomy looks like {turned.orientation}: {', '.join(reasons)}"
+            asked.append(Finding("turned", False, text))
+        return volume, [_with_words(found, "(the user's orientation stays)") for found in asked]
+    cure = f"Nothing was turned; look at it, then give {hint('way')}"
+    asked = [_with_words(found, cure) for found in asked]
     if "turned" in case.accepted:
         flips, turned = UNTURNED, geometry
     if any(flips):
@@ -129,6 +133,10 @@ def _put_right(
         text = f"read as {turned.orientation}: {', '.join(reasons)}"
         asked.append(Finding("turned", False, text, turned.orientation))
     return replace(volume, geometry=turned), asked
+
+
+def _with_words(finding: Finding, words: str) -> Finding:
+    return replace(finding, text=f"{finding.text} {words}")
 
 
 def check_lits_set(cases: Sequence) -> list[Finding]:
@@ -195,7 +203,6 @@ def _value_findings(hu: np.ndarray) -> Iterator[Finding]:
     height, width = hu.shape[1:]
     low = int(hu.min())
     high = int(hu.max())
-    strays = count_strays(hu)
     shorter = min(height, width)
     if shorter * MAX_ASPECT < max(height, width) or shorter * MAX_ASPECT < len(hu) // 2:
         yield Finding("no_abdomen", True, f"slices of {height} x {width} pixels show no abdomen")
@@ -206,10 +213,10 @@ def _value_findings(hu: np.ndarray) -> Iterator[Finding]:
     elif low < EXTREME_HU[0] or high > EXTREME_HU[1]:
         text = f"extreme values {low}..{high} HU, kept as they are (windows clip them)"
         yield Finding("extreme_hu", False, text)
-    if strays >= FEWEST_STRAYS:
+    if breaks := count_breaks(hu):
         text = (
-            f"{strays} of {len(hu)} slices resemble others more than their neighbours: put "
-            "together by name (1, 10, 2) rather than by position?"
+            f"at {breaks} of {len(hu)} places slices resemble others more than their neighbours: "
+            "put together by name (1, 10, 2) rather than by position?"
         )
         yield Finding("slices_out_of_order", False, text)
 

@@ -1,8 +1,9 @@
 """Which way a scan lies, told by its anatomy, and when that overrules its header.
 
-A header that states an orientation is overruled by clear cues only: lungs below, a liver mask on
-the patient's left, or a spine in front where another cue agrees. What one weak cue says becomes a
-finding that asks. A header that states none (an identity affine, or no form) leaves it to anatomy.
+A header that states an orientation is overruled where two independent cues agree: lungs below and
+the liver's form; a liver mask on the patient's left and the bulkiest organ; a spine in front and
+table, outline or liver. What one cue alone says becomes a finding that asks. A header that states
+none (an identity affine, or no form) leaves it to anatomy, and a finding names what nothing shows.
 """
 
 from dataclasses import replace
@@ -20,6 +21,7 @@ from .anatomy import (
     bulk_cue,
     coarse_copy,
     end_shares,
+    head_cue,
     liver_cue,
     lung_cue,
     spine_cue,
@@ -31,10 +33,14 @@ SPINE_IN_FRONT = -0.08
 BACK_IN_FRONT = -0.02
 LIVER_ON_THE_LEFT = 0.05
 LUNGS_BELOW = -0.10
+LUNGS_ABOVE = 0.05
+HEAD_BELOW = -0.08
+SHOWN = 0.05  # either way, of cues that decide where a header states nothing
 OPEN_END = 0.4  # of `end_shares`: the scan ends within the body
 AIR_END = 0.15
 SIDEWAYS = 1.1  # a lying body is 1.15 to 1.65 times as wide as it is high
 PREVIEW_VOXELS = 64  # along each axis
+Verdict = tuple[bool, str, Finding | None]  # whether to reverse, why or what is open, a question
 
 
 def wrong_way(
@@ -48,44 +54,87 @@ def wrong_way(
         believed: whether the header states an orientation.
         has_mask: whether `coarse` has a liver mask.
     """
+    decide = (_upside_down, _face_down) if believed else (_likely_upside_down, _likely_face_down)
+    (below, *said_below), (in_front, *said_in_front) = (rule(coarse) for rule in decide)
+    if has_mask:
+        left, *said_left = _liver_on_the_left(coarse, believed)
+    else:
+        mirrored = geometry.mirrored ^ in_front ^ below
+        left, *said_left = _left_without_mask(coarse, mirrored, believed, turned=in_front)
+    said = [said_below, said_in_front, said_left]
+    reasons = [reason for reason, _ in said if reason]
+    return (below, in_front, left), reasons, [asked for _, asked in said if asked]
+
+
+def _upside_down(coarse: Coarse) -> Verdict:
+    lungs, head = lung_cue(coarse), head_cue(coarse)
+    if lungs < LUNGS_BELOW and head < 0:
+        return True, "the lungs were below", None
+    if lungs < LUNGS_BELOW:
+        text = "much gas lies below, but nothing else says that the scan is upside down (bowel?)"
+        return False, "", Finding("lungs_doubtful", False, text)
+    if lungs < LUNGS_ABOVE and head < HEAD_BELOW:
+        text = "the liver looks upside down, but no lungs are there to tell"
+        return False, "", Finding("head_doubtful", False, text)
+    return False, "", None
+
+
+def _likely_upside_down(coarse: Coarse) -> Verdict:
+    lungs, head = lung_cue(coarse), head_cue(coarse)
+    if abs(lungs) > LUNGS_ABOVE:
+        return lungs < 0, "the lungs were below" if lungs < 0 else "", None
+    if abs(head) > SHOWN:
+        return head < 0, "the liver was upside down" if head < 0 else "", None
+    return False, "head and feet as stored, not verified", None
+
+
+def _face_down(coarse: Coarse) -> Verdict:
     spine = spine_cue(coarse)
-    liver = liver_cue(coarse)
-    lungs_below = lung_cue(coarse) < LUNGS_BELOW
-    in_front = spine is not None and spine < SPINE_IN_FRONT
-    asked = []
-    if in_front and believed and back_cue(coarse) > BACK_IN_FRONT:
-        in_front = False
-        text = "bone near the midline lies in front, but nothing else says that the patient does"
-        asked.append(_asking("spine_doubtful", f"{text} (contrast in the bowel?)"))
-    on_the_left = liver is not None and liver > LIVER_ON_THE_LEFT
-    cues = {
-        "the lungs were below": lungs_below,
-        "the spine was in front": in_front,
-        "the liver was on the patient's left": on_the_left,
-    }
-    reasons = [reason for reason, holds in cues.items() if holds]
-    if not has_mask and (in_front or not believed):
-        mirrored = geometry.mirrored ^ in_front ^ lungs_below
-        on_the_left, reason = _side_without_mask(coarse, mirrored, believed)
-        reasons.append(reason)
-    elif not has_mask and (bulk_cue(coarse) or 0) > LIVER_ON_THE_LEFT:
+    if spine is None or spine >= SPINE_IN_FRONT:
+        return False, "", None
+    if back_cue(coarse) <= BACK_IN_FRONT:
+        return True, "the spine was in front", None
+    text = "bone near the midline lies in front, but nothing else says that the patient does"
+    return False, "", Finding("spine_doubtful", False, f"{text} (contrast in the bowel?)")
+
+
+def _likely_face_down(coarse: Coarse) -> Verdict:
+    spine = spine_cue(coarse)
+    shown = back_cue(coarse) if spine is None else spine
+    if abs(shown) > SHOWN:
+        return shown < 0, "the spine was in front" if shown < 0 else "", None
+    return False, "front and back as stored, not verified", None
+
+
+def _liver_on_the_left(coarse: Coarse, believed: bool) -> Verdict:
+    if (liver_cue(coarse) or 0) <= LIVER_ON_THE_LEFT:
+        return False, "", None
+    if not believed or (bulk_cue(coarse) or 0) > 0:
+        return True, "the liver was on the patient's left", None
+    text = "the mask lies on the patient's left, but the bulkiest organ does not: of another organ?"
+    return False, "", Finding("liver_doubtful", False, text)
+
+
+def _left_without_mask(coarse: Coarse, mirrored: bool, believed: bool, turned: bool) -> Verdict:
+    """Return the verdict where no mask shows the liver.
+
+    Args:
+        coarse: the scan.
+        mirrored: whether the stored axes, as read and turned so far, are left-handed.
+        believed: whether the header states an orientation.
+        turned: whether front and back proved wrong: then left and right are in doubt too.
+    """
+    bulk = bulk_cue(coarse) or 0
+    if believed and not turned:
         text = "the bulkiest organ (the liver?) lies on the patient's left: a mirrored copy?"
-        asked.append(_asking("mirrored_doubtful", text))
-    return (lungs_below, in_front, on_the_left), reasons, asked
-
-
-def _asking(code: str, text: str) -> Finding:
-    return Finding(code, False, f"{text} Nothing was turned; look at it, then give {hint('way')}")
-
-
-def _side_without_mask(coarse: Coarse, mirrored: bool, believed: bool) -> tuple[bool, str]:
-    """Return whether to reverse left and right where no mask shows the liver, and the reason."""
-    bulk = bulk_cue(coarse)
-    if bulk is not None and abs(bulk) > LIVER_ON_THE_LEFT:
-        return bulk > 0, "left and right as the bulkiest organ (the liver?) shows them; look at it"
+        asked = Finding("mirrored_doubtful", False, text) if bulk > LIVER_ON_THE_LEFT else None
+        return False, "", asked
+    if abs(bulk) > LIVER_ON_THE_LEFT:
+        text = "left and right as the bulkiest organ (the liver?) shows them; look at it"
+        return bulk > 0, text, None
     if believed:
-        return False, "left and right as the header has them, not verified; look at it"
-    return not mirrored, "left and right as such files are mostly stored (LAS), not verified"
+        return False, "left and right as the header has them, not verified; look at it", None
+    return not mirrored, "left and right as such files are mostly stored (LAS), not verified", None
 
 
 def with_axes_in_order(

@@ -42,10 +42,11 @@ def body(shape=(14, 60, 76)):
     spine = (np.abs(x - width / 2) < 5) & (np.abs(y - height * 0.74) < 5)
     lungs = inner & ~spine & (np.abs(x - width / 2) > 7) & (z >= depth - 4)
     hu[lungs] = -850
+    middle = width * 0.29 + 0.4 * (z - depth * 0.5)  # it reaches further to the left above
     liver = (
-        ((z - depth * 0.4) / (depth * 0.38)) ** 2
+        ((z - depth * 0.5) / (depth * 0.38)) ** 2
         + ((y - height * 0.43) / (height * 0.22)) ** 2
-        + ((x - width * 0.29) / (width * 0.17)) ** 2
+        + ((x - middle) / (width * 0.17)) ** 2
     ) < 1
     hu[liver] = 110
     hu[spine] = 450

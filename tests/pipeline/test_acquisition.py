@@ -96,7 +96,7 @@ def test_cases_arrive_prepared_and_leave_no_raw_file(kaggle, machine):
     assert report.prepared == ["3", "60"]
     assert set(contents(here.prepared)) == PACKED
     assert contents(here.raw) == {}
-    assert [case.liver_slices[0] for case in open_prepared(here.prepared).cases] == [1, 1]
+    assert [case.liver_slices[0] for case in open_prepared(here.prepared).cases] == [2, 2]
 
 
 def test_second_call_makes_no_request_and_tells_the_same(kaggle, machine, monkeypatch):
