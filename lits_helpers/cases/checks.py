@@ -31,7 +31,7 @@ from ..volumes import (
 from .anatomy import Coarse, Flips, coarse_copy, liver_fit
 from .case import Case, Finding
 from .turns import with_axes_in_order, wrong_way
-from .values import count_breaks, doubt_about_liver, doubt_about_size, not_hounsfield
+from .values import are_shuffled, doubt_about_liver, doubt_about_size, not_hounsfield
 
 MIN_LIVER_FIT = 0.35
 DOUBTFUL_LIVER_FIT = 0.52
@@ -213,10 +213,10 @@ def _value_findings(hu: np.ndarray) -> Iterator[Finding]:
     elif low < EXTREME_HU[0] or high > EXTREME_HU[1]:
         text = f"extreme values {low}..{high} HU, kept as they are (windows clip them)"
         yield Finding("extreme_hu", False, text)
-    if breaks := count_breaks(hu):
+    if are_shuffled(hu):
         text = (
-            f"at {breaks} of {len(hu)} places slices resemble others more than their neighbours: "
-            "put together by name (1, 10, 2) rather than by position?"
+            "slices resemble others more than their neighbours: put together by name (1, 10, 2) "
+            "rather than by position?"
         )
         yield Finding("slices_out_of_order", False, text)
 

@@ -15,7 +15,9 @@ UNIT_BODY_MM = (200, 480)  # where 1 mm is claimed: twice as strict, a stand-in 
 UNIT_STEP = 1.3  # change from slice to slice by that from pixel to pixel; 0.6 in cubes of 1 mm
 LIVER_ML = (300, 6000)
 PREVIEW = 32  # pixels a side of the slices that are compared
+MUCH_SHORTER = 0.95  # of the way: sound scans had 1.1 and more, shuffled ones 0.9 and less
 MUCH_NEARER = 0.8  # sound scans had 0.97 and more
+MOST_BREAKS = 2  # where something dense begins and ends
 CURE = "apply the rescale slope and intercept (often: subtract 1024)"
 
 
@@ -81,15 +83,31 @@ def doubt_about_liver(volume: Volume, labels: np.ndarray) -> str:
     )
 
 
-def count_breaks(hu: np.ndarray) -> int:
-    """Return between how many neighbours both resemble a slice farther off much more.
+def are_shuffled(hu: np.ndarray) -> bool:
+    """Tell whether slices lie in another order than that of their positions.
 
-    In sound scans there is none; in the order of names (1, 10, 11, ..., 2, 20) there are two for
-    each block of ten.
+    They do if the way from slice to slice is shorter in the order that names have (1, 10, 2), or if
+    many neighbours resemble slices farther off more than each other.
 
     Args:
         hu: (Z, Y, X) int16.
     """
+    distance = _distances(hu)
+    count = len(distance)
+    way = np.diagonal(distance, 1)
+    for numbers in (range(count), range(1, count + 1)):
+        place = np.argsort(np.argsort([str(number) for number in numbers]))
+        for order in (place, count - 1 - place):
+            if distance[order[:-1], order[1:]].sum() < MUCH_SHORTER * way.sum():
+                return True
+    apart = np.abs(np.subtract.outer(np.arange(count), np.arange(count)))
+    nearest = np.where(apart > 2, distance, np.inf).min(axis=1)
+    breaks = np.maximum(nearest[:-1], nearest[1:]) < MUCH_NEARER * way
+    return int(np.count_nonzero(breaks)) > max(MOST_BREAKS, count // 10)
+
+
+def _distances(hu: np.ndarray) -> np.ndarray:
+    """Return how much each slice differs from each, (Z, Z)."""
     step = max(1, max(hu.shape[1:]) // (4 * PREVIEW))
     planes = [
         cv2.resize(np.ascontiguousarray(plane), (PREVIEW, PREVIEW), interpolation=cv2.INTER_AREA)
@@ -97,11 +115,7 @@ def count_breaks(hu: np.ndarray) -> int:
     ]
     flat = np.stack(planes).reshape(len(planes), -1)
     squares = (flat**2).sum(axis=1)
-    distance = np.sqrt(np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0))
-    apart = np.abs(np.subtract.outer(np.arange(len(flat)), np.arange(len(flat))))
-    far = np.where(apart > 2, distance, np.inf).min(axis=1)
-    beside = MUCH_NEARER * np.diagonal(distance, 1)
-    return int(np.count_nonzero((far[:-1] < beside) & (far[1:] < beside)))
+    return np.sqrt(np.maximum(squares[:, None] + squares - 2 * flat @ flat.T, 0))
 
 
 def _step_between_slices(hu: np.ndarray) -> float:

@@ -79,16 +79,65 @@ def test_spine_in_front_of_a_table_above_is_turned_back(tmp_path):
     np.testing.assert_array_equal(volume.hu, hu)
 
 
+def test_gas_below_alone_does_not_turn_a_scan_upside_down(tmp_path):
+    hu, labels = body()
+    hu[(hu > -900) & (hu < -800)] = -60  # no lungs
+    hu[:4, 20:44, 40:62] = -950  # bowel
+    write_case(tmp_path, 3, hu, labels)
+    volume, _, findings = load_case(find_cases(tmp_path)[0])
+    assert codes(findings) == ["lungs_doubtful"]
+    assert "Nothing was turned; look at it, then give ORIENTATION" in findings[0].text
+    np.testing.assert_array_equal(volume.hu, hu)
+
+
+def test_liver_upside_down_without_lungs_is_asked_about(tmp_path):
+    hu, labels = (array[2:10, :, :] for array in body())
+    write_case(tmp_path, 3, hu, labels)
+    assert codes(check_case(find_cases(tmp_path)[0])) == []
+    tilted = [
+        np.stack([np.roll(plane, 2 * k, axis=1) for k, plane in enumerate(a)]) for a in (hu, labels)
+    ]
+    write_case(tmp_path, 3, *(array[::-1] for array in tilted))
+    volume, _, findings = load_case(find_cases(tmp_path)[0])
+    assert codes(findings) == ["head_doubtful"]
+    np.testing.assert_array_equal(volume.hu, tilted[0][::-1])
+
+
+def test_mask_of_an_organ_on_the_left_mirrors_no_scan(tmp_path):
+    hu, _ = body()
+    spleen = np.zeros(hu.shape, np.uint8)
+    spleen[5:9, 26:40, 55:65] = 1
+    hu[spleen > 0] = 120
+    write_case(tmp_path, 3, hu, spleen)
+    volume, _, findings = load_case(find_cases(tmp_path)[0])
+    assert "liver_doubtful" in codes(findings)
+    assert "turned" not in codes(findings)
+    np.testing.assert_array_equal(volume.hu, hu)
+
+
+def test_fatty_liver_beside_a_bright_spleen_is_no_mirrored_copy(tmp_path):
+    hu, labels = body()
+    hu[labels > 0] = -20
+    hu[3:10, 26:44, 50:68] = 50  # spleen and stomach
+    write_case(tmp_path, 3, hu)
+    assert codes(check_case(find_cases(tmp_path)[0])) == ["no_segmentation"]
+    write_case(tmp_path, 3, hu[:, :, ::-1])
+    assert codes(check_case(find_cases(tmp_path)[0])) == ["no_segmentation", "mirrored_doubtful"]
+
+
+@pytest.mark.parametrize("with_mask", [True, False])
 @pytest.mark.parametrize("order", [(0, 1, 2), (1, 2, 0), (1, 0, 2), (0, 2, 1), (2, 0, 1)])
-def test_array_in_another_axis_order_under_an_identity_is_mended(tmp_path, order):
+def test_array_in_another_axis_order_under_an_identity_is_mended(tmp_path, order, with_mask):
     hu, labels = body()
     for name, array in (("volume-3.nii", hu), ("segmentation-3.nii", labels)):
-        nib.save(nib.Nifti1Image(array.transpose(order), np.eye(4)), tmp_path / name)
+        if with_mask or name.startswith("volume"):
+            nib.save(nib.Nifti1Image(array.transpose(order), np.eye(4)), tmp_path / name)
     volume, mask, findings = load_case(find_cases(tmp_path)[0])
     assert not any(finding.harmful for finding in findings)
     assert "axes_reordered" in codes(findings)
     np.testing.assert_array_equal(volume.hu, hu)
-    np.testing.assert_array_equal(mask, labels)
+    if with_mask:
+        np.testing.assert_array_equal(mask, labels)
 
 
 def test_axis_order_against_a_stated_header_is_refused(tmp_path):

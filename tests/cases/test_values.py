@@ -6,7 +6,6 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers.drawn import BODY_SPACING_MM, affine_of, body, stored_as, write_case, write_nifti
-from helpers.phantoms import phantom
 
 from lits_helpers.cases import (
     Case,
@@ -98,13 +97,23 @@ def test_liver_of_severe_steatosis_passes(tmp_path):
     assert not any(finding.harmful for finding in check_case(find_cases(tmp_path)[0]))
 
 
-def test_slices_in_the_order_of_names_are_found(tmp_path):
-    hu, labels, spacing_mm = phantom(1, (40, 80, 88))
-    write_case(tmp_path, 3, hu, labels, spacing_mm=spacing_mm)
+@pytest.mark.parametrize("first", [0, 1])
+def test_slices_in_the_order_of_names_or_of_none_are_found(tmp_path, first):
+    hu, labels = body()
+    write_case(tmp_path, 3, hu, labels)
     assert "slices_out_of_order" not in codes(check_case(find_cases(tmp_path)[0]))
-    by_name = sorted(range(40), key=str)
-    write_case(tmp_path, 3, hu[by_name], labels[by_name], spacing_mm=spacing_mm)
-    assert "slices_out_of_order" in codes(check_case(find_cases(tmp_path)[0]))
+    by_name = [number - first for number in sorted(range(first, first + len(hu)), key=str)]
+    by_chance = np.random.default_rng(first).permutation(len(hu))
+    for order in (by_name, by_name[::-1], by_chance):
+        write_case(tmp_path, 3, hu[order], labels[order])
+        assert "slices_out_of_order" in codes(check_case(find_cases(tmp_path)[0]))
+
+
+def test_an_implant_that_begins_and_ends_shuffles_no_slices(tmp_path):
+    hu, labels = body()
+    hu[4:9, 40:48, 30:46] = 3000
+    write_case(tmp_path, 3, hu, labels)
+    assert "slices_out_of_order" not in codes(check_case(find_cases(tmp_path)[0]))
 
 
 def test_the_users_word_joins_what_a_case_already_accepts():

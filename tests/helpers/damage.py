@@ -140,10 +140,10 @@ def _write(hu, labels, spacing_mm, drawn: dict, root: Path) -> np.ndarray:
     """Write CT and mask as drawn; return HU as the CT's file stores them."""
     flips, order = drawn.get("flips", FLIPS[0]), drawn.get("order", ORDERS[0])
     mask = turned(labels, drawn.get("mask flips", FLIPS[0]))
-    hu, mask = (turned(array, flips).transpose(order) for array in (hu, mask))
     if "slices" in drawn:
         by_name = sorted(range(len(hu)), key=str)
         hu, mask = hu[by_name], mask[by_name]
+    hu, mask = (turned(array, flips).transpose(order) for array in (hu, mask))
     steps = tuple(spacing_mm[axis] for axis in order)
     steps = SIZES[drawn.get("spacing")](np.array(steps))
     volume_name, mask_name = drawn["names"].split(" " if "(" not in drawn["names"] else ".gz ")
