@@ -1,8 +1,9 @@
 """Changes to a batch, on its device: random ones from an explicit generator, and rotation."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, reduce
 
 import torch
 from torch import Tensor
@@ -90,23 +91,51 @@ def augment_batch(
     mirrored = torch.zeros(len(levels), dtype=torch.bool)
     if limits.bright_lesions:
         mirrored = torch.rand(len(levels), generator=generator) < limits.bright_lesions
-    images = torch.empty(levels.shape, device=levels.device)
+    # Small things are computed here for all images: on a GPU each would be a kernel of its own.
+    size, of_image = levels.shape[-1], (-1, 1, 1, 1)
+    matrices = affine_matrices(draws[:, 3:7], limits)
+    curves = grey_curves(draws[:, :3], limits, spec.levels)
+    values = (t.float().view(of_image) for t in (deviations, darkening, mirrored))
+    small = _on_device((curves, *_grid_sides(matrices, size), *values), levels.device)
     middle = labels[:, labels.shape[1] // 2]
-    moved = torch.empty_like(middle)
-    count = CPU_IMAGES if levels.device.type == "cpu" else len(levels)
-    for start in range(0, len(levels), count):
-        part = slice(start, start + count)
-        drawn = draws[part].to(levels.device, non_blocking=levels.device.type == "cuda")
-        grid = affine_grid(affine_matrices(drawn[:, 3:7], limits), levels.shape[-1])
-        looked_up = _looked_up(levels[part], grey_curves(drawn[:, :3], limits, spec.levels))
-        _mirror_lesions(looked_up, labels[part], mirrored[part])
-        _darken_livers(looked_up, labels[part], darkening[part])
-        images[part] = F.grid_sample(looked_up, grid, align_corners=False)
+    changed = []
+    for part in _parts(len(levels), levels.device):
+        curve, along_x, along_y, deviation, share, turned = (each[part] for each in small)
+        images = _looked_up(levels[part], curve)
+        if mirrored[part].any():
+            _mirror_lesions(images, labels[part], turned)
+        if darkening[part].any():
+            _darken_livers(images, labels[part], share)
+        grid = _grid(along_x, along_y)
+        images = F.grid_sample(images, grid, align_corners=False)
+        _add_noise(images, deviation, corners[part])
         planes = middle[part].unsqueeze(1).float()
         planes = F.grid_sample(planes, grid, mode="nearest", align_corners=False)
-        moved[part] = planes.squeeze(1).to(labels.dtype)
-        _add_noise(images[part], deviations[part], corners[part])
-    return images, moved
+        changed.append((images, planes.squeeze(1).to(labels.dtype)))
+    return changed[0] if len(changed) == 1 else tuple(map(torch.cat, zip(*changed, strict=True)))
+
+
+def takes_all(device: torch.device) -> bool:
+    """Tell whether all images are changed at once, chosen or not.
+
+    A GPU waits for the number of kernels; a CPU for its memory, and for what is done in vain.
+    """
+    return device.type != "cpu"
+
+
+def _parts(count: int, device: torch.device) -> list[slice]:
+    step = count if takes_all(device) else CPU_IMAGES
+    return [slice(start, start + step) for start in range(0, count, step)]
+
+
+def _on_device(small: Sequence[Tensor], device: torch.device) -> Sequence[Tensor]:
+    """Copy float32 tensors from the CPU to the device, in one piece."""
+    if device.type == "cpu":
+        return small
+    flat = torch.cat([each.flatten() for each in small])
+    flat = flat.to(device, non_blocking=device.type == "cuda")
+    pieces = flat.split([each.numel() for each in small])
+    return [piece.view(each.shape) for piece, each in zip(pieces, small, strict=True)]
 
 
 def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
@@ -115,27 +144,18 @@ def _darken_livers(images: Tensor, labels: Tensor, shares: Tensor) -> None:
     Args:
         images: (N, C, S, S).
         labels: (N, C, S, S) uint8.
-        shares: (N,) on the CPU, the share of the grey levels to remove; 0 leaves an image alone.
+        shares: (N, 1, 1, 1), the share of the grey levels to remove; 0 leaves an image alone.
     """
-    share = _beside(images, shares)
-    for part in chosen_parts(shares > 0, images.device):
-        images[part] *= 1 - share[part] * _mean_of_nine(labels[part].clamp(max=1).float())
+    for part in _chosen(shares):
+        liver = labels[part].clamp(max=1).float()
+        images[part] *= 1 - shares[part] * _mean_around(liver)
 
 
-def chosen_parts(chosen: Tensor, device: torch.device) -> list:
-    """Return indices of the chosen images, (N,) bool on the CPU: one by one, as views; or all.
-
-    A GPU takes all at once, for it waits for the number of kernels. A CPU would copy them.
-    """
-    numbers = chosen.nonzero().flatten()
-    if device.type == "cpu":
-        return [slice(k, k + 1) for k in numbers.tolist()]
-    return [numbers.to(device)] if len(numbers) else []
-
-
-def _beside(images: Tensor, values: Tensor) -> Tensor:
-    """Return a value an image, (N,) on the CPU, as (N, 1, 1, 1) on the images' device."""
-    return values.view(-1, 1, 1, 1).to(images.device, non_blocking=images.device.type == "cuda")
+def _chosen(values: Tensor) -> list[slice]:
+    """Return where images have a value (N, 1, 1, 1) that is not 0, one by one; or all of them."""
+    if takes_all(values.device):
+        return [slice(None)]
+    return [slice(k, k + 1) for k in values.flatten().nonzero().flatten().tolist()]
 
 
 def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
@@ -147,26 +167,32 @@ def _mirror_lesions(images: Tensor, labels: Tensor, mirrored: Tensor) -> None:
     Args:
         images: (N, C, S, S) in [0, 1].
         labels: (N, C, S, S) uint8.
-        mirrored: (N,) bool on the CPU, which images; one without liver round its tumor is left.
+        mirrored: (N, 1, 1, 1), 1 for the images meant, 0 for others; one without liver round its
+            tumor is left.
     """
-    if labels.device.type == "cpu":  # elsewhere looking would wait for the device
-        mirrored = mirrored & (labels == 2).flatten(1).any(1)
-    for part in chosen_parts(mirrored, labels.device):
+    for part in _chosen(mirrored):
         marked = labels[part]
+        tumor = marked == 2
+        if not takes_all(tumor.device) and not tumor.any():
+            continue
         liver = marked == 1
         pixels = liver.sum((1, 2, 3), keepdim=True)
         means = (images[part] * liver).sum((1, 2, 3), keepdim=True) / pixels.clamp(min=1)
-        near = _mean_of_nine(_mean_of_nine((marked == 2).float())) > 0
-        inside = _mean_of_nine((marked > 0).float()) > 0.99
-        change = 2 * (near & inside & (pixels > 0)) * (images[part] - means)
-        images[part] = (images[part] - change).clamp_(0, 1)
+        near = _mean_around(tumor.float(), 2) > 0
+        inside = _mean_around((tumor | liver).float()) > 0.99
+        change = 2 * mirrored[part] * (pixels > 0) * (near & inside) * (images[part] - means)
+        images[part] = images[part].sub_(change).clamp_(0, 1)
 
 
-def _mean_of_nine(planes: Tensor) -> Tensor:
-    """Average (..., S, S) over 3x3 pixels, 0 beyond the border; 8 times faster than pooling."""
-    padded = F.pad(planes, (1, 1, 1, 1))
-    rows = padded[..., :-2, :] + padded[..., 1:-1, :] + padded[..., 2:, :]
-    return (rows[..., :-2] + rows[..., 1:-1] + rows[..., 2:]) / 9
+def _mean_around(planes: Tensor, reach: int = 1) -> Tensor:
+    """Average (N, C, S, S) over the pixels so near along each axis, 0 beyond the border."""
+    side = 2 * reach + 1
+    if takes_all(planes.device):
+        return F.avg_pool2d(planes, side, 1, reach)
+    padded = F.pad(planes, (reach,) * 4)  # 8 times faster than pooling
+    size = planes.shape[-1]
+    rows = reduce(torch.add, (padded[..., k : k + size, :] for k in range(side)))
+    return reduce(torch.add, (rows[..., k : k + size] for k in range(side))) / side**2
 
 
 def grey_curves(draws: Tensor, limits: Augmentation, highest: int) -> Tensor:
@@ -189,9 +215,14 @@ def grey_curves(draws: Tensor, limits: Augmentation, highest: int) -> Tensor:
 
 
 def _looked_up(levels: Tensor, curves: Tensor) -> Tensor:
-    rows = torch.arange(len(levels), dtype=torch.int32, device=levels.device) * curves.shape[1]
-    index = levels.to(torch.int32) + rows.view(-1, 1, 1, 1)
+    index = levels.to(torch.int32).add_(_first_of_rows(*curves.shape, levels.device))
     return curves.flatten().index_select(0, index.flatten()).view(levels.shape)
+
+
+@lru_cache(maxsize=8)
+def _first_of_rows(rows: int, columns: int, device: torch.device) -> Tensor:
+    """Return where the rows of a table begin, (rows, 1, 1, 1) int32."""
+    return (torch.arange(rows, dtype=torch.int32) * columns).view(-1, 1, 1, 1).to(device)
 
 
 def affine_matrices(draws: Tensor, limits: Augmentation) -> Tensor:
@@ -216,11 +247,19 @@ def affine_grid(matrices: Tensor, size: int) -> Tensor:
         matrices: (N, 2, 3).
         size: side of the images, pixels.
     """
+    return _grid(*_grid_sides(matrices, size))
+
+
+def _grid_sides(matrices: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Return what columns (N, 2, 1, size) and rows (N, 2, size, 1) give to a grid's positions."""
     centres = (2 * torch.arange(size, device=matrices.device) + 1) / size - 1
     a = matrices.view(-1, 2, 3, 1, 1)
-    along_x = a[:, :, 0] * centres + a[:, :, 2]  # (N, 2, 1, size)
-    along_y = a[:, :, 1] * centres.unsqueeze(1)  # (N, 2, size, 1)
-    grid = matrices.new_empty(len(matrices), size, size, 2)
+    return a[:, :, 0] * centres + a[:, :, 2], a[:, :, 1] * centres.unsqueeze(1)
+
+
+def _grid(along_x: Tensor, along_y: Tensor) -> Tensor:
+    size = along_x.shape[-1]
+    grid = along_x.new_empty(len(along_x), size, size, 2)
     torch.add(along_x, along_y, out=grid.permute(0, 3, 1, 2))
     return grid
 
@@ -239,14 +278,19 @@ def _add_noise(images: Tensor, deviations: Tensor, corners: Tensor) -> None:
 
     Args:
         images: (N, C, S, S) in [0, 1].
-        deviations: (N,) standard deviations.
-        corners: (N, C, 2) where in the drawn noise each channel's part begins.
+        deviations: (N, 1, 1, 1) standard deviations.
+        corners: (N, C, 2) on the CPU, where in the drawn noise each channel's part begins.
     """
     size = images.shape[-1]
     plane = _grain(size + GRAIN_SHIFTS, images.device)
     windows = [plane[y : y + size, x : x + size] for y, x in corners.flatten(0, 1).tolist()]
     inside = images.sign()  # much faster than a mask
-    images.addcmul_(torch.stack(windows).view(images.shape), _beside(images, deviations))
+    if takes_all(images.device):
+        images.addcmul_(torch.stack(windows).view(images.shape), deviations)
+    else:
+        values = deviations.expand((*images.shape[:2], 1, 1)).flatten(0, 1)
+        for image, window, value in zip(images.flatten(0, 1), windows, values, strict=True):
+            image.addcmul_(window, value)
     images.mul_(inside).clamp_(0, 1)
 
 

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 from helpers.packed_cases import CONTEXT, LIVER
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from lits_helpers.datasets import (
     Augmentation,
@@ -48,10 +50,7 @@ def test_changed_all_at_once_as_on_a_gpu_or_one_by_one_images_are_the_same(monke
         return augment_batch(levels, labels, LIVER, torch.Generator().manual_seed(1), limits)
 
     one_by_one = changed()
-    monkeypatch.setattr(augmentation, "CPU_IMAGES", len(levels))
-    monkeypatch.setattr(
-        augmentation, "chosen_parts", lambda chosen, _: [chosen.nonzero().flatten()]
-    )
+    monkeypatch.setattr(augmentation, "takes_all", lambda _: True)
     at_once = changed()
     plain = augment_batch(
         levels, labels, LIVER, torch.Generator().manual_seed(1), replace(limits, fatty_liver=0.0)
@@ -59,6 +58,31 @@ def test_changed_all_at_once_as_on_a_gpu_or_one_by_one_images_are_the_same(monke
     assert torch.equal(one_by_one[0], at_once[0])
     assert torch.equal(one_by_one[1], at_once[1])
     assert not torch.equal(plain[0], at_once[0])
+
+
+class Operations(TorchDispatchMode):
+    """Counts torch's operations, views and memory that is not filled aside."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        name = function.overloadpacket.__name__
+        self.count += not function.is_view and name not in ("empty", "empty_like", "new_empty")
+        return function(*arguments, **(options or {}))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "half"), [(liver_recipe(), 71), (tumor_recipe(pretrained=False), 93)]
+)
+def test_all_at_once_a_batch_takes_half_the_operations_of_one_by_one(monkeypatch, recipe, half):
+    monkeypatch.setattr(augmentation, "takes_all", lambda _: True)
+    levels, labels = (part.expand(-1, 3, -1, -1) for part in drawn_batch())
+    limits = replace(augmentation_of(recipe), fatty_share=1.0)
+    with Operations() as counted:
+        augment_batch(levels, labels, recipe.spec, torch.Generator().manual_seed(1), limits)
+    assert 50 < counted.count <= half
 
 
 def test_labels_move_with_the_image():
