@@ -134,6 +134,7 @@ def main(kills: int, epochs: int, seed: int) -> int:
     with tempfile.TemporaryDirectory() as folder:
         root, calm, stormy = (Path(folder) / name for name in ("slices", "calm", "stormy"))
         write_slices(root)
+        torch.optim.Adam([torch.zeros(1)])  # imports what each forked training would import anew
         live(root, calm, epochs)
         steps = read_history(calm / "history.csv")[-1]["steps"]
         moments = random.Random(seed)

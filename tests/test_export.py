@@ -11,8 +11,7 @@ import torch
 from helpers.drawn import body, write_nifti
 from helpers.prepared_runs import write_checkpoint
 from helpers.repository import ROOT
-from helpers.small_runs import small_liver
-from torch import nn
+from helpers.small_runs import SmallNetwork, small_liver
 
 from lits_helpers.checkpoints import (
     TumorModel,
@@ -27,17 +26,6 @@ from lits_helpers.recipes import InputSpec, tumor_recipe
 
 SPEC = InputSpec(64, (-150, 150), 3, 1, "imagenet", 0.1, True)  # looks at the liver
 POST = Postprocessing(tumor_threshold=0.05, min_lesion_mm3=40)
-
-
-class SmallTumor(nn.Module):
-    """Stands for the RegNet, whose export takes half a minute."""
-
-    def __init__(self):
-        super().__init__()
-        self.layer = nn.Conv2d(3, 1, 5, padding=2)
-
-    def forward(self, image):
-        return self.layer(image) - 3
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +46,8 @@ def exported(tmp_path_factory):
     content["model"]["last.weight"] *= 100  # answers of an untrained model hardly differ
     save_model(checkpoints["liver"], content)
     with pytest.MonkeyPatch.context() as patch:
-        small = TumorModel(SmallTumor(), SPEC, load_tumor_model(checkpoints["tumor"]).origin).eval()
+        origin = load_tumor_model(checkpoints["tumor"]).origin
+        small = TumorModel(SmallNetwork(), SPEC, origin).eval()
         patch.setattr("lits_helpers.export.load_tumor_model", lambda *_: small)
         files = [
             export_onnx(path, folder / f"{system}.onnx", asdict(POST))

@@ -16,9 +16,9 @@ from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 from helpers.logs import logged
 from helpers.prepared_runs import VARIABLES, write_checkpoint, write_prepared
 from helpers.repository import ROOT
-from helpers.small_runs import small_liver, small_tumor
+from helpers.small_runs import SmallNetwork, draw_no_curves, small_liver, small_tumor
 
-from lits_helpers import __version__, pipeline, recipes, settings
+from lits_helpers import __version__, export, pipeline, recipes, settings
 from lits_helpers.__main__ import main
 from lits_helpers.machine import read_json
 from lits_helpers.metrics import read_metrics_csv
@@ -57,6 +57,16 @@ def make_small(folder, monkeypatch):
     monkeypatch.setitem(recipes.TUMOR_RECIPES, "default", small_tumor())
     monkeypatch.setattr(recipes, "TINY_LIVER", {})
     monkeypatch.setattr(recipes, "TINY_TUMOR", {"pretrained": False})
+    draw_no_curves(monkeypatch)
+
+
+def with_small_network(load):
+    def loaded(path, device):
+        model = load(path, device)
+        model.network = SmallNetwork()
+        return model
+
+    return loaded
 
 
 def shell_call(*arguments):
@@ -86,6 +96,8 @@ def way(tmp_path_factory):
     done = {}
     with pytest.MonkeyPatch.context() as patch:
         make_small(folder, patch)
+        for name in ("load_liver_model", "load_tumor_model"):
+            patch.setattr(export, name, with_small_network(getattr(export, name)))
         for step in (step for step in STEPS if step not in ("download", "crossval")):
             extra = ("--workers", "0") if step in ("check", "prepare") else ()
             done[step] = shell_call(step, *common, *extra)

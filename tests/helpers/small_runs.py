@@ -7,10 +7,11 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from lits_helpers.datasets.slices import CaseSlices
 from lits_helpers.recipes import InputSpec, liver_recipe, tumor_recipe
-from lits_helpers.training.run_folder import CLOCK_COLUMNS
+from lits_helpers.training.run_folder import CLOCK_COLUMNS, RunFolder
 from lits_helpers.training.stopping import Stopwatch
 
 CPU = torch.device("cpu")
@@ -34,6 +35,22 @@ def small_tumor(**changes):
     spec = InputSpec(64, (-100, 250), channels=3, context=1, normalization="imagenet")
     small = {"spec": spec, "epochs": 1, "batch_size": 8, "pretrained": False}
     return tumor_recipe("default", **(small | changes))
+
+
+class SmallNetwork(nn.Module):
+    """Stands for a RegNet in an export, which takes half a minute of it."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Conv2d(3, 1, 5, padding=2)
+
+    def forward(self, image):
+        return self.layer(image) - 3
+
+
+def draw_no_curves(monkeypatch):
+    """Leave out the curves of trainings that take less time than a figure."""
+    monkeypatch.setattr(RunFolder, "draw_curve", lambda *_: None)
 
 
 def write_slices(root):

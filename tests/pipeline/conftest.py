@@ -2,6 +2,7 @@
 
 import pytest
 from helpers.prepared_runs import VARIABLES, write_checkpoint, write_prepared
+from helpers.small_runs import draw_no_curves
 
 from lits_helpers.pipeline import acquisition
 from lits_helpers.settings import load_settings
@@ -11,6 +12,11 @@ from lits_helpers.settings import load_settings
 def _no_variables(monkeypatch):
     for variable in VARIABLES:
         monkeypatch.delenv(variable, raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch):
+    draw_no_curves(monkeypatch)
 
 
 @pytest.fixture

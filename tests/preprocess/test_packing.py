@@ -4,6 +4,7 @@ import errno
 import os
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -22,7 +23,8 @@ from lits_helpers.preprocess import packing, prepare, prepared_cases
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import open_volume, read_volume, window_to_uint8, write_segmentation
 
-contents = load_script("benchmarks/kill_prepare.py").contents
+kill_prepare = load_script("benchmarks/kill_prepare.py")
+contents = kill_prepare.contents
 
 
 def test_prepared_case_is_lossless_and_knows_its_slices(raw, tmp_path):
@@ -139,11 +141,17 @@ def test_a_dask_cluster_gives_the_same_bytes(raw, tmp_path):
 
 
 def test_killed_the_folder_is_that_of_an_undisturbed_run(raw, tmp_path):
-    load_script("benchmarks/kill_prepare.py").run_with_kills(
-        raw, tmp_path / "killed", kills=1, seed=4
-    )
-    assert len(contents(tmp_path / "killed")) == 78
-    assert contents(tmp_path / "killed") == contents(tmp_path / "measured")
+    killed = tmp_path / "killed"
+    process = kill_prepare.start(raw, killed, workers=2)
+    while not list(killed.glob("cases/*")) and process.poll() is None:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()  # until its workers, who write to the same pipe, are gone too
+    assert process.returncode == -signal.SIGKILL
+    prepare(find_cases(raw), killed, workers=0)
+    prepare(find_cases(raw), tmp_path / "undisturbed", workers=0)
+    assert len(contents(killed)) == 78
+    assert contents(killed) == contents(tmp_path / "undisturbed")
 
 
 def test_leftovers_of_a_killed_run_are_removed(raw, tmp_path):

@@ -94,15 +94,12 @@ def brute_force(mask, spacing_mm):
         start, end = np.array(found.longest) * spacing_mm[1:]
         along = (end - start) / np.linalg.norm(end - start)
         s, t = (points - start) @ along, (points - start) @ [-along[1], along[0]]
-        best = 0
-        for place in np.linspace(s.min(), s.max(), 1000):
-            low, high = s <= place, s >= place
-            heights = [
-                t[i] + (place - s[i]) / max(s[j] - s[i], 1e-12) * (t[j] - t[i])
-                for i in np.flatnonzero(low) for j in np.flatnonzero(high) if s[j] - s[i] > 1e-9
-            ]  # fmt: skip
-            best = max(best, max(heights, default=0) - min(heights, default=0))
-        return best
+        i, j = np.nonzero(s - s[:, None] > 1e-9)  # every line between two corners
+        place = np.linspace(s.min(), s.max(), 1000)[:, None]
+        heights = t[i] + (place - s[i]) / (s[j] - s[i]) * (t[j] - t[i])
+        crossed = (s[i] <= place) & (place <= s[j])
+        highest = np.where(crossed, heights, -np.inf).max(1)
+        return (highest - np.where(crossed, heights, np.inf).min(1))[crossed.any(1)].max(initial=0)
 
     return max(distances), across
 

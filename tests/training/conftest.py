@@ -4,7 +4,13 @@ import contextlib
 
 import pytest
 import torch
-from helpers.small_runs import SPLIT, small_liver, write_slices, write_volumes
+from helpers.small_runs import (
+    SPLIT,
+    draw_no_curves,
+    small_liver,
+    write_slices,
+    write_volumes,
+)
 
 from lits_helpers.training import train_liver_gan
 
@@ -22,6 +28,12 @@ def one_thread():
 def _one_thread():
     with one_thread():
         yield
+
+
+@pytest.fixture(autouse=True)
+def _no_curves(monkeypatch):
+    """Only `calm`, made before this, draws its curve."""
+    draw_no_curves(monkeypatch)
 
 
 @pytest.fixture(scope="session")
