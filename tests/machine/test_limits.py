@@ -1,6 +1,13 @@
 """What a process may use of cores and memory, on a machine and within its containers."""
 
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
+from helpers.repository import ROOT
 
 from lits_helpers.machine import limits
 
@@ -83,3 +90,56 @@ def test_a_quota_counts_in_whole_cores_wherever_it_is_stated(
 def test_a_slurm_task_has_the_cores_it_was_given(eight_cores, monkeypatch, given, cores):
     monkeypatch.setenv("SLURM_CPUS_PER_TASK", given)
     assert limits.available_cores() == cores
+
+
+WITHOUT_PROC = """
+import os
+from lits_helpers import find_cases, prepare, segment, write_phantom_dataset
+from lits_helpers.machine import available_cores, free_memory_bytes
+if __name__ == "__main__":
+    assert not os.path.exists("/proc/self")
+    assert available_cores() >= 1
+    assert free_memory_bytes() > 0
+    write_phantom_dataset("raw", cases=2, shape=(12, 40, 48), workers=0)
+    assert prepare(find_cases("raw"), "prepared", workers=2).prepared == ["0", "1"]
+    ct = find_cases("raw")[0].volume
+    found = segment(ct, tumor=None)
+    assert found.labels.shape == found.volume.hu.shape
+"""
+
+
+@pytest.mark.slow
+def test_without_proc_phantoms_are_made_prepared_and_segmented(tmp_path):
+    hide = ["unshare", "--user", "--map-root-user", "--mount"]
+    mount = "mount -t tmpfs none /proc && exec "
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(
+            [*hide, "sh", "-c", mount + "true"], capture_output=True, check=False
+        ).returncode
+    ):
+        pytest.skip("this machine lets no process hide /proc from itself")
+    (tmp_path / "work.py").write_text(WITHOUT_PROC)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [*hide, "sh", "-c", f"{mount}{sys.executable} work.py"]
+    done = subprocess.run(
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_without_proc_the_folder_of_groups_and_the_affinity_count(eight_cores, monkeypatch):
+    plain = Path.read_text
+
+    def read_text(path, *arguments, **options):
+        if path.is_relative_to("/proc"):
+            raise FileNotFoundError(path)
+        return plain(path, *arguments, **options)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    monkeypatch.setattr(limits, "OWN_GROUPS", Path("/proc/self/cgroup"))
+    assert limits.available_cores() == 8
+    assert limits.free_memory_bytes() == 4 * 2**30
+    eight_cores.mkdir()
+    (eight_cores / "cpu.max").write_text("150000 100000")
+    assert limits.available_cores() == 1
