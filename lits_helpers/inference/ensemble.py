@@ -94,12 +94,13 @@ class Sweep:
                 return counts
 
             certain, possible = sum(pool.map(mark_batch, self._batches(slices)), np.zeros(2, int))
-        if not self._several:
+        if not self.several:
             return None
         return float(1 - certain / possible) if possible else 0.0
 
     @property
-    def _several(self) -> bool:
+    def several(self) -> bool:
+        """Whether more than one opinion is asked of each slice."""
         return len(self.models) > 1 or bool(self.rotation_degrees)
 
     def _opinions(self, indices: list[int], levels: Mapping, spec: InputSpec) -> np.ndarray:
@@ -116,7 +117,7 @@ class Sweep:
         np.greater_equal(mean, threshold, out=mask.view(bool))
         if kept is not None:
             kept[:] = mean * 255 + 0.5
-        if not self._several:
+        if not self.several:
             return 0, 0
         both = (self._native(mask.shape, planes, number) >= threshold for number in (1, 2))
         return tuple(map(np.count_nonzero, both))

@@ -52,20 +52,22 @@ class Postprocessing:
 def clean_liver(labels: np.ndarray, post: Postprocessing) -> None:
     """Apply `largest_liver` and `fill_holes` to labels (Z, Y, X) uint8 of 0 and 1, in place."""
     if post.largest_liver:
-        _keep_largest(labels)
+        keep_largest(labels)
     if post.fill_holes:
         _fill_cavities(labels)
 
 
-def _keep_largest(labels: np.ndarray) -> None:
+def keep_largest(labels: np.ndarray) -> int:
+    """Clear all but the largest face-connected component, in place; return its voxels."""
     box = filled_box(labels)
     if box is None:
-        return
+        return 0
     components, count = ndimage.label(labels[box])
+    sizes = _sizes(components, count)
+    sizes[0] = 0
     if count > 1:
-        sizes = _sizes(components, count)
-        sizes[0] = 0
         np.equal(components, sizes.argmax(), out=labels[box].view(bool))
+    return int(sizes.max())
 
 
 def _fill_cavities(labels: np.ndarray) -> None:

@@ -2,9 +2,11 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from scipy import ndimage
 
 from ..cases import not_hounsfield
 from ..checkpoints import LiverModel, TumorModel
@@ -23,6 +25,8 @@ from .postprocess import Postprocessing
 
 logger = logging.getLogger(__name__)
 
+STEPS = (8, 4, 2, 1)  # from a slice to the next that is looked at for the liver
+LEAST_SKIPPED_OF = 64  # slices; of fewer all are looked at, in whole batches
 BATCH_SIZE = 16  # slices a forward pass; larger ones gained nothing on a CPU
 
 
@@ -75,9 +79,14 @@ def segment_volume(
         frames = {model.spec: WHOLE_SLICE for model in livers}
         sweep = Sweep(livers, volume.hu, frames, post.rotation_degrees, batch_size)
         kept = _kept(probabilities, "liver", labels.shape)
-        disagreement = sweep.mark(labels, range(len(labels)), post.liver_threshold, kept)
-        _log_disagreement("liver", disagreement)
-        postprocess.clean_liver(labels, post)
+        if post.largest_liver and kept is None and not sweep.several:
+            mark_largest(sweep, labels, post.liver_threshold)
+            post_liver = replace(post, largest_liver=False)
+        else:
+            disagreement = sweep.mark(labels, range(len(labels)), post.liver_threshold, kept)
+            _log_disagreement("liver", disagreement)
+            post_liver = post
+        postprocess.clean_liver(labels, post_liver)
     if tumors:
         cascade = bool(livers) or known_liver is not None
         _add_tumor(labels, volume, tumors, cascade, post, batch_size, probabilities)
@@ -113,6 +122,38 @@ def segment_file(
     return write_segmentation(
         segment_volume(volume, liver_model, tumor_model, post), volume, out_path
     )
+
+
+def mark_largest(sweep: Sweep, labels: np.ndarray, threshold: float) -> int:
+    """Mark the largest component as if all slices were marked, and look at as few as that takes.
+
+    Every eighth slice is looked at, then all between two of which one holds something: every
+    component that meets a looked-at slice is whole. One that meets none fits between two of them;
+    where the largest found is larger than all that fits there, it is the largest of all. Where it
+    is not, every fourth slice is looked at, every second, then all.
+
+    Args:
+        sweep: of the models.
+        labels: (Z, Y, X) uint8, all 0; gets 1 in the largest face-connected component.
+        threshold: see `Sweep.mark`.
+
+    Returns:
+        The number of slices looked at.
+    """
+    looked = np.zeros(len(labels), bool)
+
+    def look(wanted: np.ndarray) -> None:
+        sweep.mark(labels, np.flatnonzero(wanted & ~looked), threshold)
+        looked[wanted] = True
+
+    for step in STEPS if len(labels) > LEAST_SKIPPED_OF else STEPS[-1:]:
+        look(np.arange(len(labels)) % step == 0)
+        holds = labels.any(axis=(1, 2)).astype(np.uint8)
+        look(ndimage.maximum_filter1d(holds, 2 * step - 1, mode="constant") > 0)
+        between = (step - 1) * labels[0].size
+        if np.count_nonzero(labels) > between and postprocess.keep_largest(labels) > between:
+            break
+    return int(looked.sum())
 
 
 def _add_tumor(labels, volume, models, cascade: bool, post, batch_size, probabilities) -> None:
