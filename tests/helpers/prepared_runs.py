@@ -1,6 +1,7 @@
 """Prepared cases and checkpoints small enough for tests of the steps around the models."""
 
 from dataclasses import asdict
+from functools import cache
 
 import numpy as np
 import torch
@@ -35,13 +36,19 @@ def write_prepared(root, cases=3, without_tumor=()):
     return open_prepared(root / "prepared", validation=0.4)
 
 
+@cache
+def untrained_tumor(recipe):
+    """Return random weights, made once for all tests: a RegNet takes long to draw."""
+    return build_segmenter(recipe).state_dict()
+
+
 def write_checkpoint(path, system, training_ids=(), recipe=None, network=True, data=None):
     """Write an untrained model as a training leaves it; without network it only says its origin."""
     recipe = recipe or (small_liver() if system == "liver" else small_tumor())
     model = {}
     if network:
-        build = build_generator if system == "liver" else build_segmenter
-        model = build(recipe).state_dict()
+        liver = system == "liver"
+        model = build_generator(recipe).state_dict() if liver else untrained_tumor(recipe)
     path.parent.mkdir(parents=True, exist_ok=True)
     content = {"system": system, "recipe": asdict(recipe), "model": model}
     content |= {"training_ids": list(training_ids), "validation_ids": [], "data": data or {}}

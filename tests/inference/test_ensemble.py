@@ -80,7 +80,7 @@ def test_outside_its_own_frame_a_tumor_model_says_no():
     everywhere = [
         TumorModel(Columns(0, 1, 20.0), each, Origin("tumor", each, ())) for each in (SPEC, spec)
     ]
-    post = replace(PLAIN, margin_mm=1000.0, tumor_threshold=0.9)
+    post = replace(PLAIN, margin_mm=60.0, tumor_threshold=0.9)
     known = (hu == 100).astype(np.uint8)
     volume = volume_from_array(hu, (5.0, 0.7, 0.8))
     labels = segment_volume(volume, None, everywhere, post, known_liver=known)
