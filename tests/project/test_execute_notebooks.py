@@ -2,10 +2,8 @@
 
 import json
 
-import nbformat
 import pytest
 from helpers.repository import load_script
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from lits_helpers.settings import load_settings
 
@@ -13,6 +11,11 @@ from lits_helpers.settings import load_settings
 @pytest.fixture(scope="module")
 def runner():
     return load_script("scripts/execute_notebooks.py")
+
+
+@pytest.fixture(scope="module")
+def nbformat(runner):
+    return runner.nbformat  # takes seconds to import, which no other test needs
 
 
 @pytest.fixture
@@ -24,11 +27,13 @@ def settings(monkeypatch, tmp_path):
 
 
 def test_failing_cell_gives_1_its_traceback_and_what_was_executed(
-    runner, settings, tmp_path, capsys
+    runner, nbformat, settings, tmp_path, capsys
 ):
     cells = ["print(6 * 7)", "raise ValueError('no liver here')", "print('never')"]
     path = tmp_path / "09_fails.ipynb"
-    nbformat.write(new_notebook(cells=[new_code_cell(cell) for cell in cells]), path)
+    nbformat.write(
+        nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells]), path
+    )
     before = path.read_bytes()
     assert runner.main([str(path)]) == 1
     written = capsys.readouterr()
@@ -60,10 +65,10 @@ for _ in tqdm(range(9), desc="segment"):
 
 
 def test_every_tenth_of_a_training_is_told_in_a_line_and_its_kept_bar_is_finished(
-    runner, settings, tmp_path, capsys
+    runner, nbformat, settings, tmp_path, capsys
 ):
     path = tmp_path / "09_trains.ipynb"
-    nbformat.write(new_notebook(cells=[new_code_cell(BARS)]), path)
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(BARS)]), path)
     assert runner.main([str(path)]) == 0
     told = capsys.readouterr().out
     assert "\r" not in told
@@ -81,21 +86,36 @@ def test_every_tenth_of_a_training_is_told_in_a_line_and_its_kept_bar_is_finishe
     assert kept == ["liver model: 100% 20/20", "segment: 100% 9/9"]
 
 
-def test_relative_folders_are_those_of_the_caller(runner, settings, tmp_path, monkeypatch):
+def test_relative_folders_are_those_of_the_caller(
+    runner, nbformat, settings, tmp_path, monkeypatch
+):
     (tmp_path / "deep").mkdir()
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LITS_RAW", "scans")
     path = tmp_path / "deep" / "09_tells.ipynb"
-    nbformat.write(new_notebook(cells=[new_code_cell("import os; os.environ['LITS_RAW']")]), path)
+    nbformat.write(
+        nbformat.v4.new_notebook(
+            cells=[nbformat.v4.new_code_cell("import os; os.environ['LITS_RAW']")]
+        ),
+        path,
+    )
     assert runner.main([str(path)]) == 0
     executed = settings.runs / "results" / "notebooks" / "09_tells.ipynb"
     output = nbformat.read(executed, as_version=4).cells[0].outputs[0]
     assert output.data["text/plain"] == repr(str(tmp_path / "scans"))
 
 
-def test_seconds_are_told_by_heading(runner):
-    cells = [new_code_cell(""), new_markdown_cell("## Train\n\nLong."), new_code_cell("")]
-    cells += [new_code_cell(""), new_markdown_cell("## Check"), new_code_cell("")]
+def test_seconds_are_told_by_heading(runner, nbformat):
+    cells = [
+        nbformat.v4.new_code_cell(""),
+        nbformat.v4.new_markdown_cell("## Train\n\nLong."),
+        nbformat.v4.new_code_cell(""),
+    ]
+    cells += [
+        nbformat.v4.new_code_cell(""),
+        nbformat.v4.new_markdown_cell("## Check"),
+        nbformat.v4.new_code_cell(""),
+    ]
     for cell, (began, ended) in zip(
         [cell for cell in cells if cell.cell_type == "code"],
         [("00:00", "00:03"), ("00:03", "01:00"), ("01:00", "01:02.5"), ("01:02.5", "01:02.6")],
@@ -106,7 +126,7 @@ def test_seconds_are_told_by_heading(runner):
             "shell.execute_reply": f"2020-01-01T00:{ended}Z",
         }
     del cells[0].metadata["execution"]["shell.execute_reply"]  # a cell that failed
-    assert runner.spent(new_notebook(cells=cells)).strip() == "train 60 s"  # 57 + 2.5
+    assert runner.spent(nbformat.v4.new_notebook(cells=cells)).strip() == "train 60 s"  # 57 + 2.5
 
 
 def test_table_names_seconds_dice_and_places(runner, settings):

@@ -186,7 +186,8 @@ def test_values_beyond_int16_stop_at_its_limits(tmp_path):
 
 
 def test_bit_flips_in_the_header_never_give_another_array_shape_or_a_crash(tmp_path):
-    for bit in range(0, 348 * 8, 3):
+    values = np.sort(HU, axis=None)
+    for bit in range(0, 348 * 8, 5):
         path = place(tmp_path, "volume-3.nii", flipped_bit(bytes(whole()), bit))
         try:
             volume = read_volume(path)
@@ -194,7 +195,7 @@ def test_bit_flips_in_the_header_never_give_another_array_shape_or_a_crash(tmp_p
             continue
         assert sorted(volume.hu.shape) == [12, 40, 48]
         if not SLOPE <= bit // 8 < SLOPE + 8 and not VOX_OFFSET <= bit // 8 < VOX_OFFSET + 4:
-            assert np.array_equal(np.sort(volume.hu, axis=None), np.sort(HU, axis=None))
+            assert np.array_equal(np.sort(volume.hu, axis=None), values)
 
 
 def test_bit_flips_in_a_gzip_stream_are_always_found(tmp_path):
