@@ -3,7 +3,7 @@
     python benchmarks/recipes.py --slices DIR                a PNG folder: liver
     python benchmarks/recipes.py --cases DIR                 a prepared folder: liver and tumor
     python benchmarks/recipes.py --cases DIR --rows default smp_unet --seconds 300 --fold 0
-    python benchmarks/recipes.py --tables docs/results/lab-notes.md    the runs so far
+    python benchmarks/recipes.py --tables docs/results/ablations.md    the runs so far
 
 Every run trains one row for `--seconds` (of one core, or of a GPU's wall clock) on all folds but
 one and is scored on the patients of that fold (`recipe_runs.py`). Runs are appended to `--out`; one

@@ -30,7 +30,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     made = argparse.ArgumentParser(
         prog=program(),
         description="Liver and liver-tumor segmentation in CT, step by step. Not a medical device.",
-        epilog="Folders and switches can also be given as LITS_... variables (see README.md); "
+        epilog="Folders and switches can also be given as LITS_... variables (see docs/start.md); "
         "an option wins over its variable.",
     )
     made.add_argument("--version", action="version", version=__version__)

@@ -1,9 +1,12 @@
 """The recipe bench: what it says of runs, and that a run trains, scores and is not repeated."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 import torch
+from helpers.repository import ROOT
 from helpers.small_runs import CPU, write_slices
 
 from benchmarks import recipe_tables, recipes
@@ -143,6 +146,13 @@ def test_turned_scores_have_a_table_of_their_own(tmp_path):
     plain, turned = page.read_text().split("### Liver, drawn, mean of views turned by 8 degrees")
     assert "| 0.850 |" in plain
     assert "| 0.600 |" in turned
+
+
+def test_the_page_holds_the_tables_that_the_script_makes_of_the_runs(tmp_path):
+    page = ROOT / "docs" / "results" / "ablations.md"
+    made = Path(shutil.copy(page, tmp_path))
+    recipes.tables(made, page.with_name("recipe_runs.jsonl"))
+    assert made.read_text(encoding="utf-8") == page.read_text(encoding="utf-8")
 
 
 def test_finished_runs_are_not_planned_again(tmp_path):
