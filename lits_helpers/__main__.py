@@ -210,7 +210,7 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
 
 
 def _named_or_default(settings: Settings, options: argparse.Namespace) -> dict[str, list[Path]]:
-    """Return {system: checkpoints} for CTs of anywhere: named, the run's own, or synthetic ones."""
+    """Return {system: checkpoints} for named CTs: named too, the run's, or synthetic."""
     from . import pipeline
 
     models = {"liver": [], "tumor": []}
@@ -242,7 +242,7 @@ def _model_paths(settings: Settings, options: argparse.Namespace) -> dict[str, l
 
 
 def report(settings: Settings, options: argparse.Namespace) -> None:
-    """Write a page a patient on what the labels hold and how far to trust them; and report.csv."""
+    """Write a page for each patient: what was found and how far to trust it; and report.csv."""
     from . import pipeline
 
     ct, out, meshes = options.ct, options.out, options.meshes
@@ -277,7 +277,7 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> None:
 
 
 def _makers(settings: Settings, options: argparse.Namespace, folder: Path) -> list[Path]:
-    """Return the checkpoints that made the predictions, as far as no record there names them."""
+    """Return the checkpoints that made predictions which no record describes."""
     from .inference import read_records
 
     if read_records(folder):

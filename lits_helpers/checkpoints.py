@@ -73,7 +73,7 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
 
 
 def _plain_names(weights: Mapping) -> dict:
-    """Return weights without what DistributedDataParallel and torch.compile put before a name."""
+    """Strip the prefixes that DistributedDataParallel and torch.compile put before the names."""
     for prefix in WRAPPERS * 2:  # in either order
         if weights and all(str(name).startswith(prefix) for name in weights):
             weights = {name.removeprefix(prefix): value for name, value in weights.items()}
@@ -108,7 +108,7 @@ def _synthetic_checkpoint(system: str | None) -> dict:
 
 
 def save_synthetic(checkpoint: Mapping, card: Mapping, folder: Path = WEIGHTS) -> Path:
-    """Write a trained model as weights that come with the project: half precision, and its card.
+    """Write a trained model as weights that come with the project, in half precision, and its card.
 
     Args:
         checkpoint: from `load_checkpoint`, of a model trained on generated patients alone.
@@ -296,7 +296,7 @@ def read_origin(path: Path | str) -> Origin:
 
 
 def origin_of(path: Path | str, checkpoint: Mapping) -> Origin:
-    """Return which cases a checkpoint has seen, those of the weights that it began with too."""
+    """Return which cases a checkpoint has seen, its starting weights included."""
     spec = recipe_of(path, checkpoint).spec
     training_ids = tuple(checkpoint["training_ids"])
     # PNG folders have no hashes.

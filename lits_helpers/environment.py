@@ -97,10 +97,10 @@ def choose_device(name: str | None = None) -> torch.device:
 
 
 def use_available_cores() -> None:
-    """Let torch compute with at most a thread a core that this process may use.
+    """Let torch compute with at most one thread for each core that this process may use.
 
-    torch counts the machine's cores, whatever a container may use of them. A number that the user
-    set in OMP_NUM_THREADS stays.
+    torch itself counts all cores of the machine, also in a container that may use fewer. What the
+    user set in OMP_NUM_THREADS stays.
     """
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(min(torch.get_num_threads(), available_cores()))

@@ -1,4 +1,4 @@
-"""A trained model as ONNX, with what a program without torch must know of it beside it."""
+"""Write a trained model as ONNX, and beside it what a program without torch must know."""
 
 import importlib.util
 import logging
@@ -89,8 +89,8 @@ class _Probabilities(nn.Module):
 
 
 def _write_graph(model: TrainedModel, path: Path) -> None:
-    # Any size: of an unequal one that leaves more than a pixel at the deepest level nothing is
-    # taken for constant.
+    # The size is free: unequal sides that leave several pixels at the deepest level keep the
+    # tracer from taking anything for constant.
     example = torch.zeros(2, model.spec.channels, 3 * MULTIPLE, 4 * MULTIPLE)
     dimension = torch.export.Dim
     free = {0: dimension("N"), 2: MULTIPLE * dimension("rows"), 3: MULTIPLE * dimension("columns")}

@@ -241,7 +241,7 @@ TINY_TUMOR = {
     "batch_size": 8,
     "epochs": 12,
     "pretrained": False,
-    "dice_per_image": 1.0,  # few patients, small lesions: learns sooner, see docs/results
+    "dice_per_image": 1.0,  # few patients, small lesions: learns sooner
     "ema": 0.98,  # an epoch's average: with few patients the last weights swing
 }
 

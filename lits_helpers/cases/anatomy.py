@@ -127,7 +127,7 @@ def spine_cue(coarse: Coarse) -> float | None:
 
 
 def back_cue(coarse: Coarse) -> float:
-    """Return how much table, outline and liver speak for a back at the image's lower edge.
+    """Return how clearly table, outline and liver show the back at the image's lower edge.
 
     Sound scans give 0.02 to 0.3; about 0 says nothing. Independent of `spine_cue`.
     """
@@ -150,7 +150,7 @@ def back_cue(coarse: Coarse) -> float:
 
 
 def end_shares(body: np.ndarray) -> tuple[float, float, float]:
-    """Return for each axis how much of its fullest plane the emptier end plane is, 0 to 1.
+    """Return for each axis the emptier end plane as a share of the fullest plane, 0 to 1.
 
     A scan ends within the body along the patient and in air across it: sound scans had 0.5 or more
     along (Z) and 0.03 or less across.
@@ -174,7 +174,7 @@ def liver_cue(coarse: Coarse) -> float | None:
 
 
 def bulk_cue(coarse: Coarse) -> float | None:
-    """Return what `liver_cue` does for the bulkiest organ, in an abdomen the liver; needs no mask.
+    """Return `liver_cue` of the bulkiest organ, which in an abdomen is the liver; needs no mask.
 
     None where nothing is bulky.
     """
@@ -210,7 +210,7 @@ def head_cue(coarse: Coarse) -> float:
 
 
 def liver_fit(coarse: Coarse, flips: Flips = (False, False, False)) -> float:
-    """Return how well the liver mask, turned by `flips`, outlines tissue of one brightness.
+    """Return how well the liver mask, after `flips`, outlines tissue of one brightness.
 
     The fit is the share of the mask that is close to its median HU, minus that share of a ring
     around it. Correct pairs had 0.6 to 0.9, with and without contrast; turned pairs at most 0.55,

@@ -97,7 +97,7 @@ def load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
 
 
 def _decided(findings: Iterable[Finding], case: Case) -> list[Finding]:
-    """Return findings, those that the case accepts made harmless and marked."""
+    """Mark the findings that the case accepts, and make them harmless; return all."""
     return [
         _with_words(replace(finding, harmful=False), "(accepted by the user)")
         if finding.code in case.accepted

@@ -60,7 +60,7 @@ class _Fit:
 def find_cases(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
     """Find cases by their files' names and places, anywhere below `root`.
 
-    One layout is taken: that of the most pairs of a CT and its reference. A cases.csv in `root`
+    The layout with the most pairs of a CT and its reference is taken. A cases.csv in `root`
     (columns case and volume, also segmentation and patient) names the files instead. A patients.csv
     (columns case and patient) tells which cases are of one patient. The log says what was taken and
     what was left aside.
@@ -155,7 +155,7 @@ def _takes_table(root: Path, layout: str) -> bool:
 
 
 def _best(fits: list[_Fit]) -> _Fit:
-    """Return the layout of the most pairs; of equals the first that has a CT."""
+    """Return the layout with the most pairs; between equals, the first that has a CT."""
     return max(fits, key=lambda fit: (fit.pairs, bool(fit.roles[CT])))
 
 
@@ -262,7 +262,7 @@ def _case_ids(names: Iterable[str], root: Path) -> dict[str, str]:
 
 
 def _one_of(paths: list[Path]) -> Path | None:
-    """Return the one file of several with the same content; None if they differ."""
+    """Return the first of files that all have the same content; None if they differ."""
     if len(paths) < 2:
         return paths[0] if paths else None
     paths = [path for path in paths if path.exists()] or paths[:1]  # links into the void

@@ -46,7 +46,7 @@ Verdict = tuple[bool, str, Finding | None]  # whether to reverse, why or what is
 def wrong_way(
     coarse: Coarse, geometry: Geometry, *, believed: bool, has_mask: bool
 ) -> tuple[Flips, list[str], list[Finding]]:
-    """Return which of (Z, Y, X) must be reversed to put the anatomy right, why, and what is asked.
+    """Return the axes to reverse so that the anatomy is right, why, and what to ask the user.
 
     Args:
         coarse: with a body in it.
@@ -169,7 +169,7 @@ def with_axes_in_order(
 
 
 def _axes_seen(hu: np.ndarray) -> tuple[int, int, int]:
-    """Return which axes of an array look like the patient's (Z, Y, X); as they are if unclear."""
+    """Return which axes of an array look like the patient's Z, Y and X; unchanged if unclear."""
     steps = [max(1, length // PREVIEW_VOXELS) for length in hu.shape]
     small = hu[:: steps[0], :: steps[1], :: steps[2]]
     ends = end_shares(small > body_threshold(small))

@@ -53,8 +53,7 @@ def not_hounsfield(hu: np.ndarray) -> str | None:
 def doubt_about_size(volume: Volume, coarse: Coarse) -> str:
     """Return why the body speaks against the header's voxel size, one clause; empty if it does not.
 
-    A voxel of 1 mm in each direction, a stand-in for an unknown one, needs the body to speak for
-    it.
+    A voxel of 1 mm in each direction is often a stand-in: it is doubted unless the body fits it.
     """
     dz, dy, dx = volume.spacing_mm
     geometry = volume.geometry
@@ -119,7 +118,7 @@ def _distances(hu: np.ndarray) -> np.ndarray:
 
 
 def _step_between_slices(hu: np.ndarray) -> float:
-    """Return the change from slice to slice by that from pixel to pixel."""
+    """Return the change from slice to slice divided by the change from pixel to pixel."""
     between = within = 0.0
     for k in np.unique(np.linspace(0, len(hu) - 2, min(len(hu) - 1, 16)).round().astype(int)):
         here, there = (

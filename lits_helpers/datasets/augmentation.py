@@ -17,7 +17,7 @@ GRAIN_SHIFTS = 128  # pixels by which the drawn noise can be shifted, along each
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How far a batch may be changed; each image draws its values uniformly within these limits.
+    """Limits of the random changes of a batch; each image draws uniformly within them.
 
     No image is mirrored: the liver lies on the patient's right.
 

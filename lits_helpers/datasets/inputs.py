@@ -1,4 +1,4 @@
-"""From stored grey levels to model input: the only place where this happens."""
+"""Turn stored grey levels into model input; this happens nowhere else."""
 
 from functools import lru_cache
 

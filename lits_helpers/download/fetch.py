@@ -1,4 +1,4 @@
-"""LiTS from any source: any cases, one by one, on a disk that holds only two."""
+"""Fetch any LiTS cases from any source, one by one, on a disk that holds only two."""
 
 import logging
 import re

@@ -166,7 +166,7 @@ def _read(path: Path) -> dict[str, str] | None:
 
 
 class KaggleClient:
-    """Kaggle, signed in on first use: a call that needs no file imports nothing and asks nothing.
+    """Kaggle, signed in on first use; a call that needs no file imports and asks nothing.
 
     Args:
         found: credentials; None looks for them when they are needed.
@@ -198,7 +198,7 @@ class KaggleClient:
         return PAGE.format(place)
 
     def list_files(self, numbers: Iterable[int]) -> list[RemoteFile]:
-        """Return what the sets hold that these cases are in.
+        """Return the files of the data sets that hold these cases.
 
         Raises:
             DownloadError: a set cannot be listed.

@@ -146,7 +146,7 @@ class DownloadPlan:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes to fetch, unpacked; Kaggle may send them zipped to about a third."""
+        """Bytes to fetch, unpacked; Kaggle may send about a third of them, zipped."""
         return sum(file.size_bytes for file in self.files.values())
 
     def __str__(self) -> str:
@@ -166,7 +166,7 @@ class DownloadPlan:
         )
 
     def check(self) -> None:
-        """Stop before anything is fetched if a disk cannot hold it.
+        """Raise before anything is fetched if a disk cannot hold it.
 
         Raises:
             DownloadError: it cannot.

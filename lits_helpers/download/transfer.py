@@ -1,4 +1,4 @@
-"""One file from a source to the disk: resumed by Range, proven whole, then renamed."""
+"""Bring one file from a source to the disk: resume by Range, prove it whole, then rename it."""
 
 import hashlib
 import json
@@ -33,7 +33,7 @@ BROKEN_TRIES = 3  # a file that arrives damaged this often is damaged at the sou
 
 
 class Meter:
-    """Show bytes, rate and time left: a bar in a terminal or notebook, log lines elsewhere.
+    """Show bytes, rate and time left: as a bar in a terminal or notebook, elsewhere in the log.
 
     Args:
         total: bytes expected; 0 shows no bar.

@@ -1,10 +1,9 @@
-"""The colors: one meaning, one color, in every picture; and those of the lines of a chart."""
+"""The colors: each has one meaning in every picture. And the colors of a chart's lines."""
 
 Color = tuple[int, int, int]  # (red, green, blue), 0..255
 
-# Found by a search for the largest smallest distance between any two, and between each and the
-# greys of soft tissue, seen normally and with each of the three color blindnesses; the numbers are
-# held in tests/figures/test_palette.py.
+# A search chose the colors that lie farthest apart from each other and from the greys of soft
+# tissue, seen normally and with each of the three color blindnesses. A test holds the distances.
 PALETTE: dict[str, Color] = {
     "reference liver": (9, 118, 155),
     "reference tumor": (95, 203, 239),

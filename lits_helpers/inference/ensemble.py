@@ -1,4 +1,4 @@
-"""Models on their way over a volume: one or several, each slice once or turned too, averaged."""
+"""Run one or several models over a volume and average them, each slice as it is or turned too."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -40,7 +40,7 @@ def as_models(system: str, given: TrainedModel | Sequence[TrainedModel] | None) 
 
 @dataclass(frozen=True)
 class Sweep:
-    """The way of one system's models over a volume; what they say of a slice is averaged.
+    """One pass of one system's models over a volume; their probabilities are averaged.
 
     Attributes:
         models: all of one system. Those of equal `spec` share the slices brought to its size.
@@ -104,7 +104,7 @@ class Sweep:
         return len(self.models) > 1 or bool(self.rotation_degrees)
 
     def _opinions(self, indices: list[int], levels: Mapping, spec: InputSpec) -> np.ndarray:
-        """Return (3, N, S, S): this spec's share in the mean, the least and the most opinion."""
+        """Return (3, N, S, S): this spec's share of the mean, its lowest and highest opinion."""
         stack = np.stack([[levels[n] for n in self._neighbors(k, spec)] for k in indices])
         sharing = [model for model in self.models if model.spec == spec]
         found = _summed(sharing, stack, self.rotation_degrees)
@@ -112,7 +112,7 @@ class Sweep:
         return _checked(found)
 
     def _mark_slice(self, mask, planes: Mapping, threshold: float, kept) -> tuple[int, int]:
-        """Mark one slice (H, W); count the voxels where all opinions agree on it, and where any."""
+        """Mark one slice (H, W); count the voxels that all opinions mark, and that any marks."""
         mean = self._native(mask.shape, planes, 0)
         np.greater_equal(mean, threshold, out=mask.view(bool))
         if kept is not None:
@@ -123,7 +123,7 @@ class Sweep:
         return tuple(map(np.count_nonzero, both))
 
     def _native(self, shape: tuple[int, int], planes: Mapping, number: int) -> np.ndarray:
-        """Return mean (0), least (1) or most (2) opinion of all specs, (H, W) float32."""
+        """Return the mean (0), lowest (1) or highest (2) opinion of all specs, (H, W) float32."""
         found = []
         for spec, given in planes.items():
             box = self.frames[spec].box

@@ -1,7 +1,7 @@
 """A second look at some slices: how sure the models are of the liver that they found.
 
-A segmentation keeps labels only. `second_look` asks again, for a dozen slices, as they are and
-turned; flags (`report.judge`) are made of the answers, and the record beside a prediction has them.
+A segmentation keeps labels only. `second_look` asks the models again, for a dozen slices, as they
+are and turned. The record beside a prediction keeps the answers, `report.judge` makes them flags.
 """
 
 from collections.abc import Sequence
@@ -31,7 +31,7 @@ def second_look(
         ``liver_unsure`` 1 - Dice between the probabilities and the mask they give;
         ``liver_disagreement`` 1 - Dice between the mask and the one of turned slices;
         ``liver_removed`` the share of what the model called liver that is none in the labels;
-        ``models_disagreement`` 1 - Dice between what one and what all of several models call liver.
+        ``models_disagreement`` 1 - Dice between what any and what all of several models call liver.
     """
     models = as_models("liver", liver_model)
     labeled = np.flatnonzero(labels.any(axis=(1, 2)))

@@ -1,4 +1,4 @@
-"""Folders of CTs: each is segmented once, by one or many processes; one failure ends no other."""
+"""Segment folders of CTs: each once, by one or many processes; a failure ends no other CT."""
 
 import logging
 import os
@@ -44,7 +44,7 @@ SUBMISSION_ARCHIVE = "submission.zip"
 
 @dataclass
 class FolderReport:
-    """What became of the CTs that fell to this process.
+    """What became of this process's share of the CTs.
 
     Attributes:
         written: {CT: labels} segmented now.
@@ -116,7 +116,7 @@ def segment_files(
     formats: Sequence[str] = ("nifti",),
     probabilities: bool = False,
 ) -> FolderReport:
-    """Segment CT files; finished ones are skipped, and one that fails is named and ends no other.
+    """Segment CT files; skip finished ones, name those that fail and go on.
 
     Under `torchrun` each process takes its share of the files and returns when all are done.
 
@@ -239,7 +239,7 @@ def read_probabilities(labels: Path | str, like: Volume) -> dict[str, np.ndarray
 
 
 def _finished(case: Case, target: Path, record: MakerRecord, beside: Sequence[Path]) -> bool:
-    """Say whether a CT was segmented before; log a file that only looks like its result."""
+    """Return whether a CT was segmented before; log a file that only looks like its result."""
     try:
         finished = record.holds(target, case, beside)
         if target.is_file() and not finished:
@@ -263,7 +263,7 @@ def _read_ahead(cases: Sequence[Case]) -> Iterator[tuple[Path, Future]]:
 
 
 def read_checked(case: Case) -> tuple[Volume, str, list[Finding]]:
-    """Return a CT, its hash and findings; anatomy turns it where its header cannot be right.
+    """Return a CT, turned by its anatomy where its header is wrong, its hash and its findings.
 
     Raises:
         OSError, ValueError: it cannot be read, or must not be used as it is.

@@ -81,7 +81,7 @@ def _fill_cavities(labels: np.ndarray) -> None:
 
 
 def liver_reach(labels: np.ndarray, spacing_mm: tuple, post: Postprocessing) -> np.ndarray:
-    """Return the indices of slices that hold liver or lie within `margin_mm` of one that does."""
+    """Return the indices of slices with liver, and of those within `margin_mm` of one."""
     holds = labels.any(axis=(1, 2)).astype(np.uint8)
     return np.flatnonzero(ndimage.maximum_filter1d(holds, 2 * _steps(post, spacing_mm) + 1))
 

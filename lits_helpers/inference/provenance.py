@@ -21,7 +21,7 @@ FOLDER_RECORDS = "segmented_by*.json"  # of 0.1.0: all predictions of a process 
 
 
 class MakerRecord:
-    """Who makes predictions in a folder: the models and settings, which all of them share.
+    """Who makes the predictions of a folder: one set of models and settings for all.
 
     A prediction counts as finished only while the prediction and its source have the recorded
     content. So no other source of that name and no foreign file passes for it.
@@ -69,7 +69,7 @@ class MakerRecord:
         writable_folder(self.folder)
 
     def holds(self, target: Path, case: Case, beside: Sequence[Path] = ()) -> bool:
-        """Tell whether `target` holds what these models made of this very CT, read this way.
+        """Tell whether `target` is what these models made of this CT, read in this way.
 
         Args:
             target: the prediction.

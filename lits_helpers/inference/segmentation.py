@@ -1,4 +1,4 @@
-"""A CT in, everything about its labels out: the front door of `lits_helpers`."""
+"""The front door of `lits_helpers`: a CT in, labels, report and viewer out."""
 
 import logging
 from dataclasses import dataclass, field

@@ -153,8 +153,8 @@ def read_json(path: str | os.PathLike) -> dict:
 def file_hash(path: str | os.PathLike) -> str:
     """Return the SHA-1 hash (40 hex digits) of a file's content, to know the file again.
 
-    That of a folder is of all its files' names and contents. SHA-1 is no defence against forgery;
-    of Python's hashes it is the fastest.
+    A folder's hash covers the names and contents of all its files. SHA-1 is the fastest
+    of Python's hashes; it is no defence against forgery.
     """
     if os.path.isdir(path):
         files = sorted(found for found in Path(path).rglob("*") if found.is_file())

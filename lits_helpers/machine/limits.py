@@ -1,4 +1,4 @@
-"""What this process may use of the machine: its cores and its memory, or a container's or job's."""
+"""Find how many cores and how much memory this process may use, in a container or job too."""
 
 import os
 from collections.abc import Iterator

@@ -17,7 +17,7 @@ UNGUARDED = 'a worker process runs the whole script: call this below `if __name_
 
 @contextmanager
 def locked(path: str | os.PathLike, refusal: str | None = None) -> Iterator[None]:
-    """Keep other processes of this machine that ask for the same lock out, where locks exist.
+    """Hold a lock against other processes of this machine, where locks exist.
 
     Args:
         path: the lock; its folder is made if absent.

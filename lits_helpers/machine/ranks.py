@@ -1,4 +1,4 @@
-"""The processes that `torchrun` started: this one's place among them, and waiting for all."""
+"""Find this process's place among those that `torchrun` started, and wait for all of them."""
 
 import itertools
 import os

@@ -105,7 +105,7 @@ def _bar(jobs: Iterable, total: int, label: str) -> tqdm:
 
 
 def _settled(call: Callable[[], Any]) -> Any:
-    """Return the result, or the exception of one job that must not end the others."""
+    """Return a job's result, or its exception if that must not end the other jobs."""
     try:
         return call()
     except BrokenExecutor:

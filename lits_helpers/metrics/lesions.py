@@ -1,4 +1,4 @@
-"""Single lesions: which ones were found, and how large they are."""
+"""Find which lesions were found, and measure how large each is."""
 
 from collections import defaultdict
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""What many cases' metrics say together: means and pooled counts, as a dict, as text, as CSV."""
+"""Join the metrics of many cases: means and pooled counts, as dict, text and CSV."""
 
 import csv
 import os

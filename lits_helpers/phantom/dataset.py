@@ -1,8 +1,8 @@
 """Abdomen phantoms: seeded patients in HU, written as NIfTI in the Kaggle folder layout.
 
 They stand in for LiTS where there is no account, no network or no time: the same files and labels,
-the same traps (axis orders, scaled integers, patients without tumor), and organs whose HU overlap,
-so that a model must learn shapes. Results on them say nothing about results on patients.
+the same traps (axis orders, scaled integers, patients without tumor). The HU of organs overlap, so
+that a model must learn shapes. Results on them say nothing about results on patients.
 """
 
 import os

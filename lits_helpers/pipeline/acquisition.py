@@ -193,9 +193,9 @@ def open_source(settings: Settings) -> Source:
 
 
 def _known_refusals(prepared: Path) -> dict[str, str]:
-    """Return {case id: why its files cannot be used}, so that no call fetches them again.
+    """Return {case id: why its files cannot be used}: they are not fetched again.
 
-    Whoever deletes the file, on Drive too, has them fetched again.
+    Delete the file, on Drive too, to fetch them again.
     """
     path = prepared / REFUSED
     try:

@@ -1,4 +1,4 @@
-"""Any label files against their references: two files or two folders, nothing prepared."""
+"""Compare any label files with their references: two files or two folders, not prepared."""
 
 import logging
 import math

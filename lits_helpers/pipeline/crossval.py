@@ -86,7 +86,7 @@ def cross_validate(
 
 
 def _all_done(parts: Sequence["_Fold"], step: Callable) -> bool:
-    """Do a step for each fold that no other process works on; tell whether that was all."""
+    """Do a step for each fold that no other process works on; return whether that was all."""
     busy = []
     for part in parts:
         try:
@@ -222,7 +222,7 @@ def choose_postprocessing(folds: Sequence[Mapping]) -> Postprocessing:
 
 
 def _liver_alone(data: Prepared, case_id: str, files: Mapping[str, Path]) -> float:
-    """Return the Dice of label 1, as sets are scored in which tumor is no liver."""
+    """Return the Dice of label 1 alone, as in data sets where tumor does not count as liver."""
     prediction = read_segmentation(files[case_id], like=open_volume(data.volume_path(case_id)))
     reference = open_volume(data.labels_path(case_id)).read()
     return _dice(prediction == 1, reference == 1)

@@ -168,7 +168,7 @@ def drive_folder(settings: Settings, part: str) -> Path | None:
 
 
 def keep_run(run: Path, kept: Path | None) -> None:
-    """Copy a training's files to its folder on Drive; of the pictures only the last epoch's.
+    """Copy a training's files, with the last epoch's pictures, to its folder on Drive.
 
     The models are copies for others: a later machine takes its model from the newer slot.
     """

@@ -1,4 +1,4 @@
-"""From label volumes to reports: which CT belongs to which labels, a page each, one table."""
+"""Find the CT of each label volume, write a page for each and one table."""
 
 import logging
 from collections.abc import Mapping

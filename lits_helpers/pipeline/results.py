@@ -51,10 +51,10 @@ FIGURES = {  # name of the file -> what draws it from the rows
 
 
 def resize_ceiling(mask: np.ndarray, spec: InputSpec) -> float:
-    """Return the Dice of a model that knows everything about each pixel of the working size.
+    """Return the Dice of a perfect model at the working size.
 
     Its output is the share of each pixel that the mask covers. As any probability, the output is
-    resized bilinearly and cut at 0.5. No training can win back what is lost on that way.
+    resized bilinearly and cut at 0.5. No training can win back what that loses.
 
     Args:
         mask: (Z, Y, X) bool at native size: the liver mask with the liver model's spec, the tumor
@@ -218,7 +218,7 @@ def evaluate(
 
 
 def without_tumors(row: Mapping) -> dict:
-    """Return a row of scores whose reference shows the liver alone: nothing about tumors."""
+    """Return a row of scores without the keys about tumors, for a reference of the liver alone."""
     about = ("tumor_", "lesion_", "burden_")
     known = {key: None if key.startswith(about) else value for key, value in row.items()}
     return known | {"liver_only": True}
@@ -345,7 +345,7 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[O
 
 
 def _ceiling(volume, reference, origin: Origin) -> float:
-    """Return what a perfect model could score at the working size of this one."""
+    """Return the resize ceiling at the working size of a model."""
     frame = liver_frame(volume.slice, reference.__getitem__, range(len(reference)), origin.spec)
     mask = label_mask(reference, origin.system)
     return resize_ceiling(mask if frame.box is None else mask[:, *frame.box.area], origin.spec)

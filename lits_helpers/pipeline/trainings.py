@@ -60,7 +60,7 @@ def default_model(settings: Settings, system: str) -> Path | None:
 def train_liver(settings: Settings, data: Prepared, recipe=None, **options) -> list[dict]:
     """Train system A on the prepared data; options as of `training.start.TrainingOptions`.
 
-    With `start_from` the network and its InputSpec are those of the weights, the rest the recipe's.
+    With `start_from` the weights give network and InputSpec, the recipe everything else.
     """
     recipe = recipe or liver_recipe(tiny=settings.tiny)
     return _train(train_liver_gan, "liver", settings, data, recipe, options)

@@ -1,4 +1,4 @@
-"""A folder of CTs seen as one: every case with what is odd about it, as a table and as pictures.
+"""List every case of a folder with what is odd about it, as a table and as pictures.
 
 Nothing is written to the data.
 """

@@ -202,7 +202,7 @@ def _skipped(case: Case, error: Exception) -> Outcome:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Tell whether the disk or the memory was at fault, so that the file may be readable later."""
+    """Tell whether the disk or the memory failed, so that a later try may read the file."""
     cause = error.__cause__ or error
     return isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None
 

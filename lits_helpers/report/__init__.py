@@ -1,4 +1,4 @@
-"""One patient, one page: what is in the labels, how far to trust them, as JSON, CSV and HTML."""
+"""Report one patient on one page: what the labels hold and how far to trust them."""
 
 from .measurements import measure, place_of, row_of, write_table
 from .meshes import enclosed, surface, write_stl

@@ -1,4 +1,4 @@
-"""What is in a patient, counted on the labels: volumes, burden, and every lesion."""
+"""Measure a patient on the labels: volumes, burden and every lesion."""
 
 import csv
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""How far to trust labels: evidence in the labels, the CT and the model, and one word for it.
+"""Say how far to trust labels, from evidence in labels, CT and model, in one word.
 
 Every piece of evidence is divided by the limit at which it becomes a reason to look. The largest
 quotient is the score; the limits were chosen on generated patients (`benchmarks/flags.py`).

@@ -1,4 +1,4 @@
-"""A report of one patient: what is known of its labels, and the files that say it."""
+"""Write the report of one patient: gather what is known of the labels, then the files."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What goes wrong in a training, said early and with advice: NaN, collapse, too little memory."""
+"""Warn early, with advice, of what goes wrong in a training: NaN, collapse, too little memory."""
 
 import logging
 import math

@@ -1,4 +1,4 @@
-"""A step on its device: precision, memory layout, compilation, Adam, its rate, averaged weights."""
+"""What a step needs on its device: precision, layout, compilation, Adam, its rate, averages."""
 
 import copy
 import logging

@@ -1,4 +1,4 @@
-"""What a run leaves for people: history.csv, loss curve, validation pictures, recipe.json."""
+"""Write what people read of a run: history.csv, loss curve, validation pictures, recipe.json."""
 
 import csv
 import platform

@@ -107,7 +107,7 @@ def _tell(error: Exception) -> None:
 
 
 def _position(state: Mapping) -> tuple[int, int, int]:
-    """Return how far a state is; in old folders a later branch counts as further."""
+    """Return how far a state got; in old folders a later branch counts as further."""
     return int(state.get("branch", 0)), int(state["epoch"]), int(state["step"])
 
 
@@ -322,7 +322,7 @@ def require_slices(state: Mapping, now: Sequence[int]) -> None:
 
 
 def warn_of_changes(state: Mapping, ranks: Ranks, precision: Precision) -> None:
-    """Log what changes the bits, though not the batches, of a training that goes on."""
+    """Log what makes a resumed training differ in its bits, though not in its batches."""
     changes = {
         "processes": (state["world"], ranks.world),
         "precision": (state["precision"], precision.name),

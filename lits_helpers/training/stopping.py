@@ -1,4 +1,4 @@
-"""When a training saves and when it stops: clocks, signals, the notebook's Stop."""
+"""Decide when a training saves and stops: clocks, signals, the notebook's Stop."""
 
 import logging
 import signal
@@ -42,7 +42,7 @@ class Stopwatch:
             self.mirrored = self.saved
 
     def estimate(self, minutes_left: float) -> None:
-        """Log it if the limit comes before the end; the bar shows how long the rest takes."""
+        """Log if the time limit comes before the training's end."""
         if self.max_minutes is not None and self.minutes() + minutes_left > self.max_minutes:
             logger.warning(
                 "the training stops cleanly after %s, before its end: %s goes on from there",

@@ -1,4 +1,4 @@
-"""What the slice viewer knows of a case: its labels, scores, lesions and where to look first."""
+"""A case as the slice viewer shows it: labels, scores, lesions and where to look first."""
 
 import bisect
 from collections.abc import Mapping

@@ -232,6 +232,6 @@ def _narrow(width: str) -> dict[str, str]:
 
 
 def _explain(control: widgets.Widget, text: str) -> None:
-    """Give a control its tooltip: ipywidgets 7 calls it `description_tooltip`, but of a button."""
+    """Give a control its tooltip: `description_tooltip` in ipywidgets 7, except for buttons."""
     old = control.has_trait("description_tooltip") and not control.has_trait("tooltip")
     setattr(control, "description_tooltip" if old else "tooltip", text)

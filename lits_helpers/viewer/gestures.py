@@ -45,7 +45,7 @@ class Gestures:
     """Turn events of the picture into moves of a viewer.
 
     An event has "kind" (down, drag, wheel, zoom, double, key), a place "x", "y" as shares of the
-    picture, "dx" and "dy" since the last, "steps", "button", "shift", "key", as far as they belong.
+    picture, "dx" and "dy" since the last event, "steps", "button", "shift", "key": some of these.
     """
 
     def __init__(self, viewer):

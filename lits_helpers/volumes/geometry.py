@@ -281,7 +281,7 @@ def _affine_of(form: Callable[[], np.ndarray]) -> np.ndarray:
 
 
 def _doubt_about_spacing(header: nib.Nifti1Header, affine: np.ndarray) -> str:
-    """Return why the voxel size is no millimetres, one clause; empty where it may be."""
+    """Return in one clause why the voxel size is not in millimetres; empty where it may be."""
     low, high = PLAUSIBLE_SPACING_MM
     lengths = nib.affines.voxel_sizes(affine)
     sizes = np.array(header.get_zooms()[:3], dtype=np.float64)  # of the qform, mostly

@@ -1,4 +1,4 @@
-"""Read NIfTI files slab by slab, so that none lies in memory twice, and refuse what is broken.
+"""Read NIfTI files slab by slab, never twice in memory, and refuse broken ones.
 
 The content decides what a file is, not its name: a gzip stream called .nii is read, a web page is
 refused.
@@ -167,7 +167,7 @@ def read_stored(source: NiftiSource, geometry: Geometry) -> np.ndarray:
 def read_labels(
     source: NiftiSource, geometry: Geometry, remarks: list[str] | None = None
 ) -> np.ndarray:
-    """Return labels as (Z, Y, X) uint8; values within `LABEL_TOLERANCE` of a label are that label.
+    """Return labels as (Z, Y, X) uint8; values within `LABEL_TOLERANCE` of a label count as it.
 
     Args:
         source: the open file.

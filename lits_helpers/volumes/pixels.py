@@ -1,4 +1,4 @@
-"""From HU to the grey levels and the size a model sees, and back from its plane to the slice."""
+"""Turn HU into the grey levels and size that a model sees, and its plane back into a slice."""
 
 from collections.abc import Callable, Sequence
 from functools import lru_cache
