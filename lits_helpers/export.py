@@ -63,10 +63,7 @@ def export_onnx(
     if out.suffix != ".onnx":
         raise ValueError(f"an exported model must be named .onnx, got {out}")
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
-        raise ImportError(
-            f"export needs {' and '.join(missing)}: pip install 'lits-helpers[export]', or "
-            f"pip install {' '.join(NEEDED)}"
-        )
+        raise ImportError(f"export needs {' and '.join(missing)}: pip install {' '.join(NEEDED)}")
     content = load_checkpoint(checkpoint)
     load = load_liver_model if content["system"] == "liver" else load_tumor_model
     model = load(checkpoint, "cpu")

@@ -7,6 +7,7 @@ import pytest
 from helpers.repository import ROOT, load_script
 
 import lits_helpers
+from lits_helpers.models import build_critic, build_generator, build_segmenter
 from lits_helpers.recipes import LIVER_RECIPES, TUMOR_RECIPES
 
 check = load_script("scripts/check_pages.py")
@@ -69,6 +70,26 @@ def test_the_page_on_training_holds_every_knob_of_the_recipes():
                 if field.name not in ("name", "spec"):
                     expected.add((name, field.name, shown(getattr(owner, field.name))))
     assert found == expected
+
+
+def test_the_page_on_predicting_holds_every_rule_with_its_default():
+    rows = re.findall(r"^\| (`.*?`) \| (.*?) \|", (ROOT / "docs/predicting.md").read_text(), re.M)
+    found = {name: value for names, value in rows for name in re.findall(r"`(\w+)`", names)}
+    post = lits_helpers.Postprocessing()
+    rules = {field.name: shown(getattr(post, field.name)) for field in fields(post)}
+    assert {name: found.get(name) for name in rules} == rules
+
+
+def test_the_cards_state_the_networks_as_they_are_built():
+    page = (ROOT / "docs" / "models.md").read_text()
+    for name in LIVER_RECIPES:
+        networks = [
+            build_generator(LIVER_RECIPES[name]),
+            build_critic(LIVER_RECIPES[name]),
+            build_segmenter(TUMOR_RECIPES[name], pretrained=False),
+        ]
+        for network in networks:
+            assert f"{sum(p.numel() for p in network.parameters()):,} parameters" in page
 
 
 def test_the_readme_s_python_segments_shows_and_reports(tmp_path, monkeypatch):
