@@ -145,13 +145,22 @@ def table(work: Path, out: Path) -> None:
         "real": [row for row in rows if row["kind"] == "real"],
     }
     lines = [
+        "# How often a flag was right",
+        "",
+        "Made by `benchmarks/flags.py`; what it means is said in [predicting]"
+        "(../predicting.md#flags-how-far-to-trust-a-prediction).",
+        "A case is flagged if its word is *look at it* or *do not use*, refused if the latter.",
+        "*Rank correlation* is of the score with the liver's Dice.",
+        "*AUC* is the area under the curve for a Dice below 0.8.",
+        "",
         _line("cases", "scans", "Dice < 0.8", "rank correlation", "AUC", *SHARES),
         "|--" * 8 + "|",
     ]
     for evidence in ("all", "labels"):
         of = {"all": "", "labels": " (labels and CT alone)"}[evidence]
         lines += [_line(f"{name}{of}", *_measures(part, evidence)) for name, part in sets.items()]
-    lines += ["", _line("damage", "scans", "mean Dice", "median score"), "|--" * 4 + "|"]
+    lines += ["", "The same cases by what was done to the scan, 1 slight to 3 severe:", ""]
+    lines += [_line("damage", "scans", "mean Dice", "median score"), "|--" * 4 + "|"]
     for damage in sorted({row["damage"] for row in rows}):
         part = [row for row in rows if row["damage"] == damage]
         mean = np.mean([row["dice"] for row in part])
