@@ -1,5 +1,6 @@
 """The pages keep to the rules of `scripts/check_pages.py`, and every rule can fail."""
 
+import json
 import re
 from dataclasses import fields
 
@@ -9,6 +10,7 @@ from helpers.repository import ROOT, load_script
 import lits_helpers
 from lits_helpers.models import build_critic, build_generator, build_segmenter
 from lits_helpers.recipes import LIVER_RECIPES, TUMOR_RECIPES
+from lits_helpers.report.quality import FLAGS
 
 check = load_script("scripts/check_pages.py")
 PAGES = {str(path.relative_to(ROOT)): path for path in check.pages()}
@@ -78,6 +80,25 @@ def test_the_page_on_predicting_holds_every_rule_with_its_default():
     post = lits_helpers.Postprocessing()
     rules = {field.name: shown(getattr(post, field.name)) for field in fields(post)}
     assert {name: found.get(name) for name in rules} == rules
+
+
+def test_the_page_on_predicting_explains_every_flag_in_the_report_s_words():
+    page = (ROOT / "docs" / "predicting.md").read_text()
+    rows = re.findall(r"^\| (.+?) \| .+? \| (.*?) ?\|$", page, re.M)
+    limits = {flag.text.split(" (")[0]: f"{flag.limit:g}" for flag in FLAGS.values()}
+    found = {said: limit or "1" for said, limit in rows if said in limits}
+    assert found == limits
+
+
+def test_the_card_of_the_weights_is_the_page_s():
+    page = (ROOT / "docs" / "models.md").read_text()
+    card = json.loads((ROOT / "lits_helpers" / "weights" / "liver.json").read_text())["card"]
+    scores = [scan["dice"] for scan in card["real scans"]]
+    distances = [scan["assd_mm"] for scan in card["real scans"]]
+    assert f"mean Dice {sum(scores) / len(scores):.3f}, lowest {min(scores):.3f}" in page
+    assert f"surface distance {min(distances):g} to {max(distances):g} mm" in page
+    assert card["trained on"].split(" of ")[0] in page
+    assert card["slices seen"].split(" of ")[0] in page
 
 
 def test_the_cards_state_the_networks_as_they_are_built():
