@@ -207,8 +207,8 @@ def sources() -> str:
         "docs/**/*.jsonl",
     )
     files = [path for kind in kinds for path in ROOT.glob(kind) if path.is_file()]
-    own = (Path(__file__).name, "test_pages.py")
-    return "\n".join(path.read_text(encoding="utf-8") for path in files if path.name not in own)
+    texts = (path.read_text(encoding="utf-8") for path in files if path.name != "test_pages.py")
+    return "\n".join(texts)
 
 
 CHECKS = (sentence_faults, link_faults, command_faults)
