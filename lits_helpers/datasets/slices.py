@@ -208,7 +208,7 @@ def _open_packed(root: Path, case: PreparedCase) -> CaseSlices | None:
 
 
 def _open_nifti(case: Case) -> CaseSlices | None:
-    """Open a NIfTI pair by packed copies; `open_volume` makes the CT's, the labels' lies beside."""
+    """Open a NIfTI pair through packed copies, the CT's by `open_volume`, the labels' beside it."""
     if case.segmentation is None:
         return None
     volume = open_volume(case.volume)

@@ -73,7 +73,7 @@ class Ranks:
         return int(tensor)
 
     def require_same_slices(self, counts: Sequence[int], device: torch.device) -> None:
-        """Make sure that every rank read as many slices; otherwise one waits for another forever.
+        """Refuse ranks that read different numbers of slices: one would wait for another forever.
 
         Raises:
             ValueError: the numbers differ.

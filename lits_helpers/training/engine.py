@@ -146,7 +146,7 @@ class Trainer:
         self.at.steps += 1
 
     def _generator(self) -> torch.Generator:
-        """Return the random numbers of this step; they do not depend on earlier steps."""
+        """Return this step's random generator; it does not depend on earlier steps."""
         entropy = [self.identity["seed"], self.at.epoch, self.at.step, self.ranks.rank]
         seed = int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
         return torch.Generator().manual_seed(seed)

@@ -1,4 +1,4 @@
-"""Validation Dice at working size, over whole patients, and the pictures that go with it."""
+"""Score a model in training: Dice at working size over whole patients, and pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -277,7 +277,7 @@ class SliceViewer:
         self.controls.preset.value = OWN_WINDOW
 
     def _open(self) -> None:
-        """Open the chosen case; first let the former go: two could fill the memory."""
+        """Let the former case go, then open the chosen one: two could fill the memory."""
         self.case = self.ruler = None
         controls = self.controls
         controls.image.value = EMPTY
@@ -375,5 +375,5 @@ def legend_html(panels: Iterable[Mapping[str, Layer]]) -> str:
 
 
 def lines_html(text: str) -> str:
-    """Return text whose lines stand closer than those of controls, nothing for nothing."""
+    """Return text as HTML, its lines closer than a control's; an empty text stays empty."""
     return f'<div style="line-height:1.4">{text}</div>' if text else ""

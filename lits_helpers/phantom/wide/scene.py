@@ -1,4 +1,4 @@
-"""A patient being painted: the voxels, the brushes, and what the parts must know of each other."""
+"""Paint a patient: the voxels, the brushes, and what the parts must know of each other."""
 
 from dataclasses import dataclass, field
 
