@@ -1,4 +1,4 @@
-"""Check the pages: links, anchors, commands, names, and one sentence a line.
+"""Check pages and notebooks: links, anchors, commands, names, and one sentence a line.
 
 python scripts/check_pages.py            list what is wrong; exit code 1 if anything is
 python scripts/check_pages.py --split    first put each sentence on a line of its own
@@ -8,6 +8,7 @@ import argparse
 import contextlib
 import importlib
 import io
+import json
 import re
 import shlex
 import sys
@@ -103,13 +104,20 @@ def link_faults(path: Path, text: str) -> Iterator[str]:
     for number, line in enumerate(text.splitlines(), 1):
         for found in LINK.finditer(CODE.sub("", line)):
             target, _, anchor = (found[1] or found[2]).partition("#")
-            if "://" in target:
+            _, own, place = target.rpartition(f"{repository()}/blob/main/")
+            if "://" in target and not own:
                 continue
-            aim = (path.parent / target).resolve() if target else path
+            aim = ROOT / place if own else (path.parent / target).resolve() if target else path
             if not aim.exists():
                 yield f"line {number}: no file {target}"
             elif anchor and anchor not in anchors(aim):
                 yield f"line {number}: no heading #{anchor} in {aim.name}"
+
+
+@cache
+def repository() -> str:
+    """Return this repository's address, or its placeholder, as CITATION.cff states it."""
+    return re.search(r"repository-code: (?:https://)?(.*)", (ROOT / "CITATION.cff").read_text())[1]
 
 
 @cache
@@ -221,6 +229,13 @@ def faults(path: Path) -> list[str]:
     return [f"{where}, {fault}" for check in CHECKS for fault in check(path, text)]
 
 
+def notebook_faults(path: Path) -> list[str]:
+    """Return which links of a notebook's prose lead nowhere."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    prose = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown"]
+    return [f"{path.name}: {fault}" for text in prose for fault in link_faults(path, text)]
+
+
 def main() -> int:
     """Check all pages; return the exit code."""
     options = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -229,6 +244,9 @@ def main() -> int:
         for path in pages():
             path.write_text(split_page(path.read_text(encoding="utf-8")), encoding="utf-8")
     found = [fault for path in pages() for fault in faults(path)]
+    found += [
+        f for path in sorted((ROOT / "notebooks").glob("*.ipynb")) for f in notebook_faults(path)
+    ]
     print(*found or ["all pages are sound"], sep="\n")
     return bool(found)
 

@@ -23,6 +23,11 @@ def test_page_is_sound(path):
     assert not check.faults(path)
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "notebooks").glob("*.ipynb")), ids=lambda p: p.stem)
+def test_links_of_the_notebook_lead_somewhere(path):
+    assert not check.notebook_faults(path)
+
+
 def test_the_readme_fits_on_two_screens():
     assert len(PAGES["README.md"].read_text().splitlines()) <= 110
 
@@ -173,6 +178,7 @@ def test_what_is_no_two_sentences_stays(kept):
         ("One. Two.", "not one sentence a line"),
         ("[gone](docs/gone.md)", "no file docs/gone.md"),
         ("[gone](README.md#gone)", "no heading #gone in README.md"),
+        ("[gone](https://github.com/OWNER/REPO/blob/main/docs/gone.md)", "no file https://github"),
         ('<img src="docs/gone.svg">', "no file docs/gone.svg"),
         ("`lits predict --gone ct.nii.gz`", "unrecognized arguments: --gone"),
         ("`--gone`", "no option --gone"),
@@ -184,6 +190,7 @@ def test_what_is_no_two_sentences_stays(kept):
     ],
 )
 def test_fault_is_found(text, words):
+    text = text.replace("github.com/OWNER/REPO", check.repository())
     page = ROOT / "PAGE.md"  # never written
     found = [fault for rule in check.CHECKS for fault in rule(page, text + "\n")]
     assert len(found) >= 1
