@@ -5,6 +5,7 @@ python scripts/check_pages.py --split    first put each sentence on a line of it
 """
 
 import argparse
+import ast
 import contextlib
 import importlib
 import io
@@ -144,6 +145,22 @@ def command_faults(path: Path, text: str) -> Iterator[str]:
             yield f"line {number}: {fault}"
 
 
+def python_faults(path: Path, text: str) -> Iterator[str]:
+    """Say which blocks of Python do not parse, or import from the module what is not there."""
+    for found in re.finditer(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        number = text[: found.start()].count("\n") + 2
+        try:
+            tree = ast.parse(found[1])
+        except SyntaxError as error:
+            yield f"line {number + error.lineno - 1}: no Python: {error.msg}"
+            continue
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("lits_helpers"):
+                for name in node.names:
+                    for fault in public_faults(f"{node.module}.{name.name}"):
+                        yield f"line {number + node.lineno - 1}: {fault}"
+
+
 def codes(text: str) -> Iterator[tuple[int, str]]:
     """Yield (number of the line, code) of inline code and of the lines of code blocks."""
     for kind, first, lines in blocks(text):
@@ -219,7 +236,7 @@ def sources() -> str:
     return "\n".join(texts)
 
 
-CHECKS = (sentence_faults, link_faults, command_faults)
+CHECKS = (sentence_faults, link_faults, command_faults, python_faults)
 
 
 def faults(path: Path) -> list[str]:

@@ -184,6 +184,8 @@ def test_what_is_no_two_sentences_stays(kept):
         ("`--gone`", "no option --gone"),
         ("```\nlits train-liver --recipe best\n```", "invalid choice: 'best'"),
         ("```\npython benchmarks/gone.py\n```", "no file benchmarks/gone.py"),
+        ("```python\nimport lits_helpers as\n```", "line 2: no Python"),
+        ("```python\nfrom lits_helpers.recipes import gone\n```", "no lits_helpers.recipes.gone"),
         ("`LITS_GONE=1`", "no variable LITS_GONE"),
         ("`gone_name`", "no name gone_name"),
         ("`lits_helpers.gone(ct)`", "no lits_helpers.gone"),
