@@ -8,6 +8,7 @@ import pytest
 from helpers.repository import ROOT, load_script
 
 import lits_helpers
+from lits_helpers.cases.layouts import LAYOUTS
 from lits_helpers.models import build_critic, build_generator, build_segmenter
 from lits_helpers.recipes import LIVER_RECIPES, TUMOR_RECIPES
 from lits_helpers.report.quality import FLAGS
@@ -85,6 +86,19 @@ def test_the_page_on_predicting_holds_every_rule_with_its_default():
     post = lits_helpers.Postprocessing()
     rules = {field.name: shown(getattr(post, field.name)) for field in fields(post)}
     assert {name: found.get(name) for name in rules} == rules
+
+
+def test_the_page_on_data_holds_every_finding_and_every_layout():
+    page = (ROOT / "docs" / "data.md").read_text()
+    code = "".join(path.read_text() for path in (ROOT / "lits_helpers" / "cases").glob("*.py"))
+    made = dict(re.findall(r'Finding\(\s*"(\w+)",\s*(True|False)', code))
+    said = {
+        name: "True" if harmful == "yes" else "False"
+        for names, harmful in re.findall(r"^\| (`.*?`) \| (yes|no) \|", page, re.MULTILINE)
+        for name in re.findall(r"`(\w+)`", names)
+    }
+    assert said == made
+    assert all(f"| `{layout.name}` |" in page for layout in LAYOUTS)
 
 
 def test_the_page_on_predicting_explains_every_flag_in_the_report_s_words():
