@@ -3,11 +3,12 @@
 from .fetch import fetch_cases
 from .kaggle import KaggleClient
 from .listing import CASES, find_mounted, named_files, plan_download, present_cases
-from .msd import MsdArchive
+from .msd import INDEX, MsdArchive
 from .source import DownloadError, Source
 
 __all__ = [
     "CASES",
+    "INDEX",
     "DownloadError",
     "KaggleClient",
     "MsdArchive",

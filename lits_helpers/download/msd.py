@@ -31,6 +31,7 @@ from .source import (
 logger = logging.getLogger(__name__)
 
 ARCHIVE = "Task03_Liver.tar"
+INDEX = f"{ARCHIVE}.index.json"
 ADDRESSES = (  # the second is a mirror
     f"https://msd-for-monai.s3-us-west-2.amazonaws.com/{ARCHIVE}",
     f"https://msd-for-monai-eu.s3.eu-west-2.amazonaws.com/{ARCHIVE}",
@@ -85,7 +86,7 @@ class MsdArchive:
     ):
         self.patience = patience or Patience()
         self.addresses = addresses
-        self.index_path = Path(folder) / f"{ARCHIVE}.index.json"
+        self.index_path = Path(folder) / INDEX
         self._address = addresses[0]
         self._session = requests.Session()
         self._walk: Index | None = None  # of headers, which a failure may interrupt

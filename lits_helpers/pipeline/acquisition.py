@@ -189,7 +189,7 @@ def _download(settings: Settings, case_numbers: str, keep_raw, png, workers) -> 
 
 def open_source(settings: Settings) -> Source:
     """Return where the settings' LiTS cases come from; asks nothing yet."""
-    return MsdArchive(settings.raw) if settings.source == "msd" else KaggleClient()
+    return MsdArchive(settings.prepared) if settings.source == "msd" else KaggleClient()
 
 
 def _known_refusals(prepared: Path) -> dict[str, str]:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
+from ..download import INDEX
 from ..environment import mount_drive
 from ..machine import TEMPORARY_PREFIX, copy_whole, file_hash, remove_leftovers, write_json
 from ..preprocess import CaseFiles
@@ -27,6 +28,7 @@ ROOM_FOR_RUNS = 2e9  # bytes that cases leave free for checkpoints, which no dow
 HASHES = "file_hashes"
 TRIALS = 3  # cases in a row that fail to come back before Drive is given up
 REFUSED = "refused.json"  # which cases cannot be used; see `acquisition.download`
+KEPT_BESIDE = (REFUSED, INDEX)  # small files that spare the next machine requests
 PICTURES = Path("checkpoints") / "val_predictions"
 BARE = Path(TUMOR_WEIGHTS)
 MODEL_FILES = (Path("checkpoints") / "best_model.pth", BARE, BARE.with_suffix(".json"))
@@ -64,8 +66,9 @@ class KeptCases:
         kept = set(self.ids())
         wanted = [name for name in case_ids if name in kept]
         missing = [name for name in wanted if CaseFiles(prepared, name).known() is None]
-        if self.folder is not None and not (prepared / REFUSED).exists():
-            self._trying("restored", _copy_if_there, self.folder / REFUSED, prepared / REFUSED)
+        for name in KEPT_BESIDE if self.folder is not None else ():
+            if not (prepared / name).exists():
+                self._trying("restored", _copy_if_there, self.folder / name, prepared / name)
         lost = {}
         failures = 0  # in a row
         for name in tqdm(missing, desc="from Drive", unit="case", disable=not missing):
@@ -85,13 +88,13 @@ class KeptCases:
             )
 
     def keep(self, case_ids: Sequence[str], prepared: Path) -> None:
-        """Copy prepared cases to Drive unless Drive has them, and the list of refused cases."""
+        """Copy prepared cases to Drive unless Drive has them, and what is kept beside them."""
         if self.folder is None:
             return
         pairs = [(CaseFiles(prepared, name), CaseFiles(self.folder, name)) for name in case_ids]
-        kept = all(self._trying("kept", _keep_case, *pair) for pair in pairs)
-        refused = (prepared / REFUSED, self.folder / REFUSED)
-        if not (kept and self._trying("kept", _copy_if_there, *refused)):
+        tasks = [(_keep_case, *pair) for pair in pairs]
+        tasks += [(_copy_if_there, prepared / name, self.folder / name) for name in KEPT_BESIDE]
+        if not all(self._trying("kept", *task) for task in tasks):
             self.folder = None  # logged once, not for each case
 
     def remove_leftovers(self) -> None:

@@ -278,18 +278,22 @@ def test_cases_of_the_msd_archive_take_the_same_way(phantoms, machine, monkeypat
         member = f"Task03_Liver/{names[kind]}/liver_{number}.nii.gz"
         files[member] = gzip.compress(content, mtime=0)
     with serving(Shelf(archive=tar_of(files)), SERVERS) as shelf:
-        monkeypatch.setattr(acquisition, "MsdArchive", lambda raw: archive_of(shelf, raw))
+        monkeypatch.setattr(acquisition, "MsdArchive", lambda folder: archive_of(shelf, folder))
         first = replace(machine("first", drive=True), source="msd")
         report = fetch(first, "3, 5, 60")
         assert report.prepared == ["liver_3", "liver_60"]
         assert report.skipped == {"liver_5": "the segmentation holds no liver"}
-        assert list(contents(first.raw)) == ["Task03_Liver.tar.index.json"]
+        assert list(contents(first.raw)) == []
         shelf.spans.clear()
         second = replace(machine("second", drive=True), source="msd")
         for again in (first, second):
             assert fetch(again, "3, 5, 60").prepared == report.prepared
         assert shelf.spans == []
         assert contents(second.prepared) == contents(first.prepared)
+        assert fetch(second, "3, 4, 60").prepared == report.prepared
+        assert shelf.spans == [(0, 1535)], (
+            "the index came from Drive; it was only asked whether it fits"
+        )
 
 
 # --- what Drive keeps ----------------------------------------------------------------------------
