@@ -62,7 +62,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("--only", choices=SYSTEMS, help="use one model; default both")
     add("--fold", type=int, metavar="N", help="the fold that the models were trained with")
     out = "default RUNS/results/predictions, for named CTs RUNS/results/segmented"
-    add("--out", type=Path, metavar="DIR", help=out)
+    add("-o", "--out", type=Path, metavar="DIR", help=out)
     turned = "average with slices turned by so much to either side; three times as slow"
     add("--rotation", type=float, default=0.0, metavar="DEGREES", help=turned)
     kept = "write liver and tumor probability too, 8-bit NIfTI of the CT's grid"
@@ -76,13 +76,13 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("labels", nargs="?", type=Path, help=predictions)
     add("--ct", type=Path, metavar="PATH", help="CT or folder of CTs; default: the prepared cases")
     add("--meshes", action="store_true", help="liver and each lesion as STL too")
-    add("--out", type=Path, metavar="DIR", help="default RUNS/results/reports")
+    add("-o", "--out", type=Path, metavar="DIR", help="default RUNS/results/reports")
     add = _step(steps, "evaluate", runs["evaluate"]).add_argument
     compared = "label files to compare: two files or two folders, of any CTs, not prepared"
     add("compared", nargs="*", type=Path, metavar="PREDICTED REFERENCE", help=compared)
     add("--predictions", type=Path, metavar="DIR", help="default RUNS/results/predictions")
     _add_models(add)
-    add("--out", type=Path, metavar="DIR", help="default RUNS/results")
+    add("-o", "--out", type=Path, metavar="DIR", help="default RUNS/results")
     add = _step(steps, "crossval", runs["crossval"]).add_argument
     add("--folds", type=partial(_count, lowest=2), default=5, metavar="N", help="default 5")
     add("--recipe", default="default", choices=LIVER_RECIPES, help="original is as published")
@@ -91,7 +91,7 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add = _step(steps, "export", runs["export"]).add_argument
     _add_models(add)
     add("--only", choices=SYSTEMS, help="export one model; default both")
-    add("--out", type=Path, metavar="DIR", help="default RUNS/export")
+    add("-o", "--out", type=Path, metavar="DIR", help="default RUNS/export")
     return made
 
 

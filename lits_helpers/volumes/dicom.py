@@ -295,7 +295,8 @@ def find_studies(files: Iterable[Path]) -> list[Study]:
         uid = str(header.get("StudyInstanceUID", ""))
         study = studies.setdefault(uid, Study(uid))
         study.patient = study.patient or str(header.get("PatientID", ""))
-        study.names |= words_of(str(header.get("PatientName", "")).translate({ord("^"): " "}))
+        name = str(header.get("PatientName", ""))
+        study.names |= set() if any(map(str.isdigit, name)) else words_of(name)  # HCC_015: a number
         if header.get("Modality") == "SEG":
             drawn.append((path, header))
         elif fault := fault_of(header):

@@ -21,6 +21,7 @@ from .geometry import Geometry, geometry_of_affine, internal_affine
 
 if TYPE_CHECKING:
     import highdicom
+    from pydicom import Dataset
 
 NAME = "lits-helpers"
 COLORS = {1: (224, 129, 105), 2: (241, 211, 82)}  # label -> RGB; as in figures/palette.py
@@ -28,6 +29,9 @@ TUMOR_CODES = {"108369006", "4147007", "52988006", "86049000", "126851005"}
 TUMOR_WORDS = ("tumor", "tumour", "lesion", "neoplasm", "mass", "hcc", "metasta", "cancer")
 LIVER_CODE = "10200004"  # SNOMED CT
 PRESENT = 0.5  # of a FRACTIONAL segment
+REPEATED = (  # may be empty, not absent
+    "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber"
+).split()
 NEAR = 0.02  # of a voxel; headers round positions
 RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0])
 
@@ -50,7 +54,9 @@ def write_dicom_seg(labels: np.ndarray, geometry: Geometry, source: Path, path: 
     with _highdicom() as highdicom:
         from pydicom.uid import ExplicitVRLittleEndian
 
-        headers = list(source_headers(source, geometry).values())
+        headers = [
+            _completed(header, geometry) for header in source_headers(source, geometry).values()
+        ]
         frames = _frames(labels, geometry)  # (frames, rows, columns)
         present = [label for label in (1, 2) if (frames == label).any()] or [1]
         masks = [frames >= 1 if label == 1 else frames == 2 for label in present]
@@ -193,6 +199,27 @@ def _opened_seg(path: Path) -> Iterator["highdicom.seg.Segmentation"]:
                 f"cannot read {path}: no DICOM SEG, or damaged ({type(error).__name__})"
             ) from error
         yield seg
+
+
+def _completed(header: "Dataset", geometry: Geometry) -> "Dataset":
+    """Add what a DICOM SEG must repeat of its CT, and what hospitals and tools leave out there."""
+    from pydicom.uid import generate_uid
+    from pydicom.valuerep import DA, TM
+
+    for tag in REPEATED:
+        kind = DA if tag.endswith("Date") else TM if tag.endswith("Time") else str
+        try:
+            present = kind(header.get(tag, ""))
+        except ValueError:  # 30 February
+            present = None
+        if not present:
+            setattr(header, tag, "")
+    for tag in ("StudyInstanceUID", "FrameOfReferenceUID"):
+        if not header.get(tag):
+            setattr(header, tag, generate_uid(entropy_srcs=[header.SeriesInstanceUID, tag]))
+    stacked = geometry.axes.index(2)
+    header.SliceThickness = header.get("SliceThickness") or geometry.spacing_mm[stacked]
+    return header
 
 
 def _frames(labels: np.ndarray, geometry: Geometry) -> np.ndarray:

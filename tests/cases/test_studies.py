@@ -128,11 +128,12 @@ def test_study_without_ct_is_named_with_what_it_is(tmp_path):
 
 def test_folder_that_bears_the_patients_name_gives_no_case_its_name(tmp_path):
     write_series(tmp_path / "DOE_JANE_1", HU, study="a")
-    write_series(tmp_path / "liver 7", HU, study="b", patient="P2", PatientName="Liver^Case")
+    for name, called in (("liver 7", "Liver^Case"), ("HCC_015", "HCC_015")):  # no names of people
+        write_series(tmp_path / name, HU, study=name, patient=name, PatientName=called)
     for found in (find_cases(tmp_path), find_cts(tmp_path)):
         ids = sorted(case.id for case in found)
-        assert ids[0] == "liver 7"
-        assert re.fullmatch(r"study-[0-9a-f]{8}", ids[1])
+        assert ids[:2] == ["HCC_015", "liver 7"]
+        assert re.fullmatch(r"study-[0-9a-f]{8}", ids[2])
 
 
 def test_studies_with_seg_are_prepared_and_scored(tmp_path, capsys):

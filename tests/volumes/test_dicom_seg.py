@@ -14,7 +14,7 @@ pydicom = pytest.importorskip("pydicom", reason='pip install highdicom "pylibjpe
 highdicom = pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"')
 
 from helpers.drawn import ORIENTATIONS, affine_of, ramp, write_nifti
-from helpers.drawn_dicom import PATIENT, write_series
+from helpers.drawn_dicom import PATIENT, write_enhanced, write_seg, write_series
 from pydicom.uid import generate_uid
 
 from lits_helpers.settings import real_data
@@ -122,6 +122,41 @@ def test_seg_of_a_multi_frame_ct_is_in_the_order_of_its_frames(tmp_path):
     np.testing.assert_array_equal(read_segmentation(path, like=volume), small_labels())
 
 
+@pytest.mark.parametrize(
+    "tag",
+    [
+        "PatientName", "PatientBirthDate", "StudyDate", "StudyTime", "AccessionNumber",
+        "StudyInstanceUID", "FrameOfReferenceUID", "SliceThickness", "SeriesNumber",
+    ],
+)  # fmt: skip
+def test_seg_is_written_for_a_ct_that_lacks_what_it_must_repeat(tmp_path, tag):
+    for path in write_series(tmp_path / "ct", HU):
+        dataset = pydicom.dcmread(path)
+        delattr(dataset, tag)
+        dataset.PatientBirthDate = dataset.get("PatientBirthDate") and "19450230"  # no such day
+        dataset.save_as(path)
+    volume = read_volume(tmp_path / "ct")
+    path = write_segmentation(small_labels(), volume, tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(read_segmentation(path, like=volume), small_labels())
+
+
+def test_seg_of_an_enhanced_ct_is_in_the_order_of_its_frames(tmp_path):
+    path = write_enhanced(tmp_path / "one.dcm", HU, "RAI", order=[2, 0, 3, 1])
+    volume = read_volume(path)
+    seg = write_segmentation(small_labels(), volume, tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(read_segmentation(seg, like=volume), small_labels())
+    twin = read_volume(write_nifti(HU, tmp_path / "ct.nii", "LAS"))
+    np.testing.assert_array_equal(read_segmentation(seg, like=twin), small_labels())
+
+
+@pytest.mark.parametrize("kind", ["BINARY", "LABELMAP", "FRACTIONAL"])
+def test_seg_of_other_programs_is_read_in_each_form(tmp_path, kind):
+    files = write_series(tmp_path / "ct", HU, "LPI", order=[2, 0, 3, 1])
+    path = write_seg(tmp_path / "seg.dcm", files, small_labels(), "LPI", kind, order=[2, 0, 3, 1])
+    found = read_segmentation(path, like=read_volume(tmp_path / "ct"))
+    np.testing.assert_array_equal(found, small_labels())
+
+
 def test_seg_is_a_reference_for_the_same_ct_as_nifti(tmp_path):
     _, path = segmented(tmp_path)
     twin = read_volume(write_nifti(HU, tmp_path / "ct.nii", "RAS"))
@@ -172,3 +207,10 @@ def test_real_series_takes_a_seg(tmp_path):
     labels[15:20, 220:240, 120:150] = 2
     path = write_segmentation(labels, volume, tmp_path / "seg.dcm")
     np.testing.assert_array_equal(read_segmentation(path, like=volume), labels)
+    if DCMQI:
+        (tmp_path / "out").mkdir()
+        found, affine = by_dcmqi(path, tmp_path / "out")
+        first = np.rint(np.linalg.inv(volume.geometry.affine) @ affine[:, 3]).astype(int)[2::-1]
+        cut = tuple(slice(a, a + n) for a, n in zip(first, found.shape, strict=True))
+        np.testing.assert_array_equal(found, labels[cut])
+        assert np.count_nonzero(found) == np.count_nonzero(labels)
