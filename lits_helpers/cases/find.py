@@ -12,9 +12,10 @@ from pathlib import Path
 
 from ..machine import few, file_hash
 from ..settings import hint
+from ..volumes import study_in
 from .case import MOST_ID_BYTES, Case, id_order
 from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_unusual, stem_of
-from .studies import BY_HEADERS, FORM, cases_of_studies
+from .studies import BY_HEADERS, FORM, cases_of_studies, without_name
 from .tables import TABLE, read_cases, with_patients
 
 logger = logging.getLogger(__name__)
@@ -124,7 +125,9 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
     for path in rest:
         parts = list(filter(None, (known.part(path) for known in LAYOUTS)))
         suffix = path.suffix.lower()
-        if suffix == ".zip" or (suffix == ".dcm" and path == root):
+        if suffix == ".zip":
+            found[path] = without_name(path.stem, study_in(path))
+        elif suffix == ".dcm" and path == root:
             found[path] = path.stem
         elif path == root or (parts and all(part.role == CT for part in parts)):
             found[path] = Path(parts[0].case).name if parts else path.name

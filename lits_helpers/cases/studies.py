@@ -6,7 +6,7 @@ the folder's name, or of the study's UID where the folder bears the patient's na
 
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 from zlib import crc32
@@ -36,31 +36,54 @@ def cases_of_studies(
             study, whose longest series it then is.
     """
     studies = find_studies(files)
-    notes = [note for study in studies if (note := _without_ct(study, root))]
-    studies = [study for study in studies if study.series]
     folders = Counter(parent for study in studies for parent in _folders(study, root))
-    found: dict[str, list[Case]] = {}
+    notes = [note for study in studies if (note := _without_ct(study, root, folders))]
+    studies = [study for study in studies if study.series]
+    cases: list[Case] = []
+    patients: list[str] = []
     hidden: list[str] = []
     for study in studies:
         place = Path(os.path.commonpath([path.parent for path in _slices(study)]))
         drawn = _drawn(study, notes, root) if references else {}
         for number, uid in enumerate(drawn or list(study.series)[:1]):
             volume = place if folders[place] == 1 else study.series[uid][0]
-            case_id = _named_after(volume, root)
-            if _bears_name(case_id, study):
-                hidden.append(case_id := f"study-{crc32(study.uid.encode()):08x}")
+            name = _named_after(volume, root)
+            case_id = without_name(name, study)
+            hidden += [case_id] if case_id != name else []
             case_id += f"-{number + 1}" if number else ""
             reference, liver_only = drawn.get(uid, (None, False))
             case = Case(case_id, case_id, volume, reference, liver_only=liver_only)
             case = replace(case, series=uid) if drawn else case
-            found.setdefault(study.patient or case_id, []).append(case)
-    cases = []
+            cases.append(case)
+            patients.append(study.patient or case_id)
     if hidden:
         notes.append(f"folders that bear a patient's name become the cases {few(hidden)}")
-    for several in found.values():
-        first = min(case.id for case in several)
-        cases += [replace(case, patient=first) for case in several]
-    return cases, notes
+    return _of_one_patient_together(cases, patients, notes), notes
+
+
+def _of_one_patient_together(
+    cases: list[Case], patients: list[str], notes: list[str]
+) -> list[Case]:
+    """Return the cases, those of one patient id with the first one's case id as patient."""
+    if len(cases) > 2 and len(set(patients)) == 1:
+        notes.append(
+            f"all {len(cases)} studies have one patient id, which is believed to stand for none: "
+            "each counts as a patient of its own, unless a patients.csv says otherwise"
+        )
+        return cases
+    first: dict[str, str] = {}
+    for patient, case in sorted(zip(patients, cases, strict=True), key=lambda pair: pair[1].id):
+        first.setdefault(patient, case.id)
+    pairs = zip(patients, cases, strict=True)
+    return [replace(case, patient=first[patient]) for patient, case in pairs]
+
+
+def without_name(case_id: str, study: Study | None) -> str:
+    """Return a case id; where it holds the patient's name one made of the study's UID."""
+    there = words_of(case_id)
+    names = study.names - NOBODY if study else set()
+    within = any(name in word for name in names if len(name) >= LONG for word in there)
+    return f"study-{crc32(study.uid.encode()):08x}" if names & there or within else case_id
 
 
 def _drawn(study: Study, notes: list[str], root: Path) -> dict[str, tuple[Path, bool]]:
@@ -90,13 +113,16 @@ def _drawn(study: Study, notes: list[str], root: Path) -> dict[str, tuple[Path, 
     return drawn
 
 
-def _without_ct(study: Study, root: Path) -> str:
-    """Return a note on a study without axial CT; "" for one that has it."""
-    if study.series or not study.others:
+def _without_ct(study: Study, root: Path, folders: Collection[Path]) -> str:
+    """Return a note on a study without axial CT; "" for one that has it, or an index of it."""
+    others = [
+        (path, kind) for path, kind in study.others if study.uid or path.parent not in folders
+    ]
+    if study.series or not others:
         return ""
-    kinds = Counter(kind for _, kind in study.others)
+    kinds = Counter(kind for _, kind in others)
     there = few([f"{count} {kind}" for kind, count in kinds.most_common()])
-    place = os.path.relpath(os.path.commonpath([path.parent for path, _ in study.others]), root)
+    place = os.path.relpath(os.path.commonpath([path.parent for path, _ in others]), root)
     return f"left aside, a study without axial CT in {place}: {there}"
 
 
@@ -114,15 +140,6 @@ def _named_after(volume: Path, root: Path) -> str:
     """Return the case id that a folder or a file gives."""
     name = os.path.relpath(volume if volume.is_dir() else volume.with_suffix(""), root)
     return root.name if name == "." else name.replace(os.sep, "-")
-
-
-def _bears_name(case_id: str, study: Study) -> bool:
-    """Tell whether a folder is called as the patient is: then the id must be another."""
-    there = words_of(case_id)
-    names = study.names - NOBODY
-    return bool(names & there) or any(
-        name in word for name in names if len(name) >= LONG for word in there
-    )
 
 
 def _names(paths: list[Path], root: Path) -> str:

@@ -1,6 +1,6 @@
 """The file border: CT volumes and segmentations in, label volumes out, always (Z, Y, X) inside."""
 
-from .dicom import find_studies, is_dicom, words_of
+from .dicom import find_studies, is_dicom, study_in, words_of
 from .dicom_seg import described_labels, is_seg
 from .dicom_series import Study
 from .geometry import Geometry, is_unit, reversing, same_grid, size_text
@@ -77,6 +77,7 @@ __all__ = [
     "segmentation_path",
     "size_text",
     "slice_levels",
+    "study_in",
     "to_levels",
     "volume_from_array",
     "window_to_uint8",

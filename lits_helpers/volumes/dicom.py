@@ -10,7 +10,7 @@ import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
@@ -48,6 +48,7 @@ TAGS = (
     "PerFrameFunctionalGroupsSequence"
 ).split()
 HEADER_ONLY = {"stop_before_pixels": True, "specific_tags": TAGS}
+INDEX = "DICOMDIR, an index: copy the folders with the images too"
 REFERRED = "ReferencedSeriesSequence"
 FOR_STUDIES = HEADER_ONLY | {  # the name is compared with those of folders, and shown to nobody
     "specific_tags": [*TAGS, REFERRED, "FrameOfReferenceUID", "PatientName"]
@@ -228,7 +229,7 @@ class DicomStore:
         """Return what is there where no image is, and what to do."""
         names = [Path(name).name.upper() for name in self.names()]
         if "DICOMDIR" in names:
-            return "only a DICOMDIR, an index: copy the folders with the images too"
+            return f"only a {INDEX}"
         if any(name.endswith(".ZIP") for name in names):
             return "no DICOM image but a zip: unpack that one"
         return "no DICOM image"
@@ -292,14 +293,10 @@ def find_studies(files: Iterable[Path]) -> list[Study]:
         except (OSError, ValueError) as error:
             logger.warning("%s", error)
             continue
-        uid = str(header.get("StudyInstanceUID", ""))
-        study = studies.setdefault(uid, Study(uid))
-        study.patient = study.patient or str(header.get("PatientID", ""))
-        name = str(header.get("PatientName", ""))
-        study.names |= set() if any(map(str.isdigit, name)) else words_of(name)  # HCC_015: a number
+        study = studies.setdefault(str(header.get("StudyInstanceUID", "")), _study_of(header))
         if header.get("Modality") == "SEG":
             drawn.append((path, header))
-        elif fault := fault_of(header):
+        elif fault := INDEX if path.name.upper() == "DICOMDIR" else fault_of(header):
             study.others.append((path, fault))
         else:
             uid = str(header.get("SeriesInstanceUID", ""))
@@ -310,6 +307,22 @@ def find_studies(files: Iterable[Path]) -> list[Study]:
     for path, header in drawn:
         _refer(path, header, studies)
     return list(studies.values())
+
+
+def study_in(path: Path) -> Study | None:
+    """Return the study of the first DICOM file in a zip, without its files; None where none is."""
+    with suppress(ImportError, OSError, ValueError), opened(path) as store:  # reading it says why
+        headers = (store.dataset(name, **FOR_STUDIES) for name in store.names())
+        return next((_study_of(header) for header in headers if header is not None), None)
+    return None
+
+
+def _study_of(header: "Dataset") -> Study:
+    """Return an empty study with what a header says of it and its patient."""
+    name = str(header.get("PatientName", ""))
+    words = set() if any(map(str.isdigit, name)) else words_of(name)  # HCC_015 is a number
+    uid = str(header.get("StudyInstanceUID", ""))
+    return Study(uid, str(header.get("PatientID", "")), words)
 
 
 def _refer(path: Path, header: "Dataset", studies: dict[str, Study]) -> None:

@@ -4,6 +4,7 @@
 
 import csv
 import re
+import shutil
 
 import numpy as np
 import pytest
@@ -84,6 +85,12 @@ def test_studies_of_one_patient_stay_together_and_the_id_is_not_shown(tmp_path):
     for study, patient in (("a", "MRN771"), ("b", "MRN772"), ("c", "MRN771")):
         write_study(tmp_path / study, patient=patient)
     assert [case.patient for case in find_cases(tmp_path)] == ["a-s4", "b-s4", "a-s4"]
+    (tmp_path / "b" / "s4").rename(tmp_path / "elsewhere")
+    write_study(tmp_path / "d", patient="MRN771")
+    shutil.rmtree(tmp_path / "elsewhere")
+    search = search_cases(tmp_path)
+    assert [case.patient for case in search.cases] == ["a-s4", "c-s4", "d-s4"]
+    assert "all 3 studies have one patient id" in "; ".join(search.notes)
 
 
 @pytest.mark.parametrize(
@@ -134,6 +141,20 @@ def test_folder_that_bears_the_patients_name_gives_no_case_its_name(tmp_path):
         ids = sorted(case.id for case in found)
         assert ids[:2] == ["HCC_015", "liver 7"]
         assert re.fullmatch(r"study-[0-9a-f]{8}", ids[2])
+    packed = shutil.make_archive(str(tmp_path / "Jane Doe"), "zip", tmp_path / "DOE_JANE_1")
+    assert find_cts(packed)[0].id == ids[2]
+    write_series(tmp_path / "b" / "SCHMIDTEVA", HU, study="d", PatientName="Schmidt^Eva")
+    assert "EVA" not in find_cases(tmp_path / "b")[0].id
+
+
+def test_dicomdir_is_named_where_its_images_are_missing(tmp_path):
+    write_study(tmp_path / "a")
+    index = bytes(128) + b"DICM" + bytes(200)
+    (tmp_path / "DICOMDIR").write_bytes(index)
+    assert "DICOMDIR" not in "; ".join(search_cases(tmp_path).notes)
+    (tmp_path / "b").mkdir()
+    (tmp_path / "DICOMDIR").rename(tmp_path / "b" / "DICOMDIR")
+    assert "in b: 1 DICOMDIR, an index: copy the folders" in "; ".join(search_cases(tmp_path).notes)
 
 
 def test_studies_with_seg_are_prepared_and_scored(tmp_path, capsys):

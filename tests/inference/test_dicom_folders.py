@@ -1,17 +1,26 @@
 """A folder of DICOM studies: one SEG a study, one bad study ends no other."""
 
+# ruff: noqa: E402  (what may be missing is asked for first)
+
+import gzip
 import shutil
 
 import nibabel as nib
 import numpy as np
 import pytest
 
+pydicom = pytest.importorskip("pydicom", reason='pip install highdicom "pylibjpeg[all]"')
 pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"')
 
-from helpers.drawn_dicom import write_series
+from helpers.drawn import BODY_SPACING_MM, body
+from helpers.drawn_dicom import write_seg, write_series
 from helpers.grey_models import SHAPE, bright_model, segment_below, write_ct
 
+from lits_helpers.cases import find_cases
 from lits_helpers.inference import find_volumes
+from lits_helpers.pipeline import find_predictions
+from lits_helpers.pipeline.reports import cts_of, report_predictions
+from lits_helpers.preprocess import prepare
 from lits_helpers.volumes import read_segmentation, read_volume
 
 
@@ -55,6 +64,53 @@ def test_each_study_gets_one_seg_and_a_second_call_makes_none_again(tmp_path):
     again = segment_below(root, out, bright_model(), formats=["dicom-seg", "nifti"])
     assert [path.name for path in again.present.values()] == ["prediction-volume-a.dcm"]
     assert not again.written
+
+
+WHO = {
+    "PatientName": "Featherstonehaugh^Jacqueline",
+    "patient": "MRN0077123",
+    "PatientBirthDate": "19450102",
+    "AccessionNumber": "ACC0099887",
+    "ReferringPhysicianName": "Cholmondeley",
+    "StationName": "STATION0815",
+}
+
+
+def test_nothing_written_or_said_but_the_seg_tells_who_the_patient_is(tmp_path, caplog, capsys):
+    root, out = tmp_path / "raw", tmp_path / "out"
+    caplog.set_level("DEBUG")
+    hu, labels = body()
+    options = {"spacing_mm": BODY_SPACING_MM} | WHO
+    files = write_series(root / "one", hu, study="a", **options)
+    write_seg(root / "one" / "seg.dcm", files, labels)
+    write_series(root / "Featherstonehaugh 1945", hu, study="b", **options)
+    write_series(root / "lacking", hu, study="c", **options)[3].unlink()
+    cut = write_series(root / "cut", hu, study="d", **options)[13]
+    cut.write_bytes(cut.read_bytes()[:-500])
+    mixed = write_series(root / "mixed", hu, study="e", **options)[5]
+    dataset = pydicom.dcmread(mixed)
+    dataset.PatientID, dataset.PatientName = "MRN0099999", "Other^Featherstonehaugh"
+    dataset.save_as(mixed)
+    report = segment_below(root, out, bright_model(), formats=["dicom-seg", "nifti"])
+    said = [report.text()]
+    assert len(report.written) == 2
+    assert len(report.failed) == 3
+    pages, _ = report_predictions(find_predictions(out), cts_of({}, root), out / "reports")
+    assert len(pages) == 2
+    said.append(prepare(find_cases(root), tmp_path / "prepared", workers=0).table())
+    said += [caplog.text.replace(str(root / "Featherstonehaugh 1945"), "")]
+    said += capsys.readouterr()
+    said[0] = said[0].replace(str(root / "Featherstonehaugh 1945"), "")
+    for path in (path for folder in (out, tmp_path / "prepared") for path in folder.rglob("*")):
+        said.append(str(path))
+        if path.is_file() and path.suffix != ".dcm":
+            content = path.read_bytes()
+            content = gzip.decompress(content) if path.suffix == ".gz" else content
+            said.append(content.decode("latin-1"))
+    secrets = {word for value in WHO.values() for word in value.split("^")} | {"MRN0099999"}
+    told = {word for word in secrets for text in said if word.lower() in text.lower()}
+    assert not told
+    assert "Featherstonehaugh" in str(pydicom.dcmread(next(out.glob("*.dcm"))).PatientName)
 
 
 def test_a_nifti_ct_takes_no_seg_and_is_named(tmp_path):
