@@ -68,18 +68,18 @@ def named_predictions(labels: Path | str) -> dict[str, Path]:
 
 
 def cts_of(predictions: Mapping[str, Path], ct: Path | str) -> dict[str, Path]:
-    """Return {case id: CT}, found by name below a folder; of one file, the CT of the only labels.
+    """Return {case id: CT}, found by name below a folder; a single CT is that of the only labels.
 
     Raises:
         FileNotFoundError: no CT there.
         ValueError: one CT for the labels of several.
     """
     found = find_cts(ct)
-    if not Path(ct).is_file():
-        return {case.id: case.volume for case in found}
-    if len(predictions) > 1:
+    if len(predictions) > 1 and Path(ct).is_file():
         raise ValueError(f"{ct} is one CT, the labels are of {len(predictions)}: name its folder")
-    return {case_id: Path(ct) for case_id in predictions}
+    if len(predictions) == len(found) == 1:
+        return {case_id: found[0].volume for case_id in predictions}
+    return {case.id: case.volume for case in found}
 
 
 def report_predictions(

@@ -19,9 +19,9 @@ from helpers.grey_models import SHAPE, bright_model, segment_below, write_ct
 from lits_helpers.cases import find_cases
 from lits_helpers.inference import find_volumes
 from lits_helpers.pipeline import find_predictions
-from lits_helpers.pipeline.reports import cts_of, report_predictions
+from lits_helpers.pipeline.reports import cts_of, named_predictions, report_predictions
 from lits_helpers.preprocess import prepare
-from lits_helpers.volumes import read_segmentation, read_volume
+from lits_helpers.volumes import read_segmentation, read_volume, write_segmentation
 
 
 def ct(slice_index=0, shape=SHAPE):
@@ -111,6 +111,18 @@ def test_nothing_written_or_said_but_the_seg_tells_who_the_patient_is(tmp_path, 
     told = {word for word in secrets for text in said if word.lower() in text.lower()}
     assert not told
     assert "Featherstonehaugh" in str(pydicom.dcmread(next(out.glob("*.dcm"))).PatientName)
+
+
+def test_report_takes_a_seg_and_the_folder_of_its_ct(tmp_path):
+    hu, labels = body()
+    write_series(tmp_path / "any" / "where", hu, spacing_mm=BODY_SPACING_MM)
+    volume = read_volume(tmp_path / "any")
+    path = write_segmentation(labels, volume, tmp_path / "mine.dcm")
+    found = named_predictions(path)
+    rows, failed = report_predictions(found, cts_of(found, tmp_path / "any" / "where"), tmp_path)
+    assert not failed
+    assert rows[0]["case_id"] == "mine"
+    assert (tmp_path / "mine.html").is_file()
 
 
 def test_a_nifti_ct_takes_no_seg_and_is_named(tmp_path):
