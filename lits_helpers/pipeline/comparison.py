@@ -87,12 +87,13 @@ def _labeled(place: Path, layout: str) -> dict[str, Case]:
         if paired := {case.id: case for case in cases if case.segmentation}:
             return paired
     named: dict[str, Case] = {}
-    for path in sorted(place.rglob("[!.]*")):
+    for path in sorted(place.rglob("[!.]*"), key=lambda path: (path.suffix == ".dcm", path)):
         if not (label_id(path) and path.is_file()) or (path.suffix == ".dcm" and not is_seg(path)):
             continue
         case = _case_of(path)
         known = named.setdefault(case.id, case).segmentation
-        if known != path:
+        twin = path.suffix == ".dcm" and known.parent == path.parent  # `--format both`
+        if known != path and not twin:
             raise ValueError(f"two label files of case {case.id}: {known} and {path}")
     if not named:
         raise FileNotFoundError(f"no label file in {place}: expected NIfTI files or DICOM SEG")

@@ -330,7 +330,7 @@ def _refer(path: Path, header: "Dataset", studies: dict[str, Study]) -> None:
     named = [str(item.get("SeriesInstanceUID")) for item in header.get(REFERRED) or ()]
     frame = str(header.get("FrameOfReferenceUID", "none"))
     own = studies[str(header.get("StudyInstanceUID", ""))]
-    for study in studies.values():
+    for study in (own, *studies.values()):  # copies of a series may lie in other studies
         for uid in study.series:
             if uid in named or (not named and study is own and study.frames[uid] == frame):
                 study.references.setdefault(uid, []).append(path)

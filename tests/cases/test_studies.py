@@ -81,6 +81,14 @@ def test_seg_that_names_no_series_goes_to_the_ct_of_its_frame(tmp_path):
     np.testing.assert_array_equal(load_case(find_cases(tmp_path)[0])[1], LABELS)
 
 
+def test_seg_stays_in_its_study_where_another_holds_a_copy_of_the_series(tmp_path):
+    for study in ("a", "b"):
+        uid = "1.2.3.4"
+        files = write_series(tmp_path / study, HU, study=study, SeriesInstanceUID=uid)
+        write_seg(tmp_path / study / "seg.dcm", files, LABELS)
+    assert [case.segmentation.parent.name for case in find_cases(tmp_path)] == ["a", "b"]
+
+
 def test_studies_of_one_patient_stay_together_and_the_id_is_not_shown(tmp_path):
     for study, patient in (("a", "MRN771"), ("b", "MRN772"), ("c", "MRN771")):
         write_study(tmp_path / study, patient=patient)
@@ -213,7 +221,9 @@ def test_folder_of_predictions_is_compared_with_studies(tmp_path):
     for name, patient in (("a", "P1"), ("b", "P2")):
         write_study(tmp_path / "raw" / name, tmp_path / "raw" / name / "seg.dcm", patient=patient)
         volume = read_volume(tmp_path / "raw" / name / "s4")
-        write_segmentation(LABELS, volume, tmp_path / "out" / f"prediction-volume-{name}-s4.dcm")
+        for kind in ("dcm", "nii.gz"):  # as --format both leaves them
+            path = tmp_path / "out" / f"prediction-volume-{name}-s4.{kind}"
+            write_segmentation(LABELS, volume, path)
     places = [str(tmp_path / "out"), str(tmp_path / "raw")]
     assert main(["evaluate", *places, "--out", str(tmp_path / "scores")]) == 0
     assert scores(tmp_path / "scores")["case_id"] == "a-s4"
