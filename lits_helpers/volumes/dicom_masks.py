@@ -63,7 +63,8 @@ def _read_structure(folder: Path, like: Geometry) -> np.ndarray:
         raise ValueError(
             f"{folder}: its {len(series.slices)} slices lie elsewhere than those of the CT"
         )
-    return matched_to(geometry, like).as_internal(geometry.as_stored(values)) > 0
+    present = values > values.min()  # stored 0 and 255, but the header may have the CT's intercept
+    return matched_to(geometry, like).as_internal(geometry.as_stored(present))
 
 
 def _read_pictures(pictures: list[Path], folder: Path, like) -> np.ndarray:

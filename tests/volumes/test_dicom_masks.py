@@ -9,7 +9,9 @@ pytest.importorskip("pydicom", reason='pip install highdicom "pylibjpeg[all]"')
 from helpers.drawn import body
 from helpers.drawn_dicom import shuffled, write_series
 
-from lits_helpers.volumes import read_segmentation, read_volume
+from lits_helpers.cases import find_cases
+from lits_helpers.preprocess import open_prepared, prepare
+from lits_helpers.volumes import open_volume, read_segmentation, read_volume
 
 HU, LABELS = body((9, 30, 38))
 
@@ -61,6 +63,14 @@ def test_ircadb_masks_are_paired_by_position_with_a_turned_ct(tmp_path):
     np.testing.assert_array_equal(found, LABELS[:, :, ::-1])
 
 
+def test_ircadb_masks_may_bear_the_rescaling_of_their_ct(tmp_path):
+    root = write_ircadb(tmp_path)
+    tags = {"RescaleIntercept": -1024, "PixelRepresentation": 0, "series": 10}
+    write_series(root / "MASKS_DICOM" / "liver", mask(LABELS > 0) - 1024, **tags)
+    found = read_segmentation(root / "MASKS_DICOM", like=read_volume(root / "PATIENT_DICOM"))
+    np.testing.assert_array_equal(found, LABELS)
+
+
 def test_ircadb_masks_of_another_ct_are_refused(tmp_path):
     root = write_ircadb(tmp_path)
     write_series(root / "MASKS_DICOM" / "liver", mask(LABELS > 0), order=range(8), series=30)
@@ -88,3 +98,19 @@ def test_chaos_of_another_count_is_refused(tmp_path):
     (root / "Ground" / "liver_GT_8.png").unlink()
     with pytest.raises(ValueError, match=r"Ground holds 8 masks, its CT 9 slices"):
         read_segmentation(root / "Ground", like=read_volume(root / "DICOM_anon"))
+
+
+def test_both_are_found_checked_and_prepared(tmp_path):
+    write_ircadb(tmp_path / "raw" / "3Dircadb1.1")
+    write_chaos(tmp_path / "raw" / "chaos" / "7", backwards=True)
+    for folder, layout, expected in (
+        ("3Dircadb1.1", "ircadb", LABELS),
+        ("chaos", "chaos", (LABELS > 0).astype(np.uint8)),
+    ):
+        cases = find_cases(tmp_path / "raw" / folder, layout)
+        report = prepare(cases, tmp_path / layout, workers=0, png=False)
+        assert len(report.prepared) == 1, report.table()
+        (case,) = open_prepared(tmp_path / layout).cases
+        assert case.liver_only == (layout == "chaos")
+        prepared = open_prepared(tmp_path / layout)
+        np.testing.assert_array_equal(open_volume(prepared.labels_path(case.id)).read(), expected)
