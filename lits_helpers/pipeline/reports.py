@@ -95,8 +95,8 @@ def report_predictions(
     flags are made of labels and CT alone.
 
     Args:
-        predictions: {case id: NIfTI of labels}.
-        cts: {case id: CT}, NIfTI or packed.
+        predictions: {case id: file of labels}, NIfTI or DICOM SEG.
+        cts: {case id: CT}, as `read_volume` takes it.
         out: folder.
         meshes: write STL files too.
 

@@ -191,6 +191,8 @@ class DicomStore:
                 header = dcmread(stream, force=True, **options)
         except OSError as error:
             raise OSError(f"cannot read {self.place(name)}: {error.strerror or error}") from error
+        except MemoryError:  # says nothing about the file
+            raise
         except Exception as error:  # pydicom raises what the damage happens to cause
             raise ValueError(
                 f"cannot read {self.place(name)}: damaged or cut off ({type(error).__name__})"
@@ -219,7 +221,7 @@ class DicomStore:
             uid = own and own.SeriesInstanceUID
             headers = {name: one for name, one in headers.items() if one.SeriesInstanceUID == uid}
         if not headers and self._unread:
-            raise next(iter(self._unread.values()))
+            raise self._unread.get(self.path.name) or next(iter(self._unread.values()))
         if not headers:
             raise ValueError(f"{self.path} holds {self._what_else()}")
         self._parsed = headers if "defer_size" in self._header_only else {}

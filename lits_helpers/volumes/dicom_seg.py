@@ -192,7 +192,7 @@ def _opened_seg(path: Path) -> Iterator["highdicom.seg.Segmentation"]:
     with _highdicom() as highdicom:
         try:
             seg = highdicom.seg.segread(path)
-        except OSError:
+        except (OSError, MemoryError):
             raise
         except Exception as error:  # pydicom raises what the damage happens to cause
             raise ValueError(
