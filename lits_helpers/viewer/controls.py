@@ -100,16 +100,18 @@ class Controls:
 
     def fit(self, lengths: tuple[int, int, int], place: tuple[int, int, int]) -> None:
         """Give slider, row and column their lengths and values."""
-        slices = [(self.slider, lengths[0], place[0]), (self.play, lengths[0], place[0])]
-        if lengths[0] <= self.slider.max:  # linked in the browser: the range that is left
-            slices.reverse()  # for a smaller one must never hold a value of the other's
+        slices = [self.slider, self.play]
         if (self.slider.max, self.slider.value) == (lengths[0] - 1, place[0]):
             slices = []  # it was dragged: a late message would pull it back
-        rest = zip((self.row, self.column), lengths[1:], place[1:], strict=True)
-        for control, length, at in [*slices, *rest]:
-            with control.hold_sync():  # range and value arrive together
-                control.max = max(length - 1, control.value)
+        groups = slices, [self.row], [self.column]
+        for controls, length, at in zip(groups, lengths, place, strict=True):
+            # The first two are linked in the browser: at no time may either hold a value outside of
+            # the other's range, or the browser cuts it and sends it back.
+            for control in controls:
+                control.max = max(control.max, length - 1)
+            for control in controls:
                 control.value = at
+            for control in controls:
                 control.max = length - 1
 
     def enable(self, *, tumors: bool, compared: bool, layers: bool) -> None:

@@ -318,6 +318,21 @@ def test_a_change_of_plane_keeps_the_typed_place():
     assert "(z, y, x) = (7, 13, 9)" in viewer.controls.readout.value
 
 
+def test_linked_sliders_never_hold_a_value_outside_of_each_others_range():
+    viewer = SliceViewer(make_volume(), {"reference": make_labels()}, static=False)
+    linked = viewer.controls.slider, viewer.controls.play
+    cut = []
+
+    def check(_):
+        cut.extend(c for c in linked if c.value > min(linked[0].max, linked[1].max))
+
+    for control in linked:
+        control.observe(check, ["value", "max"])
+    for plane in ("coronal", "axial", "sagittal", "coronal", "axial"):
+        viewer.controls.plane.value = plane
+    assert not cut
+
+
 def test_the_list_of_lesions_goes_there_and_marks_where_one_is():
     viewer = make_viewer()
     assert [line for line, _ in viewer.controls.lesions.options] == [
