@@ -72,6 +72,12 @@ for (let i = 0; i < data.length; i += 4) {
 done({colored, mean: sum / (data.length / 4), hash, width: canvas.width, height: canvas.height});
 """
 
+PLACES = """
+const image = document.querySelector('.lits-picture:not(.old), .widget-image:not(.old)');
+const {left, top} = image.getBoundingClientRect();
+return [left, top, document.querySelectorAll('.widget-box *').length];
+"""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -178,6 +184,7 @@ class Page:
         return self
 
     def __exit__(self, *_):
+        self.log = (self.folder / "server.log").read_text()
         ARTEFACTS.mkdir(parents=True, exist_ok=True)
         shutil.copy(self.folder / "server.log", ARTEFACTS / f"{self.kind.name}_server.log")
         lines = [json.dumps(entry) for entry in self.browser.get_log("browser")]
@@ -194,7 +201,11 @@ class Page:
         marked = "document.querySelectorAll('.lits-picture, .widget-image, .lits-surface')"
         self.js(f"{marked}.forEach(part => part.classList.add('old'))")
         self.js(self.kind.run, 1, source)
-        return until(self.pixels, 60, "no picture after running the cell")
+        until(self.pixels, 60, "no picture after running the cell")
+        last = None
+        while last != (last := self.js(PLACES)):  # views arrive one after the other
+            time.sleep(0.3)
+        return self.settled()
 
     def find(self, selector: str, text: str = ""):
         found = self.browser.find_elements("css selector", selector)

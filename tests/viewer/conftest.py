@@ -38,8 +38,8 @@ def notebook(request, browser, tmp_path_factory):
         pytest.skip("IPYWIDGETS7_PYTHON names no Python with ipywidgets 7.7.1")
     with Page(kind, browser, tmp_path_factory.mktemp(kind.name)) as page:
         yield page
-    log = (page.folder / "server.log").read_text()
-    assert not [word for word in ("Traceback", "Exception", "[E ", " ERROR ") if word in log], log
+    bad = [word for word in ("Traceback", "Exception", "[E ", " ERROR ") if word in page.log]
+    assert not bad, page.log
     assert {frame["version"].split(".")[0] for frame in page.frames()} == {kind.major}
 
 

@@ -88,6 +88,7 @@ def test_coronal_pictures_have_the_aspect_of_the_spacing(page):
 
 def test_play_moves_through_the_slices(page):
     drag_slices(page, -70, steps=1)
+    until(lambda: page.slice_shown() < OPENED, 10, "the slider does not move")
     page.settled()
     count, start = len(page.frames()), page.slice_shown()
     page.click(".widget-play button")
