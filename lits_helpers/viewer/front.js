@@ -66,7 +66,10 @@ function render({ model, el }) {
   };
   picture.onpointerup = picture.onpointercancel = () => { held = null; };
   picture.ondblclick = (e) => tell({ kind: "double", ...place(e) });
-  picture.oncontextmenu = (e) => e.preventDefault();
+  picture.oncontextmenu = (e) => {
+    e.preventDefault();
+    e.stopPropagation(); // JupyterLab would open a menu of its own after a right drag
+  };
   picture.addEventListener("wheel", (e) => {
     e.preventDefault();
     if (e.ctrlKey) {

@@ -136,6 +136,7 @@ def test_ctrl_wheel_zooms_at_the_pointer_and_shift_drag_moves_the_slice(page):
 def test_a_right_drag_sets_the_window(page):
     before, after = page.after(lambda: drag(page, 0, -60, button=2))
     assert after["mean"] < before["mean"] - 2  # up: darker
+    assert not page.browser.find_elements("css selector", ".lm-Menu"), "a menu opened"
     preset = page.js("return [...document.querySelectorAll('select')].map(s => s.value)")
     assert "own" in preset
 
