@@ -16,7 +16,7 @@ from ..checkpoints import (
     load_tumor_model,
 )
 from ..report import write_report
-from ..viewer import SliceViewer
+from ..viewer import SliceViewer, uncertainty_of
 from ..volumes import Volume, write_segmentation
 from .evidence import second_look
 from .folders import read_checked, write_probabilities
@@ -73,8 +73,12 @@ class Segmentation:
         return page
 
     def view(self) -> SliceViewer:
-        """Return the slice viewer of CT and labels; display it in a notebook."""
-        return SliceViewer(self.volume, {"prediction": self.labels})
+        """Return the slice viewer of CT and labels; display it in a notebook.
+
+        Where the models are unsure is a layer, if probabilities were kept.
+        """
+        unsure = uncertainty_of(self.probabilities)
+        return SliceViewer(self.volume, {"prediction": self.labels}, uncertainty=unsure)
 
 
 def segment(

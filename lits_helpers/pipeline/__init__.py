@@ -11,6 +11,7 @@ from .results import (
     find_predictions,
     load_models,
     open_result,
+    open_viewed,
     save_score_figures,
     segment_cases,
 )
@@ -45,6 +46,7 @@ __all__ = [
     "load_models",
     "make_phantoms",
     "open_result",
+    "open_viewed",
     "prepare_raw",
     "report_files",
     "report_predictions",

@@ -20,6 +20,7 @@ from ..inference import (
     check_makers,
     is_recorded,
     own_device,
+    read_probabilities,
     read_record,
     recorded_origins,
     segment_files,
@@ -30,6 +31,7 @@ from ..preprocess import Prepared, data_hashes, hash_of_ct
 from ..recipes import InputSpec
 from ..report import judge, look
 from ..settings import hint
+from ..viewer import uncertainty_of
 from ..volumes import (
     Volume,
     lies_on,
@@ -162,6 +164,15 @@ def open_result(data: Prepared, case_id: str, prediction: Path) -> tuple[Volume,
     if data.case(case_id).has_segmentation:
         layers["reference"] = open_volume(data.labels_path(case_id)).read()
     return volume, layers | {"prediction": read_segmentation(prediction, like=volume)}
+
+
+def open_viewed(data: Prepared, case_id: str, prediction: Path) -> tuple:
+    """Read a case as `SliceViewer` takes it: as `open_result`, and the uncertainty or None.
+
+    There is an uncertainty where probabilities lie beside the prediction.
+    """
+    volume, layers = open_result(data, case_id, prediction)
+    return volume, layers, uncertainty_of(read_probabilities(prediction, volume))
 
 
 def evaluate(

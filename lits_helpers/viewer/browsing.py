@@ -1,7 +1,7 @@
 """A case as the slice viewer shows it: labels, scores, lesions and where to look first."""
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -45,6 +45,7 @@ class BrowsedCase:
         trusted: False if the file's spacing cannot be trusted; then nothing is given in mm.
         uncertainty: (Z, Y, X), 0 certain to 1, or None.
         has_ct: False if `hu` only stands for a CT that is not there.
+        notes: what to know about the case, such as reasons to distrust its labels.
     """
 
     hu: np.ndarray
@@ -53,6 +54,7 @@ class BrowsedCase:
     trusted: bool = True
     uncertainty: np.ndarray | None = None
     has_ct: bool = True
+    notes: Sequence[str] = ()
 
     def __post_init__(self):
         if self.hu.ndim != 3 or not self.hu.size:
@@ -161,7 +163,7 @@ class BrowsedCase:
         return int(wrong.argmax())
 
 
-def browse(volume, layers: Mapping | None = None, uncertainty=None) -> BrowsedCase:
+def browse(volume, layers: Mapping | None = None, uncertainty=None, notes=()) -> BrowsedCase:
     """Return a case of a `volumes.Volume`, or of None where there are labels only.
 
     Raises:
@@ -174,12 +176,28 @@ def browse(volume, layers: Mapping | None = None, uncertainty=None) -> BrowsedCa
             raise ValueError("nothing to show: give a volume, or layers of labels")
         shape = np.shape(next(iter(layers.values())))
         blank = np.broadcast_to(np.int16(0), shape)
-        return BrowsedCase(blank, (1.0, 1.0, 1.0), layers, False, uncertainty, has_ct=False)
+        return BrowsedCase(blank, (1.0, 1.0, 1.0), layers, False, uncertainty, False, notes)
     require(volume, "hu", "volume", "a volume: read_volume(path), or volume_from_array(hu)")
     trusted = getattr(getattr(volume, "geometry", None), "spacing_trusted", True)
     spacing_mm = getattr(volume, "spacing_mm", None)
     trusted = trusted and spacing_mm is not None
-    return BrowsedCase(volume.hu, spacing_mm or (1.0, 1.0, 1.0), layers, trusted, uncertainty)
+    spacing_mm = spacing_mm or (1.0, 1.0, 1.0)
+    return BrowsedCase(volume.hu, spacing_mm, layers, trusted, uncertainty, notes=notes)
+
+
+def uncertainty_of(probabilities: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """Return how unsure the models are of each voxel, the least sure one counts; None of no model.
+
+    Args:
+        probabilities: system -> (Z, Y, X) uint8, 255 times what its models say, as
+            `inference.read_probabilities` returns them.
+
+    Returns:
+        1 - |2p - 1|, (Z, Y, X) float16: 0 certain, 1 at a probability of a half.
+    """
+    table = (1 - np.abs(2 * np.arange(256) / 255 - 1)).astype(np.float16)
+    unsure = [table[part] for part in probabilities.values()]
+    return np.maximum.reduce(unsure) if unsure else None
 
 
 def case_summary(case: BrowsedCase, listed: int = 12) -> str:

@@ -7,7 +7,7 @@ sends a slider's next position only after that, so a fast drag skips slices and 
 import html
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -35,12 +35,13 @@ class SliceViewer:
 
     Args:
         volume: a `volumes.Volume`, None where there are labels only, or a dict to choose from: name
-            -> (volume, layers) or (volume, layers, uncertainty), or name -> function without
-            arguments that returns such a tuple when the case is chosen.
+            -> (volume, layers[, uncertainty[, notes]]), or name -> function without arguments that
+            returns such a tuple when the case is chosen.
         layers: of a single volume: source -> labels (Z, Y, X) 0/1/2. With the sources "reference"
             and "prediction" there are scores and an error map.
-        uncertainty: of a single volume: (Z, Y, X), 0 certain to 1, such as 1 - |2p - 1| of a
-            probability p; a layer of its own where it is 0.5 or more.
+        uncertainty: of a single volume: (Z, Y, X), 0 certain to 1, see `uncertainty_of`; a layer of
+            its own where it is 0.5 or more.
+        notes: of a single volume: sentences to show above the scores, such as flags.
         frame: longer side of the picture, pixels.
         static: also show a montage below, for places that show no widgets.
         answers: False leaves anywidget out.
@@ -64,11 +65,12 @@ class SliceViewer:
         layers: Mapping[str, np.ndarray] | None = None,
         *,
         uncertainty: np.ndarray | None = None,
+        notes: Sequence[str] = (),
         frame: int = FRAME,
         static: bool = True,
         answers: bool = True,
     ):
-        given = {"case": (volume, layers, uncertainty)}
+        given = {"case": (volume, layers, uncertainty, notes)}
         self.cases = volume if isinstance(volume, Mapping) else given
         if not self.cases:
             raise ValueError("no case to show: give a volume or a dict of name -> (volume, layers)")
@@ -293,7 +295,8 @@ class SliceViewer:
         self.voxel = self.case.start
         self._center()
         self._show_place()
-        controls.scores.value = lines_html(html.escape(case_summary(self.case)))
+        lines = *self.case.notes, case_summary(self.case)
+        controls.scores.value = lines_html("<br>".join(html.escape(line) for line in lines))
 
     def _opened(self) -> BrowsedCase:
         if self.case is None:

@@ -24,13 +24,14 @@ from lits_helpers.pipeline import (
     evaluate,
     find_predictions,
     open_result,
+    open_viewed,
     results,
     save_score_figures,
     segment_cases,
 )
 from lits_helpers.pipeline.results import resize_ceiling
 from lits_helpers.recipes import InputSpec
-from lits_helpers.volumes import open_volume
+from lits_helpers.volumes import open_volume, probability_path, write_probability
 
 
 def dice(a, b):
@@ -289,6 +290,17 @@ def test_a_result_is_opened_with_its_reference_in_one_orientation(data, tmp_path
     assert np.array_equal(layers["prediction"], SHIFTED)
     assert np.array_equal(layers["reference"], LABELS)
     assert np.array_equal(volume.hu, open_volume(data.volume_path("1")).read())
+
+
+def test_probabilities_beside_a_prediction_are_its_uncertainty_in_the_viewer(data, tmp_path):
+    predictions = predict(data, tmp_path / "p", {"1": SHIFTED})
+    volume, layers, unsure = open_viewed(data, "1", predictions["1"])
+    assert unsure is None
+    half = np.where(SHIFTED > 0, 128, 0).astype(np.uint8)
+    write_probability(half, volume, probability_path(predictions["1"], "liver"))
+    _, _, unsure = open_viewed(data, "1", predictions["1"])
+    assert np.array_equal(unsure >= 0.9, SHIFTED > 0)
+    assert set(layers) == {"reference", "prediction"}
 
 
 @pytest.mark.parametrize("turned", ["axes", "origin", "no affine"])

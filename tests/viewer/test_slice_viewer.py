@@ -12,7 +12,7 @@ from helpers.drawn import SPACING_MM
 from helpers.viewed_cases import SHAPE, make_labels, make_volume
 
 from lits_helpers.figures import PALETTE, WINDOWS
-from lits_helpers.viewer import SliceViewer, composing
+from lits_helpers.viewer import SliceViewer, composing, uncertainty_of
 from lits_helpers.viewer import slice_viewer as viewer_module
 from lits_helpers.viewer.controls import TIPS
 from lits_helpers.volumes import window_to_uint8
@@ -381,6 +381,21 @@ def test_uncertainty_is_a_layer_and_is_read_at_the_point():
     assert not (viewer.picture == color).all(axis=2).any()
     with pytest.raises(ValueError, match=r"uncertainty must have .*\(12, 40, 48\)"):
         SliceViewer(make_volume(), uncertainty=uncertainty[:3])
+
+
+def test_the_least_sure_model_counts():
+    liver = np.array([[[0, 51, 255, 128]]], np.uint8)
+    tumor = np.array([[[0, 0, 204, 0]]], np.uint8)
+    unsure = uncertainty_of({"liver": liver, "tumor": tumor})
+    assert unsure[0, 0] == pytest.approx([0.0, 0.4, 0.4, 1.0], abs=0.01)
+    assert uncertainty_of({}) is None
+
+
+def test_notes_stand_above_the_scores():
+    viewer = SliceViewer(make_volume(), {"prediction": make_labels()}, notes=["burden > 70%"])
+    lines = viewer.controls.scores.value.split("<br>")
+    assert lines[0].endswith("burden &gt; 70%")
+    assert "lesions: 2" in lines[1]
 
 
 def test_a_picture_is_saved_at_twice_its_size_with_its_key(tmp_path, monkeypatch):
