@@ -12,6 +12,10 @@ STRUCTURES = tuple(FIRST_LABEL)
 OWN_WINDOW = "own"
 ONE, THREE, BESIDE = ARRANGEMENTS = ("one plane", "three planes", "layers side by side")
 WIDTH = "340px"  # of the column of controls
+STYLE = (  # handles that stand out from light and dark pages
+    "<style>.lits-viewer .noUi-handle, .lits-viewer .ui-slider-handle"
+    " { background: #1976d2 !important; border-color: #1976d2 !important; }</style>"
+)
 HALF, QUARTER = "166px", "81px"
 FITS = {"overflow": "visible"}  # boxes of ipywidgets bring a scrollbar of their own
 TIPS = {  # control -> what it does; front ends show "null" where there are no words
@@ -62,11 +66,12 @@ class Controls:
         self.image = image
         self.legend, self.readout, self.scores, self.message = (widgets.HTML() for _ in range(4))
         self.help = widgets.HTML(
-            f"<details><summary>Mouse and keys</summary>{html.escape(help_text)}</details>"
+            f"<details><summary>Mouse and keys</summary>{html.escape(help_text)}</details>{STYLE}"
         )
         for name, text in TIPS.items():
             _explain(getattr(self, name), text)
         self.box = self._arranged(len(cases) > 1)
+        self.box.add_class("lits-viewer")
 
     def drawn(self) -> list[widgets.Widget]:
         """Return the controls whose change only needs a new picture."""

@@ -10,7 +10,6 @@ function render({ model, el }) {
   picture.draggable = false;
   picture.className = "lits-picture";
   picture.setAttribute("role", "application");
-  picture.setAttribute("data-lm-suppress-shortcuts", "true"); // JupyterLab leaves the keys alone
   el.append(picture);
 
   const queue = [];
@@ -42,6 +41,8 @@ function render({ model, el }) {
     if (former) URL.revokeObjectURL(former);
   }
   function name() {
+    // JupyterLab leaves the keys of the viewer alone.
+    picture.closest(".lits-viewer")?.setAttribute("data-lm-suppress-shortcuts", "true");
     picture.alt = model.get("alt");
     picture.setAttribute("aria-label", picture.alt);
   }
@@ -50,6 +51,7 @@ function render({ model, el }) {
     return { x: (e.clientX - frame.left) / frame.width, y: (e.clientY - frame.top) / frame.height };
   }
 
+  picture.onload = name;
   picture.onpointerdown = (e) => {
     if (e.button === 1) return;
     held = { ...place(e), button: e.button, shift: e.shiftKey };

@@ -36,6 +36,9 @@ def of(hu, trusted=True):
 volume = of(hu)
 layers = {{"reference": labels(0), "prediction": labels(5)}}
 uncertainty = np.float32(layers["reference"] != layers["prediction"])
+specks = np.zeros((60, 256, 256), np.uint8)
+specks[::2, ::2, ::13] = 2
+specks_hu = np.full(specks.shape, 40, np.int16)
 original = slice_viewer.encode_frame
 def logged(picture):
     time.sleep({SLOW_SECONDS} if os.path.exists("slow") else 0)
@@ -47,7 +50,10 @@ def logged(picture):
 slice_viewer.encode_frame = logged
 def open_viewer(*cases, **options):
     global viewer
+    start = time.process_time()
     viewer = SliceViewer(*cases, static=False, **options)
+    with open("seconds", "w") as stream:
+        stream.write(str(time.process_time() - start))
     return viewer
 """
 TWO_CASES = 'open_viewer({"good": (volume, layers, uncertainty), "bad": unreadable})'
@@ -190,7 +196,10 @@ class Page:
         lines = [json.dumps(entry) for entry in self.browser.get_log("browser")]
         (ARTEFACTS / f"{self.kind.name}_console.log").write_text("\n".join(lines))
         self.server.terminate()
-        self.server.wait(20)
+        try:
+            self.server.wait(20)
+        except subprocess.TimeoutExpired:  # it waits for its kernels
+            self.server.kill()
 
     def js(self, script: str, *arguments):
         return self.browser.execute_script(script, *arguments)
