@@ -15,15 +15,18 @@ import onnxruntime
 from scipy import ndimage
 
 
-def frame(hu, liver, spec):
+def frame(hu, liver, spec, pixel):
     """Return the part of the slices that a model sees, and the HU that its window starts from."""
     box, median = (slice(None), slice(None)), 0
     if liver.any() and spec["liver_margin"] is not None:
         spans = [np.flatnonzero(liver.any((0, axis)))[[0, -1]] + (0, 1) for axis in (2, 1)]
-        longer = max(end - start for start, end in spans)
-        wanted = max(longer * (1 + 2 * spec["liver_margin"]), 0.25 * max(hu.shape[1:]))
-        grow = round((wanted - longer) / 2)
-        box = tuple(slice(max(start - grow, 0), end + grow) for start, end in spans)
+        longer = np.max(np.ptp(spans, axis=1) * pixel)
+        wanted = max(longer * (1 + 2 * spec["liver_margin"]), 0.25 * np.max(hu.shape[1:] * pixel))
+        grown = (round((wanted - longer) / 2 / step) for step in pixel)
+        box = tuple(
+            slice(max(start - grow, 0), end + grow)
+            for (start, end), grow in zip(spans, grown, strict=True)
+        )
     if liver.any() and spec["liver_window"]:
         with_liver = np.flatnonzero(liver.any((1, 2)))
         places = np.linspace(0, len(with_liver) - 1, min(16, len(with_liver))).astype(int)
@@ -32,10 +35,17 @@ def frame(hu, liver, spec):
     return box, median
 
 
-def probability(model, about, hu, liver, k):
+def true_pixel(spacing_mm, within):
+    """Return height and width of a pixel; (1, 1) where they are equal to `within`."""
+    height, width = spacing_mm[1:]
+    square = max(height / width, width / height) <= 1 + within
+    return np.array([1.0, 1.0]) if square else np.array([height / width, 1.0])
+
+
+def probability(model, about, hu, pixel, liver, k):
     """Return what a model says of slice k, (Y, X) float32."""
     spec, side = about["spec"], about["spec"]["size"]
-    box, median = frame(hu, liver, spec) if "frame" not in about else about["frame"]
+    box, median = frame(hu, liver, spec, pixel) if "frame" not in about else about["frame"]
     about["frame"] = box, median
     channels = []
     for n in range(k - spec["context"], k + spec["context"] + 1):
@@ -44,13 +54,13 @@ def probability(model, about, hu, liver, k):
         grey = (plane - low) * about["levels"] / max(high - low, 1) + 0.5
         grey = np.floor(grey).clip(0, about["levels"])
         grey = grey.astype(np.uint8 if spec["window"] else np.uint16)[box]
-        size = [max(1, round(length * side / max(grey.shape))) for length in grey.shape]
+        scale = side / max(grey.shape * pixel)
+        size = [max(1, round(length * scale)) for length in grey.shape * pixel]
         top, left = ((side - length) // 2 for length in size)
-        shrinking = cv2.INTER_AREA if max(grey.shape) > side else cv2.INTER_LINEAR
+        shrunk = np.minimum(size, grey.shape)[::-1].tolist()  # first, by area means
+        small = cv2.resize(np.ascontiguousarray(grey), shrunk, interpolation=cv2.INTER_AREA)
         image = np.zeros((side, side), grey.dtype)
-        image[top : top + size[0], left : left + size[1]] = cv2.resize(
-            np.ascontiguousarray(grey), size[::-1], interpolation=shrinking
-        )
+        image[top : top + size[0], left : left + size[1]] = cv2.resize(small, size[::-1])
         channels.append(image)
     image = np.float32(np.broadcast_to(channels, (spec["channels"], side, side))) / about["levels"]
     mean, deviation = (np.float32(about[key])[:, None, None] for key in ("mean", "deviation"))
@@ -66,8 +76,9 @@ def segment(hu, spacing_mm, models):
     labels = np.zeros(hu.shape, np.uint8)
     for model, about in models:
         post, liver = about["postprocessing"], labels > 0
+        pixel = true_pixel(spacing_mm, about.get("square_within", 0.01))
         if about["system"] == "liver":
-            planes = [probability(model, about, hu, liver, k) for k in range(len(hu))]
+            planes = [probability(model, about, hu, pixel, liver, k) for k in range(len(hu))]
             liver = np.array(planes) >= post["liver_threshold"]
             parts, count = ndimage.label(liver)
             liver = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]) if count else liver
@@ -78,7 +89,7 @@ def segment(hu, spacing_mm, models):
         near_mm = np.hypot(y * spacing_mm[1], x * spacing_mm[2]) + 0 * z
         near = ndimage.binary_dilation(liver, near_mm <= post["margin_mm"] + 1e-6)
         for k in np.flatnonzero(near.any((1, 2))):
-            tumor = probability(model, about, hu, liver, k) >= post["tumor_threshold"]
+            tumor = probability(model, about, hu, pixel, liver, k) >= post["tumor_threshold"]
             labels[k][tumor & near[k]] = 2
         lesions, _ = ndimage.label(labels == 2)
         small = np.bincount(lesions.ravel()) * np.prod(spacing_mm) < post["min_lesion_mm3"]

@@ -19,6 +19,7 @@ from .checkpoints import (
 from .datasets import IMAGENET_DEVIATION, IMAGENET_MEAN
 from .machine import write_json, written_whole
 from .recipes import InputSpec
+from .volumes import SQUARE_WITHIN
 
 OPSET = 20  # of ONNX, December 2023
 NEEDED = ("onnx", "onnxscript")
@@ -122,6 +123,7 @@ def _described(model: TrainedModel, postprocessing: Mapping) -> dict:
         "mean": list(IMAGENET_MEAN) if imagenet else [0.0] * model.spec.channels,
         "deviation": list(IMAGENET_DEVIATION) if imagenet else [1.0] * model.spec.channels,
         "multiple": MULTIPLE,
+        "square_within": SQUARE_WITHIN,  # pixels less square than that are resized to square ones
         "postprocessing": dict(postprocessing),
     }
 

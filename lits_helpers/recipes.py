@@ -11,7 +11,8 @@ class InputSpec:
     """How a slice in HU becomes model input; stored in every checkpoint.
 
     Attributes:
-        size: side of the square model input, pixels; the longer side of a slice is resized to it.
+        size: side of the square model input, pixels; the longer side of a slice is resized to it,
+            and a slice whose pixels are not square is brought to square ones on the way.
         window: HU (low, high) mapped to [0, 1]; None maps each slice's own minimum and maximum.
         channels: input channels of the model; a single slice is repeated to fill them.
         context: neighbouring slices on each side that become channels; 0, or (channels - 1) / 2.

@@ -20,12 +20,13 @@ from ..recipes import InputSpec
 from ..settings import hint
 from ..volumes import (
     LABELS_SUFFIX,
-    LiverFrame,
+    Frame,
     PackedVolume,
     liver_frame,
     numbered_pngs,
     open_volume,
     packed_copy,
+    png_pixel_aspect,
     png_size,
     read_png,
     read_segmentation,
@@ -49,13 +50,15 @@ class CaseSlices(ABC):
         case_id, patient: names.
         slice_indices: (n,) int64, ascending; a PNG folder may leave gaps.
         files: the files that are read, for messages and for telling whether they changed.
+        pixel_aspect: height of a pixel by its width; 1 where that is not known.
     """
 
-    def __init__(self, case_id: str, patient: str, files: Sequence[Path]):
+    def __init__(self, case_id: str, patient: str, files: Sequence[Path], pixel_aspect: float):
         self.case_id = case_id
         self.patient = patient
         self.files = tuple(files)
-        self._frame: tuple[InputSpec, LiverFrame] | None = None
+        self.pixel_aspect = pixel_aspect
+        self._frame: tuple[InputSpec, Frame] | None = None
 
     @abstractmethod
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
@@ -67,14 +70,14 @@ class CaseSlices(ABC):
 
     def working_labels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
         """Return one slice's labels as (size, size) uint8, cut and resized as its levels are."""
-        labels = self.labels(slice_index)
-        box = self.frame(spec).box
-        return resize_mask(labels if box is None else labels[box.area], spec.size)
+        frame = self.frame(spec)
+        return resize_mask(frame.shown(self.labels(slice_index)), spec.size, frame.pixel_aspect)
 
-    def frame(self, spec: InputSpec) -> LiverFrame:
-        """Return which part of each slice `spec` asks for; the liver is the reference's."""
+    def frame(self, spec: InputSpec) -> Frame:
+        """Return how `spec` looks at this case; the liver is the reference's."""
         if self._frame is None or self._frame[0] != spec:
-            self._frame = spec, liver_frame(self.hu, self.labels, self.slice_indices.tolist(), spec)
+            slices = self.hu, self.labels, self.slice_indices.tolist()
+            self._frame = spec, liver_frame(*slices, spec, self.pixel_aspect)
         return self._frame[1]
 
     def hu(self, slice_index: int) -> np.ndarray:
@@ -94,7 +97,8 @@ class _VolumeSlices(CaseSlices):
     def __init__(
         self, case_id: str, patient: str, volume: PackedVolume, segmentation: PackedVolume
     ):
-        super().__init__(case_id, patient, (volume.path, segmentation.path))
+        files = volume.path, segmentation.path
+        super().__init__(case_id, patient, files, volume.geometry.pixel_aspect)
         if volume.shape != segmentation.shape:
             raise ValueError(
                 f"{volume.path} has shape {volume.shape}, its segmentation {segmentation.shape}"
@@ -126,14 +130,14 @@ class _PngSlices(CaseSlices):
         if not kept:
             raise ValueError(f"no <k>.png with a mask in {root / 'masks' / case_id}")
         files = [folder[k] for k in kept for folder in (self._images, self._masks)]
-        super().__init__(case_id, case_id, files)
+        super().__init__(case_id, case_id, files, png_pixel_aspect(files[0]))
         self.slice_indices = np.array(kept)
 
     def levels(self, slice_index: int, spec: InputSpec) -> np.ndarray:
         image = read_png(self._images[slice_index])
-        box = self.frame(spec).box
+        frame = self.frame(spec)
         levels = to_levels(image, spec) if spec.window is None else image
-        return resize_image(levels if box is None else levels[box.area], spec.size)
+        return resize_image(frame.shown(levels), spec.size, frame.pixel_aspect)
 
     def labels(self, slice_index: int) -> np.ndarray:
         mask = read_png(self._masks[slice_index])
@@ -225,9 +229,10 @@ def _open_nifti(case: Case) -> CaseSlices | None:
 
 
 def fingerprint(cases: Sequence[CaseSlices], spec: InputSpec) -> str:
-    """Return a hash (32 hex digits) of the slices' names, sizes and times and of the spec."""
+    """Return a hash (32 hex digits) of the slices' names, sizes and times, pixels and spec."""
     digest = hashlib.blake2b(repr(spec).encode(), digest_size=16)
     for case in cases:
+        digest.update(f"{case.pixel_aspect}\n".encode())
         for path in case.files:
             stat = path.stat()
             digest.update(

@@ -15,7 +15,7 @@ from ..environment import amp_dtype
 from ..machine import available_cores, processes_here, require
 from ..recipes import InputSpec
 from ..settings import hint
-from ..volumes import LiverFrame, restore, slice_levels
+from ..volumes import Frame, restore, slice_levels
 
 LEAST_KEPT = 0.5 / 255  # a lower probability is 0 of 255
 JOINED_BY = (np.add, np.minimum, np.maximum)  # mean (its parts), least and most opinion
@@ -45,15 +45,15 @@ class Sweep:
     Attributes:
         models: all of one system. Those of equal `spec` share the slices brought to its size.
         hu: (Z, Y, X).
-        frames: by the models' specs, the part of every slice that a model sees; outside it, its
-            probability is 0.
+        frames: by the models' specs, how a model looks at the case; outside the part of a slice
+            that it sees, its probability is 0.
         rotation_degrees: see `Postprocessing`.
         batch_size: slices per forward pass.
     """
 
     models: Sequence[TrainedModel]
     hu: np.ndarray
-    frames: Mapping[InputSpec, LiverFrame]
+    frames: Mapping[InputSpec, Frame]
     rotation_degrees: float
     batch_size: int
 
@@ -126,10 +126,10 @@ class Sweep:
         """Return the mean (0), lowest (1) or highest (2) opinion of all specs, (H, W) float32."""
         found = []
         for spec, given in planes.items():
-            box = self.frames[spec].box
+            frame = self.frames[spec]
             native = np.zeros(shape, np.float32)
-            inside = native if box is None else native[box.area]
-            inside[:] = restore(given[number], inside.shape)
+            inside = frame.shown(native)
+            inside[:] = restore(given[number], inside.shape, frame.pixel_aspect)
             found.append(native)
         return reduce(JOINED_BY[number], found)
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..checkpoints import TrainedModel
-from ..volumes import WHOLE_SLICE, Volume, restore, slice_levels
+from ..volumes import Frame, Volume, restore, slice_levels
 from .ensemble import as_models, probabilities
 
 SLICES = 12  # evenly over the liver: enough to tell, and seconds on a CPU
@@ -39,7 +39,7 @@ def second_look(
         return {}
     places = np.linspace(0, len(labeled) - 1, min(SLICES, len(labeled)))
     chosen = labeled[places.round().astype(int)]
-    looks, masks = zip(*(_look(volume.hu, labels, model, chosen) for model in models), strict=True)
+    looks, masks = zip(*(_look(volume, labels, model, chosen) for model in models), strict=True)
     found = {name: float(np.mean([look[name] for look in looks])) for name in looks[0]}
     if len(models) > 1:
         agreed, named = np.logical_and.reduce(masks), np.logical_or.reduce(masks)
@@ -47,16 +47,18 @@ def second_look(
     return {name: round(value, 4) for name, value in found.items()}
 
 
-def _look(hu, labels, model: TrainedModel, chosen: np.ndarray) -> tuple[dict, np.ndarray]:
+def _look(volume, labels, model: TrainedModel, chosen: np.ndarray) -> tuple[dict, np.ndarray]:
     """Return a model's numbers, and its masks (N, H, W) of the chosen slices."""
+    hu, frame = volume.hu, Frame(volume.geometry.pixel_aspect)
     context = model.spec.context
     around = np.clip(chosen[:, None] + np.arange(-context, context + 1), 0, len(hu) - 1)
-    levels = {n: slice_levels(hu[n], model.spec, WHOLE_SLICE) for n in np.unique(around).tolist()}
+    levels = {n: slice_levels(hu[n], model.spec, frame) for n in np.unique(around).tolist()}
     stack = np.stack([[levels[n] for n in numbers] for numbers in around.tolist()])
     plain = probabilities(model, stack)
     turned = (3 * probabilities(model, stack, TURN_DEGREES) - plain) / 2  # the mean holds `plain`
     mask = plain >= 0.5
-    native = np.stack([restore(plane, labels.shape[1:]) >= 0.5 for plane in plain])
+    back = [restore(plane, labels.shape[1:], frame.pixel_aspect) for plane in plain]
+    native = np.stack(back) >= 0.5
     called = np.count_nonzero(native)
     kept = np.count_nonzero(native & (labels[chosen] > 0))
     numbers = {

@@ -12,7 +12,7 @@ from ..cases import not_hounsfield
 from ..checkpoints import LiverModel, TumorModel
 from ..machine import require
 from ..volumes import (
-    WHOLE_SLICE,
+    Frame,
     Volume,
     liver_frame,
     read_volume,
@@ -76,7 +76,7 @@ def segment_volume(
     if known_liver is not None:
         np.greater(known_liver, 0, out=labels.view(bool))
     elif livers:
-        frames = {model.spec: WHOLE_SLICE for model in livers}
+        frames = {model.spec: Frame(volume.geometry.pixel_aspect) for model in livers}
         sweep = Sweep(livers, volume.hu, frames, post.rotation_degrees, batch_size)
         kept = _kept(probabilities, "liver", labels.shape)
         if post.largest_liver and kept is None and not sweep.several:
@@ -162,7 +162,7 @@ def _add_tumor(labels, volume, models, cascade: bool, post, batch_size, probabil
     reach = range(len(labels))
     spacing_mm = volume.geometry.trusted_spacing_mm or (1.0, 1.0, 1.0)
     seen = volume.hu.__getitem__, labels.__getitem__, reach
-    frames = {spec: liver_frame(*seen, spec) for spec in specs}
+    frames = {spec: liver_frame(*seen, spec, volume.geometry.pixel_aspect) for spec in specs}
     if cascade:
         reach = postprocess.liver_reach(labels, spacing_mm, post)
     elif any(spec.liver_margin is not None or spec.liver_window for spec in specs):

@@ -52,7 +52,7 @@ FIGURES = {  # name of the file -> what draws it from the rows
 }
 
 
-def resize_ceiling(mask: np.ndarray, spec: InputSpec) -> float:
+def resize_ceiling(mask: np.ndarray, spec: InputSpec, pixel_aspect: float = 1.0) -> float:
     """Return the Dice of a perfect model at the working size.
 
     Its output is the share of each pixel that the mask covers. As any probability, the output is
@@ -62,6 +62,7 @@ def resize_ceiling(mask: np.ndarray, spec: InputSpec) -> float:
         mask: (Z, Y, X) bool at native size: the liver mask with the liver model's spec, the tumor
             mask with the tumor model's.
         spec: how the model sees a slice; only its size matters here.
+        pixel_aspect: height of a pixel by its width, as `Geometry.pixel_aspect`.
 
     Returns:
         Dice in [0, 1]; 1 for an empty mask.
@@ -74,8 +75,8 @@ def resize_ceiling(mask: np.ndarray, spec: InputSpec) -> float:
         raise ValueError(f"mask must be (Z, Y, X) bool, got shape {mask.shape}, {mask.dtype}")
     sizes = np.zeros(3, np.int64)  # overlap, prediction, mask
     for plane in mask[mask.any(axis=(1, 2))]:
-        output = resize_image(plane.astype(np.float32), spec.size)
-        back = restore(output, plane.shape) >= 0.5
+        output = resize_image(plane.astype(np.float32), spec.size, pixel_aspect)
+        back = restore(output, plane.shape, pixel_aspect) >= 0.5
         sizes += [np.count_nonzero(part) for part in (back & plane, back, plane)]
     return dice(*sizes.tolist())
 
@@ -357,6 +358,7 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[O
 
 def _ceiling(volume, reference, origin: Origin) -> float:
     """Return the resize ceiling at the working size of a model."""
-    frame = liver_frame(volume.slice, reference.__getitem__, range(len(reference)), origin.spec)
-    mask = label_mask(reference, origin.system)
-    return resize_ceiling(mask if frame.box is None else mask[:, *frame.box.area], origin.spec)
+    slices = volume.slice, reference.__getitem__, range(len(reference))
+    frame = liver_frame(*slices, origin.spec, volume.geometry.pixel_aspect)
+    mask = frame.shown(label_mask(reference, origin.system))
+    return resize_ceiling(mask, origin.spec, frame.pixel_aspect)

@@ -25,7 +25,14 @@ from ..machine import (
     written_whole,
 )
 from ..settings import hint
-from ..volumes import PackedVolume, Volume, window_to_uint8, write_packed, write_picture
+from ..volumes import (
+    Geometry,
+    PackedVolume,
+    Volume,
+    window_to_uint8,
+    write_packed,
+    write_picture,
+)
 from .prepared import RECORD_VERSION, CaseFiles
 from .summary import FAILED, Outcome, PreparationReport, outcome_of, recorded_findings, report_of
 
@@ -158,12 +165,23 @@ def export_pngs(
             logger.warning("case %s has no PNG slices: %s", case_id, error)
 
 
-def write_png(files: CaseFiles, hu: Iterable, labels: Iterable | None, window: Window) -> None:
-    """Write windowed slices and, with labels, liver masks of 0 and 255."""
+def write_png(
+    files: CaseFiles,
+    hu: Iterable,
+    labels: Iterable | None,
+    window: Window,
+    geometry: Geometry | None = None,
+) -> None:
+    """Write windowed slices and, with labels, liver masks of 0 and 255.
+
+    Slices whose pixels are not square in `geometry` tell their size: these may be all that is kept.
+    """
+    square = geometry is None or geometry.pixel_aspect == 1
+    pixel_mm = None if square else geometry.spacing_mm[1:]
     with written_whole(files.images, lasting=False) as folder:
         folder.mkdir()
         for k, plane in enumerate(hu):
-            write_picture(folder / f"{k}.png", window_to_uint8(plane, window))
+            write_picture(folder / f"{k}.png", window_to_uint8(plane, window), pixel_mm=pixel_mm)
     if labels is not None:
         with written_whole(files.masks, lasting=False) as folder:
             folder.mkdir()
@@ -212,7 +230,8 @@ def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome
     if window and not files.has_png(record, window):
         _write_record(files, {**record, "png_window": None})
         labels = PackedVolume(files.labels) if record["has_segmentation"] else None
-        write_png(files, PackedVolume(files.volume), labels, window)
+        packed = PackedVolume(files.volume)
+        write_png(files, packed, labels, window, packed.geometry)
         _write_record(files, {**record, "png_window": _limits(window)})
     return Outcome(files.case_id, "unchanged", recorded_findings(record))
 
@@ -224,7 +243,7 @@ def _write_case(
         with ThreadPoolExecutor(1) as beside:  # waits for the disk while PNG are encoded
             packing = beside.submit(_pack, files, volume.hu, labels)
             if window:
-                write_png(files, volume.hu, labels, window)
+                write_png(files, volume.hu, labels, window, volume.geometry)
             packing.result()
     except OSError:
         files.remove()  # a full disk needs the room

@@ -23,8 +23,8 @@ from .io import (
 from .nifti import GZIP_MAGIC, HEADER_BYTES, LITS_NAME, claimed_bytes, parse_name
 from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume, is_whole, write_packed
 from .pixels import (
-    WHOLE_SLICE,
-    LiverFrame,
+    SQUARE_WITHIN,
+    Frame,
     liver_frame,
     resize_image,
     resize_mask,
@@ -33,17 +33,24 @@ from .pixels import (
     to_levels,
     window_to_uint8,
 )
-from .pngs import numbered_pngs, png_size, read_picture, read_png, write_picture
+from .pngs import (
+    numbered_pngs,
+    png_pixel_aspect,
+    png_size,
+    read_picture,
+    read_png,
+    write_picture,
+)
 
 __all__ = [
     "GZIP_MAGIC",
     "HEADER_BYTES",
     "LABELS_SUFFIX",
     "LITS_NAME",
+    "SQUARE_WITHIN",
     "SUFFIX",
-    "WHOLE_SLICE",
+    "Frame",
     "Geometry",
-    "LiverFrame",
     "PackedVolume",
     "Study",
     "Volume",
@@ -61,6 +68,7 @@ __all__ = [
     "open_volume",
     "packed_copy",
     "parse_name",
+    "png_pixel_aspect",
     "png_size",
     "probability_path",
     "read_geometry",

@@ -9,6 +9,8 @@ import numpy as np
 from nibabel.imageglobals import LoggingOutputSuppressor
 from nibabel.spatialimages import HeaderDataError
 
+from .pixels import aspect_of_pixel
+
 # (Z, Y, X) grow towards the head, the back and the patient's left: LPS+ axes, slowest first.
 INTERNAL_AXES = (("S", "I"), ("P", "A"), ("L", "R"))
 PLAUSIBLE_SPACING_MM = (0.05, 20.0)  # outside, the numbers are no millimetres of a CT
@@ -55,6 +57,11 @@ class Geometry:
     def trusted_spacing_mm(self) -> tuple[float, float, float] | None:
         """The voxel size, or None where it cannot be trusted and no figure in mm may be shown."""
         return self.spacing_mm if self.spacing_trusted else None
+
+    @property
+    def pixel_aspect(self) -> float:
+        """Height of a slice's pixel by its width; 1 where it is square or no mm can be trusted."""
+        return aspect_of_pixel(*self.spacing_mm[1:]) if self.spacing_trusted else 1.0
 
     @property
     def orientation(self) -> str:

@@ -11,6 +11,7 @@ from ..recipes import InputSpec
 
 MIN_BOX_SHARE = 0.25  # of the slice's longer side, so that a speck of liver is not blown up
 MEDIAN_SLICES = 16  # give the liver's median as well as all slices do
+SQUARE_WITHIN = 0.01  # height and width of a pixel may differ so far and count as equal
 OPENCV_LOOKS_UP = int(cv2.__version__.partition(".")[0]) >= 5  # 16-bit values, twice as fast
 
 
@@ -28,19 +29,28 @@ class Box(NamedTuple):
         return slice(self.top, self.top + self.height), slice(self.left, self.left + self.width)
 
 
-class LiverFrame(NamedTuple):
-    """The part and the brightness of a case that an `InputSpec` with `liver_...` refers to.
+class Frame(NamedTuple):
+    """What must be known of a case to bring its slices to a model's input.
 
     Attributes:
+        pixel_aspect: height of a pixel by its width.
         box: the part of every slice that is shown; None for the whole slice.
         median_hu: added to both ends of the window; 0 leaves the window absolute.
     """
 
+    pixel_aspect: float = 1.0
     box: Box | None = None
     median_hu: int = 0
 
+    def shown(self, planes: np.ndarray) -> np.ndarray:
+        """Return a view of the part of (..., H, W) that is shown."""
+        return planes if self.box is None else planes[..., *self.box.area]
 
-WHOLE_SLICE = LiverFrame()
+
+def aspect_of_pixel(height_mm: float, width_mm: float) -> float:
+    """Return the height of a pixel by its width; 1 where they are equal to `SQUARE_WITHIN`."""
+    aspect = height_mm / width_mm
+    return 1.0 if max(aspect, 1 / aspect) <= 1 + SQUARE_WITHIN else aspect
 
 
 def liver_frame(
@@ -48,7 +58,8 @@ def liver_frame(
     labels: Callable[[int], np.ndarray],
     slice_indices: Sequence[int],
     spec: InputSpec,
-) -> LiverFrame:
+    pixel_aspect: float,
+) -> Frame:
     """Return the frame that `spec` asks for, from the liver of one case.
 
     Args:
@@ -56,12 +67,14 @@ def liver_frame(
         labels: slice index -> (H, W) labels; the reference's in training, else the prediction.
         slice_indices: all slices of the case.
         spec: its `liver_margin` and `liver_window`.
+        pixel_aspect: height of a pixel by its width, as `Geometry.pixel_aspect`.
 
     Returns:
         The frame; the whole slice and an absolute window where there is no liver.
     """
+    whole = Frame(pixel_aspect)
     if spec.liver_margin is None and not spec.liver_window:
-        return WHOLE_SLICE
+        return whole
     footprint = None
     with_liver = []
     for k in slice_indices:
@@ -70,9 +83,11 @@ def liver_frame(
             with_liver.append(k)
             footprint = liver if footprint is None else footprint | liver
     if footprint is None:
-        return WHOLE_SLICE
-    box = None if spec.liver_margin is None else liver_box(footprint, spec.liver_margin)
-    return LiverFrame(box, _median_hu(hu, labels, with_liver) if spec.liver_window else 0)
+        return whole
+    if spec.liver_margin is not None:
+        whole = whole._replace(box=liver_box(footprint, spec.liver_margin, pixel_aspect))
+    median_hu = _median_hu(hu, labels, with_liver) if spec.liver_window else 0
+    return whole._replace(median_hu=median_hu)
 
 
 def _median_hu(hu: Callable, labels: Callable, with_liver: Sequence[int]) -> int:
@@ -81,21 +96,24 @@ def _median_hu(hu: Callable, labels: Callable, with_liver: Sequence[int]) -> int
     return int(np.median(np.concatenate([hu(k)[labels(k) > 0] for k in chosen])))
 
 
-def liver_box(footprint: np.ndarray, margin: float) -> Box:
+def liver_box(footprint: np.ndarray, margin: float, pixel_aspect: float = 1.0) -> Box:
     """Return the bounding box of a liver, widened, within the slice.
 
     Args:
         footprint: (H, W) bool, true where any slice of the case holds liver; not empty.
         margin: added on each side, as a share of the box's longer side.
+        pixel_aspect: height of a pixel by its width.
     """
+    steps = (pixel_aspect, 1.0)  # of a row and a column, in widths of a pixel
     filled = [np.flatnonzero(footprint.any(axis)) for axis in (1, 0)]  # rows, columns
     spans = [(int(places[0]), int(places[-1]) + 1) for places in filled]
-    longer = max(end - start for start, end in spans)
-    wanted = max(longer * (1 + 2 * margin), MIN_BOX_SHARE * max(footprint.shape))
-    grow = round((wanted - longer) / 2)
+    longer = max((end - start) * step for (start, end), step in zip(spans, steps, strict=True))
+    sides = _true_sides(footprint.shape, pixel_aspect)
+    wanted = max(longer * (1 + 2 * margin), MIN_BOX_SHARE * max(sides))
+    grown = (round((wanted - longer) / 2 / step) for step in steps)
     (top, bottom), (left, right) = (
         (max(start - grow, 0), min(end + grow, side))
-        for (start, end), side in zip(spans, footprint.shape, strict=True)
+        for (start, end), side, grow in zip(spans, footprint.shape, grown, strict=True)
     )
     return Box(top, left, bottom - top, right - left)
 
@@ -139,44 +157,58 @@ def to_levels(hu: np.ndarray, spec: InputSpec) -> np.ndarray:
     return np.floor((values - low) * spec.levels / extent + 0.5).astype(np.uint16)
 
 
-def content_box(shape: tuple[int, int], size: int) -> Box:
+def content_box(shape: tuple[int, int], size: int, pixel_aspect: float = 1.0) -> Box:
     """Return where a slice's content lies, centred in the (size, size) plane.
 
     Args:
-        shape: (H, W) of the slice; the longer side becomes `size`.
-        size: side of the plane, pixels.
+        shape: (H, W) of the slice; its side that is truly longer becomes `size`.
+        size: side of the plane, pixels; they are square.
+        pixel_aspect: height of the slice's pixels by their width.
     """
-    scale = size / max(shape)
-    height, width = (max(1, round(side * scale)) for side in shape)
+    sides = _true_sides(shape, pixel_aspect)
+    scale = size / max(sides)
+    height, width = (max(1, round(side * scale)) for side in sides)
     return Box((size - height) // 2, (size - width) // 2, height, width)
 
 
-def resize_image(image: np.ndarray, size: int) -> np.ndarray:
-    """Resize a slice to (size, size), aspect kept, padded with 0.
+def _true_sides(shape: tuple[int, int], pixel_aspect: float) -> tuple[float, float]:
+    """Return height and width of a slice in widths of its pixels."""
+    return shape[0] * pixel_aspect, shape[1]
+
+
+def resize_image(image: np.ndarray, size: int, pixel_aspect: float = 1.0) -> np.ndarray:
+    """Resize a slice to (size, size) square pixels, true to its shape, padded with 0.
 
     Args:
         image: (H, W) uint8, uint16 or float32.
         size: side of the result, pixels.
+        pixel_aspect: height of the slice's pixels by their width.
 
     Returns:
         (size, size), the dtype of `image`; shrunk by area means, enlarged bilinearly.
     """
-    box = content_box(image.shape, size)
-    method = cv2.INTER_AREA if max(image.shape) > size else cv2.INTER_LINEAR
-    image = np.ascontiguousarray(image)
+    box = content_box(image.shape, size, pixel_aspect)
     plane = np.zeros((size, size), dtype=image.dtype)
-    plane[box.area] = cv2.resize(image, (box.width, box.height), interpolation=method)
+    plane[box.area] = _resized(np.ascontiguousarray(image), box.height, box.width)
     return plane
 
 
-def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
-    """Resize labels to (size, size), each pixel taken where its centre falls; padded with 0.
+def _resized(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """Shrink first what shrinks: where one side grows, OpenCV takes no area means of the other."""
+    shrunk = min(width, image.shape[1]), min(height, image.shape[0])
+    image = cv2.resize(image, shrunk, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def resize_mask(mask: np.ndarray, size: int, pixel_aspect: float = 1.0) -> np.ndarray:
+    """Resize labels as `resize_image` does, each pixel taken where its centre falls.
 
     Args:
         mask: (H, W) bool or uint8.
         size: side of the result, pixels.
+        pixel_aspect: height of the slice's pixels by their width.
     """
-    box = content_box(mask.shape, size)
+    box = content_box(mask.shape, size, pixel_aspect)
     rows = _centres(mask.shape[0], box.height)
     columns = _centres(mask.shape[1], box.width)
     plane = np.zeros((size, size), dtype=mask.dtype)
@@ -184,12 +216,13 @@ def resize_mask(mask: np.ndarray, size: int) -> np.ndarray:
     return plane
 
 
-def restore(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+def restore(plane: np.ndarray, shape: tuple[int, int], pixel_aspect: float = 1.0) -> np.ndarray:
     """Undo the geometry of `resize_image`: crop the padding and resize bilinearly.
 
     Args:
         plane: (size, size), for example probabilities.
         shape: (H, W) of the slice it came from.
+        pixel_aspect: height of that slice's pixels by their width.
 
     Returns:
         (H, W) float32.
@@ -199,27 +232,25 @@ def restore(plane: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     """
     if plane.ndim != 2 or plane.shape[0] != plane.shape[1]:
         raise ValueError(f"plane must be (size, size), got shape {plane.shape}")
-    box = content_box(shape, plane.shape[0])
+    box = content_box(shape, plane.shape[0], pixel_aspect)
     content = np.ascontiguousarray(plane[box.area], dtype=np.float32)
     return cv2.resize(content, (shape[1], shape[0]), interpolation=cv2.INTER_LINEAR)
 
 
-def slice_levels(
-    hu_slice: np.ndarray, spec: InputSpec, frame: LiverFrame = WHOLE_SLICE
-) -> np.ndarray:
+def slice_levels(hu_slice: np.ndarray, spec: InputSpec, frame: Frame) -> np.ndarray:
     """Return one slice (H, W) int16 as the (size, size) grey levels that `spec` asks for.
 
     Args:
         hu_slice: the whole slice; a min-max spec looks at all of it.
         spec: window and size.
-        frame: what a spec that looks at the liver refers to, from `liver_frame`.
+        frame: of the case, from `liver_frame`.
     """
     if spec.window is not None and frame.median_hu:
         low, high = spec.window
         levels = window_to_uint8(hu_slice, (low + frame.median_hu, high + frame.median_hu))
     else:
         levels = to_levels(hu_slice, spec)
-    return resize_image(levels if frame.box is None else levels[frame.box.area], spec.size)
+    return resize_image(frame.shown(levels), spec.size, frame.pixel_aspect)
 
 
 @lru_cache(maxsize=256)  # as many windows as cases, where the window follows the liver

@@ -1,10 +1,16 @@
 """Folders of 8-bit grey PNG slices, <k>.png: found, measured, read and written."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
 import numpy as np
+
+from .pixels import aspect_of_pixel
+
+HEAD_BYTES = 33  # signature and first chunk, which holds the size
+PER_METRE = 1  # the unit of a pHYs chunk, which tells the size of a pixel
 
 
 def numbered_pngs(folder: Path) -> dict[int, Path]:
@@ -33,6 +39,18 @@ def png_size(path: Path) -> tuple[int, int]:
         raise OSError(f"{path} is no PNG: save it as an 8-bit grey PNG")
     width, height = struct.unpack(">II", head[16:])
     return height, width
+
+
+def png_pixel_aspect(path: Path) -> float:
+    """Return the height of a PNG's pixels by their width, 1 where the file does not tell it."""
+    with open(path, "rb") as stream:
+        stream.seek(HEAD_BYTES)
+        while len(head := stream.read(8)) == 8 and head[4:] != b"IDAT":
+            content = stream.read(int.from_bytes(head[:4], "big") + 4)
+            if head[4:] == b"pHYs":
+                columns, rows = (int.from_bytes(content[part : part + 4], "big") for part in (0, 4))
+                return aspect_of_pixel(columns, rows) if rows and columns else 1.0  # by length
+    return 1.0
 
 
 def read_png(path: Path) -> np.ndarray:
@@ -68,10 +86,27 @@ def read_picture(path: Path, flags: int) -> np.ndarray | None:
     return cv2.imdecode(content, flags) if len(content) else None
 
 
-def write_picture(path: Path, image: np.ndarray, options: tuple[int, ...] = ()) -> None:
+def write_picture(
+    path: Path,
+    image: np.ndarray,
+    options: tuple[int, ...] = (),
+    pixel_mm: tuple[float, float] | None = None,
+) -> None:
     """Write a picture, (H, W) or (H, W, 3) BGR, uint8.
+
+    Args:
+        path: a .png.
+        image: the picture.
+        options: of `cv2.imencode`.
+        pixel_mm: size of a pixel (row, column), for `png_pixel_aspect`; None tells none.
 
     Raises:
         OSError: it cannot be written; `cv2.imwrite` itself is silent about a full disk.
     """
-    path.write_bytes(cv2.imencode(".png", image, options)[1])
+    png = cv2.imencode(".png", image, options)[1].tobytes()
+    if pixel_mm:
+        rows, columns = (round(1000 / length) for length in pixel_mm)
+        chunk = b"pHYs" + struct.pack(">IIB", columns, rows, PER_METRE)
+        size, checksum = struct.pack(">I", len(chunk) - 4), struct.pack(">I", zlib.crc32(chunk))
+        png = png[:HEAD_BYTES] + size + chunk + checksum + png[HEAD_BYTES:]
+    path.write_bytes(png)

@@ -5,7 +5,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.drawn import blob, ramp, stored_as, write_case
+from helpers.drawn import SPACING_MM, blob, ramp, stored_as, write_case
 from helpers.logs import logged
 from helpers.packed_cases import LIVER, TUMOR, write_packed_case
 
@@ -13,14 +13,15 @@ from lits_helpers.cases import find_cases
 from lits_helpers.datasets import LiverSlices, TumorSlices
 from lits_helpers.datasets.slices import find_slices, nearest_neighbors
 from lits_helpers.preprocess import prepared_cases
-from lits_helpers.volumes import resize_mask, slice_levels
+from lits_helpers.volumes import Frame, resize_mask, slice_levels
 
 
 def test_liver_item_is_the_windowed_slice_and_the_liver_with_its_tumor(prepared):
     image, mask = LiverSlices(prepared, ["3"], LIVER)[5]
-    levels = slice_levels(ramp()[5], LIVER)
+    aspect = SPACING_MM[1] / SPACING_MM[2]
+    levels = slice_levels(ramp()[5], LIVER, Frame(aspect))
     torch.testing.assert_close(image, torch.from_numpy(levels / np.float32(255))[None])
-    assert torch.equal(mask[0], torch.from_numpy(resize_mask(blob()[5], 32) >= 1).float())
+    assert torch.equal(mask[0], torch.from_numpy(resize_mask(blob()[5], 32, aspect) >= 1).float())
     assert (image.dtype, mask.dtype) == (torch.float32, torch.float32)
 
 
@@ -58,7 +59,7 @@ def test_png_masks_of_ones_are_masks_too(png_folder):
 
 def test_nifti_pair_is_read_in_the_patients_orientation(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
-    write_case(tmp_path / "raw", 3, ramp(), blob(), orientation="RAS")
+    write_case(tmp_path / "raw", 3, ramp(), blob(), orientation="RAS", spacing_mm=SPACING_MM)
     write_packed_case(tmp_path / "prepared", "3", ramp(), blob())
     case_ids = [case.id for case in find_cases(tmp_path / "raw")]
     lazily, packed = (TumorSlices(tmp_path / name, case_ids, TUMOR) for name in ("raw", "prepared"))

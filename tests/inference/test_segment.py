@@ -1,7 +1,7 @@
 """Whole volumes: the cascade's rule, batches, thresholds, and labels in the patient's own space.
 
-The models are stand-ins that answer by grey level, on slices whose longer side is the model's size:
-nothing is resized and every expected label can be drawn.
+The models are stand-ins that answer by grey level, on slices whose longer side is the model's size
+and whose pixels are square: nothing is resized and every expected label can be drawn.
 """
 
 import logging
@@ -11,7 +11,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.drawn import ORIENTATIONS, SPACING_MM, affine_of, stored_as, write_nifti
+from helpers.drawn import ORIENTATIONS, affine_of, stored_as, write_nifti
 from helpers.logs import logged
 from helpers.prepared_runs import write_checkpoint
 from torch import nn
@@ -28,6 +28,7 @@ from lits_helpers.volumes import read_volume, volume_from_array
 from lits_helpers.volumes.geometry import plain_geometry
 
 SHAPE = (12, 40, 64)
+SPACING_MM = (5.0, 0.75, 0.75)
 SPEC = InputSpec(size=64, window=(-200, 300))
 ORIGIN = Origin("liver", SPEC, ("0", "1"))
 AIR, FAT, TUMOR, LIVER = -1000, -100, 40, 100
@@ -78,9 +79,9 @@ def drawn_ct():
     hu = np.full(SHAPE, AIR, np.int16)
     hu[:, 2:38, 2:62] = FAT
     hu[3:8, 8:24, 10:30] = LIVER
-    hu[4:6, 12:16, 30:34] = TUMOR  # touches the liver: 0.8 to 3.2 mm
+    hu[4:6, 12:16, 30:34] = TUMOR  # touches the liver: 0.75 to 3 mm
     hu[8, 12:14, 12:16] = TUMOR  # one slice above it: 5 mm
-    hu[5, 8:12, 50:54] = TUMOR  # 16 mm away
+    hu[5, 8:12, 50:54] = TUMOR  # 15 mm away
     hu[10, 12:14, 12:16] = TUMOR  # three slices above: 15 mm
     return hu
 
@@ -130,7 +131,7 @@ def test_a_smaller_margin_leaves_less_tumor():
     labels = segment_volume(drawn_volume(), liver_by_grey(), tumor_by_grey(), post)
     expected = np.zeros(SHAPE, np.uint8)
     expected[3:8, 8:24, 10:30] = 1
-    expected[4:6, 12:16, 30:32] = 2  # 1.6 mm; the next slice is 5 mm away
+    expected[4:6, 12:16, 30:32] = 2  # 1.5 mm; the next slice is 5 mm away
     assert np.array_equal(labels, expected)
 
 
@@ -169,8 +170,8 @@ def test_tumor_alone_gives_labels_0_and_2_anywhere():
 
 def test_small_lesions_are_dropped_by_default():
     hu = np.full(SHAPE, FAT, np.int16)
-    hu[5, 10, 10:20] = TUMOR  # 28 mm3 against 30
-    hu[8, 10, 10:21] = TUMOR  # 30.8 mm3
+    hu[5, 10, 10:20] = TUMOR  # 28.1 mm3 against 30
+    hu[8, 10, 10:21] = TUMOR  # 30.9 mm3
     labels = segment_volume(drawn_volume(hu), tumor_model=tumor_by_grey())
     assert [int((labels[k] == 2).sum()) for k in (5, 8)] == [0, 11]
 
@@ -300,7 +301,7 @@ def test_neither_model_is_refused():
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_labels_lie_at_the_same_place_in_every_axis_order(tmp_path, orientation):
-    path = write_nifti(drawn_ct(), tmp_path / "ct.nii", orientation)
+    path = write_nifti(drawn_ct(), tmp_path / "ct.nii", orientation, spacing_mm=SPACING_MM)
     segment_file(path, tmp_path / "out.nii", liver_by_grey(), tumor_by_grey(), ALL)
     out = nib.load(tmp_path / "out.nii")
     assert np.array_equal(out.dataobj, stored_as(expected_labels(), orientation))
@@ -309,7 +310,7 @@ def test_labels_lie_at_the_same_place_in_every_axis_order(tmp_path, orientation)
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
 def test_output_has_the_inputs_header_and_plain_uint8(tmp_path, suffix):
-    affine = affine_of(SHAPE, "RAS")
+    affine = affine_of(SHAPE, "RAS", SPACING_MM)
     image = nib.Nifti1Image(stored_as(drawn_ct(), "RAS"), affine)
     image.set_sform(affine, code=2)
     image.set_qform(affine, code=1)
@@ -326,7 +327,7 @@ def test_output_has_the_inputs_header_and_plain_uint8(tmp_path, suffix):
 
 def test_scaled_and_packed_files_give_the_labels_of_the_plain_one(tmp_path):
     stored = (drawn_ct() + 1024).astype(np.uint16)
-    affine = affine_of(SHAPE, "LPS")
+    affine = affine_of(SHAPE, "LPS", SPACING_MM)
     scaled = nib.Nifti1Image(stored_as(stored, "LPS"), affine)
     scaled.header.set_slope_inter(1, -1024)
     (tmp_path / "volume_pt1").mkdir()
@@ -410,13 +411,13 @@ def untrained_tumor():
 
 
 def test_packed_and_plain_volumes_are_the_same_to_the_models(tmp_path):
-    path = write_nifti(drawn_ct(), tmp_path / "ct.nii", "RAS")
+    path = write_nifti(drawn_ct(), tmp_path / "ct.nii", "RAS", spacing_mm=SPACING_MM)
     labels = segment_volume(read_volume(path), liver_by_grey(), tumor_by_grey(), ALL)
     assert np.array_equal(labels, expected_labels())
 
 
 def test_the_shell_step_segments_a_folder_and_fails_with_a_sentence(tmp_path, capsys):
-    write_nifti(drawn_ct(), tmp_path / "raw" / "test-volume-4.nii")
+    write_nifti(drawn_ct(), tmp_path / "raw" / "test-volume-4.nii", spacing_mm=SPACING_MM)
     (tmp_path / "raw" / "test-volume-5.nii").write_bytes(b"")
     arguments = ["predict", str(tmp_path / "raw"), "--out", str(tmp_path / "out"), "--submission"]
     for system in ("liver", "tumor"):

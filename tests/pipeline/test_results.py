@@ -9,7 +9,7 @@ from functools import partial
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.drawn import write_nifti
+from helpers.drawn import BODY_SPACING_MM, write_nifti
 from helpers.drawn_predictions import DRAWN, LABELS, SHIFTED, predict
 from helpers.logs import logged
 from helpers.prepared_runs import write_checkpoint, write_prepared
@@ -189,7 +189,7 @@ def test_the_ceiling_is_that_of_the_models_working_size(data, tmp_path):
     liver = write_checkpoint(tmp_path / "l.pth", "liver", recipe=recipe, network=False)
     predictions = predict(data, tmp_path / "p", {"0": LABELS})
     rows, summary = evaluate(data, predictions, tmp_path / "r", models=[liver])
-    expected = resize_ceiling(LABELS >= 1, recipe.spec)
+    expected = resize_ceiling(LABELS >= 1, recipe.spec, BODY_SPACING_MM[1] / BODY_SPACING_MM[2])
     assert 0.8 < expected < 1
     assert rows[0]["liver_dice_ceiling"] == expected
     assert summary["liver_dice_ceiling"]["mean"] == expected
@@ -206,7 +206,8 @@ def test_the_ceiling_of_a_model_that_sees_the_livers_box_is_measured_there(data,
 
     predictions = predict(data, tmp_path / "p", {"0": LABELS})
     whole, box = ceiling(None)["tumor_dice_ceiling"], ceiling(0.1)["tumor_dice_ceiling"]
-    assert whole == resize_ceiling(LABELS == 2, InputSpec(32, (-100, 250)))
+    aspect = BODY_SPACING_MM[1] / BODY_SPACING_MM[2]
+    assert whole == resize_ceiling(LABELS == 2, InputSpec(32, (-100, 250)), aspect)
     assert whole < box <= 1
 
 

@@ -8,7 +8,7 @@ from helpers.drawn import ramp
 
 from lits_helpers.recipes import InputSpec
 from lits_helpers.volumes import (
-    WHOLE_SLICE,
+    Frame,
     liver_frame,
     resize_image,
     resize_mask,
@@ -71,7 +71,7 @@ def test_content_keeps_its_aspect_in_the_middle(shape, size, box):
 
 @pytest.mark.parametrize("shape", [(40, 48), (300, 411)])
 def test_padding_is_the_windows_floor(shape):
-    plane = slice_levels(np.full(shape, 300, np.int16), WINDOWED)
+    plane = slice_levels(np.full(shape, 300, np.int16), WINDOWED, Frame())
     top, left, height, width = content_box(shape, 160)
     assert plane.shape == (160, 160)
     assert (plane[top : top + height, left : left + width] == 255).all()
@@ -143,7 +143,7 @@ def liver():
 
 
 def frame_of(hu, labels, spec):
-    return liver_frame(hu.__getitem__, labels.__getitem__, range(len(hu)), spec)
+    return liver_frame(hu.__getitem__, labels.__getitem__, range(len(hu)), spec, 1.0)
 
 
 def test_box_holds_the_liver_of_all_slices_tumors_included():
@@ -177,8 +177,8 @@ def test_window_counts_from_the_livers_median():
 
 def test_without_liver_or_wish_the_whole_slice_is_shown():
     hu, labels = liver()
-    assert frame_of(hu, np.zeros_like(labels), framed()) == WHOLE_SLICE
-    assert frame_of(hu, labels, InputSpec(32, (-100, 100))) == WHOLE_SLICE
+    assert frame_of(hu, np.zeros_like(labels), framed()) == Frame()
+    assert frame_of(hu, labels, InputSpec(32, (-100, 100))) == Frame()
 
 
 def test_window_that_follows_the_liver_needs_a_window():

@@ -5,7 +5,7 @@ import pytest
 
 from lits_helpers.recipes import InputSpec
 from lits_helpers.volumes import (
-    LiverFrame,
+    Frame,
     liver_frame,
     resize_image,
     restore,
@@ -52,7 +52,7 @@ def test_a_framed_slice_is_cut_to_its_box_and_seen_in_a_window_about_the_liver()
     hu = np.full((40, 48), 400, np.int16)
     hu[4:20, 6:38] = 100  # the liver's median: the middle of the window
     hu[4:12, 6:22] = 60  # (60 - 49) / 102 * 255 = 27.5
-    levels = slice_levels(hu, spec, LiverFrame(Box(4, 6, 16, 32), median_hu=100))
+    levels = slice_levels(hu, spec, Frame(box=Box(4, 6, 16, 32), median_hu=100))
     assert np.unique(levels[8:16, :16]).tolist() == [28]
     assert np.unique(levels[16:24]).tolist() == [128]
     assert not levels[:8].any()
@@ -62,7 +62,7 @@ def test_a_slice_without_frame_is_seen_whole_in_the_window_itself():
     spec = InputSpec(size=32, window=(-51, 51))
     hu = np.full((32, 32), -51, np.int16)
     hu[20:, 4:] = 51
-    assert np.array_equal(slice_levels(hu, spec), np.where(hu > 0, 255, 0))
+    assert np.array_equal(slice_levels(hu, spec, Frame()), np.where(hu > 0, 255, 0))
 
 
 def test_a_window_of_no_voxel_gives_none():
@@ -82,15 +82,15 @@ BOX = Box(8, 6, 14, 24)  # two pixels, a tenth of 20, on each side
 
 def frame(**asked):
     spec = InputSpec(size=32, window=(-100, 100), **asked)
-    return liver_frame(HU.__getitem__, LABELS.__getitem__, range(24), spec)
+    return liver_frame(HU.__getitem__, LABELS.__getitem__, range(24), spec, 1.0)
 
 
 def test_neither_crop_nor_window_is_the_whole_slice():
-    assert frame() == LiverFrame(None, 0)
+    assert frame() == Frame()
 
 
 def test_a_crop_alone_leaves_the_window_where_it_is():
-    assert frame(liver_margin=0.1) == LiverFrame(BOX, 0)
+    assert frame(liver_margin=0.1) == Frame(box=BOX)
 
 
 def test_a_window_alone_crops_nothing():
@@ -109,7 +109,7 @@ def test_the_median_is_that_of_all_slices_with_liver_tumor_included_where_they_a
     hu = (np.arange(count + 2)[:, None, None] ** 2 * np.ones((3, 5))).astype(np.int16)
     hu[1:-1, 1, 2] += 1000  # the tumor's: the highest third
     spec = InputSpec(size=32, window=(-100, 100), liver_window=True)
-    found = liver_frame(hu.__getitem__, labels.__getitem__, range(count + 2), spec).median_hu
+    found = liver_frame(hu.__getitem__, labels.__getitem__, range(count + 2), spec, 1.0).median_hu
     assert found == int(np.median(hu[labels > 0]))
 
 
@@ -124,5 +124,5 @@ def test_the_median_of_many_slices_is_that_of_sixteen_from_the_first_to_the_last
         return hu[k]
 
     spec = InputSpec(size=32, window=(-100, 100), liver_window=True)
-    assert liver_frame(hu_of, labels.__getitem__, range(100), spec).median_hu == 50
+    assert liver_frame(hu_of, labels.__getitem__, range(100), spec, 1.0).median_hu == 50
     assert seen == list(range(20, 81, 4))
