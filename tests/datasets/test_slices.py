@@ -1,18 +1,22 @@
 """Slices of packed cases, PNG folders and NIfTI pairs, and the data sets of them."""
 
+import os
+import shutil
+
 import cv2
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.drawn import SPACING_MM, blob, ramp, stored_as, write_case
+from helpers.drawn import SPACING_MM, blob, body, ramp, stored_as, write_case
 from helpers.logs import logged
 from helpers.packed_cases import LIVER, TUMOR, write_packed_case
 
 from lits_helpers.cases import find_cases
 from lits_helpers.datasets import LiverSlices, TumorSlices
-from lits_helpers.datasets.slices import find_slices, nearest_neighbors
-from lits_helpers.preprocess import prepared_cases
+from lits_helpers.datasets.slices import find_slices, fingerprint, nearest_neighbors
+from lits_helpers.preprocess import prepare, prepared_cases
+from lits_helpers.recipes import InputSpec
 from lits_helpers.volumes import Frame, resize_mask, slice_levels
 
 
@@ -66,6 +70,44 @@ def test_nifti_pair_is_read_in_the_patients_orientation(tmp_path, monkeypatch):
     for one, other in zip(lazily[5], packed[5], strict=True):
         assert torch.equal(one, other)
     assert not list((tmp_path / "raw").rglob("*.b2nd")), "raw folders are only read"
+
+
+@pytest.mark.parametrize("every", [(3, 1), (1, 3)])
+@pytest.mark.parametrize("margin", [None, 0.1])
+def test_a_case_of_any_pixels_is_shown_in_its_true_shape(tmp_path, every, margin):
+    spec = InputSpec(size=64, window=(-200, 300), liver_margin=margin)
+    hu, labels = body((3, 180, 228))
+    for case_id, (rows, columns) in (("1", (1, 1)), ("2", every)):
+        thin = np.s_[:, ::rows, ::columns]
+        spacing_mm = (10.0, 1.5 * rows, 1.5 * columns)
+        write_packed_case(tmp_path, case_id, hu[thin], labels[thin], spacing_mm=spacing_mm)
+    (image, mask), (thinned, thinned_mask) = (
+        LiverSlices(tmp_path, [case_id], spec)[1] for case_id in "12"
+    )
+    overlap = (mask * thinned_mask).sum() * 2 / (mask + thinned_mask).sum()
+    assert overlap > 0.95
+    assert (image - thinned).abs().mean() < 0.04
+
+
+def test_png_slices_left_alone_are_shown_as_the_packed_case_is(tmp_path):
+    write_case(tmp_path / "raw", 3, *body())  # pixels of 4.5 x 5 mm
+    prepare(find_cases(tmp_path / "raw"), tmp_path, workers=0)
+    image, mask = LiverSlices(tmp_path, ["3"], LIVER)[5]
+    shutil.rmtree(tmp_path / "cases")
+    alone = LiverSlices(tmp_path, ["3"], LIVER)[5]
+    assert torch.equal(alone[0], image)
+    assert torch.equal(alone[1], mask)
+
+
+def test_other_millimetres_are_another_cache(tmp_path):
+    prints = []
+    for spacing_mm in ((5.0, 0.7, 0.7), (5.0, 0.7, 2.1)):
+        write_packed_case(tmp_path, "3", ramp(), blob(), spacing_mm=spacing_mm)
+        cases = find_slices(tmp_path, ["3"], LIVER)
+        for path in cases[0].files:
+            os.utime(path, (0, 0))
+        prints.append(fingerprint(cases, LIVER))
+    assert prints[0] != prints[1]
 
 
 def test_nifti_that_does_not_say_which_way_it_lies_is_not_trained_on(tmp_path, caplog):

@@ -15,7 +15,7 @@ TUMOR = InputSpec(size=64, window=None, channels=3, normalization="imagenet")
 CONTEXT = InputSpec(size=64, window=(-100, 250), channels=3, context=1, normalization="imagenet")
 
 
-def write_packed_case(root, case_id, hu, labels, patient=None):
+def write_packed_case(root, case_id, hu, labels, patient=None, spacing_mm=SPACING_MM):
     """Write one case of a prepared/ folder; labels None for a case without segmentation."""
     write_packed(hu, root / "cases" / f"{case_id}.b2nd")
     if labels is not None:
@@ -25,8 +25,8 @@ def write_packed_case(root, case_id, hu, labels, patient=None):
         "case_id": case_id,
         "patient": patient or case_id,
         "shape": list(hu.shape),
-        "spacing_mm": list(SPACING_MM),
-        "geometry": plain_geometry(hu.shape, SPACING_MM).to_dict(),
+        "spacing_mm": list(spacing_mm),
+        "geometry": plain_geometry(hu.shape, spacing_mm).to_dict(),
         "has_segmentation": labels is not None,
         "liver_slices": np.flatnonzero((present > 0).any((1, 2))).tolist(),
         "tumor_slices": np.flatnonzero((present == 2).any((1, 2))).tolist(),

@@ -18,9 +18,10 @@ from torch import nn
 
 from lits_helpers.__main__ import main
 from lits_helpers.cases import find_cases
-from lits_helpers.checkpoints import LiverModel, Origin, TumorModel
-from lits_helpers.inference import Postprocessing, segment_file, segment_volume
+from lits_helpers.checkpoints import LiverModel, Origin, TumorModel, load_liver_model
+from lits_helpers.inference import Postprocessing, second_look, segment_file, segment_volume
 from lits_helpers.models import Generator, RegNetSegmenter
+from lits_helpers.phantom import make_phantom
 from lits_helpers.preprocess import prepare
 from lits_helpers.recipes import InputSpec
 from lits_helpers.settings import real_data
@@ -306,6 +307,38 @@ def test_labels_lie_at_the_same_place_in_every_axis_order(tmp_path, orientation)
     out = nib.load(tmp_path / "out.nii")
     assert np.array_equal(out.dataobj, stored_as(expected_labels(), orientation))
     assert np.array_equal(out.affine, nib.load(path).affine)
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+@pytest.mark.parametrize("orientation", ["LPS", "PIR"])
+def test_pixels_that_are_not_square_are_shown_as_square_ones_and_labels_lie_on_their_grid(
+    tmp_path, axis, orientation
+):
+    spacing_mm = tuple(step / 3 if n == axis else step for n, step in enumerate(SPACING_MM))
+    hu = drawn_ct().repeat(3, axis)
+    path = write_nifti(hu, tmp_path / "ct.nii", orientation, spacing_mm=spacing_mm)
+    segment_file(path, tmp_path / "out.nii", liver_by_grey(), tumor_by_grey(), ALL)
+    out = nib.load(tmp_path / "out.nii")
+    wanted = expected_labels().repeat(3, axis)
+    assert np.array_equal(out.dataobj, stored_as(wanted, orientation))
+    assert np.array_equal(out.affine, nib.load(path).affine)
+
+
+def test_dice_at_pixels_of_three_to_one_is_that_of_square_ones():
+    model = load_liver_model("synthetic", "cpu")
+    hu, reference, (dz, dy, dx) = make_phantom((7, 0, 0), (10, 96, 120))
+    whole = volume_from_array(hu, (dz, dy, dx))
+    thinned = volume_from_array(hu[..., ::3], (dz, dy, 3 * dx))
+    labels = segment_volume(thinned, model)
+    square = dice_of(segment_volume(whole, model), reference)
+    assert square > 0.9
+    assert dice_of(labels, reference[..., ::3]) == pytest.approx(square, abs=0.02)
+    assert second_look(thinned, labels, model)["liver_removed"] < 0.05
+
+
+def dice_of(labels, reference):
+    found, wanted = labels > 0, reference > 0
+    return 2 * (found & wanted).sum() / (found.sum() + wanted.sum())
 
 
 @pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])

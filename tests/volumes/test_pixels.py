@@ -1,7 +1,9 @@
 """Grey levels, sizes and the way back: the pixels a model sees."""
 
+from dataclasses import replace
 from fractions import Fraction
 
+import cv2
 import numpy as np
 import pytest
 from helpers.drawn import ramp
@@ -17,6 +19,7 @@ from lits_helpers.volumes import (
     to_levels,
     window_to_uint8,
 )
+from lits_helpers.volumes.geometry import plain_geometry
 from lits_helpers.volumes.pixels import Box, content_box, liver_box
 
 WINDOWED = InputSpec(size=160, window=(-200, 300))
@@ -67,6 +70,62 @@ def test_minmax_spans_16_bit_in_each_slice_and_a_constant_slice_is_black():
 )
 def test_content_keeps_its_aspect_in_the_middle(shape, size, box):
     assert content_box(shape, size) == box
+
+
+@pytest.mark.parametrize(
+    ("shape", "aspect", "box"),
+    [
+        ((512, 160), 1 / 3, (0, 5, 160, 150)),  # 512 rows are as long as 171 columns are wide
+        ((40, 200), 3.0, (32, 0, 96, 160)),
+        ((100, 40), 1.6, (0, 60, 160, 40)),
+    ],
+)
+def test_content_of_pixels_that_are_not_square_keeps_its_true_shape(shape, aspect, box):
+    assert content_box(shape, 160, aspect) == box
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "aspect"),
+    [((5, 0.8, 2.4), 1 / 3), ((5, 2.4, 0.8), 3), ((5, 0.8, 0.8079), 1), ((5, 0.8079, 0.8), 1)],
+)
+def test_pixels_count_as_square_to_one_percent(spacing_mm, aspect):
+    assert plain_geometry((3, 40, 48), spacing_mm).pixel_aspect == pytest.approx(aspect, rel=1e-6)
+
+
+def test_pixels_whose_millimetres_are_not_trusted_count_as_square():
+    geometry = replace(plain_geometry((3, 40, 48), (5, 0.8, 2.4)), spacing_trusted=False)
+    assert geometry.pixel_aspect == 1
+    assert plain_geometry((3, 40, 48), (5e-3, 8e-4, 2.4e-3)).pixel_aspect == 1  # metres
+
+
+@pytest.mark.parametrize("shape", [(512, 512), (300, 411), (101, 122), (64, 33), (160, 160)])
+def test_a_slice_of_square_pixels_is_resized_by_the_one_call_that_models_were_trained_with(shape):
+    image = np.random.default_rng(0).integers(0, 256, shape).astype(np.uint8)
+    scale = 160 / max(shape)
+    height, width = (round(side * scale) for side in shape)
+    method = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    wanted = cv2.resize(image, (width, height), interpolation=method)
+    top, left = (160 - height) // 2, (160 - width) // 2
+    plane = resize_image(image, 160)
+    np.testing.assert_array_equal(plane[top : top + height, left : left + width], wanted)
+
+
+def test_a_slice_that_shrinks_one_way_and_grows_the_other_takes_area_means_of_what_shrinks():
+    stripes = np.tile(np.array([[0], [200]], np.uint8), (160, 20))
+    plane = resize_image(stripes, 160, pixel_aspect=1 / 16)  # 320 x 20 become 160 x 160
+    assert np.unique(plane).tolist() == [100]
+
+
+@pytest.mark.parametrize("every", [(1, 3), (3, 1)])
+def test_a_disc_of_any_pixels_arrives_as_the_same_disc(every):
+    y, x = np.indices((300, 240)) * 1.0
+    disc = np.hypot(y - 109, x - 151) < 70
+    thin = disc[:: every[0], :: every[1]].astype(np.uint8)
+    found = resize_mask(thin, 160, every[0] / every[1]) > 0
+    wanted = resize_mask(disc, 160)
+    assert 2 * (found & wanted).sum() > 0.97 * (found.sum() + wanted.sum())
+    back = restore(found.astype(np.float32), thin.shape, every[0] / every[1]) >= 0.5
+    assert 2 * (back & (thin > 0)).sum() > 0.97 * (back.sum() + thin.sum())
 
 
 @pytest.mark.parametrize("shape", [(40, 48), (300, 411)])
@@ -154,6 +213,15 @@ def test_margin_is_a_share_of_the_longer_side_and_ends_at_the_slice():
     footprint = np.zeros((40, 48), bool)
     footprint[10:30, 4:24] = True
     assert liver_box(footprint, 0.25) == Box(top=5, left=0, height=30, width=29)
+
+
+def test_margin_is_as_wide_in_millimetres_on_all_sides():
+    footprint = np.zeros((90, 48), bool)
+    footprint[30:60, 20:30] = True  # 30 rows and 10 columns, as long as these are wide
+    assert liver_box(footprint, 0.3, pixel_aspect=1 / 3) == Box(
+        top=21, left=17, height=48, width=16
+    )
+    assert liver_box(footprint.T, 0.3, pixel_aspect=3) == Box(top=17, left=21, height=16, width=48)
 
 
 def test_speck_of_liver_is_not_blown_up_without_end():
