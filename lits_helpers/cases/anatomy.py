@@ -1,9 +1,11 @@
 """Cues for the orientation of a scan, from a coarse copy of it: body, spine, lungs, liver.
 
-All cues are shares of the body's size, so that they need no trusted spacing. Their sign follows the
-(Z, Y, X) axes: positive means head, back, patient's left.
+All cues are shares of the body's size, so that they need no trusted spacing; where it is trusted,
+the copy's pixels are about square. Their sign follows the (Z, Y, X) axes: positive means head,
+back, patient's left.
 """
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -72,25 +74,29 @@ class Coarse:
         return np.zeros_like(fuller) if doubtful and sides[0] * sides[1] < 0 else fuller
 
 
-def coarse_copy(hu: np.ndarray, labels: np.ndarray | None) -> Coarse:
+def coarse_copy(hu: np.ndarray, labels: np.ndarray | None, pixel_aspect: float = 1.0) -> Coarse:
     """Return the low-resolution copy on which all cues are computed.
 
     Args:
         hu: (Z, Y, X) int16.
         labels: (Z, Y, X) uint8, or None.
+        pixel_aspect: height of a pixel by its width, as `Geometry.pixel_aspect`.
     """
     depth, height, width = hu.shape
     picked = np.unique(np.linspace(0, depth - 1, min(depth, COARSE_SLICES)).round().astype(int))
-    step = -(-max(height, width) // COARSE_SIZE)  # a whole number: area means of it are fast
-    rows = height // step
-    columns = width // step
-    whole = np.ascontiguousarray(hu[picked, : rows * step, : columns * step])
+    longer = max(height * pixel_aspect, width)  # in widths of a pixel
+    # Whole numbers of pixels: area means of them are fast.
+    across = max(math.ceil(longer / COARSE_SIZE), round(pixel_aspect))
+    down = max(1, round(across / pixel_aspect))
+    rows = height // down
+    columns = width // across
+    whole = np.ascontiguousarray(hu[picked, : rows * down, : columns * across])
     means = [cv2.resize(plane, (columns, rows), interpolation=cv2.INTER_AREA) for plane in whole]
     small = np.clip(np.stack(means), -1024, 3071).astype(np.float32)  # padding and metal
     liver = None
     if labels is not None:
-        middle = slice(step // 2, None, step)
-        liver = _without_rim(labels[picked, middle, middle][:, :rows, :columns])
+        middles = slice(down // 2, None, down), slice(across // 2, None, across)
+        liver = _without_rim(labels[picked, *middles][:, :rows, :columns])
     return Coarse(small, _filled_body(small), liver)
 
 
@@ -99,11 +105,14 @@ def body_threshold(hu: np.ndarray) -> float:
     return max(BODY_HU, float(hu.min()) + ABOVE_CLIPPED_AIR_HU)
 
 
-def body_width(coarse: Coarse) -> float:
-    """Return the body's width, right to left, as a share of the slice's; the median of slices."""
-    columns = coarse.body.any(axis=1)
-    spans = [np.ptp(np.flatnonzero(row)) + 1 for row in columns if row.any()]
-    return float(np.median(spans)) / columns.shape[1] if spans else 0.0
+def body_sides(coarse: Coarse) -> tuple[float, float]:
+    """Return the body's height and width as shares of the slice's; the medians of slices."""
+    shares = []
+    for across in (2, 1):
+        filled = coarse.body.any(axis=across)
+        spans = [np.ptp(np.flatnonzero(line)) + 1 for line in filled if line.any()]
+        shares.append(float(np.median(spans)) / filled.shape[1] if spans else 0.0)
+    return tuple(shares)
 
 
 def spine_cue(coarse: Coarse) -> float | None:

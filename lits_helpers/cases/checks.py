@@ -85,7 +85,7 @@ def load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
     findings = _decided(found, case)
     coarse = None
     if not any(finding.harmful for finding in findings):
-        coarse = coarse_copy(volume.hu, labels)
+        coarse = coarse_copy(volume.hu, labels, volume.geometry.pixel_aspect)
         findings += _decided([*_tissue_findings(coarse), *_placing_findings(coarse)], case)
     if any(finding.harmful for finding in findings) or not coarse.has_body:
         volume, sized = _sized(volume, labels, None, case.accepted)

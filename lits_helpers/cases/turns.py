@@ -11,7 +11,7 @@ from dataclasses import replace
 import numpy as np
 
 from ..settings import hint
-from ..volumes import Geometry, Volume
+from ..volumes import Geometry, Volume, aspect_of_pixel
 from .anatomy import (
     BONE_HU,
     Coarse,
@@ -145,7 +145,7 @@ def with_axes_in_order(
     Only a header that states no orientation is overruled; one that states another order than the
     anatomy shows makes a harmful finding.
     """
-    order = _axes_seen(volume.hu)
+    order = _axes_seen(volume.hu, volume.geometry.trusted_spacing_mm or (1.0, 1.0, 1.0))
     if order == (0, 1, 2):
         return volume, labels, None
     axes = tuple(volume.geometry.axes[axis] for axis in order)
@@ -168,7 +168,7 @@ def with_axes_in_order(
     return volume, labels, Finding("axes_reordered", False, text, seen)
 
 
-def _axes_seen(hu: np.ndarray) -> tuple[int, int, int]:
+def _axes_seen(hu: np.ndarray, spacing_mm: tuple) -> tuple[int, int, int]:
     """Return which axes of an array look like the patient's Z, Y and X; unchanged if unclear."""
     steps = [max(1, length // PREVIEW_VOXELS) for length in hu.shape]
     small = hu[:: steps[0], :: steps[1], :: steps[2]]
@@ -178,7 +178,8 @@ def _axes_seen(hu: np.ndarray) -> tuple[int, int, int]:
     if ends[along] < OPEN_END or max(ends[axis] for axis in across) > AIR_END:
         return 0, 1, 2
     order = (along, *across)
-    coarse = coarse_copy(np.ascontiguousarray(hu.transpose(order)), None)
+    aspect = aspect_of_pixel(*(spacing_mm[axis] for axis in across))
+    coarse = coarse_copy(np.ascontiguousarray(hu.transpose(order)), None, aspect)
     if coarse.has_body and _lies_on_its_side(coarse):
         order = (along, *across[::-1])
     return order

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 
 from ..volumes import Volume, is_unit, size_text
-from .anatomy import Coarse, body_width
+from .anatomy import Coarse, body_sides
 
 PADDING_HU = -1500  # below lie what scanners write outside the field of view: -2000, -8192
 DENSE_HU = 800
@@ -12,6 +12,7 @@ MAX_DENSE_SHARE = 0.15  # a pelvis with metal has 3 %; a trunk shifted by 1024 h
 NARROWEST_RANGE = 100  # of values; normalized grey levels have less
 BODY_MM = (100, 800)  # width; a newborn's and a very stout adult's
 UNIT_BODY_MM = (200, 480)  # where 1 mm is claimed: twice as strict, a stand-in must not pass
+BODY_SHAPE = (0.85, 2.3)  # width by height, believed of pixels that are not square; mostly 1.3
 UNIT_STEP = 1.3  # change from slice to slice by that from pixel to pixel; 0.6 in cubes of 1 mm
 LIVER_ML = (300, 6000)
 PREVIEW = 32  # pixels a side of the slices that are compared
@@ -60,10 +61,14 @@ def doubt_about_size(volume: Volume, coarse: Coarse) -> str:
     unit = is_unit((dz, dy, dx))
     if not geometry.spacing_trusted and not (unit and geometry.orientation_trusted):
         return geometry.remark
-    width = body_width(coarse) * volume.hu.shape[2] * dx
+    rows, columns = body_sides(coarse)
+    height, width = rows * volume.hu.shape[1] * dy, columns * volume.hu.shape[2] * dx
     low, high = UNIT_BODY_MM if unit else BODY_MM
     if not low <= width <= high:
         return f"the body would be {width:.0f} mm wide"
+    low, high = BODY_SHAPE
+    if geometry.pixel_aspect != 1 and not low * height <= width <= high * height:
+        return f"the body would be {width:.0f} mm wide and {height:.0f} mm high"
     if unit and _step_between_slices(volume.hu) > UNIT_STEP:
         return "slices differ too much for neighbours at 1 mm"
     return ""

@@ -12,6 +12,7 @@ import numpy as np
 from scipy import ndimage
 
 from ..cases import Finding, coarse_copy, liver_fit
+from ..volumes import aspect_of_pixel
 
 WORDS = ("sound", "look at it", "do not use")
 LOOK, REFUSE = 1.0, 2.5  # scores from which the second and the third word hold
@@ -67,13 +68,15 @@ def look(hu: np.ndarray, labels: np.ndarray, spacing_mm: tuple | None) -> dict[s
         "liver_hu": _outside(float(np.median(hu[liver])), LIVER_HU),
         "burden": float(tumor.sum() / areas.sum()),
     }
-    if (fit := liver_fit(coarse_copy(hu, labels))) > -1:  # -1: not judged, no liver's brightness
+    aspect = aspect_of_pixel(*spacing_mm[1:]) if spacing_mm else 1.0
+    fit = liver_fit(coarse_copy(hu, labels, aspect))
+    if fit > -1:  # -1: not judged, no liver's brightness
         found["liver_misfit"] = 1 - fit
     if spacing_mm:
         ml = float(areas.sum() * np.prod(spacing_mm) / 1000)
         found["liver_volume"] = max(ml / LIVER_ML[1], 0.0 if cut else LIVER_ML[0] / ml)
     if tumor.any():
-        found["tumor_rim"] = _rim_share(liver, tumor)
+        found["tumor_rim"] = _rim_share(liver, tumor, aspect)
     return {name: round(float(value), 4) for name, value in found.items()}
 
 
@@ -124,11 +127,16 @@ def _outside(value: float, limits: tuple[float, float]) -> float:
     return abs(value - (low + high) / 2) / ((high - low) / 2)
 
 
-def _rim_share(liver: np.ndarray, tumor: np.ndarray) -> float:
-    """Return the share of the tumor within RIM_PIXELS of the liver's outline in its slice."""
+def _rim_share(liver: np.ndarray, tumor: np.ndarray, pixel_aspect: float) -> float:
+    """Return the share of the tumor within RIM_PIXELS of the liver's outline in its slice.
+
+    Of pixels that are not square, their shorter side counts; a pixel is the least rim.
+    """
+    sides = np.array([pixel_aspect, 1.0]) / min(pixel_aspect, 1.0)
+    down, across = (max(1, round(RIM_PIXELS / side)) for side in sides)
+    y, x = np.ogrid[-down : down + 1, -across : across + 1]
+    near = np.abs(y) / down + np.abs(x) / across <= 1
     inner = 0
     for k in np.flatnonzero(tumor.any(axis=(1, 2))):
-        inner += np.count_nonzero(
-            ndimage.binary_erosion(liver[k], iterations=RIM_PIXELS) & tumor[k]
-        )
+        inner += np.count_nonzero(ndimage.binary_erosion(liver[k], near) & tumor[k])
     return 1 - inner / np.count_nonzero(tumor)

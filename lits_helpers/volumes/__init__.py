@@ -25,6 +25,7 @@ from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume, is_whole, write_packed
 from .pixels import (
     SQUARE_WITHIN,
     Frame,
+    aspect_of_pixel,
     liver_frame,
     resize_image,
     resize_mask,
@@ -54,6 +55,7 @@ __all__ = [
     "PackedVolume",
     "Study",
     "Volume",
+    "aspect_of_pixel",
     "claimed_bytes",
     "common_geometry",
     "described_labels",

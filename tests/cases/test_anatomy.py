@@ -148,6 +148,16 @@ def test_axis_order_against_a_stated_header_is_refused(tmp_path):
     assert "its header says LPS, but its anatomy looks like" in harmful[0].text
 
 
+def test_a_body_of_narrow_pixels_does_not_lie_on_its_side(tmp_path):
+    hu, labels = (array[:10] for array in body((14, 180, 228)))  # without lungs
+    hu[5:9, 50:110, 150:200] = 300  # contrast in the stomach
+    for every in (1, 3):
+        spacing_mm = (10.0, 1.5, 1.5 * every)
+        write_case(tmp_path, every, hu[..., ::every], labels[..., ::every], spacing_mm=spacing_mm)
+    for case in find_cases(tmp_path):
+        assert check_case(case) == []
+
+
 def test_the_users_orientation_turns_nothing_and_is_noted(tmp_path):
     hu, labels = body()
     write_case(tmp_path, 3, hu[:, :, ::-1], labels[:, :, ::-1])

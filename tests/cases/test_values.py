@@ -1,5 +1,6 @@
 """What the numbers of a CT say of units, millimetres and the order of slices."""
 
+import re
 from dataclasses import replace
 
 import nibabel as nib
@@ -61,6 +62,18 @@ def test_cubes_of_one_millimetre_are_trusted_where_the_body_fits(tmp_path):
     volume, _, findings = load_case(find_cases(tmp_path)[0])
     assert "spacing_untrusted" not in codes(findings)
     assert volume.geometry.spacing_trusted
+
+
+@pytest.mark.parametrize(("every", "trusted"), [(2, True), (1, False)])
+def test_pixels_that_would_make_a_flat_body_are_not_trusted(tmp_path, every, trusted):
+    hu, labels = (array[..., ::every] for array in body((14, 180, 228)))
+    write_case(tmp_path, 3, hu, labels, spacing_mm=(10.0, 1.5, 3.0))
+    volume, _, findings = load_case(find_cases(tmp_path)[0])
+    assert volume.geometry.spacing_trusted is trusted
+    assert volume.geometry.pixel_aspect == (0.5 if trusted else 1)
+    told = [finding.text for finding in findings if finding.code == "spacing_untrusted"]
+    wide = r"the body would be 6\d\d mm wide and 2\d\d mm high"
+    assert [bool(re.search(wide, text)) for text in told] == [True] * (not trusted)
 
 
 def test_sform_that_contradicts_the_voxel_size_is_not_trusted(tmp_path):

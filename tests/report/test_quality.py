@@ -57,6 +57,19 @@ def test_tumor_along_the_rim_only_is_told_from_tumor_inside():
     assert look(hu, labels, None)["tumor_rim"] == 0
 
 
+@pytest.mark.parametrize(("column", "share"), [(3, 1), (4, 0)])
+def test_the_rim_is_as_wide_across_pixels_that_are_not_square(column, share):
+    labels = np.zeros((3, 24, 30), np.uint8)
+    labels[1, 2:20, 3:25] = 1
+    labels[1, 8:12, column] = 2
+    hu = np.full(labels.shape, 60, np.int16)
+    assert look(hu, labels, (5.0, 0.8, 2.4))["tumor_rim"] == share
+    assert (
+        look(hu.transpose(0, 2, 1), labels.transpose(0, 2, 1), (5.0, 2.4, 0.8))["tumor_rim"]
+        == share
+    )
+
+
 @pytest.mark.parametrize(
     ("unsure", "word"), [(0.0599, "sound"), (0.06, "look at it"), (0.15, "do not use")]
 )
