@@ -61,20 +61,24 @@ def _sizes(shape, spacing_mm) -> tuple[float, float]:
     return shape[0] * row_mm / unit, shape[1] * column_mm / unit
 
 
-def mask_box(mask: np.ndarray, margin: float = 0.15) -> tuple[int, int, int, int]:
+def mask_box(
+    mask: np.ndarray, margin: float = 0.15, spacing_mm: tuple[float, float] | None = None
+) -> tuple[int, int, int, int]:
     """Return the box (top, left, height, width) of a mask, widened by a share of its longer side.
 
-    Of an empty mask it is the whole picture.
+    Of an empty mask it is the whole picture. `spacing_mm`, of a pixel (row, column), makes the
+    margin as wide in mm on all sides.
     """
     rows = np.flatnonzero(mask.any(axis=1))
     columns = np.flatnonzero(mask.any(axis=0))
     if not len(rows):
         return 0, 0, *mask.shape
-    extra = int(np.ceil(margin * max(np.ptp(rows) + 1, np.ptp(columns) + 1)))
-    top = max(rows[0] - extra, 0)
-    left = max(columns[0] - extra, 0)
-    bottom = min(rows[-1] + 1 + extra, mask.shape[0])
-    right = min(columns[-1] + 1 + extra, mask.shape[1])
+    extra = margin * max(_sizes((np.ptp(rows) + 1, np.ptp(columns) + 1), spacing_mm))
+    down, across = (int(np.ceil(extra / step)) for step in _sizes((1, 1), spacing_mm))
+    top = max(rows[0] - down, 0)
+    left = max(columns[0] - across, 0)
+    bottom = min(rows[-1] + 1 + down, mask.shape[0])
+    right = min(columns[-1] + 1 + across, mask.shape[1])
     return int(top), int(left), int(bottom - top), int(right - left)
 
 

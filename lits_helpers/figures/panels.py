@@ -82,7 +82,7 @@ def seven_panels(
         if labels.shape != hu.shape:
             raise ValueError(f"{name} must have the slice's shape {hu.shape}, got {labels.shape}")
     panels = _panels(prediction, reference, structure)
-    box = mask_box((prediction > 0) | (reference > 0))
+    box = mask_box((prediction > 0) | (reference > 0), spacing_mm=spacing_mm)
     zoom = zoom_to(PANEL_PIXELS, box[2:], spacing_mm)
     options = {"spacing_mm": spacing_mm, "zoom": zoom, "box": box, "lettering": LETTERING}
     blank = np.zeros(hu.shape, np.uint8)
@@ -160,7 +160,7 @@ def montage_image(
     labeled = np.zeros(hu.shape[1:], bool)
     for labels in layers.values():
         labeled |= labels.any(axis=0)
-    box = mask_box(labeled)
+    box = mask_box(labeled, spacing_mm=spacing)
     zoom = zoom_to(TILE_PIXELS, box[2:], spacing)
     options = {"window": window, "spacing_mm": spacing, "zoom": zoom, "box": box}
     tiles = [_tile(hu, layers, k, options | {"scale_bar": k == slices[0]}) for k in slices]

@@ -42,7 +42,7 @@ def lesion_picture(hu: np.ndarray, labels: np.ndarray, lesion: Mapping, spacing_
     k = lesion["slice_index"]
     spacing = plane_spacing(spacing_mm, "axial") if spacing_mm else None
     ends = np.array([lesion["longest"], lesion["perpendicular"]])
-    box = _square_around(ends, labels.shape[1:])
+    box = _square_around(ends, labels.shape[1:], spacing or (1.0, 1.0))
     picture = render_slice(
         hu[k],
         window=WINDOWS["liver"],
@@ -113,11 +113,12 @@ def _in_cubes(mask: np.ndarray, spacing_mm: np.ndarray, step_mm: float) -> np.nd
     return smooth
 
 
-def _square_around(ends: np.ndarray, shape: tuple[int, int]) -> tuple[int, int, int, int]:
+def _square_around(ends: np.ndarray, shape: tuple[int, int], spacing_mm: tuple) -> tuple:
     """Return the box (top, left, height, width) around a lesion, within a slice of `shape`."""
     low, high = ends.reshape(-1, 2).min(axis=0), ends.reshape(-1, 2).max(axis=0)
-    side = max(int((high - low).max() * (1 + 2 * LESION_MARGIN)), 24)
-    sides = [min(side, length) for length in shape]
+    steps = np.divide(spacing_mm, min(spacing_mm))  # in sides of a pixel
+    side = max(((high - low) * steps).max() * (1 + 2 * LESION_MARGIN), 24)
+    sides = [min(int(side / step), length) for step, length in zip(steps, shape, strict=True)]
     starts = [
         int(np.clip((a + b) / 2 - length / 2, 0, whole - length))
         for a, b, length, whole in zip(low, high, sides, shape, strict=True)

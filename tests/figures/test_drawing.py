@@ -17,6 +17,7 @@ from lits_helpers.figures import (
     encode_frame,
     error_layers,
     label_layers,
+    mask_box,
     render_slice,
 )
 from lits_helpers.figures.drawing import write_text
@@ -105,6 +106,20 @@ def test_rows_twice_as_thick_make_the_picture_twice_as_high():
     hu = np.zeros((10, 30), np.int16)
     assert render_slice(hu, spacing_mm=(5.0, 2.5)).shape == (20, 30, 3)
     assert render_slice(hu, spacing_mm=(2.5, 5.0), zoom=2).shape == (20, 120, 3)
+
+
+@pytest.mark.parametrize(
+    ("spacing_mm", "box"),
+    [
+        (None, (25, 15, 40, 20)),  # 4.5 of 30 rows, rounded up
+        ((0.8, 0.8), (25, 15, 40, 20)),
+        ((0.8, 2.4), (25, 18, 40, 14)),
+    ],
+)
+def test_the_margin_of_a_box_is_as_wide_in_mm_on_all_sides(spacing_mm, box):
+    mask = np.zeros((90, 48), bool)
+    mask[30:60, 20:30] = True
+    assert mask_box(mask, 0.15, spacing_mm) == box
 
 
 def test_the_scale_bar_has_its_length():

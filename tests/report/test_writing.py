@@ -8,7 +8,8 @@ import pytest
 from helpers.drawn import SPACING_MM, body
 
 from lits_helpers.cases import Finding
-from lits_helpers.report import write_report
+from lits_helpers.report import measure, write_report
+from lits_helpers.report.pictures import lesion_picture
 from lits_helpers.volumes import volume_from_array
 
 MAKERS = {"liver": [{"weights": "abcdef0123456789", "training_ids": ["1", "2"]}]}
@@ -62,6 +63,18 @@ def test_four_hundred_lesions_leave_the_page_readable(tmp_path):
     assert len(found["measurements"]["lesions"]) == (labels == 2).sum()
     assert text.count("<tr>") == 13
     assert f"and {(labels == 2).sum() - 12} smaller ones" in text
+
+
+@pytest.mark.parametrize("axis", [1, 2])
+def test_a_lesion_of_narrow_pixels_is_shown_in_a_square_picture(axis):
+    spacing_mm = tuple(2.4 if n == axis else 0.8 for n in range(3))
+    labels = np.zeros((3, 240, 240), np.uint8)
+    labels[:, 40:200, 40:200] = 1
+    labels[1, 100:112, 100:104] = 2
+    volume = volume_from_array(np.full(labels.shape, 60, np.int16), spacing_mm)
+    (lesion,) = measure(volume, labels)["lesions"]
+    height, width = lesion_picture(volume.hu, labels, lesion, spacing_mm).shape[:2]
+    assert height == pytest.approx(width, rel=0.1)
 
 
 def test_one_slice_is_enough(tmp_path):
