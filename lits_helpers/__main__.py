@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace) -> int:
     places = {name: getattr(options, name, None) for name in names}
     form = {"tiny": options.tiny or None, "sources": options.sources, **places}
     settings = load_settings(".", variables_win=False, **form)
-    if options.name == "download":  # the steps that follow have another default
+    if options.name == "download":  # the next step has another default
         options.source = settings.source
     options.step(settings, options)
     logger.info("next: %s", _next_command(options))
@@ -67,7 +67,7 @@ def _next_command(options: argparse.Namespace) -> str:
         given["--fold"] = options.fold
     elif options.name == "check":
         given["--raw"] = options.folder or options.raw
-    elif options.name == "predict" and options.volumes:  # no reference of theirs is known
+    elif options.name == "predict" and options.volumes:  # named CTs have no known reference
         step, given["--out"] = NEXT["evaluate"], options.out
     elif options.name == "predict":
         given["--predictions"] = options.out

@@ -207,7 +207,7 @@ def _files_below(root: Path, notes: list[str]) -> Iterator[Path]:
     seen = set()
     for folder, folders, names in os.walk(root, onerror=unreadable, followlinks=True):
         real = os.path.realpath(folder)
-        if real in seen:  # a link that leads back
+        if real in seen:  # a link to a folder above
             folders.clear()
             continue
         seen.add(real)
@@ -268,7 +268,7 @@ def _one_of(paths: list[Path]) -> Path | None:
     """Return the first of files that all have the same content; None if they differ."""
     if len(paths) < 2:
         return paths[0] if paths else None
-    paths = [path for path in paths if path.exists()] or paths[:1]  # links into the void
+    paths = [path for path in paths if path.exists()] or paths[:1]  # without broken links
     first, *others = sorted(paths, key=is_unusual)
     return first if all(_same_content(first, path) for path in others) else None
 
@@ -316,7 +316,7 @@ def _probe(path: Path) -> tuple:
         with open(path, "rb") as stream:
             stream.seek(size // 2)
             return size, stream.read(PROBE_BYTES)
-    except OSError:  # whoever reads it says why
+    except OSError:  # reading it later says why
         return (str(path),)
 
 

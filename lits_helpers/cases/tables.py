@@ -51,7 +51,7 @@ def _shows_liver_alone(path: Path) -> bool:
     """Tell whether a DICOM SEG has no segment of a tumor; of other files nothing is known."""
     try:
         return is_seg(path) and described_labels(path)[0] == {1}
-    except (ImportError, OSError, ValueError):  # whoever reads it says why
+    except (ImportError, OSError, ValueError):  # reading it later says why
         return False
 
 

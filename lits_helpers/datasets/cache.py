@@ -79,7 +79,7 @@ class SliceCache:
         began = time.perf_counter()
         self.home = choose_home(cases, spec, self.device)
         if ranks is not None and ranks.highest(int(self.home == "disk"), self.device):
-            self.home = "disk"  # of all, if it must be of one
+            self.home = "disk"  # if one rank must, all do
         if self.home == "disk":
             if folder is None:
                 self._temporary = TemporaryDirectory(prefix="lits-", ignore_cleanup_errors=True)

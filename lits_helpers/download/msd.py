@@ -134,7 +134,7 @@ class MsdArchive:
                 if found != index.identity:
                     raise _changed()
                 yield Answer(response.raw, start, size, index.identity)
-        except FileUnavailable as error:  # gone meanwhile: look for it again, at each address
+        except FileUnavailable as error:  # moved meanwhile: ask each address again
             self._index = None
             raise PassingFailure(str(error), "run again") from None
         except PassingFailure as error:

@@ -170,7 +170,7 @@ class Transfer:
     def _attempt(self) -> None:
         known = self._known()
         have = self._have()
-        if have > (known.get("bytes") or have):  # more than there is: no part of the file
+        if have > (known.get("bytes") or have):  # more than the file has: it is another file's
             self.discard()
             have = 0
         if known.get("bytes") == have > 0:
@@ -221,7 +221,7 @@ class Transfer:
 
     def _begin(self, answer: Answer) -> dict:
         """Note which object the coming bytes belong to."""
-        self.part.unlink(missing_ok=True)  # first: a kill in between must not mix two objects
+        self.part.unlink(missing_ok=True)  # before the note, so that a kill never mixes two objects
         known = {"identity": answer.identity, "bytes": answer.size_bytes, "md5": answer.md5}
         free = shutil.disk_usage(self.part.parent).free
         if (known["bytes"] or 0) > free:

@@ -231,7 +231,7 @@ def _described(models: Sequence[TrainedModel]) -> dict | list[dict] | None:
 def described_model(model: TrainedModel) -> dict:
     """Return what a record and a report say of a model, as JSON holds it."""
     spec = asdict(model.spec)
-    spec["window"] = list(spec["window"]) if spec["window"] else None  # as JSON returns it
+    spec["window"] = list(spec["window"]) if spec["window"] else None  # JSON makes a tuple a list
     return {
         "weights": weights_hash(model.spec, model.network.state_dict()),
         "training_ids": list(model.origin.training_ids),

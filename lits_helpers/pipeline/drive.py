@@ -70,7 +70,7 @@ class KeptCases:
             if not (prepared / name).exists():
                 self._trying("restored", _copy_if_there, self.folder / name, prepared / name)
         lost = {}
-        failures = 0  # in a row
+        failures = 0  # only those in a row count
         for name in tqdm(missing, desc="from Drive", unit="case", disable=not missing):
             try:
                 _restore_case(CaseFiles(self.folder, name), CaseFiles(prepared, name))

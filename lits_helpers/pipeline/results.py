@@ -318,7 +318,7 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
         same_number = {case_id for case_id in cts if case_id in origin.training_ids}
         patients = {case.patient for case in data.cases if case.id in origin.training_ids}
         same_patient = {case_id for case_id in cts if data.case(case_id).patient in patients}
-        seen |= same_ct | same_patient  # the same number is the same patient
+        seen |= same_ct | same_patient  # by number too: the same patient
         if origin.training_cts:
             others |= {case_id for case_id in same_number - same_ct if cts[case_id]}
     if others:
@@ -334,7 +334,7 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
 def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:
     volume = open_volume(data.volume_path(case_id))
     prediction = read_segmentation(path, like=volume)
-    placed = volume.geometry.states_a_form  # else the two are paired voxel by voxel
+    placed = volume.geometry.states_a_form  # without a form the two are paired voxel by voxel
     if placed and not lies_on(path, volume.geometry):
         raise ValueError(
             f"{path}: its header puts the voxels elsewhere than the CT's does; write it with the "

@@ -31,8 +31,8 @@ from .validation import ValidationScore, picture_indices, pictures_of, validatio
 logger = logging.getLogger(__name__)
 
 LOOK_SECONDS = 0.5  # how often losses are fetched from the device, for the bar and to notice NaN
-ESTIMATE_SECONDS = 60.0  # of training before the rest can be estimated
-ESTIMATE_STEPS = 10  # as well
+ESTIMATE_SECONDS = 60.0  # and
+ESTIMATE_STEPS = 10  # must be over before the rest can be estimated
 AGREE_STEPS = 10  # how often ranks exchange losses and agree on stopping
 
 

@@ -125,7 +125,7 @@ class RunFolder:
             require_same(best, state, str(path))
         except (OSError, CheckpointError, KeyError):  # none, damaged, foreign
             return None
-        is_best = str(best["validation_dice"]) == str(state["best"])  # a NaN is not itself
+        is_best = str(best["validation_dice"]) == str(state["best"])  # as text: NaN != NaN
         return best if is_best or best["epoch"] == state["epoch"] else None
 
     def restore_best(self, state: Mapping) -> None:

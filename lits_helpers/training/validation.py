@@ -69,7 +69,7 @@ def _score(counts: Tensor) -> ValidationScore:
     holds = reference > 0
     total = sizes.sum()
     return ValidationScore(
-        dice=per_case[holds].mean().item(),  # of no case: NaN
+        dice=per_case[holds].mean().item(),  # NaN if no case holds the target
         dice_global=(2 * overlap.sum() / total).item() if total > 0 else 1.0,
         per_case=per_case,
         predicted_pixels=int(predicted.sum()),

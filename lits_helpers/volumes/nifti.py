@@ -200,7 +200,7 @@ def read_labels(
 
 
 def _put(values: np.ndarray, place: np.ndarray) -> None:
-    if not np.may_share_memory(values, place):  # else they were read into place
+    if not np.may_share_memory(values, place):  # otherwise they are there already
         place[:] = values
 
 
