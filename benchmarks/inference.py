@@ -1,6 +1,7 @@
 """Time whole volumes against the original way and against the floor, and take the peak memory.
 
-    python benchmarks/inference.py [--recipe default] [--format nii.gz] [--rounds 2]
+    python benchmarks/inference.py [--recipe default] [--format nii.gz] [--rounds 2] [--float32]
+        [--processor]
     python benchmarks/inference.py --peak 987
 
 The volume is the first scan under LITS_REAL (a generated phantom without one) between two mirrored
@@ -10,11 +11,12 @@ meets a liver where there is one; their weights are random and the answers the s
 
 * original: nibabel's get_fdata, slice by slice through both networks in float32, masks enlarged by
   nearest neighbour, saved as .nii.gz with nibabel;
-* ours: `segment_file`, file to file;
+* ours: `segment_file`, file to file; once more with a look at all slices for the liver;
 * floor: reading and writing the same files and the same forward passes on inputs that lie ready,
   at the better of two ways to use the cores and the best of three batch sizes; nothing else.
 
-Best of the rounds; parts of ours are timed once more on their own. A faster gzip (isal) is timed
+Best of the rounds, with --processor in seconds of the processor, for a machine that does other work
+too; parts of ours are timed once more on their own. A faster gzip (isal) is timed
 where it is installed: it reads a LiTS scan in under half the time, about a seventh of the whole,
 which is less than reading the next scan ahead spares (`inference/folders.py`): no dependency.
 """
@@ -43,7 +45,13 @@ sys.path.insert(0, str(ROOT))
 from lits_helpers.cases import find_cases  # noqa: E402
 from lits_helpers.checkpoints import LiverModel, Origin, TumorModel  # noqa: E402
 from lits_helpers.environment import amp_dtype  # noqa: E402
-from lits_helpers.inference import Postprocessing, segment_file, segment_volume  # noqa: E402
+from lits_helpers.inference import (  # noqa: E402
+    Postprocessing,
+    ensemble,
+    segment,
+    segment_file,
+    segment_volume,
+)
 from lits_helpers.inference.postprocess import liver_reach  # noqa: E402
 from lits_helpers.models import build_generator, build_segmenter  # noqa: E402
 from lits_helpers.phantom import write_phantom_dataset  # noqa: E402
@@ -51,6 +59,7 @@ from lits_helpers.recipes import liver_recipe, tumor_recipe  # noqa: E402
 from lits_helpers.settings import real_data  # noqa: E402
 from lits_helpers.volumes import read_volume, write_segmentation  # noqa: E402
 
+CLOCK = time.perf_counter
 MARK = (slice(0, 16), slice(0, 16))  # this corner is bright in the slices that hold liver
 BATCHES = (4, 8, 16)
 
@@ -160,9 +169,15 @@ def forward_seconds(model: LiverModel, slices: int, spare: bool) -> float:
 
 
 def seconds(work: Callable[[], object]) -> float:
-    started = time.perf_counter()
+    started = CLOCK()
     work()
-    return time.perf_counter() - started
+    return CLOCK() - started
+
+
+def look_at_all(work: Callable[[], object]) -> None:
+    steps, segment.STEPS = segment.STEPS, segment.STEPS[-1:]
+    work()
+    segment.STEPS = steps
 
 
 def measure(path: Path, recipe: str, rounds: int) -> None:
@@ -175,6 +190,7 @@ def measure(path: Path, recipe: str, rounds: int) -> None:
     ways = {
         "original": lambda: original(path, path.with_name("original.nii.gz"), liver, tumor),
         "ours": lambda: segment_file(path, out, liver, tumor),
+        "ours, all slices": lambda: look_at_all(ways["ours"]),
         "  reading": lambda: read_volume(path),
         "  writing": lambda: write_segmentation(labels, volume, out),
     }
@@ -191,7 +207,7 @@ def measure(path: Path, recipe: str, rounds: int) -> None:
     for name, value in best.items():
         print(f"{name:18s} {value:8.2f} s {best['original'] / value:8.1f} x")
     print(f"ours is {best['original'] / best['ours']:.1f} times faster than the original way")
-    print(f"ours takes {best['ours'] / best['floor']:.2f} of the floor (wanted: at most 1.5)")
+    print(f"ours takes {best['ours'] / best['floor']:.2f} of the floor (wanted: at most 1.2)")
 
 
 def inflate(path: Path) -> None:
@@ -232,8 +248,15 @@ def main() -> None:
     parser.add_argument("--format", choices=("nii", "nii.gz"), default="nii.gz")
     parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--peak", type=int, metavar="SLICES", help="only the peak memory")
+    parser.add_argument("--float32", action="store_true", help="as where bfloat16 is not native")
+    parser.add_argument("--processor", action="store_true", help="seconds of the processor")
     parser.add_argument("--segment", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
+    global CLOCK, amp_dtype
+    if options.processor:
+        CLOCK = time.process_time
+    if options.float32:
+        amp_dtype = ensemble.amp_dtype = lambda _: torch.float32
     if options.segment:
         segment_and_report(options.segment)
     elif options.peak:
