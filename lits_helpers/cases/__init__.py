@@ -6,7 +6,7 @@ from .checks import check_case, check_lits_set, load_case
 from .find import Search, find_cases, find_cts, search_cases
 from .layouts import is_liver_only, label_id
 from .split import Split, split_cases
-from .values import not_hounsfield
+from .values import doubt_about_liver, not_hounsfield
 
 __all__ = [
     "LIVER_ONLY",
@@ -18,6 +18,7 @@ __all__ = [
     "check_case",
     "check_lits_set",
     "coarse_copy",
+    "doubt_about_liver",
     "find_cases",
     "find_cts",
     "id_order",

@@ -60,12 +60,18 @@ def load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
     """Read, check and mend a case in one pass.
 
     Returns:
-        The volume and the labels, turned as the findings say, and the findings. A finding that the
-        case accepts turns nothing and is not harmful.
+        The volume and the labels, turned as the findings say, and the findings, which the volume's
+        `remarks` repeat. A finding that the case accepts turns nothing and is not harmful.
 
     Raises:
         OSError, ValueError: a file cannot be read.
     """
+    volume, labels, findings = _load_case(case)
+    remarks = tuple(found.text for found in findings if found.code != "no_segmentation")
+    return replace(volume, remarks=remarks), labels, findings
+
+
+def _load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
     require(case, "segmentation", "case", "a Case, as find_cases(folder) returns them")
     remarks: list[str] = []
     volume = read_volume(case.volume, case.orientation, series=case.series)
@@ -86,7 +92,7 @@ def load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
     coarse = None
     if not any(finding.harmful for finding in findings):
         coarse = coarse_copy(volume.hu, labels, volume.geometry.pixel_aspect)
-        findings += _decided([*_tissue_findings(coarse), *_placing_findings(coarse)], case)
+        findings += _decided(_placing_findings(coarse), case)
     if any(finding.harmful for finding in findings) or not coarse.has_body:
         volume, sized = _sized(volume, labels, None, case.accepted)
         return volume, labels, findings + _decided(sized, case)
@@ -206,8 +212,6 @@ def _value_findings(hu: np.ndarray) -> Iterator[Finding]:
     shorter = min(height, width)
     if shorter * MAX_ASPECT < max(height, width) or shorter * MAX_ASPECT < len(hu) // 2:
         yield Finding("no_abdomen", True, f"slices of {height} x {width} pixels show no abdomen")
-    elif low == high:
-        yield Finding("not_hu", True, f"every voxel of the volume is {low}")
     elif reason := not_hounsfield(hu):
         yield Finding("not_hu", True, reason)
     elif low < EXTREME_HU[0] or high > EXTREME_HU[1]:
@@ -221,19 +225,11 @@ def _value_findings(hu: np.ndarray) -> Iterator[Finding]:
         yield Finding("slices_out_of_order", False, text)
 
 
-def _tissue_findings(coarse: Coarse) -> Iterator[Finding]:
-    soft = float(np.mean((coarse.hu > -200) & (coarse.hu < 300)))
-    dense = float(np.mean(coarse.hu > 3000))
-    if soft < 0.01 or dense > 0.1:
-        text = f"absurd values: {soft:.0%} of the scan is soft tissue, {dense:.0%} denser than bone"
-        yield Finding("absurd_hu", True, text)
-    elif not coarse.has_body:
+def _placing_findings(coarse: Coarse) -> Iterator[Finding]:
+    """Yield a finding if there is no body, or the mask does not lie on the liver of its CT."""
+    if not coarse.has_body:
         text = "no body found in the scan; its orientation could not be verified"
         yield Finding("no_body", False, text)
-
-
-def _placing_findings(coarse: Coarse) -> Iterator[Finding]:
-    """Yield a finding if the mask does not lie on the liver of its CT."""
     if coarse.liver is None or not coarse.liver.any():
         return
     fits = {flips: liver_fit(coarse, flips) for flips in itertools.product((False, True), repeat=3)}

@@ -30,6 +30,8 @@ def not_hounsfield(hu: np.ndarray) -> str | None:
     """
     low = int(hu.min())
     high = int(hu.max())
+    if low == high:
+        return f"every voxel of the volume is {low}"
     if low <= PADDING_HU < high:
         low = int(hu.min(where=hu > PADDING_HU, initial=high))
     if low >= -2 and high <= 2:

@@ -6,12 +6,14 @@ from .folders import (
     PREDICTION_NAME,
     find_volumes,
     own_device,
+    read_ct,
     read_probabilities,
+    segment_file,
     segment_files,
 )
 from .postprocess import Postprocessing, drop_small_lesions
 from .provenance import check_makers, is_recorded, read_record, read_records, recorded_origins
-from .segment import segment_file, segment_volume
+from .segment import segment_volume
 from .segmentation import Segmentation, say_synthetic
 
 __all__ = [
@@ -24,6 +26,7 @@ __all__ = [
     "find_volumes",
     "is_recorded",
     "own_device",
+    "read_ct",
     "read_probabilities",
     "read_record",
     "read_records",

@@ -1,4 +1,4 @@
-"""Segment folders of CTs: each once, by one or many processes; a failure ends no other CT."""
+"""Files of CTs, one or folders of them: each is segmented once, and one failure ends no other."""
 
 import logging
 import os
@@ -18,6 +18,7 @@ from ..cases import MOST_ID_BYTES, Case, Finding, find_cts, load_case
 from ..checkpoints import LiverModel, TumorModel
 from ..environment import choose_device
 from ..machine import file_hash, local_rank, own_rank, own_share, wait_for_others, written_whole
+from ..preprocess import read_prepared
 from ..recipes import SYSTEMS
 from ..volumes import (
     LABELS_SUFFIX,
@@ -25,7 +26,7 @@ from ..volumes import (
     Volume,
     probability_path,
     read_probability,
-    read_volume,
+    segmentation_path,
     write_probability,
     write_segmentation,
 )
@@ -163,7 +164,9 @@ def segment_files(
         try:
             volume, content, findings = source.result()
             kept = {} if probabilities else None
-            labels = segment_volume(volume, liver_model, tumor_model, post, probabilities=kept)
+            labels = segment_volume(
+                volume, liver_model, tumor_model, post, checked=True, probabilities=kept
+            )
             evidence = second_look(volume, labels, liver_model)
             write_probabilities(kept or {}, volume, targets[path])
             for file in files[path]:
@@ -183,6 +186,39 @@ def segment_files(
         if all(record.holds(targets[path], by_path[path]) for path in others):
             report.archive = _pack(list(targets.values()), out / SUBMISSION_ARCHIVE)
     return report
+
+
+def segment_file(
+    volume_path: Path | str,
+    out_path: Path | str,
+    liver_model: LiverModel | Sequence[LiverModel] | None = None,
+    tumor_model: TumorModel | Sequence[TumorModel] | None = None,
+    post: Postprocessing | None = None,
+    *,
+    orientation: str | None = None,
+    accept: Sequence[str] = (),
+) -> Path:
+    """Segment a CT file and write the labels with the CT's shape, affine and voxel order.
+
+    Args:
+        volume_path: as for `volumes.read_volume`; what is odd about the CT is logged.
+        out_path: where to write, .nii or .nii.gz; .dcm for a CT from DICOM.
+        liver_model, tumor_model, post: as for `segment_volume`.
+        orientation: overrules the header and its anatomy, see `cases.Case`.
+        accept: codes of findings that are overruled.
+
+    Returns:
+        `out_path`.
+
+    Raises:
+        ValueError: a CT that cannot be read or used, another suffix of `out_path`, or the CT's own
+            path, before any work.
+    """
+    out_path = segmentation_path(out_path, volume_path)
+    case = Case("ct", "ct", Path(volume_path), orientation=orientation, accepted=tuple(accept))
+    volume, _, _ = read_checked(case)
+    labels = segment_volume(volume, liver_model, tumor_model, post, checked=True)
+    return write_segmentation(labels, volume, out_path)
 
 
 def own_device(name: str | None = None) -> torch.device:
@@ -272,15 +308,28 @@ def read_checked(case: Case) -> tuple[Volume, str, list[Finding]]:
         raise ValueError(f"its name is too long: {case.id[:40]}...; give it a shorter one")
     path = case.volume
     content = file_hash(path)
-    if path.suffix == SUFFIX:  # checked and turned when it was prepared
-        return read_volume(path, case.orientation), content, []
-    volume, _, findings = load_case(replace(case, segmentation=None))
+    volume, findings = read_ct(case)
     for finding in findings:
         if finding.harmful:
             raise ValueError(f"{path}: {finding.text}")
-        if finding.code != "no_segmentation":
-            logger.info("%s: %s", path, finding.text)
-    return volume, content, [found for found in findings if found.code != "no_segmentation"]
+        logger.info("%s: %s", path, finding.text)
+    return volume, content, findings
+
+
+def read_ct(case: Case) -> tuple[Volume, list[Finding]]:
+    """Return a CT, turned as anatomy or the user says, and what is odd about it, harmful or not.
+
+    Raises:
+        OSError, ValueError: it cannot be read.
+    """
+    if case.volume.suffix == SUFFIX:  # checked and turned when it was prepared
+        if case.orientation:
+            raise ValueError(
+                f"{case.volume} was put right when it was prepared; give no orientation"
+            )
+        return read_prepared(case.volume)
+    volume, _, findings = load_case(replace(case, segmentation=None))
+    return volume, [found for found in findings if found.code != "no_segmentation"]
 
 
 def _pack(files: Sequence[Path], archive: Path) -> Path:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from scipy import ndimage
@@ -15,9 +14,6 @@ from ..volumes import (
     Frame,
     Volume,
     liver_frame,
-    read_volume,
-    segmentation_path,
-    write_segmentation,
 )
 from . import postprocess
 from .ensemble import Sweep, as_models
@@ -38,6 +34,7 @@ def segment_volume(
     *,
     known_liver: np.ndarray | None = None,
     probabilities: dict[str, np.ndarray] | None = None,
+    checked: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
     """Segment a whole CT.
@@ -55,6 +52,7 @@ def segment_volume(
         known_liver: (Z, Y, X), above 0 in the liver and its tumors; it replaces a liver model.
         probabilities: gets what the models say before any rule of `post`: system -> (Z, Y, X)
             uint8, probability times 255, rounded; 0 where a tumor model did not look.
+        checked: the volume was checked before, or its findings are accepted: refuse no values.
         batch_size: slices per forward pass.
 
     Returns:
@@ -68,7 +66,8 @@ def segment_volume(
     livers, tumors = as_models("liver", liver_model), as_models("tumor", tumor_model)
     if not livers and not tumors:
         raise ValueError("segment_volume needs a liver model, a tumor model or both; got neither")
-    check_hu(volume)
+    if not checked:
+        check_hu(volume)
     if known_liver is not None and known_liver.shape != volume.hu.shape:
         raise ValueError(f"known_liver has shape {known_liver.shape}, the CT {volume.hu.shape}")
     post = post or Postprocessing()
@@ -91,37 +90,6 @@ def segment_volume(
         cascade = bool(livers) or known_liver is not None
         _add_tumor(labels, volume, tumors, cascade, post, batch_size, probabilities)
     return labels
-
-
-def segment_file(
-    volume_path: Path | str,
-    out_path: Path | str,
-    liver_model: LiverModel | Sequence[LiverModel] | None = None,
-    tumor_model: TumorModel | Sequence[TumorModel] | None = None,
-    post: Postprocessing | None = None,
-    *,
-    orientation: str | None = None,
-) -> Path:
-    """Segment a CT file and write the labels with the CT's shape, affine and voxel order.
-
-    Args:
-        volume_path: .nii, .nii.gz or a packed case (.b2nd).
-        out_path: where to write, .nii or .nii.gz.
-        liver_model, tumor_model, post: as for `segment_volume`.
-        orientation: as for `volumes.read_volume`, for a CT whose header cannot be trusted.
-
-    Returns:
-        `out_path`.
-
-    Raises:
-        ValueError: no readable CT, another suffix of `out_path`, or the CT's own path, before any
-            work.
-    """
-    out_path = segmentation_path(out_path, volume_path)
-    volume = read_volume(volume_path, orientation=orientation)
-    return write_segmentation(
-        segment_volume(volume, liver_model, tumor_model, post), volume, out_path
-    )
 
 
 def mark_largest(sweep: Sweep, labels: np.ndarray, threshold: float) -> int:

@@ -1,6 +1,7 @@
 """The front door of `lits_helpers`: a CT in, labels, report and viewer out."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -87,6 +88,8 @@ def segment(
     tumor: TumorModel | Path | str | None = SYNTHETIC,
     out: Path | str | None = None,
     *,
+    orientation: str | None = None,
+    accept: Sequence[str] = (),
     probabilities: bool = False,
 ) -> Segmentation:
     """Segment one CT with the weights that come with the project, or with models of your own.
@@ -95,6 +98,8 @@ def segment(
         ct: a file as `read_volume` takes it, or a volume.
         liver, tumor: a checkpoint, a loaded model, "synthetic", or None to leave that system out.
         out: also write the labels there, see `Segmentation.save`.
+        orientation, accept: the user's word on a file, see `cases.Case`; of a volume neither is
+            needed.
         probabilities: keep what the models say of each voxel, a byte each.
 
     Raises:
@@ -110,8 +115,10 @@ def segment(
         for name, (given, load) in loaders.items()
     }
     findings = []
-    if not isinstance(ct, Volume):
-        ct, _, findings = read_checked(Case(Path(ct).name, Path(ct).name, Path(ct)))
+    is_file = not isinstance(ct, Volume)
+    if is_file:
+        case = Case("ct", "ct", Path(ct), orientation=orientation, accepted=tuple(accept))
+        ct, _, findings = read_checked(case)
     names = {
         name: str(given) if isinstance(given, str | Path) else "a loaded model"
         for name, (given, _) in loaders.items()
@@ -119,7 +126,8 @@ def segment(
     }
     say_synthetic(names.items())
     kept = {}
-    labels = segment_volume(ct, **models, probabilities=kept if probabilities else None)
+    given = kept if probabilities else None
+    labels = segment_volume(ct, **models, checked=is_file, probabilities=given)
     evidence = second_look(ct, labels, models["liver_model"])
     makers = {name: [described_model(models[f"{name}_model"])] for name in names}
     segmentation = Segmentation(labels, ct, names, tuple(findings), evidence, makers, kept)

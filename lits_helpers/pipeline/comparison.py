@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import Case, id_order, is_liver_only, label_id, search_cases
+from ..cases import Case, doubt_about_liver, id_order, is_liver_only, label_id, search_cases
 from ..inference import recorded_origins
 from ..machine import few, writable_folder
 from ..metrics import evaluate_case
@@ -116,20 +116,25 @@ def _trained_on(folders: set[Path]) -> set[str]:
 
 
 def _compare_files(path: Path, reference: Case) -> dict:
+    notes: list[str] = []
     if reference.segmentation.is_dir():  # of masks, which lie on their CT
         like = read_volume(reference.volume, reference.orientation, series=reference.series)
         geometry = like.geometry
     else:
         geometry = common_geometry(reference.segmentation, path)
         like = Volume(np.empty(0), geometry.spacing_mm, reference.volume, geometry)
-    labels = read_segmentation(reference.segmentation, like=like)
-    prediction = read_segmentation(path, like=like)
+    labels = read_segmentation(reference.segmentation, like=like, remarks=notes)
+    prediction = read_segmentation(path, like=like, remarks=notes)
     if not lies_on(path, geometry):
         raise ValueError(
             f"{path}: its header puts the voxels elsewhere than {reference.segmentation.name} does;"
             " write it with the affine and axis order of the CT's file"
         )
     spacing_mm = geometry.trusted_spacing_mm
-    row = {"note": None if spacing_mm else NO_MM}
+    if spacing_mm and (doubt := doubt_about_liver(like, labels)):
+        notes.append(doubt)
+        spacing_mm = None
+    notes += [] if spacing_mm else [NO_MM]
+    row = {"note": "; ".join(notes) or None}
     row["voxel_mm3"] = math.prod(spacing_mm) if spacing_mm else None
     return row | evaluate_case(prediction, labels, spacing_mm)

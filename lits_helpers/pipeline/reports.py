@@ -7,20 +7,14 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..cases import Case, Finding, find_cts, load_case
-from ..inference import read_record
+from ..cases import Case, Finding, find_cts
+from ..inference import read_ct, read_record
 from ..machine import writable_folder
 from ..preprocess import open_prepared
 from ..recipes import SYSTEMS
 from ..report import row_of, write_report, write_table
 from ..settings import Settings
-from ..volumes import (
-    SUFFIX,
-    Volume,
-    lies_on,
-    read_segmentation,
-    read_volume,
-)
+from ..volumes import Volume, lies_on, read_segmentation
 from .results import find_predictions
 
 logger = logging.getLogger(__name__)
@@ -122,8 +116,8 @@ def report_predictions(
 def _report(case_id: str, path: Path, cts: Mapping[str, Path], out: Path, meshes: bool) -> dict:
     if case_id not in cts:
         raise ValueError(f"{path}: no CT of case {case_id} was found; name it with its labels")
-    volume, labels, findings = _read_pair(cts[case_id], path)
     record = read_record(path) or {}
+    volume, labels, findings = _read_pair(cts[case_id], path, record.get("decisions", {}))
     made = {system: record.get(system) for system in SYSTEMS}
     made = {s: each if isinstance(each, list) else [each] for s, each in made.items() if each}
     known = {"findings": findings, "evidence": record.get("evidence"), "makers": made}
@@ -131,17 +125,20 @@ def _report(case_id: str, path: Path, cts: Mapping[str, Path], out: Path, meshes
     return row_of(case_id, report["measurements"], report["flags"])
 
 
-def _read_pair(ct: Path, prediction: Path) -> tuple[Volume, np.ndarray, list[Finding]]:
+def _read_pair(
+    ct: Path, prediction: Path, decisions: Mapping
+) -> tuple[Volume, np.ndarray, list[Finding]]:
     """Return a CT, its labels and what is odd about the CT's file.
+
+    Args:
+        ct, prediction: the files.
+        decisions: the user's word on the CT when it was segmented, from the prediction's record.
 
     Raises:
         OSError, ValueError: one cannot be read, or the labels lie on another grid.
     """
-    if ct.suffix == SUFFIX:  # checked and turned when it was prepared
-        volume, findings = read_volume(ct), []
-    else:
-        volume, _, findings = load_case(Case(ct.name, ct.name, ct))
-        findings = [finding for finding in findings if finding.code != "no_segmentation"]
+    way, accepted = decisions.get("orientation"), tuple(decisions.get("accepted", ()))
+    volume, findings = read_ct(Case("ct", "ct", ct, orientation=way, accepted=accepted))
     labels = read_segmentation(prediction, like=volume)
     if not lies_on(prediction, volume.geometry):
         raise ValueError(

@@ -27,7 +27,7 @@ from ..inference import (
 )
 from ..machine import few, writable_folder, write_json
 from ..metrics import dice, evaluate_case, evaluate_dataset, label_mask, write_metrics_csv
-from ..preprocess import Prepared, data_hashes, hash_of_ct
+from ..preprocess import Prepared, data_hashes, hash_of_ct, read_prepared
 from ..recipes import InputSpec
 from ..report import judge, look
 from ..settings import hint
@@ -38,7 +38,6 @@ from ..volumes import (
     liver_frame,
     open_volume,
     read_segmentation,
-    read_volume,
     resize_image,
     restore,
 )
@@ -160,7 +159,7 @@ def open_result(data: Prepared, case_id: str, prediction: Path) -> tuple[Volume,
         The CT, and {"reference": labels, "prediction": labels}, (Z, Y, X) uint8 each; no reference
         where there is none.
     """
-    volume = read_volume(data.volume_path(case_id))
+    volume, _ = read_prepared(data.volume_path(case_id))
     layers = {}
     if data.case(case_id).has_segmentation:
         layers["reference"] = open_volume(data.labels_path(case_id)).read()
@@ -333,7 +332,8 @@ def _training_cases(data: Prepared, case_ids: Sequence[str], origins: Sequence[O
 
 def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[Origin]) -> dict:
     volume = open_volume(data.volume_path(case_id))
-    prediction = read_segmentation(path, like=volume)
+    notes: list[str] = []
+    prediction = read_segmentation(path, like=volume, remarks=notes)
     placed = volume.geometry.states_a_form  # without a form the two are paired voxel by voxel
     if placed and not lies_on(path, volume.geometry):
         raise ValueError(
@@ -342,8 +342,9 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[O
         )
     reference = open_volume(data.labels_path(case_id)).read()
     spacing_mm = volume.geometry.trusted_spacing_mm
+    notes += [] if spacing_mm else ["no figures in mm: the file's voxel size cannot be trusted"]
     row = {
-        "note": None if spacing_mm else "no figures in mm: the file's voxel size cannot be trusted",
+        "note": "; ".join(notes) or None,
         "voxel_mm3": math.prod(spacing_mm) if spacing_mm else None,
     }
     row |= evaluate_case(prediction, reference, spacing_mm)

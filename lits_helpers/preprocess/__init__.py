@@ -12,7 +12,7 @@ from .prepared import (
     open_prepared,
     prepared_cases,
 )
-from .summary import PreparationReport, recorded_report
+from .summary import PreparationReport, read_prepared, recorded_report
 
 __all__ = [
     "CaseFiles",
@@ -28,5 +28,6 @@ __all__ = [
     "open_prepared",
     "prepare",
     "prepared_cases",
+    "read_prepared",
     "recorded_report",
 ]

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import BrokenExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..cases import Case, Finding, check_lits_set, id_order
+from ..cases import LIVER_ONLY, Case, Finding, check_lits_set, id_order
+from ..volumes import SUFFIX, Volume, read_volume
 from .prepared import CaseFiles, prepared_cases
 
 FAILED = "failed"  # code of a case that may succeed later: its process died, or a disk failed
@@ -98,6 +99,15 @@ def recorded_report(
 def recorded_findings(record: dict) -> tuple[Finding, ...]:
     """Return the findings in a case's record."""
     return tuple(Finding(**content) for content in record["findings"])
+
+
+def read_prepared(packed: Path) -> tuple[Volume, list[Finding]]:
+    """Return a prepared CT and what its record says of it; nothing where there is no record."""
+    record = CaseFiles(packed.parent.parent, packed.name.removesuffix(SUFFIX)).known()
+    known = recorded_findings(record) if record else ()
+    findings = [found for found in known if found.code not in ("no_segmentation", LIVER_ONLY.code)]
+    remarks = tuple(found.text for found in findings)
+    return replace(read_volume(packed), remarks=remarks), findings
 
 
 def outcome_of(case: Case, result: Outcome | Exception) -> Outcome:

@@ -182,7 +182,8 @@ def browse(volume, layers: Mapping | None = None, uncertainty=None, notes=()) ->
     spacing_mm = getattr(volume, "spacing_mm", None)
     trusted = trusted and spacing_mm is not None
     spacing_mm = spacing_mm or (1.0, 1.0, 1.0)
-    return BrowsedCase(volume.hu, spacing_mm, layers, trusted, uncertainty, notes=notes)
+    told = list(dict.fromkeys([*notes, *getattr(volume, "remarks", ())]))  # each once
+    return BrowsedCase(volume.hu, spacing_mm, layers, trusted, uncertainty, notes=told)
 
 
 def uncertainty_of(probabilities: Mapping[str, np.ndarray]) -> np.ndarray | None:
@@ -201,7 +202,7 @@ def uncertainty_of(probabilities: Mapping[str, np.ndarray]) -> np.ndarray | None
 
 
 def case_summary(case: BrowsedCase, listed: int = 12) -> str:
-    """Return a line about a case: Dice, number of lesions, their longest axial diameters."""
+    """Return a line about a case: Dice, lesions, their longest axial diameters."""
     parts = []
     if case.compared:
         counts = case.confusion.sum(axis=0)

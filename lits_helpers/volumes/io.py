@@ -32,12 +32,14 @@ class Volume:
         path: the file, or the folder of DICOM, that it came from; None for an array.
         geometry: enough to write labels in the file's own grid; `geometry.spacing_trusted` says
             whether figures in mm mean anything.
+        remarks: what is odd about it, a sentence each, where it was checked.
     """
 
     hu: np.ndarray
     spacing_mm: tuple[float, float, float]
     path: Path | None
     geometry: Geometry
+    remarks: tuple[str, ...] = ()
 
 
 def read_volume(

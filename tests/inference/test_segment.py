@@ -211,10 +211,13 @@ def test_neighbours_beyond_the_ends_are_the_end_slices():
 def test_thresholds_decide_from_which_probability_a_voxel_counts():
     volume = drawn_volume(np.full(SHAPE, FAT, np.int16))
     half = LiverModel(LeftHalf(0.5), SPEC, ORIGIN)
-    plain = segment_volume(volume, half, post=Postprocessing(liver_threshold=0.4))
-    assert plain[..., :32].all()
-    assert not plain[..., 32:].any()
-    assert not segment_volume(volume, half, post=Postprocessing(liver_threshold=0.6)).any()
+    low, high = (
+        segment_volume(volume, half, post=Postprocessing(liver_threshold=least), checked=True)
+        for least in (0.4, 0.6)
+    )
+    assert low[..., :32].all()
+    assert not low[..., 32:].any()
+    assert not high.any()
 
 
 def test_turned_views_are_turned_back_before_they_are_averaged():
@@ -265,7 +268,8 @@ def test_networks_take_any_shape(shape):
     noise = np.random.default_rng(2).integers(-1000, 300, shape).astype(np.int16)
     noise.flat[0] = AIR
     post = Postprocessing(liver_threshold=0.12, tumor_threshold=0.12)
-    labels = segment_volume(drawn_volume(noise), untrained_liver(), untrained_tumor(), post)
+    models = untrained_liver(), untrained_tumor()
+    labels = segment_volume(drawn_volume(noise), *models, post, checked=True)
     assert labels.shape == shape
     assert labels.max() <= 2
 
@@ -303,7 +307,8 @@ def test_neither_model_is_refused():
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 def test_labels_lie_at_the_same_place_in_every_axis_order(tmp_path, orientation):
     path = write_nifti(drawn_ct(), tmp_path / "ct.nii", orientation, spacing_mm=SPACING_MM)
-    segment_file(path, tmp_path / "out.nii", liver_by_grey(), tumor_by_grey(), ALL)
+    models = liver_by_grey(), tumor_by_grey(), ALL
+    segment_file(path, tmp_path / "out.nii", *models, accept=["spacing_untrusted"])  # 51 mm wide
     out = nib.load(tmp_path / "out.nii")
     assert np.array_equal(out.dataobj, stored_as(expected_labels(), orientation))
     assert np.array_equal(out.affine, nib.load(path).affine)
@@ -369,7 +374,8 @@ def test_scaled_and_packed_files_give_the_labels_of_the_plain_one(tmp_path):
     prepare(cases, tmp_path / "prepared", workers=0, png=False)
     models = liver_by_grey(), tumor_by_grey(), ALL
     for n, source in enumerate(("volume_pt1/volume-3.nii.gz", "prepared/cases/3.b2nd")):
-        segment_file(tmp_path / source, tmp_path / f"{n}.nii.gz", *models)
+        accept = ["spacing_untrusted"]
+        segment_file(tmp_path / source, tmp_path / f"{n}.nii.gz", *models, accept=accept)
         out = nib.load(tmp_path / f"{n}.nii.gz")
         assert np.array_equal(out.dataobj, stored_as(expected_labels(), "LPS"))
         assert np.array_equal(out.affine, affine.astype(np.float32))

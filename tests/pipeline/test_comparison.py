@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from helpers.drawn import blob, write_nifti
+from helpers.drawn import BODY_SPACING_MM, blob, write_nifti
 
 from lits_helpers.cases import label_id
 from lits_helpers.machine import read_json, write_json
@@ -36,15 +36,26 @@ def test_a_label_file_tells_its_case(tmp_path, name, case):
 
 
 def test_two_files_are_compared_whatever_their_names_and_orientations(tmp_path):
-    mine = write_nifti(half(), tmp_path / "mine.nii.gz", "RAS")
-    theirs = write_nifti(LABELS, tmp_path / "theirs.nii", "LPS")
+    mine = write_nifti(half(), tmp_path / "mine.nii.gz", "RAS", BODY_SPACING_MM)
+    theirs = write_nifti(LABELS, tmp_path / "theirs.nii", "LPS", BODY_SPACING_MM)
     (row,), summary = compare(mine, theirs, tmp_path / "out")
     voxels = np.array([(half() > 0).sum(), (LABELS > 0).sum()])
     assert row["liver_dice"] == pytest.approx(2 * voxels[0] / voxels.sum())
-    assert row["voxel_mm3"] == pytest.approx(5.0 * 0.7 * 0.8)
+    assert row["voxel_mm3"] == pytest.approx(10.0 * 4.5 * 5.0)
+    assert row["note"] is None
     assert summary["cases"] == 1
     assert (tmp_path / "out" / "metrics.csv").is_file()
     assert read_json(tmp_path / "out" / "summary.json")["liver_dice"]["cases"] == 1
+
+
+def test_a_liver_of_6_ml_and_rounded_labels_are_noted_and_give_no_mm(tmp_path):
+    mine = write_nifti(half() * 0.9999999998, tmp_path / "mine.nii.gz")
+    theirs = write_nifti(LABELS, tmp_path / "theirs.nii")
+    (row,), _ = compare(mine, theirs, tmp_path / "out")
+    assert row["liver_dice"] > 0
+    assert row["voxel_mm3"] is None
+    assert "label values such as" in row["note"]
+    assert "the liver measures 6 ml by voxels of 5 x 0.7 x 0.8 mm" in row["note"]
 
 
 def test_two_folders_are_compared_by_case_and_what_lacks_a_partner_is_named(tmp_path):
