@@ -78,7 +78,7 @@ def _load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
     labels = None
     if case.segmentation:
         labels = read_segmentation(case.segmentation, like=volume, remarks=remarks)
-    found = [Finding("labels_rounded", False, text) for text in remarks]
+    found = [Finding("labels_mended", False, text) for text in remarks]
     found += _header_findings(case, volume)
     if not case.orientation:
         mended, mended_labels, reordered = with_axes_in_order(volume, labels)
@@ -88,6 +88,9 @@ def _load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
     found += _value_findings(volume.hu)
     if labels is not None and not labels.any():
         found.append(Finding("empty_liver", True, "the segmentation holds no liver"))
+    elif labels is not None and 2 * np.count_nonzero(labels == 2) > np.count_nonzero(labels):
+        text = "more than half of the liver is labelled tumor: are its numbers swapped?"
+        found.append(Finding("tumor_doubtful", False, text))
     findings = _decided(found, case)
     coarse = None
     if not any(finding.harmful for finding in findings):

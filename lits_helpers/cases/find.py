@@ -14,7 +14,7 @@ from ..machine import few, file_hash
 from ..settings import hint
 from ..volumes import study_in
 from .case import MOST_ID_BYTES, Case, id_order
-from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_unusual, stem_of
+from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_liver_only, is_unusual, stem_of
 from .studies import BY_HEADERS, FORM, cases_of_studies, without_name
 from .tables import TABLE, read_cases, with_patients
 
@@ -243,9 +243,9 @@ def _pair(fit: _Fit, root: Path, search: Search) -> None:
             if chosen[role] and is_unusual(chosen[role]):
                 search.notes.append(f"{chosen[role].name}: taken")
         else:
-            case = Case(
-                case_id, case_id, chosen[CT], chosen[REFERENCE], liver_only=fit.layout.liver_only
-            )
+            reference = chosen[REFERENCE]
+            alone = fit.layout.liver_only or (reference is not None and is_liver_only(reference))
+            case = Case(case_id, case_id, chosen[CT], reference, liver_only=alone)
             search.cases.append(case)
     alone = {name: paths for name, paths in fit.roles[REFERENCE].items() if name not in ids}
     left = {"references without a CT": alone, "other structures or channels": fit.roles[OTHER]}

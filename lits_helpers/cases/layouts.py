@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from ..volumes import meaning_of
+
 CT, REFERENCE, OTHER = "volume", "segmentation", "other"  # roles of a part
 NIFTI = re.compile(r"(.+?)( \(\d+\))?\.nii(\.gz)?", re.IGNORECASE)  # " (1)" comes from browsers
 LITS_STEM = re.compile(r"(volume|segmentation)-(\d+)")
@@ -81,9 +83,15 @@ def label_id(path: Path) -> str | None:
 
 
 def is_liver_only(path: Path) -> bool:
-    """Tell whether a file of labels is TotalSegmentator's mask of the liver."""
+    """Tell whether a file of labels shows no tumors: by its layout, or by its dataset.json."""
     part = _totalsegmentator(path)
-    return part is not None and part.role == REFERENCE
+    if part is not None and part.role == REFERENCE:
+        return True
+    try:
+        meaning = meaning_of(path)
+    except (OSError, ValueError):  # whoever reads the labels says why
+        return False
+    return meaning is not None and meaning.liver_only
 
 
 def _lits(path: Path) -> Part | None:

@@ -29,6 +29,7 @@ from ..volumes import (
     Geometry,
     PackedVolume,
     Volume,
+    meaning_of,
     window_to_uint8,
     write_packed,
     write_picture,
@@ -211,7 +212,17 @@ def _source_hash(case: Case) -> str:
     """Return a text for all that a prepared case depends on: its files, and the user's word."""
     parts = [file_hash(path) if path else "none" for path in (case.volume, case.segmentation)]
     parts += [case.series] if case.series else []
+    parts += _meaning(case.segmentation)
     return "-".join([*parts, case.orientation or "header", *sorted(case.accepted)])
+
+
+def _meaning(segmentation: Path | None) -> list[str]:
+    """Return what a dataset.json says of labels, as far as it changes them."""
+    try:
+        meaning = meaning_of(segmentation) if segmentation else None
+    except ValueError as error:  # whoever reads the labels says so
+        return [str(error)]
+    return [str(meaning.labels)] if meaning and meaning.differs else []
 
 
 def _skipped(case: Case, error: Exception) -> Outcome:

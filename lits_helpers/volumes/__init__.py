@@ -20,7 +20,7 @@ from .io import (
     write_probability,
     write_segmentation,
 )
-from .nifti import GZIP_MAGIC, HEADER_BYTES, LITS_NAME, claimed_bytes, parse_name
+from .nifti import GZIP_MAGIC, HEADER_BYTES, LITS_NAME, claimed_bytes, meaning_of, parse_name
 from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume, is_whole, write_packed
 from .pixels import (
     SQUARE_WITHIN,
@@ -66,6 +66,7 @@ __all__ = [
     "is_whole",
     "lies_on",
     "liver_frame",
+    "meaning_of",
     "numbered_pngs",
     "open_volume",
     "packed_copy",

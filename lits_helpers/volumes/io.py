@@ -18,7 +18,16 @@ from .dicom import is_dicom, read_dicom
 from .dicom_masks import read_masks
 from .dicom_seg import is_seg, read_dicom_seg, read_seg_geometry, write_dicom_seg
 from .geometry import PLAUSIBLE_SPACING_MM, Geometry, matched_to, plain_geometry, same_grid
-from .nifti import NiftiSource, are_labels, open_nifti, read_hu, read_labels, read_stored, to_hu
+from .nifti import (
+    NiftiSource,
+    are_labels,
+    meaning_of,
+    open_nifti,
+    read_hu,
+    read_labels,
+    read_stored,
+    to_hu,
+)
 from .packed import SUFFIX, LazyVolume, PackedVolume, write_packed
 
 
@@ -77,7 +86,7 @@ def read_volume(
 def read_segmentation(
     path: str | os.PathLike, like: Volume | None = None, *, remarks: list[str] | None = None
 ) -> np.ndarray:
-    """Read labels 0 background, 1 liver, 2 tumor.
+    """Read labels 0 background, 1 liver, 2 tumor; a dataset.json may give them other numbers.
 
     Args:
         path: .nii, .nii.gz, a packed `-labels.b2nd`, DICOM SEG, or a folder of masks (see
@@ -90,7 +99,8 @@ def read_segmentation(
         (Z, Y, X) uint8, the shape of `like.hu`.
 
     Raises:
-        ValueError: other labels than 0, 1, 2; or a shape that does not fit `like`.
+        ValueError: other labels than 0, 1, 2 or than dataset.json names; or a shape that does not
+            fit `like`.
     """
     path = Path(path)
     if like is not None:
@@ -104,9 +114,13 @@ def read_segmentation(
         return read_masks(path, like)
     if is_dicom(path):
         return read_dicom_seg(path, like and like.geometry)
+    meaning = meaning_of(path)
+    if meaning and meaning.differs and remarks is not None:
+        remarks.append(meaning.text)
+    numbers = meaning.labels if meaning and meaning.differs else None
     with open_nifti(path) as source:
         geometry = source.geometry if like is None else _paired(source, like.geometry)
-        return read_labels(source, geometry, remarks)
+        return read_labels(source, geometry, remarks, numbers)
 
 
 def read_geometry(path: str | os.PathLike) -> Geometry:

@@ -1,18 +1,21 @@
 """Read NIfTI files slab by slab, never twice in memory, and refuse broken ones.
 
 The content decides what a file is, not its name: a gzip stream called .nii is read, a web page is
-refused.
+refused. A dataset.json of nnU-Net or MSD may give labels other numbers than LiTS: 0 background,
+1 liver, 2 tumor.
 """
 
 import gzip
+import json
 import math
 import os
 import re
 import stat
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -35,6 +38,14 @@ FOREIGN = (  # where a format's mark stands, the mark, what it is and what to do
 )
 MAX_VOXELS = 2**30  # four times the longest LiTS case; a broken header claims more
 MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink more than about 1032 times
+DATASET = "dataset.json"
+REFERENCE_FOLDERS = {"labelsTr", "labelsTs"}  # the file that names their labels lies above them
+WRITTEN_HERE = re.compile(r"(prediction|test-segmentation)-.*")  # labels as in LiTS, wherever put
+TUMOR = re.compile(r"tumou?r|cancer|lesion|carcinoma|metasta|hcc", re.IGNORECASE)
+LIVER = re.compile(r"liver|hepat", re.IGNORECASE)
+PART = re.compile(r"vessel|vein|arter|segment|duct", re.IGNORECASE)  # not the liver as a whole
+ELSEWHERE = re.compile(r"kidney|renal|pancrea|lung|colon|spleen|bone|stomach", re.IGNORECASE)
+IN_LITS = {0: 0, 1: 1, 2: 2}
 
 
 def parse_name(name: str) -> tuple[str, int] | None:
@@ -165,7 +176,10 @@ def read_stored(source: NiftiSource, geometry: Geometry) -> np.ndarray:
 
 
 def read_labels(
-    source: NiftiSource, geometry: Geometry, remarks: list[str] | None = None
+    source: NiftiSource,
+    geometry: Geometry,
+    remarks: list[str] | None = None,
+    meaning: Mapping[int, int] | None = None,
 ) -> np.ndarray:
     """Return labels as (Z, Y, X) uint8; values within `LABEL_TOLERANCE` of a label count as it.
 
@@ -173,30 +187,40 @@ def read_labels(
         source: the open file.
         geometry: how its voxels are turned.
         remarks: gets a sentence if values had to be rounded.
+        meaning: number in the file -> label; None if they are the same.
 
     Raises:
-        ValueError: a value is not 0, 1 or 2; the message lists those found.
+        ValueError: a value is no label; the message lists those found.
     """
+    known = np.array(sorted(meaning or (0, 1, 2)))
+    table = np.array([meaning[number] for number in known], np.uint8) if meaning else None
     labels = np.empty(geometry.shape, dtype=np.uint8)
     stored = geometry.as_stored(labels)
     rounded = None
     for k, slab in enumerate(source.slabs(stored)):
         values = slab * source.slope + source.intercept if source.scaled else slab
-        if not are_labels(values):
+        if table is not None or not are_labels(values):
             near = np.rint(values)
-            if are_labels(near) and np.abs(values - near).max() <= LABEL_TOLERANCE:
-                rounded = float(values[values != near][0]) if rounded is None else rounded
-                _put(near, stored[..., k])
-                continue
-            odd = np.setdiff1d(values, (0, 1, 2))[:5].tolist()
-            found = ", ".join(f"{value:.9g}" for value in odd)  # 1.00000012 is not 1
-            raise ValueError(
-                f"labels must be 0 (background), 1 (liver) or 2 (tumor), found {found}"
-            )
+            if not np.isin(near, known).all() or np.abs(values - near).max() > LABEL_TOLERANCE:
+                raise ValueError(f"labels must be {_named(meaning)}, found {_odd(values, known)}")
+            if rounded is None and (near != values).any():
+                rounded = float(values[values != near][0])
+            values = near if table is None else table[np.searchsorted(known, near)]
         _put(values, stored[..., k])
     if rounded is not None and remarks is not None:
         remarks.append(f"label values such as {rounded:.10g} were rounded to 0, 1 or 2")
     return labels
+
+
+def _named(meaning: Mapping[int, int] | None) -> str:
+    if meaning is None:
+        return "0 (background), 1 (liver) or 2 (tumor)"
+    return f"one of {', '.join(map(str, sorted(meaning)))}, as dataset.json says"
+
+
+def _odd(values: np.ndarray, known: np.ndarray) -> str:
+    odd = np.setdiff1d(values, known)[:5].tolist()
+    return ", ".join(f"{value:.9g}" for value in odd)  # 1.00000012 is not 1
 
 
 def _put(values: np.ndarray, place: np.ndarray) -> None:
@@ -306,3 +330,83 @@ def _read_into(stream: BinaryIO, memory: memoryview) -> int:
             break
         done += count
     return done
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """Labels of a data set.
+
+    Attributes:
+        labels: number in a file -> 0 background, 1 liver, 2 tumor.
+        liver_only: the data set names no tumor.
+        source: the file that says so.
+    """
+
+    labels: dict[int, int]
+    liver_only: bool
+    source: Path
+
+    @property
+    def differs(self) -> bool:
+        """Whether a number means something else than in LiTS."""
+        return any(IN_LITS.get(number, 0) != label for number, label in self.labels.items())
+
+    @property
+    def text(self) -> str:
+        """One sentence on numbers that mean something else than in LiTS."""
+        numbers = {label: [n for n, to in self.labels.items() if to == label] for label in (1, 2)}
+        liver, tumor = (", ".join(map(str, sorted(numbers[label]))) or "none" for label in (1, 2))
+        return f"labels are read as {self.source.name} says: liver {liver}; tumor {tumor}"
+
+
+def meaning_of(path: Path) -> Meaning | None:
+    """Return what the dataset.json about a label file says; None where there is none.
+
+    Raises:
+        ValueError: it cannot be understood, or names no liver.
+    """
+    above = path.parent.name in REFERENCE_FOLDERS
+    source = (path.parent.parent if above else path.parent) / DATASET
+    if not source.is_file() or WRITTEN_HERE.fullmatch(path.name):
+        return None
+    return _read_meaning(source, source.stat().st_mtime_ns)
+
+
+@lru_cache(maxsize=16)
+def _read_meaning(source: Path, _changed: int) -> Meaning | None:
+    try:
+        named = json.loads(source.read_text(encoding="utf-8-sig")).get("labels")
+        numbers = dict(map(_numbers_of, named.items())) if named else {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f'{source} cannot be understood: "labels" must name numbers, such as '
+            f'{{"background": 0, "liver": 1, "tumor": 2}} ({str(error)[:80]})'
+        ) from error
+    if not numbers:
+        return None
+    whole = {name for name in numbers if _role(name) == 1 and not PART.search(name)}
+    if not whole:
+        raise ValueError(
+            f"{source} names no liver: its labels are {', '.join(numbers)[:120]}; call the liver "
+            '"liver" there'
+        )
+    labels: dict[int, int] = {}
+    for name, values in numbers.items():  # a region may hold others: liver [1, 2], tumor [2]
+        labels |= {n: max(labels.get(n, 0), _role(name)) for n in values if name != "ignore"}
+    return Meaning(labels, 2 not in labels.values(), source)
+
+
+def _numbers_of(item: tuple) -> tuple[str, list[int]]:
+    """Return name and numbers of a label as nnU-Net (name -> numbers) or MSD (number -> name)."""
+    key, value = item
+    if isinstance(value, str):
+        return value, [int(key)]
+    return str(key), [int(number) for number in (value if isinstance(value, list) else [value])]
+
+
+def _role(name: str) -> int:
+    """Return 2 for a tumor of the liver, 1 for the liver and its parts, 0 for others."""
+    liver = bool(LIVER.search(name))
+    if TUMOR.search(name):
+        return 2 if liver or not ELSEWHERE.search(name) else 0
+    return int(liver)

@@ -96,7 +96,7 @@ def test_labels_within_a_thousandth_are_those_labels_and_a_finding_says_so(tmp_p
     near = labels * np.float64(0.9999999998)
     write_nifti(near, tmp_path / "segmentation-3.nii", spacing_mm=BODY_SPACING_MM)
     _, mask, (finding,) = load_case(find_cases(tmp_path)[0])
-    assert finding.code == "labels_rounded"
+    assert finding.code == "labels_mended"
     np.testing.assert_array_equal(mask, labels)
     write_nifti(labels * 0.99, tmp_path / "segmentation-3.nii", spacing_mm=BODY_SPACING_MM)
     assert check_case(find_cases(tmp_path)[0])[0].harmful

@@ -1,0 +1,118 @@
+"""A dataset.json says what numbers in label files mean; without one they are LiTS'."""
+
+import json
+
+import numpy as np
+import pytest
+from helpers.drawn import BODY_SPACING_MM, body, write_nifti
+
+from lits_helpers.cases import check_case, find_cases, load_case
+from lits_helpers.pipeline import compare
+from lits_helpers.preprocess import prepare
+from lits_helpers.volumes import meaning_of, read_segmentation
+
+HU, LABELS = body()
+NNUNET_SWAPPED = {"background": 0, "tumor": 1, "liver": 2}
+REGIONS = {"background": 0, "liver": [1, 2], "liver tumor": [2]}
+
+
+def write_set(root, labels, numbers=None):
+    """Write liver_3 in MSD's layout, its labels as numbers[label]."""
+    numbers = np.array((0, 1, 2) if numbers is None else numbers, np.uint8)
+    write_nifti(HU, root / "imagesTr" / "liver_3.nii.gz", spacing_mm=BODY_SPACING_MM)
+    path = root / "labelsTr" / "liver_3.nii.gz"
+    write_nifti(numbers[LABELS], path, spacing_mm=BODY_SPACING_MM)
+    content = labels if isinstance(labels, str) else json.dumps({"labels": labels})
+    (root / "dataset.json").write_text(content, encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        {"0": "background", "1": "liver", "2": "cancer"},
+        {"background": 0, "liver": 1, "tumor": 2},
+        REGIONS,
+        {},
+    ],
+)
+def test_labels_numbered_as_in_lits_are_taken_as_they_are(tmp_path, labels):
+    path = write_set(tmp_path, labels)
+    np.testing.assert_array_equal(read_segmentation(path), LABELS)
+    assert check_case(find_cases(tmp_path)[0]) == []
+
+
+@pytest.mark.parametrize(
+    ("labels", "numbers", "words"),
+    [
+        (NNUNET_SWAPPED, (0, 2, 1), "liver 2; tumor 1"),
+        ({"0": "background", "6": "Liver", "7": "Hepatic_tumour"}, (0, 6, 7), "liver 6; tumor 7"),
+        ({"background": 0, "spleen": 1, "liver": 3, "HCC": 4}, (0, 3, 4), "liver 3; tumor 4"),
+    ],
+)
+def test_other_numbers_are_mapped_and_a_finding_says_so(tmp_path, labels, numbers, words):
+    write_set(tmp_path, labels, numbers)
+    _, mask, (finding,) = load_case(find_cases(tmp_path)[0])
+    np.testing.assert_array_equal(mask, LABELS)
+    assert finding.text == f"labels are read as dataset.json says: {words}"
+
+
+def test_a_set_without_tumors_shows_the_liver_alone(tmp_path):
+    write_set(tmp_path, {"background": 0, "kidney": 1, "liver": 2, "kidney tumor": 3}, (0, 2, 2))
+    (case,) = find_cases(tmp_path)
+    assert case.liver_only
+    assert (load_case(case)[1] == (LABELS > 0)).all()
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [
+        (
+            {"0": "background", "1": "Vessel", "2": "Tumour"},
+            "names no liver: its labels are backgr",
+        ),
+        ({"background": 0, "hepatic vein": 1}, "names no liver"),
+        ('{"labels": ', "cannot be understood"),
+        ('{"labels": {"liver": "one"}}', "cannot be understood"),
+        ("[1]", "cannot be understood"),
+    ],
+)
+def test_a_set_that_cannot_be_understood_is_refused(tmp_path, labels, words):
+    write_set(tmp_path, labels)
+    (finding,) = check_case(find_cases(tmp_path)[0])
+    assert finding.harmful
+    assert words in finding.text
+    assert len(finding.text) < 400
+
+
+def test_a_number_that_is_not_named_is_refused(tmp_path):
+    path = write_set(tmp_path, {"background": 0, "liver": 2, "ignore": 1}, (0, 2, 1))
+    with pytest.raises(ValueError, match=r"one of 0, 2, as dataset\.json says, found 1"):
+        read_segmentation(path)
+
+
+def test_a_changed_dataset_json_prepares_its_cases_again(tmp_path):
+    write_set(tmp_path, {"0": "background", "1": "liver", "2": "cancer"})
+    cases = find_cases(tmp_path)
+    for labels, unchanged in ((None, 0), (None, 1), (NNUNET_SWAPPED, 0)):
+        if labels:
+            write_set(tmp_path, labels)
+        report = prepare(cases, tmp_path / "out", workers=0, png=False)
+        assert (len(report.prepared), len(report.unchanged)) == (1, unchanged)
+
+
+def test_predictions_beside_a_dataset_json_are_read_by_it_and_those_of_this_module_are_not(
+    tmp_path,
+):
+    write_set(tmp_path / "set", {"background": 0, "liver": 1, "tumor": 2})
+    there = write_set(tmp_path / "other", NNUNET_SWAPPED, (0, 2, 1)).rename(
+        tmp_path / "other" / "liver_3.nii.gz"
+    )
+    (row,), _ = compare(there, tmp_path / "set" / "labelsTr", tmp_path / "out")
+    assert (row["liver_dice"], row["tumor_dice"]) == (1, 1)
+    assert meaning_of(there.with_name("prediction-volume-liver_3.nii.gz")) is None
+
+
+def test_swapped_numbers_that_nothing_names_are_asked_about(tmp_path):
+    write_set(tmp_path, "{}", (0, 2, 1))
+    assert "are its numbers swapped?" in check_case(find_cases(tmp_path)[0])[0].text
