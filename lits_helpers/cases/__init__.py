@@ -1,12 +1,12 @@
 """A case is one CT and, mostly, its segmentation: found, checked by anatomy, split by patient."""
 
 from .anatomy import coarse_copy, liver_fit
-from .case import LIVER_ONLY, MOST_ID_BYTES, Case, Finding, id_order, overruled
+from .case import LIVER_ONLY, MOST_ID_BYTES, Case, Finding, copy_of, id_order, overruled
 from .checks import check_case, check_lits_set, load_case
 from .find import Search, find_cases, find_cts, search_cases
 from .layouts import is_liver_only, label_id
 from .split import Split, split_cases
-from .values import doubt_about_liver, not_hounsfield
+from .values import doubt_about_liver, not_hounsfield, voxel_hash
 
 __all__ = [
     "LIVER_ONLY",
@@ -18,6 +18,7 @@ __all__ = [
     "check_case",
     "check_lits_set",
     "coarse_copy",
+    "copy_of",
     "doubt_about_liver",
     "find_cases",
     "find_cts",
@@ -30,4 +31,5 @@ __all__ = [
     "overruled",
     "search_cases",
     "split_cases",
+    "voxel_hash",
 ]

@@ -73,6 +73,15 @@ class Finding:
     orientation: str | None = None
 
 
+def copy_of(first: str) -> Finding:
+    """Return the finding about a CT with the voxels of another case's."""
+    text = (
+        f"its CT has the voxels of case {first}: take one of them out, or give both one patient "
+        "(patients.csv)"
+    )
+    return Finding("same_voxels", False, text)
+
+
 LIVER_ONLY = Finding(
     "liver_only",
     False,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import LIVER_ONLY, Case, load_case, search_cases
+from ..cases import LIVER_ONLY, Case, copy_of, load_case, search_cases, voxel_hash
 from ..machine import run_jobs, written_whole
 from ..metrics import write_metrics_csv
 from ..volumes import Volume, write_picture
@@ -97,21 +97,26 @@ def check_folder(
     jobs = [(case, search.layout, tiles) for case in search.cases]
     checked = run_jobs(check_one, jobs, workers=workers, label="check")
     results = [
-        (_row(*job[:2]) | UNREAD | {"findings": repr(result)}, None)
+        (_row(*job[:2]) | UNREAD | {"findings": repr(result)}, None, None)
         if isinstance(result, Exception)
         else result
         for job, result in zip(jobs, checked, strict=True)
     ]
-    drawn = [tile if tile is not None else _unread_tile(row["case"]) for row, tile in results]
-    return CheckReport([row for row, _ in results], search.notes, drawn if tiles else [])
+    first: dict[str, dict] = {}
+    for row, _, voxels in results:
+        known = first.setdefault(voxels, row) if voxels else row
+        if known["patient"] != row["patient"]:
+            row["findings"] = f"{row['findings']}\n{copy_of(known['case']).text}".strip()
+    drawn = [tile if tile is not None else _unread_tile(row["case"]) for row, tile, _ in results]
+    return CheckReport([row for row, _, _ in results], search.notes, drawn if tiles else [])
 
 
-def check_one(case: Case, layout: str, tile: bool) -> tuple[dict, np.ndarray | None]:
-    """Return the row and, if asked for, the tile of a case, in a worker."""
+def check_one(case: Case, layout: str, tile: bool) -> tuple[dict, np.ndarray | None, str | None]:
+    """Return row, tile if it is asked for, and hash of the voxels of a case, in a worker."""
     try:
         volume, labels, findings = load_case(case)
     except (OSError, ValueError, MemoryError) as error:
-        return _row(case, layout) | UNREAD | {"findings": str(error)}, None
+        return _row(case, layout) | UNREAD | {"findings": str(error)}, None, None
     if case.liver_only and labels is not None:
         findings.append(LIVER_ONLY)
     harmful = any(finding.harmful for finding in findings)
@@ -124,7 +129,8 @@ def check_one(case: Case, layout: str, tile: bool) -> tuple[dict, np.ndarray | N
         "action": "left out" if harmful else f"turned, read as {turned}" if turned else "taken",
         "findings": "\n".join(finding.text for finding in findings),
     }
-    return row, _tile(case, volume, labels, harmful) if tile else None
+    drawn = _tile(case, volume, labels, harmful) if tile else None
+    return row, drawn, voxel_hash(volume.hu)
 
 
 def _row(case: Case, layout: str) -> dict:

@@ -8,13 +8,13 @@ import logging
 import os
 from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import cv2
 import numpy as np
 
-from ..cases import LIVER_ONLY, Case, Finding, load_case
+from ..cases import LIVER_ONLY, Case, Finding, copy_of, id_order, load_case, voxel_hash
 from ..machine import (
     file_hash,
     locked_folder,
@@ -81,8 +81,23 @@ def prepare(
     jobs = [(case, out, window if png else None) for case in cases]
     with locked_folder(out):  # two trainings may prepare at once
         _remove_leftovers(out)
-        outcomes = run_jobs(prepare_case, jobs, workers=workers, executor=executor)
-    return report_of(map(outcome_of, cases, outcomes), out)
+        results = run_jobs(prepare_case, jobs, workers=workers, executor=executor)
+        outcomes = _with_copies_named(cases, list(map(outcome_of, cases, results)), out)
+    return report_of(outcomes, out)
+
+
+def _with_copies_named(cases: list[Case], outcomes: list[Outcome], out: Path) -> list[Outcome]:
+    """Return outcomes with a finding on each CT that has the voxels of another patient's."""
+    first: dict[str, Case] = {}
+    told = dict(zip(cases, outcomes, strict=True))
+    for case in sorted(cases, key=lambda case: id_order(case.id)):
+        record = CaseFiles(out, case.id).known() if told[case].status != "skipped" else None
+        voxels = record and record.get("voxels")
+        known = first.setdefault(voxels, case) if voxels else case
+        if known.patient != case.patient:
+            findings = (*told[case].findings, copy_of(known.id))
+            told[case] = replace(told[case], findings=findings)
+    return list(told.values())
 
 
 def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
@@ -278,6 +293,7 @@ def _record(case, source, volume, labels, findings, window) -> dict:
         "case_id": case.id,
         "patient": case.patient,
         "source_hash": source,
+        "voxels": voxel_hash(volume.hu),
         "shape": list(volume.hu.shape),
         "spacing_mm": list(volume.spacing_mm),
         "geometry": volume.geometry.to_dict(),

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 from helpers.drawn import body, write_case, write_nifti
 
+from lits_helpers.cases import find_cases
 from lits_helpers.machine import file_hash
-from lits_helpers.preprocess import check_folder
+from lits_helpers.preprocess import check_folder, prepare
 from lits_helpers.volumes import read_picture
 
 
@@ -78,3 +79,20 @@ def test_a_turned_case_says_how_it_is_read(tmp_path):
 def test_no_sheet_without_tiles(folder):
     with pytest.raises(ValueError, match="no tiles were made"):
         check_folder(folder, workers=0).sheet()
+
+
+def test_the_same_voxels_under_two_names_are_named(tmp_path):
+    hu, labels = body()
+    write_case(tmp_path, 3, hu, labels)
+    write_case(tmp_path, 12, hu, labels, orientation="RAS", suffix=".nii.gz")
+    write_case(tmp_path, 4, hu + 1, labels)
+    rows = {row["case"]: row for row in check_folder(tmp_path, workers=0).rows}
+    assert [row["findings"] != "" for row in rows.values()] == [False, False, True]
+    assert rows["12"]["findings"].startswith("its CT has the voxels of case 3: take one of them")
+    for _ in range(2):
+        report = prepare(find_cases(tmp_path), tmp_path / "out", workers=0, png=False)
+        assert [*report.findings] == ["12"]
+        assert report.findings["12"][0].text == rows["12"]["findings"]
+    (tmp_path / "patients.csv").write_text("case,patient\n3,a\n12,a\n")
+    report = prepare(find_cases(tmp_path), tmp_path / "out", workers=0, png=False)
+    assert not report.findings
