@@ -95,6 +95,8 @@ def search_cases(root: str | os.PathLike, layout: str = AUTO) -> Search:
         raise FileNotFoundError(f"no case under {given} can be used: {'; '.join(search.notes[:2])}")
     search.cases.sort(key=lambda case: id_order(case.id))
     search.notes += with_patients(root, search.cases)
+    if not search.cases:
+        raise FileNotFoundError(f"no case under {given} can be used: {search.notes[-1]}")
     search.notes.insert(0, _summary(search, given))
     return search
 
@@ -154,7 +156,7 @@ def _takes_table(root: Path, layout: str) -> bool:
     names = [AUTO, BY_TABLE, *(known.name for known in LAYOUTS), BY_HEADERS]
     if layout not in names:
         raise ValueError(f"no layout {layout!r}; there are {', '.join(names)}")
-    return layout == BY_TABLE or (layout == AUTO and (root / TABLE).is_file())
+    return layout == BY_TABLE or (layout == AUTO and os.path.isfile(root / TABLE))
 
 
 def _best(fits: list[_Fit]) -> _Fit:

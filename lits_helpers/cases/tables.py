@@ -9,6 +9,7 @@ from ..volumes import described_labels, is_seg
 from .case import Case
 
 TABLE = "cases.csv"  # columns case, volume, segmentation, patient; the last two may be absent
+MOST_SHOWN = 120  # characters of a path in a message
 PATIENTS = "patients.csv"  # columns case and patient; for patients with several scans
 
 
@@ -28,7 +29,7 @@ def read_cases(path: Path) -> tuple[list[Case], list[str]]:
             row.get(column, "") for column in ("case", "volume", "segmentation", "patient")
         )
         files = [path.parent / text for text in (volume, segmentation) if text]
-        missing = [str(file) for file in files if not file.exists()]
+        missing = [_shown(file) for file in files if not _is_there(file)]
         fault = None
         if not name or not volume:
             fault = "it needs a case and a volume"
@@ -39,12 +40,25 @@ def read_cases(path: Path) -> tuple[list[Case], list[str]]:
         elif missing:
             fault = f"no file {' and no file '.join(missing)}"
         if fault:
-            notes.append(f"{path.name}, case {name or '?'} left aside: {fault}")
+            notes.append(f"{path.name}, case {name[:40] or '?'} left aside: {fault}")
             continue
         reference = files[1] if segmentation else None
         liver_only = reference is not None and _shows_liver_alone(reference)
         cases[name] = Case(name, patient or name, files[0], reference, liver_only=liver_only)
+    if not cases and not notes:
+        raise ValueError(f"{path}: it has no line under its columns; each case needs one")
     return list(cases.values()), notes
+
+
+def _is_there(file: Path) -> bool:
+    try:
+        return file.exists()
+    except OSError:  # a name that no disk takes
+        return False
+
+
+def _shown(file: Path) -> str:
+    return str(file) if len(str(file)) <= MOST_SHOWN else f"...{str(file)[-MOST_SHOWN:]}"
 
 
 def _shows_liver_alone(path: Path) -> bool:

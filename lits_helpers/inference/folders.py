@@ -96,7 +96,10 @@ def find_volumes(
     cases += find_cts(root, layout)
     found = [case for case in cases if results not in case.volume.resolve().parents]
     if not found:
-        raise FileNotFoundError(f"no CT at {root}: expected .nii, .nii.gz, .b2nd or DICOM")
+        raise FileNotFoundError(
+            f"no CT at {root}: expected .nii, .nii.gz, .b2nd or DICOM; other formats must be "
+            "converted first"
+        )
     return found
 
 

@@ -218,3 +218,27 @@ def test_a_folder_of_100_000_files_takes_seconds(tmp_path, monkeypatch):
     assert time.process_time() - start < 10
     assert len(search.cases) == 1000
     assert all(len(note) < 400 for note in search.notes)
+
+
+@pytest.mark.parametrize("text", ["", "case,volume\n"])
+def test_a_table_without_lines_is_refused_by_its_name(tmp_path, text):
+    write(tmp_path, "cases.csv", text=text)
+    with pytest.raises(ValueError, match=r"cases\.csv: it has no line under its columns"):
+        find_cases(tmp_path)
+
+
+def test_a_path_that_no_disk_takes_costs_its_line_only_and_no_long_message(tmp_path):
+    write(tmp_path, "a.nii")
+    write(tmp_path, "cases.csv", text=f"case,volume\na,a.nii\n{'b' * 300},{'x' * 5000}.nii\n")
+    search = search_cases(tmp_path)
+    assert [case.id for case in search.cases] == ["a"]
+    assert "no file ...xxx" in search.notes[1]
+    assert max(map(len, search.notes)) < 400
+
+
+def test_tables_that_contradict_each_other_on_every_case_are_refused(tmp_path):
+    write(tmp_path, "a.nii")
+    write(tmp_path, "cases.csv", text="case,volume,patient\na,a.nii,P\n")
+    write(tmp_path, "patients.csv", text="case,patient\na,Q\n")
+    with pytest.raises(FileNotFoundError, match=r"its patient is P in cases\.csv and Q in pat"):
+        find_cases(tmp_path)
