@@ -44,7 +44,8 @@ def test_a_damaged_real_scan_is_right_refused_or_doubted(tmp_path):
     if real_data() is None:
         pytest.skip("LITS_REAL names no folder with real data")
     real = [case for name in ("lits", "lits14") for case in find_cases(real_data() / name)]
-    truths = [coarse(*load_case(case)[:2]) for case in real]
+    read = [load_case(case)[:2] for case in real]
+    truths = [coarse(*pair) for pair in read if len(pair[1]) > 20]  # a slab hides where the head is
     for seed in range(DRAWS):
         hold(truths, seed, tmp_path / str(seed))
 
