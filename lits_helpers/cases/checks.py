@@ -85,7 +85,7 @@ def _load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
         found += [reordered] if reordered else []
         if reordered and reordered.code not in case.accepted:
             volume, labels = mended, mended_labels
-    found += _value_findings(volume.hu)
+    found += _value_findings(volume)
     if labels is not None and not labels.any():
         found.append(Finding("empty_liver", True, "the segmentation holds no liver"))
     elif labels is not None and 2 * np.count_nonzero(labels == 2) > np.count_nonzero(labels):
@@ -208,12 +208,13 @@ def _header_findings(case: Case, volume: Volume) -> Iterator[Finding]:
         yield Finding("mask_header_differs", False, text)
 
 
-def _value_findings(hu: np.ndarray) -> Iterator[Finding]:
+def _value_findings(volume: Volume) -> Iterator[Finding]:
+    hu = volume.hu
     height, width = hu.shape[1:]
     low = int(hu.min())
     high = int(hu.max())
-    shorter = min(height, width)
-    if shorter * MAX_ASPECT < max(height, width) or shorter * MAX_ASPECT < len(hu) // 2:
+    aspect = height * volume.geometry.pixel_aspect / width
+    if not 1 / MAX_ASPECT <= aspect <= MAX_ASPECT or min(height, width) * MAX_ASPECT < len(hu) // 2:
         yield Finding("no_abdomen", True, f"slices of {height} x {width} pixels show no abdomen")
     elif reason := not_hounsfield(hu):
         yield Finding("not_hu", True, reason)
