@@ -259,7 +259,7 @@ class TumorModel(TrainedModel):
 
 
 def load_liver_model(path: Path | str, device: torch.device | str | None = None) -> LiverModel:
-    """Load a liver checkpoint as an eval-mode module with `.spec` and `.origin`.
+    """Load a liver model, ready to segment; it has `.spec`, its input, and `.origin`.
 
     Raises:
         FileNotFoundError: no such file; says how to make it.

@@ -58,7 +58,7 @@ def id_order(case_id: str) -> list[str | int]:
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that is odd about a case.
+    """One thing that is odd about a case; docs/data.md lists the codes.
 
     Attributes:
         code: short fixed name, for example "spacing_untrusted".

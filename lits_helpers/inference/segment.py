@@ -37,7 +37,7 @@ def segment_volume(
     checked: bool = False,
     batch_size: int = BATCH_SIZE,
 ) -> np.ndarray:
-    """Segment a whole CT.
+    """Segment a CT in memory with loaded models; `segment` does so from a file.
 
     With both models the tumor model sees only slices near the predicted liver, and of these only
     the liver's surroundings if it was trained so. Its tumor counts only within the liver and

@@ -94,6 +94,11 @@ def segment(
 ) -> Segmentation:
     """Segment one CT with the weights that come with the project, or with models of your own.
 
+    Example::
+
+        made = segment("my_ct.nii.gz", out="labels.nii.gz")
+        made.report()  # my_ct.html; in a notebook made.view() shows the slices
+
     Args:
         ct: a file as `read_volume` takes it, or a volume.
         liver, tumor: a checkpoint, a loaded model, "synthetic", or None to leave that system out.

@@ -42,7 +42,7 @@ _TITLES = {
 
 
 def evaluate_dataset(results: Iterable[Mapping], *, seed: int = 0, resamples: int = 2000) -> dict:
-    """Join the rows of many cases.
+    """Join the rows of many cases: means with intervals, and pooled counts.
 
     Args:
         results: `case.evaluate_case` dicts; a row may also hold ``case_id``, ``patient``,

@@ -57,7 +57,7 @@ def write_phantom_dataset(
     variety: str = "frozen",
     workers: int | None = None,
 ) -> Path:
-    """Write `volume_pt*/volume-N.nii[.gz]` and `segmentations/segmentation-N.nii[.gz]`.
+    """Write generated patients as LiTS names its files: volume-N and segmentation-N, as NIfTI.
 
     A case depends on `seed`, its number, `shape` and `variety` only.
     Cases appear whole or not at all; the next call continues a stopped one and leaves a finished

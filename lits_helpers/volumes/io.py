@@ -260,7 +260,7 @@ class MappedVolume(LazyVolume):
 
 
 def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None) -> LazyVolume:
-    """Open a volume for reading slices at random.
+    """Open a volume to read single slices in any order.
 
     Args:
         path: a packed case (volume or labels), .nii, .nii.gz or DICOM; what is compressed or DICOM
