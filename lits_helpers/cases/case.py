@@ -82,6 +82,23 @@ def copy_of(first: str) -> Finding:
     return Finding("same_voxels", False, text)
 
 
+ABOUT_LABELS = {  # codes of what is odd about the segmentation, not about the CT
+    "no_segmentation",
+    "labels_rounded",
+    "empty_liver",
+    "mask_header_differs",
+    "mask_turned",
+    "mask_misplaced",
+    "mask_doubtful",
+    "liver_only",
+}
+
+
+def about_ct(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that are about the CT, whatever its segmentation."""
+    return [finding for finding in findings if finding.code not in ABOUT_LABELS]
+
+
 LIVER_ONLY = Finding(
     "liver_only",
     False,

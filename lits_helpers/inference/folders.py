@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..cases import MOST_ID_BYTES, Case, Finding, find_cts, load_case
+from ..cases import MOST_ID_BYTES, Case, Finding, about_ct, find_cts, load_case
 from ..checkpoints import LiverModel, TumorModel
 from ..environment import choose_device
 from ..machine import file_hash, local_rank, own_rank, own_share, wait_for_others, written_whole
@@ -332,7 +332,7 @@ def read_ct(case: Case) -> tuple[Volume, list[Finding]]:
             )
         return read_prepared(case.volume)
     volume, _, findings = load_case(replace(case, segmentation=None))
-    return volume, [found for found in findings if found.code != "no_segmentation"]
+    return volume, about_ct(findings)
 
 
 def _pack(files: Sequence[Path], archive: Path) -> Path:

@@ -16,7 +16,7 @@ from ..checkpoints import (
     load_liver_model,
     load_tumor_model,
 )
-from ..report import write_report
+from ..report import judge, look, write_report
 from ..viewer import SliceViewer, uncertainty_of
 from ..volumes import Volume, write_segmentation
 from .evidence import second_look
@@ -72,6 +72,12 @@ class Segmentation:
         known["makers"] = self.makers
         page, _ = write_report(self.volume, self.labels, out, case_id, **known)
         return page
+
+    @property
+    def flags(self) -> dict:
+        """How far to trust the labels, in one word, with its reasons: see `report.judge`."""
+        seen = look(self.volume.hu, self.labels, self.volume.geometry.trusted_spacing_mm)
+        return judge(seen | self.evidence, self.findings)
 
     def view(self) -> SliceViewer:
         """Return the slice viewer of CT and labels; display it in a notebook.

@@ -4,7 +4,7 @@ from .acquisition import download, ensure_prepared, make_phantoms, prepare_raw
 from .comparison import compare
 from .crossval import cross_validate, format_pooled
 from .drive import drive_folder, keep_results
-from .reports import report_files, report_predictions
+from .reports import flags_of, report_files, report_predictions
 from .results import (
     evaluate,
     export_models,
@@ -41,6 +41,7 @@ __all__ = [
     "evaluate",
     "export_models",
     "find_predictions",
+    "flags_of",
     "format_pooled",
     "keep_results",
     "load_models",

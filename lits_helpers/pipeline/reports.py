@@ -10,9 +10,9 @@ from tqdm.auto import tqdm
 from ..cases import Case, Finding, find_cts
 from ..inference import read_ct, read_record
 from ..machine import writable_folder
-from ..preprocess import open_prepared
+from ..preprocess import findings_of_packed, open_prepared
 from ..recipes import SYSTEMS
-from ..report import row_of, write_report, write_table
+from ..report import judge, look, row_of, write_report, write_table
 from ..settings import Settings
 from ..volumes import Volume, lies_on, read_segmentation
 from .results import find_predictions
@@ -123,6 +123,21 @@ def _report(case_id: str, path: Path, cts: Mapping[str, Path], out: Path, meshes
     known = {"findings": findings, "evidence": record.get("evidence"), "makers": made}
     _, report = write_report(volume, labels, out, case_id, meshes=meshes, **known)
     return row_of(case_id, report["measurements"], report["flags"])
+
+
+def flags_of(volume: Volume, labels: np.ndarray, prediction: Path | str) -> dict:
+    """Return how far to trust a prediction, as its report says it; see `report.judge`.
+
+    Args:
+        volume, labels: as `open_result` returns them.
+        prediction: the file that the labels came from; the record beside it knows more.
+    """
+    record = read_record(Path(prediction)) or {}
+    findings = [Finding(**content) for content in record.get("findings", ())]
+    if not findings and volume.path and volume.path.suffix == SUFFIX:
+        findings = findings_of_packed(volume.path)
+    seen = look(volume.hu, labels, volume.geometry.trusted_spacing_mm)
+    return judge(seen | record.get("evidence", {}), findings)
 
 
 def _read_pair(

@@ -12,7 +12,7 @@ from .prepared import (
     open_prepared,
     prepared_cases,
 )
-from .summary import PreparationReport, read_prepared, recorded_report
+from .summary import PreparationReport, findings_of_packed, read_prepared, recorded_report
 
 __all__ = [
     "CaseFiles",
@@ -24,6 +24,7 @@ __all__ = [
     "data_hashes",
     "example_case",
     "export_pngs",
+    "findings_of_packed",
     "hash_of_ct",
     "open_prepared",
     "prepare",

@@ -6,7 +6,7 @@ from concurrent.futures import BrokenExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ..cases import LIVER_ONLY, Case, Finding, check_lits_set, id_order
+from ..cases import Case, Finding, about_ct, check_lits_set, id_order
 from ..volumes import SUFFIX, Volume, read_volume
 from .prepared import CaseFiles, prepared_cases
 
@@ -101,11 +101,15 @@ def recorded_findings(record: dict) -> tuple[Finding, ...]:
     return tuple(Finding(**content) for content in record["findings"])
 
 
+def findings_of_packed(ct: Path) -> list[Finding]:
+    """Return what was odd about a prepared case's CT; nothing where it has no record beside it."""
+    record = CaseFiles(ct.parent.parent, ct.name.removesuffix(SUFFIX)).known()
+    return about_ct(recorded_findings(record)) if record else []
+
+
 def read_prepared(packed: Path) -> tuple[Volume, list[Finding]]:
     """Return a prepared CT and what its record says of it; nothing where there is no record."""
-    record = CaseFiles(packed.parent.parent, packed.name.removesuffix(SUFFIX)).known()
-    known = recorded_findings(record) if record else ()
-    findings = [found for found in known if found.code not in ("no_segmentation", LIVER_ONLY.code)]
+    findings = findings_of_packed(packed)
     remarks = tuple(found.text for found in findings)
     return replace(read_volume(packed), remarks=remarks), findings
 

@@ -11,6 +11,7 @@ from helpers.logs import logged
 
 import lits_helpers
 from lits_helpers.inference import say_synthetic
+from lits_helpers.machine import read_json
 
 
 def test_a_file_is_segmented_written_and_shown(tmp_path):
@@ -29,6 +30,7 @@ def test_a_file_is_segmented_written_and_shown(tmp_path):
     assert "Not a medical device" in text
     assert "Tumors were not looked for" in text
     assert "trained on no real patient" in text
+    assert made.flags == read_json(page.with_suffix(".json"))["flags"]
 
 
 def test_nothing_to_segment_with_is_an_error(tmp_path):

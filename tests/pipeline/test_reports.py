@@ -2,6 +2,7 @@
 
 import csv
 
+import numpy as np
 import pytest
 from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 from helpers.drawn_predictions import predict
@@ -9,9 +10,11 @@ from helpers.grey_models import bright_model
 from helpers.prepared_runs import write_prepared
 
 from lits_helpers.__main__ import main
+from lits_helpers.cases import find_cases
 from lits_helpers.inference import find_volumes, second_look, segment_files
 from lits_helpers.machine import read_json
-from lits_helpers.pipeline import report_predictions
+from lits_helpers.pipeline import flags_of, open_result, report_predictions
+from lits_helpers.preprocess import open_prepared, prepare
 from lits_helpers.volumes import volume_from_array
 
 
@@ -72,6 +75,34 @@ def test_prepared_cases_are_reported_without_naming_their_cts(tmp_path):
     rows, failed = report_predictions(predictions, {"0": data.volume_path("0")}, tmp_path / "out")
     assert not failed
     assert (rows[0]["case_id"], rows[0]["lesions"]) == ("0", 1)
+
+
+def test_what_was_odd_about_a_prepared_ct_is_in_its_report_and_its_mask_s_oddities_are_not(
+    tmp_path,
+):
+    hu, labels = body()
+    identity = {"affine": np.eye(4), "orientation": "LAS"}
+    write_nifti(hu, tmp_path / "raw" / "volume-0.nii", **identity)
+    scaled = labels.astype(np.float32) * np.float32(0.9999999)
+    write_nifti(scaled, tmp_path / "raw" / "segmentation-0.nii", **identity)
+    prepare(find_cases(tmp_path / "raw"), tmp_path / "prepared", workers=0, png=False)
+    data = open_prepared(tmp_path / "prepared")
+    codes = [finding["code"] for finding in data.case("0").record["findings"]]
+    assert codes == ["labels_rounded", "spacing_untrusted", "turned"]
+    segment_files(find_volumes(data.volume_path("0")), tmp_path / "made", bright_model())
+    made = {"0": tmp_path / "made" / "prediction-volume-0.nii.gz"}
+    report_predictions(made, {"0": data.volume_path("0")}, tmp_path / "out")
+    remarks = read_json(tmp_path / "out" / "0.json")["flags"]["remarks"]
+    assert len(remarks) == 2
+    assert "1 mm" in remarks[0]
+    assert "read as LAS" in remarks[1]
+    flags = flags_of(*open_as_shown(data, made["0"]), made["0"])
+    assert flags == read_json(tmp_path / "out" / "0.json")["flags"]
+
+
+def open_as_shown(data, path):
+    volume, layers = open_result(data, "0", path)
+    return volume, layers["prediction"]
 
 
 def test_a_report_from_a_file_knows_how_sure_the_model_was(cts, tmp_path):
