@@ -246,6 +246,9 @@ def report(settings: Settings, options: argparse.Namespace) -> None:
     from . import pipeline
 
     ct, out, meshes = options.ct, options.out, options.meshes
+    if options.compare:
+        print(pipeline.compare_files(settings, *options.compare, options.labels, ct=ct, out=out))
+        return
     rows, failed = pipeline.report_files(settings, options.labels, ct=ct, out=out, meshes=meshes)
     print("\n".join(f"{row['case_id']}: {row['flag']}" for row in rows))
     if failed:

@@ -75,6 +75,8 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     predictions = "a file of labels or a folder of them; default RUNS/results/predictions"
     add("labels", nargs="?", type=Path, help=predictions)
     add("--ct", type=Path, metavar="PATH", help="CT or folder of CTs; default: the prepared cases")
+    two = "two cases that are dates of one patient: one page on what changed, and nothing else"
+    add("--compare", nargs=2, metavar=("EARLIER", "LATER"), help=two)
     add("--meshes", action="store_true", help="liver and each lesion as STL too")
     add("-o", "--out", type=Path, metavar="DIR", help="default RUNS/results/reports")
     add = _step(steps, "evaluate", runs["evaluate"]).add_argument

@@ -4,7 +4,7 @@ from .acquisition import download, ensure_prepared, make_phantoms, prepare_raw
 from .comparison import compare
 from .crossval import cross_validate, format_pooled
 from .drive import drive_folder, keep_results
-from .reports import flags_of, report_files, report_predictions
+from .reports import compare_files, flags_of, report_files, report_predictions
 from .results import (
     evaluate,
     export_models,
@@ -31,6 +31,7 @@ __all__ = [
     "best_epoch_text",
     "checkpoint_path",
     "compare",
+    "compare_files",
     "cross_validate",
     "default_model",
     "download",

@@ -9,10 +9,10 @@ from tqdm.auto import tqdm
 
 from ..cases import Case, Finding, find_cts
 from ..inference import read_ct, read_record
-from ..machine import writable_folder
+from ..machine import few, writable_folder
 from ..preprocess import findings_of_packed, open_prepared
 from ..recipes import SYSTEMS
-from ..report import judge, look, row_of, write_report, write_table
+from ..report import judge, look, row_of, write_comparison, write_report, write_table
 from ..settings import Settings
 from ..volumes import Volume, lies_on, read_segmentation
 from .results import find_predictions
@@ -35,17 +35,52 @@ def report_files(
         labels, ct: see `named_predictions` and `cts_of`.
         out: default ``results/reports``.
     """
-    results = settings.runs / "results"
-    predictions = named_predictions(labels or results / "predictions")
-    if ct:
-        cts = cts_of(predictions, ct)
-    else:
-        data = open_prepared(settings.prepared, validation=settings.validation_share)
-        cts = {case.id: data.volume_path(case.id) for case in data.cases}
-    out = out or results / "reports"
-    rows, failed = report_predictions(predictions, cts, out, meshes=meshes)
+    out = out or settings.runs / "results" / "reports"
+    rows, failed = report_predictions(*_found(settings, labels, ct), out, meshes=meshes)
     logger.info("the pages and report.csv are in %s", out)
     return rows, failed
+
+
+def compare_files(
+    settings: Settings,
+    earlier: str,
+    later: str,
+    labels: Path | None = None,
+    *,
+    ct: Path | None = None,
+    out: Path | None = None,
+) -> Path:
+    """Write one page on two dates of one patient; see `report.write_comparison`.
+
+    Args:
+        settings, labels, ct, out: as for `report_files`.
+        earlier, later: ids of the two cases among the labels.
+
+    Returns:
+        The page.
+
+    Raises:
+        ValueError: no such labels or CT, or one that cannot be compared.
+    """
+    predictions, cts = _found(settings, labels, ct)
+    if missing := [case_id for case_id in (earlier, later) if case_id not in predictions]:
+        raise ValueError(
+            f"no labels of case {' and '.join(missing)}; there are those of {few(predictions)}"
+        )
+    known = [_known(case_id, predictions[case_id], cts) for case_id in (earlier, later)]
+    out = writable_folder(out or settings.runs / "results" / "reports")
+    return write_comparison(*known, out)[0]
+
+
+def _found(
+    settings: Settings, labels: Path | None, ct: Path | None
+) -> tuple[dict[str, Path], dict[str, Path]]:
+    """Return {case id: labels} and {case id: CT}, prepared ones where no CT is named."""
+    predictions = named_predictions(labels or settings.runs / "results" / "predictions")
+    if ct:
+        return predictions, cts_of(predictions, ct)
+    data = open_prepared(settings.prepared, validation=settings.validation_share)
+    return predictions, {case.id: data.volume_path(case.id) for case in data.cases}
 
 
 def named_predictions(labels: Path | str) -> dict[str, Path]:
@@ -114,6 +149,12 @@ def report_predictions(
 
 
 def _report(case_id: str, path: Path, cts: Mapping[str, Path], out: Path, meshes: bool) -> dict:
+    _, report = write_report(out=out, meshes=meshes, **_known(case_id, path, cts))
+    return row_of(case_id, report["measurements"], report["flags"])
+
+
+def _known(case_id: str, path: Path, cts: Mapping[str, Path]) -> dict:
+    """Return the arguments of `report.report_of` for labels in a file."""
     if case_id not in cts:
         raise ValueError(f"{path}: no CT of case {case_id} was found; name it with its labels")
     record = read_record(path) or {}
@@ -121,8 +162,7 @@ def _report(case_id: str, path: Path, cts: Mapping[str, Path], out: Path, meshes
     made = {system: record.get(system) for system in SYSTEMS}
     made = {s: each if isinstance(each, list) else [each] for s, each in made.items() if each}
     known = {"findings": findings, "evidence": record.get("evidence"), "makers": made}
-    _, report = write_report(volume, labels, out, case_id, meshes=meshes, **known)
-    return row_of(case_id, report["measurements"], report["flags"])
+    return {"volume": volume, "labels": labels, "case_id": case_id} | known
 
 
 def flags_of(volume: Volume, labels: np.ndarray, prediction: Path | str) -> dict:

@@ -1,5 +1,6 @@
 """Report one patient on one page: what the labels hold and how far to trust them."""
 
+from .comparison import compare_dates, write_comparison
 from .measurements import measure, place_of, row_of, write_table
 from .meshes import enclosed, surface, write_stl
 from .quality import WORDS, judge, look
@@ -7,6 +8,7 @@ from .writing import report_of, write_report
 
 __all__ = [
     "WORDS",
+    "compare_dates",
     "enclosed",
     "judge",
     "look",
@@ -15,6 +17,7 @@ __all__ = [
     "report_of",
     "row_of",
     "surface",
+    "write_comparison",
     "write_report",
     "write_stl",
     "write_table",

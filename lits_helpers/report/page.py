@@ -9,6 +9,7 @@ import numpy as np
 from ..figures import PALETTE, encode
 
 NOT_SOUGHT = "Tumors were not looked for: no tumor model took part."
+NOT_A_DEVICE = "<b>Not a medical device.</b> For research and teaching only."
 LISTED = 12  # lesions in the table
 TONES = {"sound": "good", "look at it": "warn", "do not use": "bad"}
 STYLE = """
@@ -61,24 +62,34 @@ def page_of(report: Mapping, pictures: Mapping[str, np.ndarray | list[np.ndarray
     judged = report["flags"]
     title = html.escape(f"Liver report: {report['case_id']}")
     parts = [
-        f'<header><h1>{title}</h1><span class="word {TONES[judged["word"]]}">'
-        f"{judged['word']}</span></header>",
-        _why(judged),
+        f"<header><h1>{title}</h1>{word(judged)}</header>",
+        why(judged),
         _numbers(report["measurements"]),
         _overview(pictures),
         _lesions(report["measurements"], pictures.get("lesions", [])),
         _notes(report),
     ]
+    return document(title, parts)
+
+
+def document(title: str, parts: Iterable[str], more_style: str = "") -> str:
+    """Return a whole page of parts in HTML."""
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}</style></head><body>{''.join(parts)}</body></html>\n"
+        f"<style>{STYLE}{more_style}</style></head><body>{''.join(parts)}</body></html>\n"
     )
 
 
-def _why(judged: Mapping) -> str:
+def word(judged: Mapping) -> str:
+    """Return the one word of `judge`, in its color."""
+    return f'<span class="word {TONES[judged["word"]]}">{judged["word"]}</span>'
+
+
+def why(judged: Mapping) -> str:
+    """Return the reasons of `judge`, or that there is none."""
     if judged["reasons"]:
-        return f'<div class="{TONES[judged["word"]]}">{_list(judged["reasons"])}</div>'
+        return f'<div class="{TONES[judged["word"]]}">{listed(judged["reasons"])}</div>'
     return '<p class="soft">No reason was found to distrust these labels. Look at them still.</p>'
 
 
@@ -88,8 +99,8 @@ def _numbers(measured: Mapping) -> str:
     burden = measured["burden"]
     count = str(len(lesions)) if measured["tumors_sought"] else "–"
     cells = [
-        ("liver, tumors included", _unit(liver["ml"], "ml", 0)),
-        ("tumor", _unit(tumor["ml"], "ml", 1)),
+        ("liver, tumors included", unit(liver["ml"], "ml", 0)),
+        ("tumor", unit(tumor["ml"], "ml", 1)),
         ("tumor by liver", "–" if burden is None else f"{burden:.1%}"),
         ("lesions", count + (f", to {longest:.0f} mm" if longest else "")),
     ]
@@ -101,19 +112,20 @@ def _numbers(measured: Mapping) -> str:
 def _overview(pictures: Mapping) -> str:
     if "slices" not in pictures:
         return ""
+    shown = figure_of(pictures["slices"], "slices with outlines", key_of_colors())
+    if "still" in pictures:
+        caption = "from in front, tumors shining through"
+        shown += figure_of(pictures["still"], "the liver from in front", caption, frame="white")
+    return f'<div class="row">{shown}</div>'
+
+
+def key_of_colors() -> str:
+    """Return what the colors and sides of a slice mean."""
     colors = "".join(
         f'<i style="background: rgb{PALETTE[name]}"></i>{name}'
         for name in ("predicted liver", "predicted tumor")
     )
-    slices = f"<figure>{_image(pictures['slices'], 'slices with outlines')}"
-    slices += f'<figcaption class="key">feet to head, patient\'s right on the left {colors}'
-    slices += "</figcaption></figure>"
-    still = ""
-    if "still" in pictures:
-        picture = _image(pictures["still"], "the liver from in front")
-        still = f'<figure><div class="white">{picture}</div>'
-        still += "<figcaption>from in front, tumors shining through</figcaption></figure>"
-    return f'<div class="row">{slices}{still}</div>'
+    return f"feet to head, patient's right on the left {colors}"
 
 
 def _lesions(measured: Mapping, pictures: Iterable[np.ndarray]) -> str:
@@ -125,16 +137,14 @@ def _lesions(measured: Mapping, pictures: Iterable[np.ndarray]) -> str:
     head = "".join(f"<th>{name}</th>" for name in heads) + '<th class="text">place</th>'
     rows = "".join(_lesion_row(lesion) for lesion in lesions[:LISTED])
     figures = "".join(
-        f"<figure>{_image(picture, 'lesion')}<figcaption>lesion {number}, slice "
-        f"{lesions[number - 1]['slice_index']}</figcaption></figure>"
-        for number, picture in enumerate(pictures, start=1)
+        figure_of(picture, "lesion", f"lesion {lesion['number']}, slice {lesion['slice_index']}")
+        for picture, lesion in zip(pictures, lesions, strict=False)
     )
     rest = lesions[LISTED:]
     more = ""
     if rest:
-        ml = _unit(
-            sum(lesion["ml"] or 0 for lesion in rest) if not measured["no_mm"] else None, "ml", 1
-        )
+        ml = None if measured["no_mm"] else sum(lesion["ml"] for lesion in rest)
+        ml = unit(ml, "ml", 1)
         more = (
             f'<p class="soft">and {len(rest)} smaller ones, together {ml}; all are in the JSON.</p>'
         )
@@ -147,9 +157,9 @@ def _lesions(measured: Mapping, pictures: Iterable[np.ndarray]) -> str:
 def _lesion_row(lesion: Mapping) -> str:
     cells = [
         f"{lesion['number']}",
-        _unit(lesion["ml"], "", 2),
-        _unit(lesion["longest_mm"], "", 1),
-        _unit(lesion["perpendicular_mm"], "", 1),
+        unit(lesion["ml"], "", 2),
+        unit(lesion["longest_mm"], "", 1),
+        unit(lesion["perpendicular_mm"], "", 1),
         f"{lesion['slice_index']}",
         f"{lesion['hu']:.0f}",
         "–" if lesion["hu_difference"] is None else f"{lesion['hu_difference']:+.0f}",
@@ -160,6 +170,16 @@ def _lesion_row(lesion: Mapping) -> str:
 
 def _notes(report: Mapping) -> str:
     remarks = report["flags"]["remarks"]
+    found = f"<h2>About the file</h2>{listed(remarks)}" if remarks else ""
+    return (
+        f'{found}<footer class="soft">{about_makers(report)}<p>{NOT_A_DEVICE} A lesion is tumor '
+        "whose voxels touch by their faces; diameters lie within one axial slice; HU are means; a "
+        "place is named by thirds of the liver's box.</p></footer>"
+    )
+
+
+def about_makers(report: Mapping) -> str:
+    """Return which models made the labels of which CT, and this program's version."""
     makers = [
         f"{system}: model {model['weights'][:8]}, trained on "
         + (f"{len(model['training_ids'])} cases" if model["training_ids"] else "no real patient")
@@ -171,23 +191,21 @@ def _notes(report: Mapping) -> str:
     size = " x ".join(f"{step:g}" for step in spacing) + " mm" if spacing else "unknown size"
     shape = " x ".join(map(str, report["measurements"]["shape"]))
     version = f"lits_helpers {report['version']}; {shape} voxels of {size} (z, y, x)"
-    found = f"<h2>About the file</h2>{_list(remarks)}" if remarks else ""
-    return (
-        f'{found}<footer class="soft">{_list([*makers, version])}'
-        "<p><b>Not a medical device.</b> For research and teaching only. A lesion is tumor whose "
-        "voxels touch by their faces; diameters lie within one axial slice; HU are means; a place "
-        "is named by thirds of the liver's box.</p></footer>"
-    )
+    return listed([*makers, version])
 
 
-def _list(texts: Iterable[str]) -> str:
+def listed(texts: Iterable[str]) -> str:
+    """Return sentences as a list in HTML."""
     return "<ul>" + "".join(f"<li>{html.escape(text)}</li>" for text in texts) + "</ul>"
 
 
-def _unit(value: float | None, unit: str, digits: int) -> str:
+def unit(value: float | None, unit: str, digits: int) -> str:
     return "–" if value is None else f"{value:.{digits}f} {unit}".strip()
 
 
-def _image(picture: np.ndarray, text: str) -> str:
+def figure_of(picture: np.ndarray, text: str, caption: str, frame: str | None = None) -> str:
+    """Return a picture (H, W, 3) uint8 with its caption, HTML, in a frame of that class."""
     data = base64.b64encode(encode(picture)).decode("ascii")
-    return f'<img alt="{text}" src="data:image/jpeg;base64,{data}">'
+    image = f'<img alt="{text}" src="data:image/jpeg;base64,{data}">'
+    image = f'<div class="{frame}">{image}</div>' if frame else image
+    return f'<figure>{image}<figcaption class="key">{caption}</figcaption></figure>'

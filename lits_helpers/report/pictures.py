@@ -1,6 +1,6 @@
 """The pictures of a report: slices, large lesions with their diameters, the liver from in front."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from ..figures import (
     write_text,
     zoom_to,
 )
+from ..volumes import Volume
 
 LESION_PIXELS = 300
 LESION_MARGIN = 1.0  # of the lesion's longer side, on each side
@@ -26,23 +27,53 @@ STILL_STEP_MM = 2.0
 STILL_LAYERS = ((1, "predicted liver", 1.0), (2, "predicted tumor", 0.75))  # 0.75 shines through
 
 
+def pictures_of(
+    volume: Volume,
+    labels: np.ndarray,
+    lesions: Sequence[Mapping],
+    lengths_mm: Sequence[float] | None = None,
+) -> dict:
+    """Return the pictures of a page: "slices", "still" where there is liver, and "lesions".
+
+    Args:
+        volume: the CT.
+        labels: (Z, Y, X).
+        lesions: of `measure`, those that are drawn.
+        lengths_mm: what each picture has room for; None for its own lesion.
+    """
+    spacing_mm = volume.geometry.trusted_spacing_mm
+    pictures = {"slices": slices_picture(volume.hu, labels, spacing_mm)}
+    if labels.any():
+        pictures["still"] = still_picture(labels, spacing_mm)
+    lengths_mm = lengths_mm or [None] * len(lesions)
+    views = [
+        lesion_picture(volume.hu, labels, lesion, spacing_mm, length_mm)
+        for lesion, length_mm in zip(lesions, lengths_mm, strict=True)
+    ]
+    return pictures | {"lesions": views}
+
+
 def slices_picture(hu: np.ndarray, labels: np.ndarray, spacing_mm) -> np.ndarray:
     """Return a montage (H, W, 3) uint8 of six slices with the outlines of liver and tumor."""
     return montage_image(hu, {"prediction": labels}, spacing_mm=spacing_mm, count=6, columns=3)
 
 
-def lesion_picture(hu: np.ndarray, labels: np.ndarray, lesion: Mapping, spacing_mm) -> np.ndarray:
+def lesion_picture(
+    hu: np.ndarray, labels: np.ndarray, lesion: Mapping, spacing_mm, length_mm: float | None = None
+) -> np.ndarray:
     """Return a lesion (H, W, 3) uint8 in the slice of its longest diameter, both diameters drawn.
 
     Args:
         hu, labels: (Z, Y, X).
         lesion: of `measure`.
         spacing_mm: (dz, dy, dx), or None if it cannot be trusted: no scale bar then.
+        length_mm: what the picture has room for, as for a lesion of that diameter; None for the
+            lesion's own, and where the voxel size cannot be trusted.
     """
     k = lesion["slice_index"]
     spacing = plane_spacing(spacing_mm, "axial") if spacing_mm else None
     ends = np.array([lesion["longest"], lesion["perpendicular"]])
-    box = _square_around(ends, labels.shape[1:], spacing or (1.0, 1.0))
+    box = _square_around(ends, labels.shape[1:], spacing or (1.0, 1.0), spacing and length_mm)
     picture = render_slice(
         hu[k],
         window=WINDOWS["liver"],
@@ -113,11 +144,15 @@ def _in_cubes(mask: np.ndarray, spacing_mm: np.ndarray, step_mm: float) -> np.nd
     return smooth
 
 
-def _square_around(ends: np.ndarray, shape: tuple[int, int], spacing_mm: tuple) -> tuple:
-    """Return the box (top, left, height, width) around a lesion, within a slice of `shape`."""
+def _square_around(ends: np.ndarray, shape, spacing_mm, length_mm: float | None = None) -> tuple:
+    """Return the box (top, left, height, width) around a lesion, within a slice of `shape`.
+
+    It has room for `length_mm`, or for the lesion itself.
+    """
     low, high = ends.reshape(-1, 2).min(axis=0), ends.reshape(-1, 2).max(axis=0)
     steps = np.divide(spacing_mm, min(spacing_mm))  # in sides of a pixel
-    side = max(((high - low) * steps).max() * (1 + 2 * LESION_MARGIN), 24)
+    extent = length_mm / min(spacing_mm) if length_mm else ((high - low) * steps).max()
+    side = max(extent * (1 + 2 * LESION_MARGIN), 24)
     sides = [min(int(side / step), length) for step, length in zip(steps, shape, strict=True)]
     starts = [
         int(np.clip((a + b) / 2 - length / 2, 0, whole - length))

@@ -12,7 +12,7 @@ from ..volumes import Volume
 from .measurements import lesion_parts, measure
 from .meshes import write_stl
 from .page import page_of
-from .pictures import lesion_picture, slices_picture, still_picture
+from .pictures import pictures_of
 from .quality import judge, look
 
 DRAWN = 4  # lesions that get a picture
@@ -90,18 +90,9 @@ def write_report(
         _write_meshes(volume, labels, out / case_id)
     page = out / f"{case_id}.html"
     with written_whole(page) as temporary:
-        temporary.write_text(page_of(report, _pictures(volume, labels, report)), encoding="utf-8")
+        pictures = pictures_of(volume, labels, report["measurements"]["lesions"][:DRAWN])
+        temporary.write_text(page_of(report, pictures), encoding="utf-8")
     return page, report
-
-
-def _pictures(volume: Volume, labels: np.ndarray, report: Mapping) -> dict:
-    spacing_mm = volume.geometry.trusted_spacing_mm
-    pictures = {"slices": slices_picture(volume.hu, labels, spacing_mm)}
-    if labels.any():
-        pictures["still"] = still_picture(labels, spacing_mm)
-    drawn = report["measurements"]["lesions"][:DRAWN]
-    views = [lesion_picture(volume.hu, labels, lesion, spacing_mm) for lesion in drawn]
-    return pictures | {"lesions": views}
 
 
 def _write_meshes(volume: Volume, labels: np.ndarray, stem: Path) -> None:

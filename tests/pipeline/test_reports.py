@@ -60,6 +60,17 @@ def test_one_ct_for_several_labels_is_refused(cts, tmp_path, capsys):
     assert "is one CT, the labels are of 2: name its folder" in capsys.readouterr().err
 
 
+def test_the_shell_compares_two_dates_of_one_patient(cts, tmp_path, capsys):
+    given = ["report", str(cts / "labels"), "--ct", str(cts / "cts"), "--out", str(tmp_path)]
+    assert main([*given, "--compare", "3", "4"]) == 0
+    assert capsys.readouterr().out == f"{tmp_path / '3-4.html'}\n"
+    (pair,) = read_json(tmp_path / "3-4.json")["pairs"]
+    assert (pair["apart_mm"], pair["ml_change"]) == (0, 0)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["3-4.html", "3-4.json"]
+    assert main([*given, "--compare", "3", "7"]) == 1
+    assert "no labels of case 7; there are those of 3, 4" in capsys.readouterr().err
+
+
 def test_labels_of_another_grid_and_labels_without_ct_are_named(cts, tmp_path):
     moved = write_nifti(body()[1], tmp_path / "moved.nii", spacing_mm=(5.0, 0.9, 0.8))
     places = {"3": cts / "cts" / "volume-3.nii"}
