@@ -298,6 +298,9 @@ def crossval(settings: Settings, options: argparse.Namespace) -> None:
     """Train and score both systems on all folds of the patients; one table with intervals."""
     from . import pipeline
 
+    if options.nnunet:
+        print(pipeline.export_nnunet(settings, options.nnunet, folds=options.folds))
+        return
     given = {name: getattr(options, name) for name in ("folds", "recipe", "epochs", "seed")}
     if summary := pipeline.cross_validate(settings, **given):
         print(pipeline.format_pooled(summary))

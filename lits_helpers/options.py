@@ -87,6 +87,8 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     add("-o", "--out", type=Path, metavar="DIR", help="default RUNS/results")
     add = _step(steps, "crossval", runs["crossval"]).add_argument
     add("--folds", type=partial(_count, lowest=2), default=5, metavar="N", help="default 5")
+    same = "write the cases and the folds in nnU-Net's layout there, and train nothing"
+    add("--nnunet", type=Path, metavar="DIR", help=same)
     add("--recipe", default="default", choices=LIVER_RECIPES, help="original is as published")
     add("--epochs", type=_count, metavar="N", help="default: the recipes'")
     add("--seed", type=_from_zero, default=0, metavar="N", help="random seed")

@@ -4,6 +4,7 @@ from .acquisition import download, ensure_prepared, make_phantoms, prepare_raw
 from .comparison import compare
 from .crossval import cross_validate, format_pooled
 from .drive import drive_folder, keep_results
+from .nnunet import export_nnunet
 from .reports import compare_files, flags_of, report_files, report_predictions
 from .results import (
     evaluate,
@@ -41,6 +42,7 @@ __all__ = [
     "ensure_tumor_model",
     "evaluate",
     "export_models",
+    "export_nnunet",
     "find_predictions",
     "flags_of",
     "format_pooled",

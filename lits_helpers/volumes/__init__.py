@@ -19,6 +19,7 @@ from .io import (
     volume_from_array,
     write_probability,
     write_segmentation,
+    write_volume,
 )
 from .nifti import GZIP_MAGIC, HEADER_BYTES, LITS_NAME, claimed_bytes, meaning_of, parse_name
 from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume, is_whole, write_packed
@@ -97,4 +98,5 @@ __all__ = [
     "write_picture",
     "write_probability",
     "write_segmentation",
+    "write_volume",
 ]

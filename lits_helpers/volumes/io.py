@@ -181,6 +181,11 @@ def write_segmentation(labels: np.ndarray, like: Volume, path: str | os.PathLike
     return _write_like(labels.astype(np.uint8, copy=False), like.geometry, path)
 
 
+def write_volume(volume: Volume, path: str | os.PathLike) -> Path:
+    """Write a CT's HU as int16 NIfTI, .nii or .nii.gz, in the grid of the file it came from."""
+    return _write_like(volume.hu, volume.geometry, Path(path))
+
+
 def write_probability(values: np.ndarray, like: Volume, path: str | os.PathLike) -> Path:
     """Write a probability as 8-bit NIfTI in the grid of the CT's file.
 
