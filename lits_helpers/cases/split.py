@@ -73,7 +73,10 @@ def _assign(
         if end <= start or part in part_of.values():
             continue
         if part == "validation" and fold is not None:
-            raise ValueError(f"fold {fold} holds none of the {len(place)} patients: leave it out")
+            raise ValueError(
+                f"fold {fold} holds none of the {len(place)} patients: leave it out, or make fewer "
+                "folds"
+            )
         # a patient moved to test comes from any part, so that all folds have the same test patients
         free = [p for p in place if part == "test" or part_of[p] == "training"]
         if len(free) > 1:
