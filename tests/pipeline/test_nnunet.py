@@ -10,8 +10,8 @@ from helpers.prepared_runs import write_prepared, write_raw
 from lits_helpers.__main__ import main
 from lits_helpers.cases import find_cases, load_case
 from lits_helpers.machine import read_json
-from lits_helpers.pipeline import crossval, export_nnunet
-from lits_helpers.preprocess import prepare
+from lits_helpers.pipeline import export_nnunet
+from lits_helpers.preprocess import open_prepared, prepare
 from lits_helpers.settings import load_settings
 from lits_helpers.volumes import open_volume
 
@@ -47,8 +47,7 @@ def test_the_folder_holds_what_nnunet_looks_for(made):
 
 def test_the_folds_are_those_of_the_cross_validation(made):
     data, out = made
-    settings = load_settings(out, prepared=data.root, runs=out / "runs", device="cpu")
-    folds = [crossval._Fold(settings, number, 2, {}, 0).data.split for number in (0, 1)]
+    folds = [open_prepared(data.root, validation=1 / 2, fold=number).split for number in (0, 1)]
     splits = read_json(out / "splits_final.json")
     assert splits == [{"train": [*f.training], "val": [*f.validation]} for f in folds]
     assert sorted(name for split in splits for name in split["val"]) == ["0", "1", "2", "3"]
