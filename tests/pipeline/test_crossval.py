@@ -13,6 +13,7 @@ from lits_helpers.machine import locked, read_json
 from lits_helpers.metrics import read_metrics_csv
 from lits_helpers.pipeline import checkpoint_path, cross_validate, crossval, format_pooled
 from lits_helpers.pipeline.crossval import choose_postprocessing
+from lits_helpers.preprocess import open_prepared
 from lits_helpers.settings import load_settings
 
 
@@ -99,6 +100,21 @@ def test_the_rules_of_a_fold_come_from_the_other_folds_only(settings, monkeypatc
     chosen = read_json(folder_of(settings, 0) / "postprocessing.json")
     record = next((folder_of(settings, 0) / "results" / "predictions").glob("*.json"))
     assert read_json(record)["postprocessing"] == chosen
+
+
+def test_a_fold_is_scored_with_the_rules_that_are_best_for_the_others(settings, monkeypatch):
+    held_out = open_prepared(settings.prepared, validation=0.5, fold=0).split.validation
+    best = {True: (2, 8), False: (1, 3)}  # for fold 0: all three at their last; for fold 1: 0.3
+
+    def scores(_, case_id, *__):
+        liver, tumor = best[case_id in held_out]
+        return {"liver": np.eye(3)[liver].tolist(), "tumor": np.eye(9)[tumor].tolist()}
+
+    monkeypatch.setattr(crossval, "_scores", scores)
+    cross_validate(settings, folds=2)
+    rules = [read_json(folder_of(settings, k) / "postprocessing.json") for k in (0, 1)]
+    names = ("liver_threshold", "tumor_threshold", "min_lesion_mm3")
+    assert [[rule[name] for name in names] for rule in rules] == [[0.3, 0.3, 30], [0.7, 0.7, 100]]
 
 
 def test_the_best_mean_over_all_cases_is_chosen_and_the_default_of_equal_ones():
