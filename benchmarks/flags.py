@@ -2,6 +2,7 @@
 
     python -m benchmarks.flags make WORK --liver best_model.pth     # resumable; one core, hours
     python -m benchmarks.flags table WORK --out docs/results        # flags.md, flags.png
+    python -m benchmarks.flags tumors WORK --tumor best_model.pth   # the two rules about tumors
 
 Half of the generated patients (even numbers) is what the limits of `report/quality.py` were chosen
 on; the table is of the other half and of the real scans under LITS_REAL.
@@ -17,13 +18,14 @@ from matplotlib.figure import Figure
 from scipy.stats import spearmanr
 
 from lits_helpers.cases import find_cases, load_case
-from lits_helpers.checkpoints import load_liver_model
+from lits_helpers.checkpoints import load_liver_model, load_tumor_model
 from lits_helpers.inference import second_look, segment_volume
 from lits_helpers.machine import written_whole
 from lits_helpers.metrics import dice
 from lits_helpers.phantom.dataset import make_phantom
 from lits_helpers.phantom.wide import wide_case
 from lits_helpers.report import judge, look
+from lits_helpers.report.quality import FLAGS
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import volume_from_array
 
@@ -31,6 +33,8 @@ SHAPE = (32, 160, 160)
 PATIENTS = 96  # half of them frozen, half wide
 SEED = 4711  # of no training
 BAD_DICE = 0.8  # of the liver, below
+BAD_TUMOR_DICE = 0.5
+RULES = ("tumor_rim", "burden")
 
 
 def noise(hu, labels, grade, rng):
@@ -196,6 +200,45 @@ def _measures(rows: list[dict], evidence: str) -> list:
     return [len(rows), int(bad.sum()), *numbers]
 
 
+def tumors(work: Path, tumor: Path) -> None:
+    """Print how the two rules about tumors go with the tumors' Dice, in the livers of `make`.
+
+    Taken are the odd generated patients, as they are or under a damage that moves no voxel.
+    """
+    model = load_tumor_model(tumor, "cpu")
+    print(_line("damage", "tumor Dice", "tumor_rim", "burden"), "|--" * 4 + "|", sep="\n")
+    rows = []
+    for name, patient in _patients():
+        if name.startswith("real") or not int(name.split("-")[1]) % 2:
+            continue
+        reference = patient()[1] == 2
+        for path in sorted(work.glob(f"{name}-*.npz")):
+            damage = path.stem.split("-")[-1]
+            if damage.startswith(("thick", "cut")) or not reference.any():
+                continue
+            row = _tumor_row(path, reference, model)
+            rows.append(row)
+            print(_line(f"{name} {damage}", *(f"{value:.3f}" for value in row)), flush=True)
+    dices, *evidence = np.array(rows).T
+    bad = dices < BAD_TUMOR_DICE
+    flagged = np.any([v >= FLAGS[n].limit for n, v in zip(RULES, evidence, strict=True)], axis=0)
+    print(f"{len(rows)} scans, tumor Dice below {BAD_TUMOR_DICE}: {bad.sum()}")
+    print(f"flagged of these {flagged[bad].mean():.0%}, of the others {flagged[~bad].mean():.0%}")
+    for rule, values in zip(RULES, evidence, strict=True):
+        print(f"{rule}: rank correlation {-spearmanr(values, dices).statistic:.2f}")
+
+
+def _tumor_row(path: Path, reference: np.ndarray, model) -> tuple[float, ...]:
+    """Return the tumor's Dice and what the rules see, in the predicted liver of `make`."""
+    stored = np.load(path)
+    volume = volume_from_array(stored["hu"], tuple(stored["spacing_mm"].tolist()))
+    labels = segment_volume(volume, None, model, known_liver=stored["labels"])
+    found = labels == 2
+    sizes = [int(np.count_nonzero(mask)) for mask in (found & reference, found, reference)]
+    seen = look(volume.hu, labels, volume.spacing_mm)
+    return (dice(*sizes), *(seen.get(rule, 0.0) for rule in RULES))
+
+
 def _line(*cells) -> str:
     return f"| {' | '.join(map(str, cells))} |"
 
@@ -218,12 +261,15 @@ def _draw(generated: list[dict], real: list[dict], path: Path) -> None:
 
 if __name__ == "__main__":
     reader = argparse.ArgumentParser(description=__doc__)
-    reader.add_argument("step", choices=("make", "table"))
+    reader.add_argument("step", choices=("make", "table", "tumors"))
     reader.add_argument("work", type=Path)
     reader.add_argument("--liver", type=Path)
+    reader.add_argument("--tumor", type=Path)
     reader.add_argument("--out", type=Path, default=Path("docs/results"))
     options = reader.parse_args()
     if options.step == "make":
         make(options.work, options.liver)
+    elif options.step == "tumors":
+        tumors(options.work, options.tumor)
     else:
         table(options.work, options.out)

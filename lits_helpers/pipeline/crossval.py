@@ -138,7 +138,7 @@ class _Fold:
             load_liver_model(checkpoint_path(self.settings, "liver"), device),
             load_tumor_model(checkpoint_path(self.settings, "tumor"), device),
         )
-        scores = {name: _scores(self.data, name, *models) for name in held_out}
+        scores = {name: scores_by_rules(self.data, name, *models) for name in held_out}
         told = {"liver": held_out, "tumor": self._with_known_tumors(held_out)}
         found = made_by | {
             system: [score[system] for name, score in scores.items() if name in told[system]]
@@ -178,7 +178,9 @@ class _Fold:
         write_json(rules, asdict(post))
 
 
-def _scores(data: Prepared, case_id: str, liver_model, tumor_model) -> dict[str, list[float]]:
+def scores_by_rules(
+    data: Prepared, case_id: str, liver_model, tumor_model
+) -> dict[str, list[float]]:
     """Return a case's Dice of the liver by threshold, and of the tumor by threshold and size."""
     volume = read_volume(data.volume_path(case_id))
     reference = open_volume(data.labels_path(case_id)).read()

@@ -110,7 +110,7 @@ def test_a_fold_is_scored_with_the_rules_that_are_best_for_the_others(settings, 
         liver, tumor = best[case_id in held_out]
         return {"liver": np.eye(3)[liver].tolist(), "tumor": np.eye(9)[tumor].tolist()}
 
-    monkeypatch.setattr(crossval, "_scores", scores)
+    monkeypatch.setattr(crossval, "scores_by_rules", scores)
     cross_validate(settings, folds=2)
     rules = [read_json(folder_of(settings, k) / "postprocessing.json") for k in (0, 1)]
     names = ("liver_threshold", "tumor_threshold", "min_lesion_mm3")
