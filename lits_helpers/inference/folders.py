@@ -170,7 +170,7 @@ def segment_files(
             labels = segment_volume(
                 volume, liver_model, tumor_model, post, checked=True, probabilities=kept
             )
-            evidence = second_look(volume, labels, liver_model)
+            evidence = second_look(volume, labels, liver_model, tumor_model)
             write_probabilities(kept or {}, volume, targets[path])
             for file in files[path]:
                 write_segmentation(labels, volume, file)

@@ -10,6 +10,7 @@ from scipy import ndimage
 from ..cases import not_hounsfield
 from ..checkpoints import LiverModel, TumorModel
 from ..machine import require
+from ..recipes import InputSpec
 from ..volumes import (
     Frame,
     Volume,
@@ -126,14 +127,12 @@ def mark_largest(sweep: Sweep, labels: np.ndarray, threshold: float) -> int:
 
 def _add_tumor(labels, volume, models, cascade: bool, post, batch_size, probabilities) -> None:
     """Write label 2 into `labels`, which hold the liver if this is a cascade."""
-    specs = dict.fromkeys(model.spec for model in models)
     reach = range(len(labels))
     spacing_mm = volume.geometry.trusted_spacing_mm or (1.0, 1.0, 1.0)
-    seen = volume.hu.__getitem__, labels.__getitem__, reach
-    frames = {spec: liver_frame(*seen, spec, volume.geometry.pixel_aspect) for spec in specs}
+    frames = tumor_frames(volume, labels, models)
     if cascade:
         reach = postprocess.liver_reach(labels, spacing_mm, post)
-    elif any(spec.liver_margin is not None or spec.liver_window for spec in specs):
+    elif any(spec.liver_margin is not None or spec.liver_window for spec in frames):
         logger.warning(
             "this tumor model was trained on known livers; without a liver model it errs"
         )
@@ -145,6 +144,13 @@ def _add_tumor(labels, volume, models, cascade: bool, post, batch_size, probabil
         postprocess.keep_near_liver(tumor, labels, spacing_mm, post)
     postprocess.drop_small_lesions(tumor, spacing_mm, post)
     np.copyto(labels, 2, where=tumor.view(bool))
+
+
+def tumor_frames(volume: Volume, labels: np.ndarray, models: Sequence) -> dict[InputSpec, Frame]:
+    """Return what tumor models see of a case whose liver is known, by their specs."""
+    seen = volume.hu.__getitem__, labels.__getitem__, range(len(labels))
+    aspect = volume.geometry.pixel_aspect
+    return {model.spec: liver_frame(*seen, model.spec, aspect) for model in models}
 
 
 def _kept(probabilities: dict | None, system: str, shape: tuple) -> np.ndarray | None:

@@ -139,7 +139,7 @@ def segment(
     kept = {}
     given = kept if probabilities else None
     labels = segment_volume(ct, **models, checked=is_file, probabilities=given)
-    evidence = second_look(ct, labels, models["liver_model"])
+    evidence = second_look(ct, labels, **models)
     makers = {name: [described_model(models[f"{name}_model"])] for name in names}
     segmentation = Segmentation(labels, ct, names, tuple(findings), evidence, makers, kept)
     if out is not None:

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from helpers.drawn import write_nifti
-from lits_helpers.checkpoints import LiverModel, Origin
+from lits_helpers.checkpoints import LiverModel, Origin, TumorModel
 from lits_helpers.inference import find_volumes, segment_files
 from lits_helpers.recipes import InputSpec
 
@@ -26,6 +26,23 @@ class Bright(nn.Module):
 
 def bright_model(half=0.5):
     return LiverModel(Bright(half), SPEC, Origin("liver", SPEC, ())).eval()
+
+
+class Constant(nn.Module):
+    """Answers one logit everywhere."""
+
+    def __init__(self, logit):
+        super().__init__()
+        self.logit = nn.Parameter(torch.tensor(logit))
+
+    def forward(self, images):
+        return self.logit.expand_as(images[:, :1])
+
+
+def tumor_model(share):
+    """Return a tumor model whose probability is `share` everywhere."""
+    network = Constant(float(np.log(share / (1 - share))))
+    return TumorModel(network, SPEC, Origin("tumor", SPEC, ())).eval()
 
 
 def write_ct(path, slice_index=0):

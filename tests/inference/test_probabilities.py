@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import torch
 from helpers.drawn import ORIENTATIONS, stored_as, write_nifti
-from helpers.grey_models import SPEC, bright_model, segment_below, write_ct
+from helpers.grey_models import SPEC, bright_model, segment_below, tumor_model, write_ct
 from torch import nn
 
 import lits_helpers
 from lits_helpers.cases import label_id
-from lits_helpers.checkpoints import LiverModel, Origin, TumorModel
+from lits_helpers.checkpoints import LiverModel, Origin
 from lits_helpers.inference import (
     Postprocessing,
     find_volumes,
@@ -30,25 +30,18 @@ NAMES = {f"prediction-volume-0_{system}_probability.nii.gz" for system in ("live
 
 
 class Grey(nn.Module):
-    """Answers the grey level itself, or a value at which the sigmoid is `share`."""
+    """Answers the grey level itself."""
 
-    def __init__(self, share=None):
+    def __init__(self):
         super().__init__()
-        self.share = share
         self.anchor = nn.Parameter(torch.zeros(1))
 
     def forward(self, images):
-        if self.share is None:
-            return images[:, :1]
-        return torch.full_like(images[:, :1], float(np.log(self.share / (1 - self.share))))
+        return images[:, :1]
 
 
 def liver_model():
     return LiverModel(Grey(), SPEC, Origin("liver", SPEC, ())).eval()
-
-
-def tumor_model(share):
-    return TumorModel(Grey(share), SPEC, Origin("tumor", SPEC, ())).eval()
 
 
 def grey_steps():

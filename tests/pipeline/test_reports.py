@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 from helpers.drawn_predictions import predict
-from helpers.grey_models import bright_model
+from helpers.grey_models import bright_model, tumor_model
 from helpers.prepared_runs import write_prepared
 
 from lits_helpers.__main__ import main
@@ -15,6 +15,7 @@ from lits_helpers.inference import find_volumes, second_look, segment_files
 from lits_helpers.machine import read_json
 from lits_helpers.pipeline import flags_of, open_result, report_predictions
 from lits_helpers.preprocess import open_prepared, prepare
+from lits_helpers.report import judge
 from lits_helpers.volumes import volume_from_array
 
 
@@ -135,3 +136,17 @@ def test_a_second_look_finds_no_doubt_in_a_model_that_has_none():
     assert found["liver_unsure"] == 0  # answers 0 or 1
     assert found["liver_removed"] > 0.1  # bright bone, which is no liver
     assert found["models_disagreement"] > 0
+
+
+def test_a_tumor_model_is_as_unsure_as_its_probabilities_say():
+    hu, labels = body()
+    volume = volume_from_array(hu, (5.0, 0.7, 0.8))
+    sure, doubtful = tumor_model(0.999), tumor_model(0.6)
+    assert second_look(volume, np.minimum(labels, 1), None, sure) == {}
+    tumor, liver = (np.count_nonzero(labels[labels.max(axis=(1, 2)) == 2] >= n) for n in (2, 1))
+    found = [second_look(volume, labels, None, model)["tumor_unsure"] for model in (sure, doubtful)]
+    # 1 - 2 p T / (p L + T): the models say it of the whole liver
+    expected = [1 - 2 * p * tumor / (p * liver + tumor) for p in (0.999, 0.6)]
+    assert found == pytest.approx(expected, abs=0.01)
+    judged = judge({"tumor_unsure": 0.25})
+    assert judged["reasons"] == ["the model is unsure of the tumor (25% of it)"]
