@@ -16,7 +16,7 @@ from ..checkpoints import (
     load_liver_model,
     load_tumor_model,
 )
-from ..report import judge, look, write_report
+from ..report import judge, look, sentences, write_report
 from ..viewer import SliceViewer, uncertainty_of
 from ..volumes import Volume, write_segmentation
 from .evidence import second_look
@@ -80,12 +80,12 @@ class Segmentation:
         return judge(seen | self.evidence, self.findings)
 
     def view(self) -> SliceViewer:
-        """Return the slice viewer of CT and labels; display it in a notebook.
+        """Return the slice viewer of CT and labels, flags above; display it in a notebook.
 
         Where the models are unsure is a layer, if probabilities were kept.
         """
-        unsure = uncertainty_of(self.probabilities)
-        return SliceViewer(self.volume, {"prediction": self.labels}, uncertainty=unsure)
+        shown = {"uncertainty": uncertainty_of(self.probabilities), "notes": sentences(self.flags)}
+        return SliceViewer(self.volume, {"prediction": self.labels}, **shown)
 
 
 def segment(

@@ -5,11 +5,12 @@ from .comparison import compare
 from .crossval import cross_validate, format_pooled
 from .drive import drive_folder, keep_results
 from .nnunet import export_nnunet
-from .reports import compare_files, flags_of, report_files, report_predictions
+from .reports import compare_files, report_files, report_predictions
 from .results import (
     evaluate,
     export_models,
     find_predictions,
+    flags_of,
     load_models,
     open_result,
     open_viewed,

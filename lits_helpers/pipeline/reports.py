@@ -10,9 +10,9 @@ from tqdm.auto import tqdm
 from ..cases import Case, Finding, find_cts
 from ..inference import read_ct, read_record
 from ..machine import few, writable_folder
-from ..preprocess import findings_of_packed, open_prepared
+from ..preprocess import open_prepared
 from ..recipes import SYSTEMS
-from ..report import judge, look, row_of, write_comparison, write_report, write_table
+from ..report import row_of, write_comparison, write_report, write_table
 from ..settings import Settings
 from ..volumes import Volume, lies_on, read_segmentation
 from .results import find_predictions
@@ -163,21 +163,6 @@ def _known(case_id: str, path: Path, cts: Mapping[str, Path]) -> dict:
     made = {s: each if isinstance(each, list) else [each] for s, each in made.items() if each}
     known = {"findings": findings, "evidence": record.get("evidence"), "makers": made}
     return {"volume": volume, "labels": labels, "case_id": case_id} | known
-
-
-def flags_of(volume: Volume, labels: np.ndarray, prediction: Path | str) -> dict:
-    """Return how far to trust a prediction, as its report says it; see `report.judge`.
-
-    Args:
-        volume, labels: as `open_result` returns them.
-        prediction: the file that the labels came from; the record beside it knows more.
-    """
-    record = read_record(Path(prediction)) or {}
-    findings = [Finding(**content) for content in record.get("findings", ())]
-    if not findings and volume.path and volume.path.suffix == SUFFIX:
-        findings = findings_of_packed(volume.path)
-    seen = look(volume.hu, labels, volume.geometry.trusted_spacing_mm)
-    return judge(seen | record.get("evidence", {}), findings)
 
 
 def _read_pair(

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from tqdm.auto import tqdm
 
-from ..cases import Case, id_order, label_id
+from ..cases import Case, Finding, id_order, label_id
 from ..checkpoints import Origin, load_liver_model, load_tumor_model, read_origin
 from ..export import export_onnx
 from ..figures import plot_dice_per_case, plot_recall_by_size, plot_volume_agreement, save_figure
@@ -27,12 +27,13 @@ from ..inference import (
 )
 from ..machine import few, writable_folder, write_json
 from ..metrics import dice, evaluate_case, evaluate_dataset, label_mask, write_metrics_csv
-from ..preprocess import Prepared, data_hashes, hash_of_ct, read_prepared
+from ..preprocess import Prepared, data_hashes, findings_of_packed, hash_of_ct, read_prepared
 from ..recipes import InputSpec
-from ..report import judge, look
+from ..report import judge, look, sentences
 from ..settings import hint
 from ..viewer import uncertainty_of
 from ..volumes import (
+    SUFFIX,
     Volume,
     lies_on,
     liver_frame,
@@ -167,12 +168,28 @@ def open_result(data: Prepared, case_id: str, prediction: Path) -> tuple[Volume,
 
 
 def open_viewed(data: Prepared, case_id: str, prediction: Path) -> tuple:
-    """Read a case as `SliceViewer` takes it: as `open_result`, and the uncertainty or None.
+    """Read a case as `SliceViewer` takes it: as `open_result`, the uncertainty or None, the flags.
 
     There is an uncertainty where probabilities lie beside the prediction.
     """
     volume, layers = open_result(data, case_id, prediction)
-    return volume, layers, uncertainty_of(read_probabilities(prediction, volume))
+    notes = sentences(flags_of(volume, layers["prediction"], prediction))
+    return volume, layers, uncertainty_of(read_probabilities(prediction, volume)), notes
+
+
+def flags_of(volume: Volume, labels: np.ndarray, prediction: Path | str) -> dict:
+    """Return how far to trust a prediction, as its report says it; see `report.judge`.
+
+    Args:
+        volume, labels: as `open_result` returns them.
+        prediction: the file that the labels came from; the record beside it knows more.
+    """
+    record = read_record(Path(prediction)) or {}
+    findings = [Finding(**content) for content in record.get("findings", ())]
+    if not findings and volume.path and volume.path.suffix == SUFFIX:
+        findings = findings_of_packed(volume.path)
+    seen = look(volume.hu, labels, volume.geometry.trusted_spacing_mm)
+    return judge(seen | record.get("evidence", {}), findings)
 
 
 def evaluate(

@@ -3,7 +3,7 @@
 from .comparison import compare_dates, write_comparison
 from .measurements import measure, place_of, row_of, write_table
 from .meshes import enclosed, surface, write_stl
-from .quality import WORDS, judge, look
+from .quality import WORDS, judge, look, sentences
 from .writing import report_of, write_report
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "place_of",
     "report_of",
     "row_of",
+    "sentences",
     "surface",
     "write_comparison",
     "write_report",

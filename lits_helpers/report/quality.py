@@ -113,6 +113,12 @@ def judge(evidence: Mapping[str, float], findings: Iterable[Finding] = ()) -> di
     return {"word": word, "score": round(score, 3), "reasons": reasons, "remarks": remarks}
 
 
+def sentences(judged: Mapping) -> list[str]:
+    """Return what `judge` gave as sentences: the word with its reasons, and the remarks."""
+    reasons = "; ".join(judged["reasons"]) or "no reason was found to distrust these labels"
+    return [f"{judged['word']}: {reasons}", *judged["remarks"]]
+
+
 def _jump(liver: np.ndarray, areas: np.ndarray) -> float:
     """Return 1 - Dice of neighbouring slices, over the whole liver."""
     filled = np.flatnonzero(areas)

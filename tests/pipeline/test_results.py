@@ -295,11 +295,12 @@ def test_a_result_is_opened_with_its_reference_in_one_orientation(data, tmp_path
 
 def test_probabilities_beside_a_prediction_are_its_uncertainty_in_the_viewer(data, tmp_path):
     predictions = predict(data, tmp_path / "p", {"1": SHIFTED})
-    volume, layers, unsure = open_viewed(data, "1", predictions["1"])
+    volume, layers, unsure, notes = open_viewed(data, "1", predictions["1"])
+    assert notes[0].startswith(("sound: ", "look at it: ", "do not use: "))
     assert unsure is None
     half = np.where(SHIFTED > 0, 128, 0).astype(np.uint8)
     write_probability(half, volume, probability_path(predictions["1"], "liver"))
-    _, _, unsure = open_viewed(data, "1", predictions["1"])
+    _, _, unsure, _ = open_viewed(data, "1", predictions["1"])
     assert np.array_equal(unsure >= 0.9, SHIFTED > 0)
     assert set(layers) == {"reference", "prediction"}
 
