@@ -217,6 +217,9 @@ def tumors(work: Path, tumor: Path) -> None:
             if damage.startswith(("thick", "cut")) or not reference.any():
                 continue
             row = _tumor_row(path, reference, model)
+            if row is None:
+                print(name, damage, "no tumor was found", flush=True)
+                continue
             rows.append([int(name.split("-")[1]) % 2, *row])
             print(name, damage, *(f"{value:.3f}" for value in row), flush=True)
     for odd, which in ((0, "even"), (1, "odd")):
@@ -234,12 +237,17 @@ def tumors(work: Path, tumor: Path) -> None:
             )
 
 
-def _tumor_row(path: Path, reference: np.ndarray, model) -> tuple[float, ...]:
-    """Return the tumor's Dice and what the rules see, in the predicted liver of `make`."""
+def _tumor_row(path: Path, reference: np.ndarray, model) -> tuple[float, ...] | None:
+    """Return the tumor's Dice and what the rules see, in the predicted liver of `make`.
+
+    None where no tumor was found: that cannot be told from a patient without one.
+    """
     stored = np.load(path)
     volume = volume_from_array(stored["hu"], tuple(stored["spacing_mm"].tolist()))
     labels = segment_volume(volume, None, model, known_liver=stored["labels"])
     found = labels == 2
+    if not found.any():
+        return None
     sizes = [int(np.count_nonzero(mask)) for mask in (found & reference, found, reference)]
     seen = look(volume.hu, labels, volume.spacing_mm) | second_look(volume, labels, None, model)
     return (dice(*sizes), *(seen.get(rule, 0.0) for rule in RULES))

@@ -195,7 +195,7 @@ def measure(path: Path, recipe: str, rounds: int) -> None:
         "ours, all slices": lambda: look_at_all(ways["ours"]),
         "  reading": lambda: read_volume(path),
         "  writing": lambda: write_segmentation(labels, volume, out),
-        "second look": lambda: second_look(volume, labels, liver),
+        "second look": lambda: second_look(volume, labels, liver, tumor),
         "kept": lambda: segment_volume(volume, liver, tumor, probabilities={}),
         "not kept": lambda: segment_volume(volume, liver, tumor),
     }

@@ -36,7 +36,7 @@ FLAGS = {
     "liver_disagreement": Flag(0.06, "turned slices give another liver (they differ by {})"),
     "models_disagreement": Flag(0.1, "several models give another liver each (they differ by {})"),
     "liver_removed": Flag(0.2, "large pieces were removed ({} of what the model called liver)"),
-    "tumor_unsure": Flag(0.2, "the model is unsure of the tumor ({} of it)"),
+    "tumor_unsure": Flag(0.12, "the model is unsure of the tumor ({} of it)"),
     "liver_jump": Flag(0.45, "the liver jumps from slice to slice (by {} of its area)"),
     "liver_misfit": Flag(1.0, "the liver is not of one tissue (misfit {})", "{:.2f}".format),
     "liver_volume": Flag(1.0, "the liver's volume is outside 500 to 4000 ml"),
