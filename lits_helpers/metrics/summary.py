@@ -19,6 +19,7 @@ TEXT_COLUMNS = (
     "patient",
     "note",
     "flag",
+    "flag_reasons",
 )  # never read as numbers: a case may be called 007
 _TITLES = {
     "liver_dice": "liver Dice per case",

@@ -365,10 +365,9 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[O
         "voxel_mm3": math.prod(spacing_mm) if spacing_mm else None,
     }
     row |= evaluate_case(prediction, reference, spacing_mm)
-    record = read_record(path) or {}
-    evidence = look(volume.read(), prediction, spacing_mm) | record.get("evidence", {})
-    judged = judge(evidence)
+    judged = flags_of(read_volume(volume.path), prediction, path)
     row |= {"flag": judged["word"], "flag_score": judged["score"]}
+    row["flag_reasons"] = "; ".join(judged["reasons"]) or None
     for origin in origins:
         row[f"{origin.system}_dice_ceiling"] = _ceiling(volume, reference, origin)
     return row

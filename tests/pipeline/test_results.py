@@ -23,6 +23,7 @@ from lits_helpers.metrics import read_metrics_csv
 from lits_helpers.pipeline import (
     evaluate,
     find_predictions,
+    flags_of,
     open_result,
     open_viewed,
     results,
@@ -31,7 +32,12 @@ from lits_helpers.pipeline import (
 )
 from lits_helpers.pipeline.results import resize_ceiling
 from lits_helpers.recipes import InputSpec
-from lits_helpers.volumes import open_volume, probability_path, write_probability
+from lits_helpers.volumes import (
+    open_volume,
+    probability_path,
+    read_volume,
+    write_probability,
+)
 
 
 def dice(a, b):
@@ -291,6 +297,17 @@ def test_a_result_is_opened_with_its_reference_in_one_orientation(data, tmp_path
     assert np.array_equal(layers["prediction"], SHIFTED)
     assert np.array_equal(layers["reference"], LABELS)
     assert np.array_equal(volume.hu, open_volume(data.volume_path("1")).read())
+
+
+def test_a_row_of_scores_says_how_far_to_trust_the_prediction_and_why(data, tmp_path):
+    drawn = {"1": LABELS, "2": np.zeros_like(LABELS)}
+    evaluate(data, predict(data, tmp_path / "p", drawn), tmp_path)
+    rows = {row["case_id"]: row for row in read_metrics_csv(tmp_path / "metrics.csv")}
+    flags = flags_of(read_volume(data.volume_path("1")), LABELS, tmp_path / "none.nii.gz")
+    assert rows["1"]["flag"] == flags["word"]
+    assert rows["1"]["flag_reasons"] == ("; ".join(flags["reasons"]) or None)
+    assert (rows["2"]["flag"], rows["2"]["flag_score"]) == ("do not use", 5.0)
+    assert rows["2"]["flag_reasons"] == "no liver was found"
 
 
 def test_probabilities_beside_a_prediction_are_its_uncertainty_in_the_viewer(data, tmp_path):
