@@ -150,7 +150,8 @@ def tumor_frames(volume: Volume, labels: np.ndarray, models: Sequence) -> dict[I
     """Return what tumor models see of a case whose liver is known, by their specs."""
     seen = volume.hu.__getitem__, labels.__getitem__, range(len(labels))
     aspect = volume.geometry.pixel_aspect
-    return {model.spec: liver_frame(*seen, model.spec, aspect) for model in models}
+    specs = dict.fromkeys(model.spec for model in models)  # each once
+    return {spec: liver_frame(*seen, spec, aspect) for spec in specs}
 
 
 def _kept(probabilities: dict | None, system: str, shape: tuple) -> np.ndarray | None:
