@@ -84,7 +84,7 @@ def copy_of(first: str) -> Finding:
 
 ABOUT_LABELS = {  # codes of what is odd about the segmentation, not about the CT
     "no_segmentation",
-    "labels_rounded",
+    "labels_mended",
     "empty_liver",
     "mask_header_differs",
     "mask_turned",

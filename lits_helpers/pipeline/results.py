@@ -365,7 +365,7 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[O
         "voxel_mm3": math.prod(spacing_mm) if spacing_mm else None,
     }
     row |= evaluate_case(prediction, reference, spacing_mm)
-    judged = flags_of(read_volume(volume.path), prediction, path)
+    judged = flags_of(read_prepared(volume.path)[0], prediction, path)
     row |= {"flag": judged["word"], "flag_score": judged["score"]}
     row["flag_reasons"] = "; ".join(judged["reasons"]) or None
     for origin in origins:

@@ -100,7 +100,7 @@ def test_what_was_odd_about_a_prepared_ct_is_in_its_report_and_its_mask_s_odditi
     prepare(find_cases(tmp_path / "raw"), tmp_path / "prepared", workers=0, png=False)
     data = open_prepared(tmp_path / "prepared")
     codes = [finding["code"] for finding in data.case("0").record["findings"]]
-    assert codes == ["labels_rounded", "spacing_untrusted", "turned"]
+    assert codes == ["labels_mended", "spacing_untrusted", "turned"]
     segment_files(find_volumes(data.volume_path("0")), tmp_path / "made", bright_model())
     made = {"0": tmp_path / "made" / "prediction-volume-0.nii.gz"}
     report_predictions(made, {"0": data.volume_path("0")}, tmp_path / "out")
