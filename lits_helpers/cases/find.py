@@ -119,7 +119,9 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
         return read_cases(root / TABLE)[0]
     notes: list[str] = []
     files = [root] if root.is_file() else list(_files_below(root, notes))
-    best = _best([_fit(known, files) for known in LAYOUTS if layout in (AUTO, known.name)])
+    taken = (AUTO, BY_HEADERS)  # the second says nothing about NIfTI files
+    fits = [_fit(known, files) for known in LAYOUTS if layout in (*taken, known.name)]
+    best = _best(fits)
     cts = best.roles[CT]
     ids = _case_ids(cts, root)
     found = {path: ids[name] for name, paths in cts.items() for path in paths}

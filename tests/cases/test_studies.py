@@ -135,6 +135,17 @@ def test_several_segs_of_one_ct_want_a_choice_and_one_alone_is_no_case(tmp_path)
         find_cases(tmp_path)
 
 
+def test_layout_can_be_forced_where_nifti_lies_too(tmp_path):
+    write_study(tmp_path / "a", tmp_path / "1.dcm")
+    (tmp_path / "volume-3.nii").write_bytes(b"x")
+    assert [case.id for case in find_cases(tmp_path)] == ["3"]
+    assert [case.id for case in find_cases(tmp_path, "dicom")] == ["a-s4"]
+    assert [case.id for case in find_cts(tmp_path, "dicom")] == ["a-s4", "3"]
+    (tmp_path / "b").mkdir()
+    with pytest.raises(FileNotFoundError, match="expected folders of DICOM, a CT each"):
+        find_cases(tmp_path / "b", "dicom")
+
+
 def test_study_without_ct_is_named_with_what_it_is(tmp_path):
     write_study(tmp_path / "a")
     write_series(tmp_path / "b", HU, study="mr", SOPClassUID=MRImageStorage, Modality="MR")
