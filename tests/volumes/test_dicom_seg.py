@@ -2,9 +2,11 @@
 
 # ruff: noqa: E402  (what may be missing is asked for first)
 
+import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -83,6 +85,47 @@ def test_dcmqi_reads_the_same_labels_at_the_same_places(tmp_path, orientation):
     labels = np.zeros_like(HU, np.uint8)
     labels[tuple(slice(a, a + n) for a, n in zip(first, found.shape, strict=True))] = found
     np.testing.assert_array_equal(labels, small_labels())
+
+
+def dcmqi_meta(*segments):
+    """Return what dcmqi wants to know, for segments (name, code) of SNOMED CT."""
+
+    def coded(value, meaning):
+        return {"CodeValue": value, "CodingSchemeDesignator": "SCT", "CodeMeaning": meaning}
+
+    attributes = [
+        {
+            "labelID": 1, "SegmentLabel": name, "SegmentDescription": name,
+            "SegmentAlgorithmType": "MANUAL",
+            "SegmentedPropertyCategoryCodeSequence": coded("123037004", "Anatomical Structure"),
+            "SegmentedPropertyTypeCodeSequence": coded(code, name),
+        }
+        for name, code in segments
+    ]  # fmt: skip
+    common = {"ContentLabel": "SEGMENTATION", "SeriesDescription": "by dcmqi"}
+    common |= {"SeriesNumber": "300", "InstanceNumber": "1", "BodyPartExamined": "LIVER"}
+    return json.dumps(common | {"segmentAttributes": [[one] for one in attributes]})
+
+
+@pytest.mark.skipif(DCMQI is None, reason="pip install dcmqi: the independent writer")
+def test_seg_that_dcmqi_writes_is_read(tmp_path):
+    write_series(tmp_path / "ct", HU, "LPI", order=[2, 0, 3, 1])
+    (tmp_path / "meta.json").write_text(dcmqi_meta(("Liver", "10200004"), ("Mass", "4147007")))
+    images = [
+        write_nifti(part.astype(np.uint8), tmp_path / f"{n}.nii")
+        for n, part in enumerate((small_labels() > 0, small_labels() == 2))
+    ]
+    command = {
+        "--inputImageList": ",".join(map(str, images)),
+        "--inputDICOMDirectory": tmp_path / "ct",
+        "--outputDICOM": tmp_path / "seg.dcm",
+        "--inputMetadata": tmp_path / "meta.json",
+    }
+    tool = Path(DCMQI).with_name("itkimage2segimage")
+    words = [tool, "--skip", 1, *(word for pair in command.items() for word in pair)]
+    subprocess.run(list(map(str, words)), check=True, capture_output=True)
+    found = read_segmentation(tmp_path / "seg.dcm", like=read_volume(tmp_path / "ct"))
+    np.testing.assert_array_equal(found, small_labels())
 
 
 def test_seg_names_segments_algorithm_and_every_source_slice(tmp_path):
