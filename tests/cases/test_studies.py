@@ -18,6 +18,7 @@ from pydicom.uid import MRImageStorage
 
 from lits_helpers.__main__ import main
 from lits_helpers.cases import find_cases, find_cts, load_case, search_cases
+from lits_helpers.pipeline import compare
 from lits_helpers.volumes import read_volume, write_segmentation
 
 HU = ramp((4, 6, 5))
@@ -33,12 +34,6 @@ def write_study(folder, seg=None, study=None, series=4, patient="P1", **options)
     if seg:
         write_seg(seg, files, LABELS, **options)
     return files
-
-
-def scores(folder, line=1):
-    """Return a line of the metrics.csv in a folder."""
-    with open(folder / "metrics.csv", newline="") as stream:
-        return list(csv.DictReader(stream))[line - 1]
 
 
 @pytest.mark.parametrize("kind", ["BINARY", "LABELMAP", "FRACTIONAL"])
@@ -190,7 +185,8 @@ def test_studies_with_seg_are_prepared_and_scored(tmp_path, capsys):
     out = runs / "results" / "predictions"
     write_segmentation(half, volume, out / "prediction-volume-a.nii.gz")
     assert main(["evaluate", *places]) == 0
-    row = scores(runs / "results")
+    with open(runs / "results" / "metrics.csv", newline="") as stream:
+        (row,) = csv.DictReader(stream)
     assert (row["case_id"], float(row["liver_dice"]), float(row["tumor_dice"])) == ("a", 1, 0)
 
 
@@ -208,12 +204,10 @@ def test_seg_are_compared_with_each_other_and_with_nifti(tmp_path, kinds):
         write_segmentation(labels, volume, tmp_path / f"{name}.{kind}")
         for labels, name, kind in zip((predicted, reference), "AB", kinds, strict=True)
     ]
-    out = tmp_path / "out"
-    assert main(["evaluate", *map(str, files), "--out", str(out)]) == 0
+    (row,), _ = compare(*files, tmp_path / "out")
     both = [int((labels > 0).sum()) for labels in (predicted, reference)]
-    row = scores(out)
-    assert float(row["liver_dice"]) == pytest.approx(2 * both[0] / sum(both))
-    assert float(row["tumor_dice"]) == 1
+    assert row["liver_dice"] == pytest.approx(2 * both[0] / sum(both))
+    assert row["tumor_dice"] == 1
     assert "the liver measures 0 ml by voxels of 5 x 0.7 x 0.8 mm" in row["note"]
 
 
@@ -235,7 +229,6 @@ def test_folder_of_predictions_is_compared_with_studies(tmp_path):
         for kind in ("dcm", "nii.gz"):  # as --format both leaves them
             path = tmp_path / "out" / f"prediction-volume-{name}-s4.{kind}"
             write_segmentation(LABELS, volume, path)
-    places = [str(tmp_path / "out"), str(tmp_path / "raw")]
-    assert main(["evaluate", *places, "--out", str(tmp_path / "scores")]) == 0
-    assert scores(tmp_path / "scores")["case_id"] == "a-s4"
-    assert float(scores(tmp_path / "scores", 2)["tumor_dice"]) == 1
+    rows, _ = compare(tmp_path / "out", tmp_path / "raw", tmp_path / "scores")
+    assert [row["case_id"] for row in rows] == ["a-s4", "b-s4"]
+    assert [row["tumor_dice"] for row in rows] == [1, 1]
