@@ -2,8 +2,8 @@
 
     python benchmarks/dicom.py [--slices 100] [--size 512]
 
-Both are measured in turn, in one process; the ratios of the medians are printed, of elapsed time and
-of the processor's, which other programs disturb less.
+Both are measured in turn, in one process. The ratios of the medians are printed, of elapsed time
+and of the processor's, which other programs disturb less.
 """
 
 import argparse
