@@ -284,7 +284,7 @@ def _slice(name: str, frame: int | None, header: "Dataset", items: list) -> Slic
         name,
         frame,
         f"{header.SOPInstanceUID}{'' if frame is None else f'#{frame + 1}'}",
-        "-".join(str(value(tag)) for tag in ACQUISITIONS if value(tag)),
+        "-".join(str(found) for tag in ACQUISITIONS if (found := value(tag))),
         str(header.get("PatientID", "")),
         tuple(map(float, position)),
         (*map(float, direction), *map(float, spacing), *size),
