@@ -31,6 +31,7 @@ from .case import Finding
 # Limits between the cues of sound scans, which anatomy.py states, and of turned scans.
 SPINE_IN_FRONT = -0.08
 BACK_IN_FRONT = -0.02
+CLEARLY_IN_FRONT = -0.10  # of the back, where contrast pulls the spine's cue towards 0
 LIVER_ON_THE_LEFT = 0.05
 LUNGS_BELOW = -0.10
 LUNGS_ABOVE = 0.05
@@ -89,11 +90,14 @@ def _likely_upside_down(coarse: Coarse) -> Verdict:
 
 
 def _face_down(coarse: Coarse) -> Verdict:
-    spine = spine_cue(coarse)
-    if spine is None or spine >= SPINE_IN_FRONT:
+    spine, back = spine_cue(coarse), back_cue(coarse)
+    if spine is None:
         return False, "", None
-    if back_cue(coarse) <= BACK_IN_FRONT:
+    both = spine < SPINE_IN_FRONT and back <= BACK_IN_FRONT
+    if both or (spine < 0 and back < CLEARLY_IN_FRONT):
         return True, "the spine was in front", None
+    if spine >= SPINE_IN_FRONT:
+        return False, "", None
     text = "bone near the midline lies in front, but nothing else says that the patient does"
     return False, "", Finding("spine_doubtful", False, f"{text} (contrast in the bowel?)")
 

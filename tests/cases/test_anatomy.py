@@ -8,6 +8,7 @@ import pytest
 from helpers.drawn import FLIPS, body, stored_as, turned, write_case
 
 from lits_helpers.cases import check_case, find_cases, load_case
+from lits_helpers.cases.anatomy import coarse_copy, spine_cue
 
 
 def codes(findings):
@@ -123,6 +124,19 @@ def test_fatty_liver_beside_a_bright_spleen_is_no_mirrored_copy(tmp_path):
     assert codes(check_case(find_cases(tmp_path)[0])) == ["no_segmentation"]
     write_case(tmp_path, 3, hu[:, :, ::-1])
     assert codes(check_case(find_cases(tmp_path)[0])) == ["no_segmentation", "mirrored_doubtful"]
+
+
+def test_contrast_before_the_spine_does_not_hide_a_clear_table(tmp_path):
+    hu = body()[0]
+    hu[:, 50:54, 16:-16] = np.maximum(hu[:, 50:54, 16:-16], -80)  # the back is flat
+    hu[:, 26:34, 30:46] = 400  # contrast: half of the bone lies near the middle
+    hu[:, -3:, 4:-4] = 60  # the table
+    write_case(tmp_path, 3, hu[:, ::-1])
+    coarse = coarse_copy(hu, None)
+    assert 0 < spine_cue(coarse) < 0.08
+    volume, _, findings = load_case(find_cases(tmp_path)[0])
+    assert "turned" in codes(findings)
+    np.testing.assert_array_equal(volume.hu, hu)
 
 
 @pytest.mark.parametrize("with_mask", [True, False])
