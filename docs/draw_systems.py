@@ -50,7 +50,7 @@ class Drawing:
         self.size = width, height
         self.parts = [
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-            f'width="{width}" height="{height}" role="img" '
+            f'width="{width}" style="max-width:100%;height:auto" role="img" '
             'font-family="Helvetica, Arial, sans-serif" font-size="14">',
             f"<title>{escape(title)}</title>",
             '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
