@@ -8,10 +8,12 @@ import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from pathlib import Path
 
 from helpers.repository import ROOT
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 ARTEFACTS = ROOT / "runs" / "browser"
 SLOW_SECONDS = 0.25  # a frame on a machine that can hardly keep up
 SETUP = f"""
@@ -143,6 +145,25 @@ class Classic:
         return [os.environ["IPYWIDGETS7_PYTHON"], "-m", "notebook", *options]
 
 
+@contextmanager
+def open_chromium():
+    """Open a headless Chromium with a fresh profile, for the length of the context."""
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
+    options = ChromeOptions()
+    options.binary_location = CHROMIUM
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync"):
+        options.add_argument(f"--{flag}")
+    for flag in ("disable-background-networking", "disable-component-update"):
+        options.add_argument(f"--{flag}")
+    options.add_argument("--window-size=1300,1400")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = ChromeService(shutil.which("chromedriver"))
+    with Chrome(options=options, service=service) as chrome:
+        chrome.set_script_timeout(20)
+        yield chrome
+
+
 def answers(address: str) -> bool:
     try:
         return urllib.request.urlopen(address, timeout=5).status == 200
@@ -180,9 +201,9 @@ class Page:
                 env=os.environ | home,
             )
         address = f"http://127.0.0.1:{port}/"
-        until(lambda: answers(address), 60, f"no answer from {self.kind.name}")
+        until(lambda: answers(address), 120, f"no answer from {self.kind.name}")
         self.browser.get(address + self.kind.page)
-        until(lambda: self.js(self.kind.ready), 60, "the notebook did not open")
+        until(lambda: self.js(self.kind.ready), 120, "the notebook did not open")
         time.sleep(1)  # the kernel's widget channel opens after the page
         self.js(self.kind.run, 0, "")
         output = ".jp-OutputArea-output, .output_subarea"

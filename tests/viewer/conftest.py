@@ -4,29 +4,16 @@ import os
 import shutil
 
 import pytest
-from helpers.front_ends import Classic, Lab, Page
+from helpers.front_ends import CHROMIUM, Classic, Lab, Page, open_chromium
 
 
 @pytest.fixture(scope="session")
 def browser():
     selenium = pytest.importorskip("selenium", reason="pip install selenium")
-    program = shutil.which("chromium") or shutil.which("chromium-browser")
-    driver = shutil.which("chromedriver")
-    if not program or not driver:
+    if not CHROMIUM or not shutil.which("chromedriver"):
         pytest.skip("no Chromium with chromedriver on this machine")
-    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-
     assert selenium
-    options = ChromeOptions()
-    options.binary_location = program
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "no-first-run", "disable-sync"):
-        options.add_argument(f"--{flag}")
-    for flag in ("disable-background-networking", "disable-component-update"):
-        options.add_argument(f"--{flag}")
-    options.add_argument("--window-size=1300,1400")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with Chrome(options=options, service=ChromeService(driver)) as chrome:  # a fresh profile
-        chrome.set_script_timeout(20)
+    with open_chromium() as chrome:
         yield chrome
 
 
