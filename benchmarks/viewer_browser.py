@@ -24,7 +24,7 @@ CELL = """
 from lits_helpers.phantom import make_phantom
 from lits_helpers.volumes import volume_from_array
 slice_viewer.encode_frame = original
-hu, reference, spacing_mm = make_phantom(0, (78, 512, 512))
+hu, reference, spacing_mm = make_phantom(0, (24, 512, 512))
 shifted = np.roll(reference, (4, -5), (1, 2))
 viewer = SliceViewer(
     volume_from_array(hu, spacing_mm), {"reference": reference, "prediction": shifted}, static=False
