@@ -61,7 +61,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name, open_chromium() as chrome:
         folder = Path(name)
         with Page(Lab, chrome, folder) as page:
-            page.show(CELL)
+            page.show(CELL, seconds=300)
             keys = ["ArrowUp", "ArrowDown"] * (options.keys // 4)
             seen = []
             for key in [*keys, *keys[::-1]]:

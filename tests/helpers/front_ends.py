@@ -225,13 +225,13 @@ class Page:
     def js(self, script: str, *arguments):
         return self.browser.execute_script(script, *arguments)
 
-    def show(self, source: str = TWO_CASES) -> dict:
+    def show(self, source: str = TWO_CASES, seconds: float = 60) -> dict:
         """Run a cell that shows something with a picture, and return its pixels."""
         (self.folder / "slow").unlink(missing_ok=True)
         marked = "document.querySelectorAll('.lits-picture, .widget-image, .lits-surface')"
         self.js(f"{marked}.forEach(part => part.classList.add('old'))")
         self.js(self.kind.run, 1, source)
-        until(self.pixels, 60, "no picture after running the cell")
+        until(self.pixels, seconds, "no picture after running the cell")
         last = None
         while last != (last := self.js(PLACES)):  # views arrive one after the other
             time.sleep(0.3)
