@@ -378,6 +378,8 @@ def _missing_decoder(syntax: "UID") -> str:
 def _hu(stored: np.ndarray, slope: float, intercept: float) -> np.ndarray:
     """Return stored numbers as int16 HU, rounded half up and limited to what int16 holds."""
     limits = np.iinfo(np.int16)
+    if stored.dtype == np.int16 and (slope, intercept) == (1, 0):
+        return stored
     if slope == 1 and intercept.is_integer() and limits.min <= intercept <= limits.max:
         low, high = int(stored.min()) + intercept, int(stored.max()) + intercept
         if limits.min <= low and high <= limits.max:  # then wrapping at 16 bits is right

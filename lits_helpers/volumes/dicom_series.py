@@ -199,7 +199,7 @@ def _acquisitions(plain: Series, slices: list[Slice]) -> list[Series]:
     """Split slices of one plane by acquisition where together they are no even stack."""
     if not plain.fault and abs(slices[0].normal[2]) < MIN_AXIAL:
         plain = replace(plain, fault="not axial")
-    slices = sorted(slices, key=lambda one: float(np.dot(one.position, one.normal)))
+    slices = [slices[k] for k in np.argsort(_heights(slices), kind="stable")]
     apart: dict[str, list[Slice]] = defaultdict(list)
     for one in slices:
         apart[one.acquisition].append(one)
@@ -227,7 +227,12 @@ def _is_even(slices: list[Slice]) -> bool:
 
 def _gaps(slices: Sequence[Slice]) -> np.ndarray:
     """Return the distances in mm of sorted slices, along their normal."""
-    return np.diff([np.dot(one.position, slices[0].normal) for one in slices])
+    return np.diff(_heights(slices))
+
+
+def _heights(slices: Sequence[Slice]) -> np.ndarray:
+    """Return the places in mm of slices of one plane, along their normal."""
+    return np.array([one.position for one in slices]) @ slices[0].normal
 
 
 def fault_of(header: "Dataset") -> str:
