@@ -23,7 +23,11 @@ PAIR_STYLE = """
 .dates { display: grid; grid-template-columns: 1fr 1fr; gap: 1rem; align-items: start;
   margin: .8rem 0 }
 .dates h2 { margin-top: .2rem; overflow-wrap: anywhere }
-.pair { display: grid; grid-template-columns: 1fr 1fr; gap: .3rem }
+.dates .white img { width: auto; max-width: 100%; max-height: 9rem; margin: auto }
+td { white-space: nowrap }
+.pairs { orphans: 1; widows: 1 }
+.pair { display: inline-grid; grid-template-columns: 1fr 1fr; gap: .3rem; width: 49%;
+  margin: 0 .5% .5rem 0; break-inside: avoid }
 .none { border: 1px dashed var(--line); border-radius: .4rem; color: var(--soft); display: grid;
   place-items: center; aspect-ratio: 1 }
 """
@@ -119,15 +123,15 @@ def _lesions(compared: Mapping, pictures: Mapping[str, Mapping]) -> str:
             for date in DATES
         )
         shown.append(f'<div class="pair">{sides}</div>')
-    heads = [f"{name}, {date}" for name in ("#", "ml", "longest mm") for date in DATES]
+    heads = [f"{name}, {date}" for name in ("#", "ml", "mm") for date in DATES]
     heads = [*heads[:4], "change", *heads[4:], "change"]
     head = "".join(f"<th>{name}</th>" for name in heads) + '<th class="text">place</th>'
     rows = "".join(_pair_row(pair, compared) for pair in pairs[:LISTED])
     rest = len(pairs) - LISTED
     more = f'<p class="soft">and {rest} smaller ones; all are in the JSON.</p>' if rest > 0 else ""
     return (
-        f'<h2>Lesions, paired by their place in the liver</h2><div class="dates">{"".join(shown)}'
-        f"</div><table><tr>{head}</tr>{rows}</table>{more}"
+        '<h2>Lesions, paired by their place in the liver</h2><div class="pairs">'
+        f"{''.join(shown)}</div><table><tr>{head}</tr>{rows}</table>{more}"
     )
 
 
@@ -161,5 +165,5 @@ def _notes(compared: Mapping) -> str:
         f'<footer class="soft">{_side_by_side(parts)}<p>{NOT_A_DEVICE} The livers are laid onto '
         "each other by their centres; a lesion belongs to the nearest one of the other date within "
         "15 mm and its radius. One that has split or joined others counts once: look at the "
-        "pictures.</p></footer>"
+        "pictures. Millimetres are the longest diameter within one axial slice.</p></footer>"
     )
