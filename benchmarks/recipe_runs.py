@@ -121,7 +121,8 @@ def volume_scores(
     Args:
         row: what is sought.
         model: the row's model.
-        liver: finds the liver before a tumor model; unused by a liver row.
+        liver: finds the liver before a tumor model, None gives it the known one; unused by a
+            liver row.
         root: prepared/ folder.
         case_ids: cases to score.
         degrees: of turned views, see `Postprocessing`.
@@ -132,7 +133,8 @@ def volume_scores(
         volume = read_volume(files.volume)
         reference = PackedVolume(files.labels).read()
         models = (model,) if row.seeks == "liver" else (liver, model)
-        predicted = segment_volume(volume, *models, post=post)
+        known = reference if row.seeks == "tumor" and liver is None else None
+        predicted = segment_volume(volume, *models, post=post, known_liver=known)
         result = evaluate_case(predicted, reference, None, workers=1)
         rows.append(_case_row(case_id, row.seeks, result))
     return rows
