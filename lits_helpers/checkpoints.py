@@ -19,7 +19,7 @@ import torch
 from torch import nn
 
 from .environment import choose_device
-from .machine import few, read_json, write_json, written_whole
+from .machine import few, open_readable, read_json, write_json, written_whole
 from .models import build_generator, build_segmenter
 from .preprocess import hash_of_ct
 from .recipes import SYSTEMS, InputSpec, Recipe, recipe_from_dict
@@ -136,7 +136,7 @@ def read_checkpoint(path: Path | str) -> dict:
     Raises:
         CheckpointError: truncated, foreign, or a pickle that would run code.
     """
-    with open(path, "rb") as stream:
+    with open_readable(path) as stream:
         return read_content(stream, path)
 
 

@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 TEMPORARY_PREFIX = ".part-"
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -150,6 +151,20 @@ def read_json(path: str | os.PathLike) -> dict:
         ) from error
 
 
+def open_readable(path: str | os.PathLike) -> BinaryIO:
+    """Open a user's file for reading bytes.
+
+    Raises:
+        PermissionError: this user may not; names the file and the cure.
+    """
+    try:
+        return open(path, "rb")
+    except PermissionError:
+        raise PermissionError(
+            errno.EACCES, "this user may not read it; chmod u+r makes it readable", str(path)
+        ) from None
+
+
 def file_hash(path: str | os.PathLike) -> str:
     """Return the SHA-1 hash (40 hex digits) of a file's content, to know the file again.
 
@@ -160,5 +175,5 @@ def file_hash(path: str | os.PathLike) -> str:
         files = sorted(found for found in Path(path).rglob("*") if found.is_file())
         lines = [f"{found.relative_to(path).as_posix()} {file_hash(found)}" for found in files]
         return hashlib.sha1("\n".join(lines).encode(), usedforsecurity=False).hexdigest()
-    with open(path, "rb") as stream:
+    with open_readable(path) as stream:
         return hashlib.file_digest(stream, lambda: hashlib.sha1(usedforsecurity=False)).hexdigest()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ..machine import safe_members
+from ..machine import open_readable, safe_members
 from ..settings import hint
 from .dicom_series import (
     Series,
@@ -62,7 +62,7 @@ def is_dicom(path: str | os.PathLike) -> bool:
         return True
     if not os.path.isfile(path):
         return False
-    with open(path, "rb") as stream:
+    with open_readable(path) as stream:
         block = stream.read(PREAMBLE + 4)
     return block[:4] == ZIP_MAGIC or _starts_dicom(block)
 
@@ -346,7 +346,7 @@ def words_of(text: str) -> set[str]:
 
 
 def _head(path: Path) -> bytes:
-    with open(path, "rb") as stream:
+    with open_readable(path) as stream:
         return stream.read(PREAMBLE + 4)
 
 

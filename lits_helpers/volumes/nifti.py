@@ -23,6 +23,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.spatialimages import HeaderDataError
 
+from ..machine import open_readable
 from .geometry import Geometry, geometry_of_header, header_from_bytes
 
 LITS_NAME = re.compile(r"(volume|segmentation)-(\d+)\.nii(\.gz)?")
@@ -136,7 +137,7 @@ def open_nifti(path: str | os.PathLike) -> Iterator[NiftiSource]:
     path = Path(path)
     if not stat.S_ISREG(path.stat().st_mode):
         raise ValueError(f"cannot read {path}: it is not a regular file")
-    with open(path, "rb") as raw:
+    with open_readable(path) as raw:
         compressed = raw.read(2) == GZIP_MAGIC
         file_bytes = raw.seek(0, os.SEEK_END)
         raw.seek(0)

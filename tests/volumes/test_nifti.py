@@ -11,8 +11,9 @@ import pytest
 from helpers.drawn import BODY_SPACING_MM, affine_of, body, ramp, write_nifti
 
 from lits_helpers.cases import Case, find_cases
+from lits_helpers.machine import files
 from lits_helpers.preprocess import prepare, prepared_cases
-from lits_helpers.volumes import open_volume, read_volume
+from lits_helpers.volumes import open_volume, read_segmentation, read_volume
 
 HU = ramp()
 STORED = np.asfortranarray(HU.transpose(2, 1, 0))
@@ -222,12 +223,16 @@ def test_what_is_no_file_is_refused_without_waiting(tmp_path):
         read_volume(tmp_path / "volume-6.nii")
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
-def test_locked_file_is_refused_by_name(tmp_path):
+def test_a_locked_file_is_refused_by_name_with_the_cure(tmp_path, monkeypatch):
     path = place(tmp_path, "volume-3.nii", bytes(whole()))
-    path.chmod(0)
-    with pytest.raises(PermissionError, match="volume-3"):
-        read_volume(path)
+
+    def locked(*_):  # root may read everything
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(files, "open", locked, raising=False)
+    for read in (read_volume, read_segmentation):
+        with pytest.raises(PermissionError, match=r"chmod u\+r makes it readable: .*volume-3"):
+            read(path)
 
 
 def test_run_over_all_broken_files_prepares_the_sound_one_and_names_the_others(tmp_path):
