@@ -204,7 +204,7 @@ def tumors(work: Path, tumor: Path) -> None:
     """Print how the evidence about tumors goes with the tumors' Dice, in the livers of `make`.
 
     Taken are the generated patients, as they are or under a damage that moves no voxel. The limit
-    of `tumor_unsure` was chosen on the even ones.
+    of `tumor_unsure` was chosen with all of them in view.
     """
     model = load_tumor_model(tumor, "cpu")
     rows = []
