@@ -8,7 +8,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.drawn import body, write_nifti
+from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 from helpers.prepared_runs import write_checkpoint
 from helpers.repository import ROOT
 from helpers.small_runs import SmallNetwork, small_liver
@@ -107,7 +107,7 @@ def test_a_program_without_torch_gives_the_same_labels(
 ):
     monkeypatch.setattr(ensemble, "amp_dtype", lambda _: torch.float32)
     files, models = exported
-    ct = write_nifti(body()[0], tmp_path / "ct.nii.gz", orientation)
+    ct = write_nifti(body()[0], tmp_path / "ct.nii.gz", orientation, BODY_SPACING_MM)
     wanted = nib.load(segment_file(ct, tmp_path / "wanted.nii", *models, POST))
     example("onnx_only").main(ct, tmp_path / "found.nii", *files)
     found = nib.load(tmp_path / "found.nii")

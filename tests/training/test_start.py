@@ -71,7 +71,8 @@ def test_training_that_goes_on_decodes_nothing_again(calm, slices, tmp_path, mon
 def test_two_kills_change_no_bit():
     script = ROOT / "benchmarks" / "kill_training.py"
     command = [sys.executable, str(script), "--kills", "2", "--epochs", "2"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=100)
+    # a kill may cut a progress bar within a character
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=100)
     assert "bit-identical" in done.stdout, done.stdout + done.stderr[-2000:]
     assert "0 kills" not in done.stdout
 
