@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Collection, Iterable
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 from zlib import crc32
 
@@ -37,40 +38,54 @@ def cases_of_studies(
     """
     studies = find_studies(files)
     folders = Counter(parent for study in studies for parent in _folders(study, root))
-    notes = [note for study in studies if (note := _without_ct(study, root, folders))]
+    notes = [note for study in studies if (note := _left_aside(study, root, folders))]
     studies = [study for study in studies if study.series]
-    cases: list[Case] = []
-    patients: list[str] = []
+    cases: dict[str, Case] = {}
+    owners: list[tuple[str, str]] = []
     hidden: list[str] = []
     for study in studies:
         place = Path(os.path.commonpath([path.parent for path in _slices(study)]))
         drawn = _drawn(study, notes, root) if references else {}
-        for number, uid in enumerate(drawn or list(study.series)[:1]):
+        for uid in drawn or list(study.series)[:1]:
             volume = place if folders[place] == 1 else study.series[uid][0]
             name = _named_after(volume, root)
             case_id = without_name(name, study)
             hidden += [case_id] if case_id != name else []
-            case_id += f"-{number + 1}" if number else ""
+            case_id = _not_among(cases, case_id)
             reference, liver_only = drawn.get(uid, (None, False))
             case = Case(case_id, case_id, volume, reference, liver_only=liver_only)
-            case = replace(case, series=uid) if drawn else case
-            cases.append(case)
-            patients.append(study.patient or case_id)
+            cases[case_id] = replace(case, series=uid) if drawn else case
+            owners.append((study.patient, study.uid or str(place)))
     if hidden:
         notes.append(f"folders that bear a patient's name become the cases {few(hidden)}")
-    return _of_one_patient_together(cases, patients, notes), notes
+    return _of_one_patient_together(list(cases.values()), owners, notes), notes
+
+
+def _not_among(taken: Collection[str], case_id: str) -> str:
+    """Return a case id, with the first number from 2 on that makes it one of its own."""
+    numbered = (f"{case_id}-{number}" for number in count(2))
+    return next(name for name in chain([case_id], numbered) if name not in taken)
 
 
 def _of_one_patient_together(
-    cases: list[Case], patients: list[str], notes: list[str]
+    cases: list[Case], owners: list[tuple[str, str]], notes: list[str]
 ) -> list[Case]:
-    """Return the cases, those of one patient id with the first one's case id as patient."""
-    if len(cases) > 2 and len(set(patients)) == 1:
+    """Return the cases, those of one patient id with the first one's case id as patient.
+
+    Args:
+        cases: the cases.
+        owners: (patient id or "", study) of each.
+        notes: gets one where all studies have one id.
+    """
+    studies = [study for _, study in owners]
+    patients = [patient or study for patient, study in owners]
+    apart = len(set(studies))
+    if apart > 2 and len(set(patients)) == 1:
         notes.append(
-            f"all {len(cases)} studies have one patient id, which is believed to stand for none: "
+            f"all {apart} studies have one patient id, which is believed to stand for none: "
             "each counts as a patient of its own, unless a patients.csv says otherwise"
         )
-        return cases
+        patients = studies
     first: dict[str, str] = {}
     for patient, case in sorted(zip(patients, cases, strict=True), key=lambda pair: pair[1].id):
         first.setdefault(patient, case.id)
@@ -113,17 +128,20 @@ def _drawn(study: Study, notes: list[str], root: Path) -> dict[str, tuple[Path, 
     return drawn
 
 
-def _without_ct(study: Study, root: Path, folders: Collection[Path]) -> str:
-    """Return a note on a study without axial CT; "" for one that has it, or an index of it."""
+def _left_aside(study: Study, root: Path, folders: Collection[Path]) -> str:
+    """Return a note on a study without axial CT, or on lost SEG of another; "" where is neither."""
     others = [
-        (path, kind) for path, kind in study.others if study.uid or path.parent not in folders
+        (path, kind)
+        for path, kind in study.others
+        if (kind.startswith("SEG ") if study.series else study.uid or path.parent not in folders)
     ]
-    if study.series or not others:
+    if not others:
         return ""
     kinds = Counter(kind for _, kind in others)
-    there = few([f"{count} {kind}" for kind, count in kinds.most_common()])
+    there = few([f"{times} {kind}" for kind, times in kinds.most_common()])
+    what = "" if study.series else ", a study without axial CT"
     place = os.path.relpath(os.path.commonpath([path.parent for path, _ in others]), root)
-    return f"left aside, a study without axial CT in {place}: {there}"
+    return f"left aside{what} in {place}: {there}"
 
 
 def _slices(study: Study) -> list[Path]:
@@ -137,8 +155,9 @@ def _folders(study: Study, root: Path) -> set[Path]:
 
 
 def _named_after(volume: Path, root: Path) -> str:
-    """Return the case id that a folder or a file gives."""
-    name = os.path.relpath(volume if volume.is_dir() else volume.with_suffix(""), root)
+    """Return the case id that a folder or a file gives; many files are named by a UID's numbers."""
+    bare = volume.with_suffix("") if volume.suffix.lower() == ".dcm" else volume
+    name = os.path.relpath(volume if volume.is_dir() else bare, root)
     return root.name if name == "." else name.replace(os.sep, "-")
 
 

@@ -6,6 +6,7 @@ spawned, and each would pay for it.
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Iterable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -16,6 +17,7 @@ import numpy as np
 
 from ..cases import LIVER_ONLY, Case, Finding, copy_of, id_order, load_case, voxel_hash
 from ..machine import (
+    few,
     file_hash,
     locked_folder,
     remove_leftovers,
@@ -70,10 +72,13 @@ def prepare(
 
     Raises:
         OSError: the disk is full or `out` cannot be written; finished cases stay valid.
+        ValueError: several cases have one id, and would overwrite each other.
     """
     cases = require_each(
         cases, "segmentation", "each case", "a Case, as find_cases(folder) returns them"
     )
+    if twice := [name for name, times in Counter(c.id for c in cases).items() if times > 1]:
+        raise ValueError(f"several cases are called {few(twice)}: name them in a cases.csv")
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     # largest first: a long case begun last would leave cores idle

@@ -285,7 +285,7 @@ def find_studies(files: Iterable[Path]) -> list[Study]:
     A file that cannot be read is named in the log; reading its study says why.
     """
     studies: dict[str, Study] = {}
-    drawn: list[tuple[Path, Dataset]] = []
+    drawn: list[tuple[Path, Dataset, Study]] = []
     for path in files:
         try:
             if not _starts_dicom(_head(path)):
@@ -295,46 +295,55 @@ def find_studies(files: Iterable[Path]) -> list[Study]:
         except (OSError, ValueError) as error:
             logger.warning("%s", error)
             continue
-        study = studies.setdefault(str(header.get("StudyInstanceUID", "")), _study_of(header))
+        found = _study_of(header)
+        study = studies.setdefault(found.uid or f"{found.patient} {path.parent}", found)
+        study.names |= found.names
         if header.get("Modality") == "SEG":
-            drawn.append((path, header))
+            drawn.append((path, header, study))
         elif fault := INDEX if path.name.upper() == "DICOMDIR" else fault_of(header):
             study.others.append((path, fault))
         else:
             uid = str(header.get("SeriesInstanceUID", ""))
             study.series.setdefault(uid, []).append(path)
-            study.frames[uid] = str(header.get("FrameOfReferenceUID", ""))
+            study.frames[uid] = str(header.get("FrameOfReferenceUID") or "")
     for study in studies.values():
         study.series = dict(sorted(study.series.items(), key=lambda one: -len(one[1])))
-    for path, header in drawn:
-        _refer(path, header, studies)
+    for path, header, study in drawn:
+        _refer(path, header, study, studies.values())
     return list(studies.values())
 
 
 def study_in(path: Path) -> Study | None:
-    """Return the study of the first DICOM file in a zip, without its files; None where none is."""
+    """Return the study of the first file in a zip that names a patient, without its files."""
     with suppress(ImportError, OSError, ValueError), opened(path) as store:  # reading it says why
-        headers = (store.dataset(name, **FOR_STUDIES) for name in store.names())
-        return next((_study_of(header) for header in headers if header is not None), None)
+        for name in store.names():
+            with suppress(OSError, ValueError):
+                header = store.dataset(name, **FOR_STUDIES)
+                if header is not None and header.get("PatientName"):
+                    return _study_of(header)
     return None
 
 
 def _study_of(header: "Dataset") -> Study:
     """Return an empty study with what a header says of it and its patient."""
-    name = str(header.get("PatientName", ""))
-    words = set() if any(map(str.isdigit, name)) else words_of(name)  # HCC_015 is a number
-    uid = str(header.get("StudyInstanceUID", ""))
-    return Study(uid, str(header.get("PatientID", "")), words)
+    parts = re.split(r"[\^=]", str(header.get("PatientName") or ""))
+    names = [part for part in parts if not any(map(str.isdigit, part))]  # HCC_015 is a number
+    uid = str(header.get("StudyInstanceUID") or "")
+    return Study(uid, str(header.get("PatientID") or ""), words_of(" ".join(names)))
 
 
-def _refer(path: Path, header: "Dataset", studies: dict[str, Study]) -> None:
-    """Note a DICOM SEG with the series that it was drawn on."""
+def _refer(path: Path, header: "Dataset", own: Study, studies: Iterable[Study]) -> None:
+    """Note a DICOM SEG of the study `own` with the series that it was drawn on."""
     named = [str(item.get("SeriesInstanceUID")) for item in header.get(REFERRED) or ()]
-    frame = str(header.get("FrameOfReferenceUID", "none"))
-    own = studies[str(header.get("StudyInstanceUID", ""))]
-    for study in (own, *studies.values()):  # copies of a series may lie in other studies
+    if not named:
+        frame = str(header.get("FrameOfReferenceUID") or "")
+        named = [uid for uid in own.series if frame and own.frames[uid] == frame]
+        if len(named) != 1:  # all phases of a study may share a frame
+            own.others.append((path, "SEG that does not say which series it was drawn on"))
+            return
+    for study in (own, *studies):  # copies of a series may lie in other studies
         for uid in study.series:
-            if uid in named or (not named and study is own and study.frames[uid] == frame):
+            if uid in named:
                 study.references.setdefault(uid, []).append(path)
                 return
     own.others.append((path, "SEG of a series that is not here"))

@@ -349,7 +349,7 @@ def _step_mm(series: Series) -> float:
     gaps = _gaps(slices)
     usual = float(np.median(gaps))
     nearest = int(gaps.argmin())
-    if gaps[nearest] < MAX_OFF_GRID * usual:
+    if gaps[nearest] <= MAX_OFF_GRID * usual:  # both are 0 where all lie at one place
         pair = " and ".join(one.place for one in slices[nearest : nearest + 2])
         raise ValueError(
             f"series {series.label}: {pair} lie at one place and differ: remove one of the two sets"

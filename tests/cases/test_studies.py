@@ -76,6 +76,18 @@ def test_seg_that_names_no_series_goes_to_the_ct_of_its_frame(tmp_path):
     np.testing.assert_array_equal(load_case(find_cases(tmp_path)[0])[1], LABELS)
 
 
+def test_seg_that_may_be_of_either_of_two_phases_is_left_aside_by_name(tmp_path):
+    write_study(tmp_path / "a", tmp_path / "1.dcm")
+    write_series(tmp_path / "a" / "long", ramp((9, 6, 5)), study="a", series=5)
+    seg = pydicom.dcmread(tmp_path / "1.dcm")
+    del seg.ReferencedSeriesSequence
+    seg.save_as(tmp_path / "1.dcm")
+    search = search_cases(tmp_path)
+    assert [case.segmentation for case in search.cases] == [None]
+    words = "left aside in .: 1 SEG that does not say which series it was drawn on"
+    assert words in "; ".join(search.notes)
+
+
 def test_seg_stays_in_its_study_where_another_holds_a_copy_of_the_series(tmp_path):
     for study in ("a", "b"):
         uid = "1.2.3.4"
@@ -94,6 +106,40 @@ def test_studies_of_one_patient_stay_together_and_the_id_is_not_shown(tmp_path):
     search = search_cases(tmp_path)
     assert [case.patient for case in search.cases] == ["a-s4", "c-s4", "d-s4"]
     assert "all 3 studies have one patient id" in "; ".join(search.notes)
+
+
+def test_phases_of_one_study_are_one_patient_whatever_its_id_says(tmp_path):
+    for series in (3, 4, 5):
+        write_study(tmp_path / "a", tmp_path / "a" / f"{series}.dcm", series=series, patient="")
+    search = search_cases(tmp_path)
+    assert [case.patient for case in search.cases] == ["a"] * 3
+    for study in "abcd":
+        for series in (3, 4):
+            write_study(tmp_path / study, tmp_path / study / f"{series}.dcm", series=series)
+    shutil.rmtree(tmp_path / "a")
+    search = search_cases(tmp_path)
+    assert [case.patient for case in search.cases] == ["b", "b", "c", "c", "d", "d"]
+    assert "all 3 studies have one patient id" in "; ".join(search.notes)
+    shutil.rmtree(tmp_path / "d")
+    assert {case.patient for case in find_cases(tmp_path)} == {"b"}
+
+
+def test_files_named_by_uids_and_folders_that_read_alike_are_cases_of_their_own(tmp_path):
+    for name in ("1.2.840.77.100", "1.2.840.77.200"):
+        path = write_series(tmp_path / "flat", HU, study=name, patient=name)[0]
+        path.rename(path.with_name(name))
+        for other in path.parent.glob("*.dcm"):
+            other.unlink()
+    for name in ("A/1", "A-1"):
+        write_series(tmp_path / name, HU, study=name, patient=name)
+    names = ["A-1", "A-1-2", "flat-1.2.840.77.100", "flat-1.2.840.77.200"]
+    assert sorted(case.id for case in find_cases(tmp_path)) == names
+
+
+def test_files_without_a_studys_uid_are_apart_by_folder_and_patient(tmp_path):
+    for name in "ab":
+        write_series(tmp_path / name, HU, study=name, patient=name, StudyInstanceUID="")
+    assert [case.id for case in find_cases(tmp_path)] == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -159,6 +205,18 @@ def test_folder_that_bears_the_patients_name_gives_no_case_its_name(tmp_path):
     assert find_cts(packed)[0].id == ids[2]
     write_series(tmp_path / "b" / "SCHMIDTEVA", HU, study="d", PatientName="Schmidt^Eva")
     assert "EVA" not in find_cases(tmp_path / "b")[0].id
+
+
+def test_patients_name_is_hidden_though_the_first_files_do_not_tell_it(tmp_path):
+    first, *_ = write_series(tmp_path / "DOE_JANE_1", HU, study="a", PatientName="Doe^Jane^1970")
+    nameless = pydicom.dcmread(first)
+    nameless.PatientName = ""
+    nameless.save_as(first)
+    assert find_cases(tmp_path)[0].id.startswith("study-")
+    (first.parent / "DICOMDIR").write_bytes(bytes(128) + b"DICM" + bytes(200))
+    (first.parent / "A").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI\xff\xff")
+    packed = shutil.make_archive(str(tmp_path / "Jane Doe"), "zip", first.parent)
+    assert find_cts(packed)[0].id.startswith("study-")
 
 
 def test_dicomdir_is_named_where_its_images_are_missing(tmp_path):

@@ -49,6 +49,12 @@ def test_prepared_case_is_lossless_and_knows_its_slices(raw, tmp_path):
     assert not (tmp_path / "out" / "cases" / "2-labels.b2nd").exists()
 
 
+def test_cases_of_one_id_are_refused_by_it(raw, tmp_path):
+    with pytest.raises(ValueError, match=r"several cases are called 1: name them in a cases.csv"):
+        prepare([*find_cases(raw), find_cases(raw)[1]], tmp_path / "out", workers=0)
+    assert not (tmp_path / "out").exists()
+
+
 def test_png_slices_are_the_windowed_packed_slices_bit_for_bit(raw, tmp_path):
     prepare(find_cases(raw), tmp_path / "out", workers=0)
     for case in prepared_cases(tmp_path / "out"):

@@ -89,6 +89,10 @@ def doubled(k, position):
     return moved(k, position, [0, 0, -5.0 if k == 4 else 0])
 
 
+def stacked(k, position):
+    return moved(k, position, [0, 0, -5.0 * k])
+
+
 def second_patient(k, position):
     return {"PatientID": "P2" if k == 3 else "P1"}
 
@@ -99,6 +103,7 @@ def second_patient(k, position):
         (uneven, r"series 4: .*5\.3 mm from IM001.dcm on, 6\.055 mm after IM006.dcm.*even spacing"),
         (tilted, r"series 4: .*tilted by 14\.6 degrees .*gantry tilt"),
         (doubled, r"series 4: IM00[45].dcm and IM00[45].dcm lie at one place"),
+        (stacked, r"series 4: IM00[12].dcm and IM00[12].dcm lie at one place"),
         (second_patient, r"series 4: IM004.dcm is of another patient than IM001.dcm"),
     ],
 )
