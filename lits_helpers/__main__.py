@@ -54,12 +54,19 @@ def _run(options: argparse.Namespace) -> int:
     if options.name == "download":  # the next step has another default
         options.source = settings.source
     options.step(settings, options)
-    logger.info("next: %s", _next_command(options))
+    if follows := _next_command(options):
+        logger.info("next: %s", follows)
     return 0
 
 
 def _next_command(options: argparse.Namespace) -> str:
-    """Return the command of the step that follows, with the folders and switches given here."""
+    """Return the command of the step that follows, with the folders and switches given here.
+
+    Where nothing follows it is empty: other CTs have no known reference, nnU-Net trains elsewhere.
+    """
+    others = options.name == "report" and (options.ct or options.compare)
+    if others or (options.name == "crossval" and options.nnunet):
+        return ""
     given = {"--raw": options.raw, "--prepared": options.prepared, "--runs": options.runs}
     given |= {"--source": options.source, "--layout": options.layout, "--device": options.device}
     step = NEXT[options.name]
@@ -67,6 +74,7 @@ def _next_command(options: argparse.Namespace) -> str:
         given["--fold"] = options.fold
     elif options.name == "check":
         given["--raw"] = options.folder or options.raw
+        given["--source"] = options.source or ("folder" if options.folder else None)
     elif options.name == "predict" and options.volumes:  # named CTs have no known reference
         step, given["--out"] = NEXT["evaluate"], options.out
     elif options.name == "predict":

@@ -170,6 +170,25 @@ def test_the_next_command_keeps_the_fold_and_where_predictions_are(monkeypatch, 
     assert caplog.messages[-1] == wanted
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["check", "mine"], "prepare --raw mine --source folder"),
+        (["check", "mine", "--source", "kaggle"], "prepare --raw mine --source kaggle"),
+        (["check"], "prepare"),
+        (["report"], "evaluate"),
+        (["report", "labels.nii.gz", "--ct", "ct.nii.gz"], None),
+        (["report", "--compare", "a.nii.gz", "b.nii.gz"], None),
+        (["crossval", "--nnunet", "out"], None),
+        (["crossval"], "predict another_ct.nii.gz"),
+    ],
+)
+def test_the_next_command_finds_what_this_one_left(words, told, monkeypatch, caplog):
+    monkeypatch.setitem(STEPS, words[0], lambda settings, options: None)
+    assert main(words) == 0
+    assert caplog.messages == ([f"next: python -m lits_helpers {told}"] if told else [])
+
+
 # --- wrong arguments get a sentence ---------------------------------------------------------------
 
 HU = np.zeros((3, 8, 9), np.int16)

@@ -34,7 +34,9 @@ BARE = Path(TUMOR_WEIGHTS)
 MODEL_FILES = (Path("checkpoints") / "best_model.pth", BARE, BARE.with_suffix(".json"))
 HISTORY = "history.csv"
 RUN_FILES = ("recipe.json", HISTORY, "checkpoints/loss_curve.png")
-RESULT_FILES = ("*.csv", "*.json", "figures/*.png", "predictions/*.nii.gz", "predictions/*.json")
+PREDICTIONS = ("predictions/*.nii.gz", "predictions/*.json")
+RESULT_FILES = ("*.csv", "*.json", "figures/*.png", *PREDICTIONS, "reports/*.*", "segmented/*.*")
+CROSSVAL_FILES = ("metrics.csv", "summary.json", "table.txt")
 
 
 class KeptCases:
@@ -211,12 +213,17 @@ def restore_model(settings: Settings, system: str) -> bool:
 
 
 def keep_results(settings: Settings) -> Path | None:
-    """Copy scores, figures and predictions to Drive; return the folder, None without Drive."""
+    """Copy scores, pictures, labels, reports and tables to Drive; return the results' folder there.
+
+    Without Drive it is None.
+    """
     kept = drive_folder(settings, "results")
     results = settings.runs / "results"
     if kept is not None:
         files = [path for pattern in RESULT_FILES for path in results.glob(pattern)]
         _copy([path.relative_to(results) for path in files], results, kept)
+        tables = settings.runs / "crossval"
+        _copy([*map(Path, CROSSVAL_FILES)], tables, kept.with_name(tables.name))
     return kept
 
 

@@ -170,9 +170,13 @@ def test_without_a_model_on_drive_nothing_comes_back(colab, tmp_path):
 def test_results_go_to_drive_without_the_notebooks(colab, tmp_path):
     settings = load_settings(tmp_path, drive=True)
     wanted = {"metrics.csv", "figures/dice.png", "predictions/p.nii.gz"}
-    wanted.add("predictions/p.nii.gz.json")
+    wanted |= {"predictions/p.nii.gz.json", "reports/p.html", "segmented/own.nii.gz"}
     for name in (*wanted, "notebooks/04.ipynb"):
         (settings.runs / "results" / name).parent.mkdir(parents=True, exist_ok=True)
         (settings.runs / "results" / name).touch()
+    for name in (*drive.CROSSVAL_FILES, "a-fold/metrics.csv"):
+        (settings.runs / "crossval" / name).parent.mkdir(parents=True, exist_ok=True)
+        (settings.runs / "crossval" / name).touch()
     kept = drive.keep_results(settings)
     assert files_below(kept) == wanted
+    assert files_below(kept.with_name("crossval")) == set(drive.CROSSVAL_FILES)

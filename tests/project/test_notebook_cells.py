@@ -4,6 +4,7 @@ import gzip
 import logging
 import shutil
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -67,3 +68,21 @@ def test_notebook_04_segments_an_uploaded_zip_of_dicom(tmp_path):
     assert (tmp_path / "results" / "reports" / "upload.html").is_file()
     seg = tmp_path / "results" / "segmented" / "upload.dcm"
     assert lits_helpers.volumes.read_segmentation(seg, like=read_volume(packed)).max() <= 2
+
+
+def test_notebook_04_finds_trained_models_wherever_they_are(tmp_path):
+    given = {name: Mock() for name in ("lits_helpers", "pipeline", "settings", "display")}
+    given |= {"results": tmp_path, "Path": Path}
+    run_cells(LAST, "if OWN_CT", **given, OWN_CT="ct.nii.gz", OWN_MODELS="trained")
+    models = given["lits_helpers"].segment.call_args.kwargs
+    assert models["liver"] is given["pipeline"].ensure_liver_model.return_value
+    assert models["tumor"] is given["pipeline"].ensure_tumor_model.return_value
+
+
+@pytest.mark.parametrize("notebook", read_notebooks(ROOT / "notebooks")[1:3], ids=["02", "03"])
+def test_a_training_stopped_in_its_first_epoch_is_told_not_raised(notebook, tmp_path):
+    names = {"history": [], "recipe": Mock(), "settings": load_settings(tmp_path)}
+    names["figures"] = Mock()
+    run_cells(notebook, "title = ", "folder = settings.runs", **names)
+    names["figures"].plot_history.assert_not_called()
+    names["figures"].picture_grid.assert_not_called()
