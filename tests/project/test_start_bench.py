@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 import pytest
 
-from benchmarks.start_from import parts, table
+from benchmarks.recipe_tables import read_runs
+from benchmarks.start_from import ROOT, parts, table
 
 
 @dataclass(frozen=True)
@@ -49,3 +50,10 @@ def test_the_table_compares_the_same_folds_and_means_over_persons():
         run("synthetic", 1, ["c", 0.1]),  # has no partner yet
     ]
     assert table(runs).splitlines()[2:] == ["| liver | 5 | 60 | 0.700 | 0.900 | 1 |"]
+
+
+def test_the_page_of_results_shows_the_table_of_the_recorded_runs():
+    page = (ROOT / "docs" / "results" / "README.md").read_text(encoding="utf-8")
+    lines = table(read_runs(ROOT / "docs" / "results" / "start_from_runs.jsonl")).splitlines()
+    assert [line for line in lines if line not in page] == []
+    assert len(lines) > 3
