@@ -119,6 +119,7 @@ class MakerRecord:
 def _decisions(case: Case) -> dict:
     """Return what the user decided about a case; nothing where headers and anatomy decided."""
     given = {"orientation": case.orientation, "accepted": list(case.accepted)}
+    given["series"] = case.series
     return {name: value for name, value in given.items() if value}
 
 

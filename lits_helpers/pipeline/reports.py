@@ -155,10 +155,13 @@ def _report(case_id: str, path: Path, cts: Mapping[str, Path], out: Path, meshes
 
 def _known(case_id: str, path: Path, cts: Mapping[str, Path]) -> dict:
     """Return the arguments of `report.report_of` for labels in a file."""
-    if case_id not in cts:
-        raise ValueError(f"{path}: no CT of case {case_id} was found; name it with its labels")
     record = read_record(path) or {}
-    volume, labels, findings = _read_pair(cts[case_id], path, record.get("decisions", {}))
+    decisions = record.get("decisions", {})
+    study = case_id.removesuffix(f"-series{decisions.get('series')}")
+    ct = cts.get(case_id) or cts.get(study)
+    if ct is None:
+        raise ValueError(f"{path}: no CT of case {case_id} was found; name it with its labels")
+    volume, labels, findings = _read_pair(ct, path, decisions)
     made = {system: record.get(system) for system in SYSTEMS}
     made = {s: each if isinstance(each, list) else [each] for s, each in made.items() if each}
     known = {"findings": findings, "evidence": record.get("evidence"), "makers": made}
@@ -178,7 +181,9 @@ def _read_pair(
         OSError, ValueError: one cannot be read, or the labels lie on another grid.
     """
     way, accepted = decisions.get("orientation"), tuple(decisions.get("accepted", ()))
-    volume, findings = read_ct(Case("ct", "ct", ct, orientation=way, accepted=accepted))
+    series = decisions.get("series")
+    case = Case("ct", "ct", ct, orientation=way, accepted=accepted, series=series)
+    volume, findings = read_ct(case)
     labels = read_segmentation(prediction, like=volume)
     if not lies_on(prediction, volume.geometry):
         raise ValueError(

@@ -4,6 +4,7 @@
 
 import gzip
 import shutil
+from dataclasses import replace
 
 import nibabel as nib
 import numpy as np
@@ -17,7 +18,8 @@ from helpers.drawn_dicom import write_seg, write_series
 from helpers.grey_models import SHAPE, bright_model, segment_below, write_ct
 
 from lits_helpers.cases import find_cases
-from lits_helpers.inference import find_volumes
+from lits_helpers.inference import find_volumes, read_ct, segment_files
+from lits_helpers.machine import read_json
 from lits_helpers.pipeline import find_predictions
 from lits_helpers.pipeline.reports import cts_of, named_predictions, report_predictions
 from lits_helpers.preprocess import prepare
@@ -111,6 +113,25 @@ def test_nothing_written_or_said_but_the_seg_tells_who_the_patient_is(tmp_path, 
     told = {word for word in secrets for text in said if word.lower() in text.lower()}
     assert not told
     assert "Featherstonehaugh" in str(pydicom.dcmread(next(out.glob("*.dcm"))).PatientName)
+
+
+@pytest.mark.parametrize("number", ["4", "5"])
+def test_a_report_on_a_named_series_is_measured_on_that_series(tmp_path, number):
+    hu = body()[0]
+    for name, series, shift in (("venous", 4, 0), ("late", 5, 20)):
+        options = {"study": "a", "series": series, "spacing_mm": BODY_SPACING_MM}
+        write_series(tmp_path / "cts" / "a" / name, hu - np.int16(shift), **options)
+    (study,) = find_volumes(tmp_path / "cts")
+    case = replace(study, id=f"{study.id}-series{number}", series=number)
+    segment_files([case], tmp_path / "out", bright_model())
+    (path,) = (tmp_path / "out").glob("*.nii.gz")
+    volume, _ = read_ct(case)
+    expected = volume.hu[read_segmentation(path, like=volume) == 1].mean()
+    for given in ({case.id: case.volume}, {study.id: study.volume}):
+        _, failed = report_predictions({case.id: path}, given, tmp_path / "pages")
+        assert not failed
+        measured = read_json(tmp_path / "pages" / f"{case.id}.json")["measurements"]
+        assert measured["liver"]["hu"] == pytest.approx(expected)
 
 
 def test_report_takes_a_seg_and_the_folder_of_its_ct(tmp_path):
