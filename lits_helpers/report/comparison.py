@@ -8,7 +8,7 @@ from scipy.optimize import linear_sum_assignment
 
 from ..machine import write_json, written_whole
 from .comparison_page import DATES, DRAWN, comparison_page, lesion_of
-from .pictures import pictures_of
+from .pictures import LEAST_PIXELS, pictures_of
 from .writing import report_of
 
 REACH_MM = 15.0  # from a lesion's place at one date to the other's, beside its radius
@@ -64,7 +64,7 @@ def pair_lesions(
     radius = [np.array([_radius_mm(lesion) for lesion in each]) for each in (earlier, later)]
     reach = REACH_MM + np.maximum(radius[0][:, None], radius[1][None])
     # Beyond its reach a partner is worth as little as none.
-    chosen = linear_sum_assignment(np.minimum(apart / reach, 1.0))
+    chosen = linear_sum_assignment(np.where(apart < reach, apart, reach.max(initial=0.0)))
     partners = {i: j for i, j in zip(*chosen, strict=True) if apart[i, j] < reach[i, j]}
     found = [
         _pair(lesion, later[partners[i]], apart[i, partners[i]]) if i in partners
@@ -111,11 +111,13 @@ def write_comparison(earlier: Mapping, later: Mapping, out: Path | str) -> tuple
 def _pictures(given: Mapping, compared: Mapping, date: str) -> dict:
     """Return a date's pictures, both lesions of a pair at one scale."""
     lesions, lengths_mm = [], []
+    least_mm = LEAST_PIXELS * max(min(_spacing(compared[each])[1:]) for each in DATES)
     for pair in compared["pairs"][:DRAWN]:
         both = {each: lesion_of(compared, pair, each) for each in DATES}
         if both[date]:
             lesions.append(both[date])
-            lengths_mm.append(max(lesion["longest_mm"] for lesion in both.values() if lesion))
+            longest = (lesion["longest_mm"] for lesion in both.values() if lesion)
+            lengths_mm.append(max(least_mm, *longest))
     return pictures_of(given["volume"], given["labels"], lesions, lengths_mm)
 
 

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from .page import (
     NOT_A_DEVICE,
-    NOT_SOUGHT,
     about_makers,
     document,
     figure_of,
@@ -75,7 +74,8 @@ def _numbers(compared: Mapping) -> str:
     )  # fmt: skip
     cells = "".join(
         f'<tr><td class="text">{name}</td><td>{unit(values[0], "", digits)}</td>'
-        f"<td>{unit(values[1], '', digits)}</td><td>{_change(values, digits)}</td></tr>"
+        f"<td>{unit(values[1], '', digits)}</td>"
+        f"<td>{_change(values, digits, share=not name.startswith('HU'))}</td></tr>"
         for name, values, digits in rows
     )
     head = '<tr><th class="text"></th><th>earlier</th><th>later</th><th>change</th></tr>'
@@ -90,13 +90,18 @@ def _longest(measured: Mapping) -> float | None:
     return max((lesion["longest_mm"] for lesion in measured["lesions"]), default=None)
 
 
-def _change(values: list[float | None], digits: int) -> str:
-    """Return how the second differs from the first, in the same unit and in percent of it."""
+def _change(values: list[float | None], digits: int, *, share: bool = True) -> str:
+    """Return how the second differs from the first, in the same unit and in percent of it.
+
+    Args:
+        values, digits: both, and how many decimals.
+        share: with the percent; HU, whose zero is water, have none.
+    """
     if None in values:
         return "–"
     difference = values[1] - values[0]
-    share = f" ({difference / values[0]:+.0%})" if values[0] else ""
-    return f"{difference:+.{digits}f}{share}"
+    percent = f" ({difference / values[0]:+.0%})" if share and values[0] else ""
+    return f"{difference:+.{digits}f}{percent}"
 
 
 def _overview(pictures: Mapping) -> str:
@@ -110,8 +115,13 @@ def _overview(pictures: Mapping) -> str:
 def _lesions(compared: Mapping, pictures: Mapping[str, Mapping]) -> str:
     pairs = compared["pairs"]
     if not pairs:
-        sought = all(compared[date]["measurements"]["tumors_sought"] for date in DATES)
-        found = "None was found at either date." if sought else NOT_SOUGHT
+        missing = [date for date in DATES if not compared[date]["measurements"]["tumors_sought"]]
+        found = (
+            f"Tumors were not looked for at the {' and the '.join(missing)} date: no tumor model "
+            "took part, so no lesion is paired."
+            if missing
+            else "None was found at either date."
+        )
         return f'<h2>Lesions</h2><p class="soft">{found}</p>'
     drawn = {date: iter(pictures[date]["lesions"]) for date in DATES}
     shown = []
@@ -164,6 +174,6 @@ def _notes(compared: Mapping) -> str:
     return (
         f'<footer class="soft">{_side_by_side(parts)}<p>{NOT_A_DEVICE} The livers are laid onto '
         "each other by their centres; a lesion belongs to the nearest one of the other date within "
-        "15 mm and its radius. One that has split or joined others counts once: look at the "
-        "pictures. Millimetres are the longest diameter within one axial slice.</p></footer>"
+        "15 mm and the larger one's radius. One that has split or joined others counts once: look "
+        "at the pictures. Millimetres are the longest diameter within one axial slice.</p></footer>"
     )

@@ -22,6 +22,7 @@ from ..volumes import Volume
 
 LESION_PIXELS = 300
 LESION_MARGIN = 1.0  # of the lesion's longer side, on each side
+LEAST_PIXELS = 8  # a shorter lesion gets the room of one that long
 STILL_PIXELS = 300
 STILL_STEP_MM = 2.0
 STILL_LAYERS = ((1, "predicted liver", 1.0), (2, "predicted tumor", 0.75))  # 0.75 shines through
@@ -152,7 +153,7 @@ def _square_around(ends: np.ndarray, shape, spacing_mm, length_mm: float | None 
     low, high = ends.reshape(-1, 2).min(axis=0), ends.reshape(-1, 2).max(axis=0)
     steps = np.divide(spacing_mm, min(spacing_mm))  # in sides of a pixel
     extent = length_mm / min(spacing_mm) if length_mm else ((high - low) * steps).max()
-    side = max(extent * (1 + 2 * LESION_MARGIN), 24)
+    side = max(extent, LEAST_PIXELS) * (1 + 2 * LESION_MARGIN)
     sides = [min(int(side / step), length) for step, length in zip(steps, shape, strict=True)]
     starts = [
         int(np.clip((a + b) / 2 - length / 2, 0, whole - length))

@@ -6,7 +6,7 @@ import re
 import numpy as np
 import pytest
 
-from lits_helpers.report import compare_dates, write_comparison
+from lits_helpers.report import compare_dates, comparison, write_comparison
 from lits_helpers.volumes import volume_from_array
 
 SPACING_MM = (5.0, 1.0, 1.0)
@@ -67,10 +67,38 @@ def test_beyond_15_mm_and_the_larger_ones_radius_lesions_are_two(apart, paired):
     assert len(compare_dates(earlier, later)["pairs"]) == (1 if paired else 2)
 
 
-def test_no_lesion_is_new_where_nobody_looked_for_tumors():
+def test_the_nearest_is_the_partner_even_where_a_farther_one_is_larger():
+    def ball(number, radius_mm):
+        ml = 4 / 3 * np.pi * radius_mm**3 / 1000
+        return {"number": number, "ml": ml, "longest_mm": 2 * radius_mm}
+
+    places = np.array([[0, 0, 12.0], [0, 16.0, 0]])
+    pairs = comparison.pair_lesions([ball(1, 5)], [ball(1, 5), ball(2, 12)], 0 * places[:1], places)
+    assert [(pair["earlier"], pair["later"]) for pair in pairs] == [(None, 2), (1, 1)]
+
+
+def test_both_pictures_of_a_small_pair_show_the_same_mm(monkeypatch, tmp_path):
+    asked = []
+
+    def pictures_of(volume, labels, lesions, lengths_mm):
+        asked.append(lengths_mm)
+        return pictures(volume, labels, lesions, lengths_mm)
+
+    pictures = comparison.pictures_of
+    monkeypatch.setattr(comparison, "pictures_of", pictures_of)
+    later = scan("b", [((20, 30, 30), 4)])
+    later["volume"] = volume_from_array(later["volume"].hu, (5.0, 0.6, 0.6))
+    write_comparison(scan("a", [((20, 30, 30), 4)]), later, tmp_path)
+    assert asked == [[8.0], [8.0]]  # 8 pixels of 1 mm
+
+
+def test_no_lesion_is_new_where_nobody_looked_for_tumors(tmp_path):
     given = {"makers": {"liver": [{"weights": "0123456789", "training_ids": []}]}}
-    compared = compare_dates(scan("a", []) | given, scan("b", [((20, 30, 30), 9)]))
+    page, compared = write_comparison(
+        scan("a", []) | given, scan("b", [((20, 30, 30), 9)]), tmp_path
+    )
     assert compared["pairs"] == []
+    assert "not looked for at the earlier date: no tumor" in page.read_text(encoding="utf-8")
 
 
 def test_what_cannot_be_compared_is_one_sentence():
@@ -95,6 +123,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_says_what_is_new_and_what_van
     assert "not found later" in text
     assert "<td>1080</td><td>1080</td><td>+0 (+0%)</td>" in text
     assert "+0.26 (+36%)" in text
+    assert "<td>100</td><td>100</td><td>+0</td>" in text  # HU have no percent
+    assert "15 mm and the larger one's radius" in text
     assert "the scan ends within the liver" not in text
     cut = {name: earlier[name][6:] for name in ("labels",)}
     cut["volume"] = volume_from_array(earlier["volume"].hu[6:], SPACING_MM)
