@@ -15,6 +15,7 @@ from .checks import check_case, check_lits_set, load_case
 from .find import Search, find_cases, find_cts, search_cases
 from .layouts import is_liver_only, label_id
 from .split import Split, split_cases
+from .studies import without_name
 from .values import doubt_about_liver, not_hounsfield, voxel_hash
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "search_cases",
     "split_cases",
     "voxel_hash",
+    "without_name",
 ]

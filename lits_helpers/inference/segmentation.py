@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import Case, Finding
+from ..cases import Case, Finding, without_name
 from ..checkpoints import (
     SYNTHETIC,
     LiverModel,
@@ -18,7 +18,7 @@ from ..checkpoints import (
 )
 from ..report import judge, look, sentences, write_report
 from ..viewer import SliceViewer, uncertainty_of
-from ..volumes import Volume, write_segmentation
+from ..volumes import Volume, study_in, write_segmentation
 from .evidence import second_look
 from .folders import read_checked, write_probabilities
 from .provenance import described_model
@@ -50,6 +50,15 @@ class Segmentation:
     makers: dict[str, list[dict]] = field(default_factory=dict, repr=False)
     probabilities: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
+    @property
+    def case_id(self) -> str:
+        """The CT's file name without suffix; of DICOM never one with the patient's name in it."""
+        path = Path(self.volume.path or "ct").absolute()
+        name = path.name
+        for suffix in (".gz", ".nii", ".zip", ".dcm"):
+            name = name.removesuffix(suffix)
+        return without_name(name, study_in(path)) if self.volume.geometry.dicom else name
+
     def save(self, path: Path | str) -> Path:
         """Write the labels in the CT's own grid, see `write_segmentation`.
 
@@ -64,13 +73,11 @@ class Segmentation:
 
         Args:
             out: folder.
-            case_id: title and file name; default the CT's file name.
+            case_id: title and file name; default `case_id`.
         """
-        if case_id is None:
-            case_id = Path(self.volume.path or "ct").name.split(".")[0]
         known = {"findings": self.findings, "evidence": self.evidence}
         known["makers"] = self.makers
-        page, _ = write_report(self.volume, self.labels, out, case_id, **known)
+        page, _ = write_report(self.volume, self.labels, out, case_id or self.case_id, **known)
         return page
 
     @property

@@ -314,9 +314,12 @@ def find_studies(files: Iterable[Path]) -> list[Study]:
 
 
 def study_in(path: Path) -> Study | None:
-    """Return the study of the first file in a zip that names a patient, without its files."""
+    """Return the study of a file, or of the first in a zip or folder that names a patient.
+
+    It comes without its files; None where nobody is named.
+    """
     with suppress(ImportError, OSError, ValueError), opened(path) as store:  # reading it says why
-        for name in store.names():
+        for name in sorted(store.names(), key=lambda name: name != path.name):
             with suppress(OSError, ValueError):
                 header = store.dataset(name, **FOR_STUDIES)
                 if header is not None and header.get("PatientName"):

@@ -56,3 +56,21 @@ def test_a_zip_of_dicom_gives_nifti_and_seg_and_its_report_no_name_of_a_patient(
         again = lits_helpers.read_segmentation(made.save(tmp_path / name), like=made.volume)
         assert np.array_equal(again, made.labels)
     assert made.report(tmp_path).name == "upload.html"
+
+
+def test_a_folder_named_after_the_patient_names_no_report(tmp_path):
+    pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"')
+    from helpers.drawn_dicom import write_series
+
+    write_series(tmp_path / "Doe_Jane" / "ct", body()[0])
+    (tmp_path / "Doe_Jane" / "a.dcm").write_bytes(bytes(128) + b"DICM" + b"damaged")
+    made = lits_helpers.segment(tmp_path / "Doe_Jane", bright_model(), tumor=None)
+    page = made.report(tmp_path / "out")
+    assert page.name.startswith("study-")
+    assert "Doe" not in page.read_text(encoding="utf-8")
+
+
+def test_two_dates_in_file_names_are_two_reports(tmp_path):
+    cts = [write_ct(tmp_path / f"mueller.{year}-01-03.nii.gz") for year in (2024, 2025)]
+    made = [lits_helpers.segment(ct, bright_model(), tumor=None) for ct in cts]
+    assert [each.case_id for each in made] == ["mueller.2024-01-03", "mueller.2025-01-03"]
