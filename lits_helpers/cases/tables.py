@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ..volumes import described_labels, is_seg
 from .case import Case
+from .layouts import is_liver_only
 
 TABLE = "cases.csv"  # columns case, volume, segmentation, patient; the last two may be absent
 MOST_SHOWN = 120  # characters of a path in a message
@@ -62,9 +63,9 @@ def _shown(file: Path) -> str:
 
 
 def _shows_liver_alone(path: Path) -> bool:
-    """Tell whether a DICOM SEG has no segment of a tumor; of other files nothing is known."""
+    """Tell whether a reference shows no tumors: by its place, dataset.json or DICOM segments."""
     try:
-        return is_seg(path) and described_labels(path)[0] == {1}
+        return is_liver_only(path) or (is_seg(path) and described_labels(path)[0] == {1})
     except (ImportError, OSError, ValueError):  # reading it later says why
         return False
 

@@ -171,6 +171,8 @@ def segment_files(
                 volume, liver_model, tumor_model, post, checked=True, probabilities=kept
             )
             evidence = second_look(volume, labels, liver_model, tumor_model)
+            for file in files[path]:
+                record.forget(file)
             write_probabilities(kept or {}, volume, targets[path])
             for file in files[path]:
                 write_segmentation(labels, volume, file)
@@ -256,13 +258,9 @@ def _beside(target: Path, suffixes: Sequence[str]) -> list[Path]:
 
 
 def write_probabilities(given: Mapping[str, np.ndarray], like: Volume, labels: Path) -> None:
-    """Write the probabilities of each system beside the labels; remove those of earlier labels."""
-    for system in SYSTEMS:
-        path = probability_path(labels, system)
-        if system in given:
-            write_probability(given[system], like, path)
-        else:
-            path.unlink(missing_ok=True)
+    """Write the probabilities of the given systems beside the labels."""
+    for system, values in given.items():
+        write_probability(values, like, probability_path(labels, system))
 
 
 def read_probabilities(labels: Path | str, like: Volume) -> dict[str, np.ndarray]:

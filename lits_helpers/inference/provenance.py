@@ -49,7 +49,8 @@ class MakerRecord:
         """Make sure that the folder can be written and holds nothing of another setting.
 
         Args:
-            take_over: remove records of other models or settings; else they are refused.
+            take_over: remove records of other models or settings, and the files that they list
+                beside their predictions; else they are refused.
 
         Raises:
             ValueError: it holds records of other models or settings.
@@ -65,7 +66,7 @@ class MakerRecord:
                         "or delete that one"
                     )
                 if differing:
-                    path.unlink()
+                    _remove(path)
         writable_folder(self.folder)
 
     def holds(self, target: Path, case: Case, beside: Sequence[Path] = ()) -> bool:
@@ -86,6 +87,12 @@ class MakerRecord:
             and hashes.items() <= record.get("beside", {}).items()
             for record in made
         )
+
+    def forget(self, target: Path) -> None:
+        """Remove the record of an earlier `target`, and the files that it lists beside it."""
+        path = target.with_name(target.name + RECORD_SUFFIX)
+        if path.is_file():
+            _remove(path)
 
     def add(
         self,
@@ -126,6 +133,13 @@ def _decisions(case: Case) -> dict:
 def _record_paths(folder: Path | str) -> list[Path]:
     patterns = (*RECORDS, FOLDER_RECORDS)
     return [path for pattern in patterns for path in sorted(Path(folder).glob(pattern))]
+
+
+def _remove(record: Path) -> None:
+    """Remove a record and the files that it lists, which are of no other making."""
+    for name in read_json(record).get("beside", {}):
+        record.with_name(Path(name).name).unlink(missing_ok=True)
+    record.unlink()
 
 
 def read_records(folder: Path | str) -> list[dict]:

@@ -18,7 +18,7 @@ from ..checkpoints import (
 )
 from ..report import judge, look, sentences, write_report
 from ..viewer import SliceViewer, uncertainty_of
-from ..volumes import Volume, study_in, write_segmentation
+from ..volumes import Volume, segmentation_path, study_in, write_segmentation
 from .evidence import second_look
 from .folders import read_checked, write_probabilities
 from .provenance import described_model
@@ -62,7 +62,8 @@ class Segmentation:
     def save(self, path: Path | str) -> Path:
         """Write the labels in the CT's own grid, see `write_segmentation`.
 
-        Probabilities are written beside them, as ``NAME_liver_probability.nii.gz``.
+        Probabilities, where they were kept, are written beside them, as
+        ``NAME_liver_probability.nii.gz``.
         """
         path = write_segmentation(self.labels, self.volume, path)
         write_probabilities(self.probabilities, self.volume, path)
@@ -121,9 +122,12 @@ def segment(
         probabilities: keep what the models say of each voxel, a byte each.
 
     Raises:
-        ValueError: no readable CT, or nothing to segment with.
+        ValueError: no readable CT, or nothing to segment with; or, before any work, an `out` that
+            cannot hold its labels.
         FileNotFoundError: no such CT or checkpoint.
     """
+    if out is not None:
+        out = segmentation_path(out, ct.path if isinstance(ct, Volume) else ct)
     if tumor == SYNTHETIC and not has_synthetic("tumor"):
         logger.info("no synthetic tumor weights come with this version: the liver alone")
         tumor = None

@@ -171,7 +171,7 @@ def _known(case_id: str, path: Path, cts: Mapping[str, Path]) -> dict:
 def _read_pair(
     ct: Path, prediction: Path, decisions: Mapping
 ) -> tuple[Volume, np.ndarray, list[Finding]]:
-    """Return a CT, its labels and what is odd about the CT's file.
+    """Return a CT, its labels and what is odd about the CT's file or was mended in the labels.
 
     Args:
         ct, prediction: the files.
@@ -184,7 +184,9 @@ def _read_pair(
     series = decisions.get("series")
     case = Case("ct", "ct", ct, orientation=way, accepted=accepted, series=series)
     volume, findings = read_ct(case)
-    labels = read_segmentation(prediction, like=volume)
+    remarks: list[str] = []
+    labels = read_segmentation(prediction, like=volume, remarks=remarks)
+    findings = [*findings, *(Finding("labels_mended", False, text) for text in remarks)]
     if not lies_on(prediction, volume.geometry):
         raise ValueError(
             f"{prediction}: its header puts the voxels elsewhere than the CT {ct} does; give the "

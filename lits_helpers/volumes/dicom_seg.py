@@ -18,6 +18,7 @@ from .. import __version__
 from ..machine import written_whole
 from .dicom import HEADER_ONLY, INSTALL, is_dicom, opened, source_headers
 from .geometry import Geometry, geometry_of_affine, internal_affine
+from .nifti import PART, named_label
 
 if TYPE_CHECKING:
     import highdicom
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 NAME = "lits-helpers"
 COLORS = {1: (224, 129, 105), 2: (241, 211, 82)}  # label -> RGB; as in figures/palette.py
 TUMOR_CODES = {"108369006", "4147007", "52988006", "86049000", "126851005"}
-TUMOR_WORDS = ("tumor", "tumour", "lesion", "neoplasm", "mass", "hcc", "metasta", "cancer")
 LIVER_CODE = "10200004"  # SNOMED CT
 PRESENT = 0.5  # of a FRACTIONAL segment
 REPEATED = (  # may be empty, not absent
@@ -264,10 +264,11 @@ def _kinds(seg: "highdicom.seg.Segmentation") -> dict[int, int]:
     for number in seg.segment_numbers:
         segment = seg.get_segment_description(number)
         code = segment.segmented_property_type.value
-        name = str(segment.segment_label).lower()
-        if code in TUMOR_CODES or any(word in name for word in TUMOR_WORDS):
+        name = str(segment.segment_label)
+        label = named_label(name)
+        if label == 2 or (label and code in TUMOR_CODES):
             kinds[int(number)] = 2
-        elif code == LIVER_CODE or name == "liver":
+        elif code == LIVER_CODE or (label and not PART.search(name)):
             kinds[int(number)] = 1
     return kinds
 

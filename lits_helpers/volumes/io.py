@@ -14,6 +14,7 @@ import nibabel as nib
 import numpy as np
 
 from ..machine import file_hash, require, written_whole
+from ..settings import hint
 from .dicom import is_dicom, read_dicom
 from .dicom_masks import read_masks
 from .dicom_seg import is_seg, read_dicom_seg, read_seg_geometry, write_dicom_seg
@@ -231,7 +232,8 @@ def segmentation_path(path: str | os.PathLike, ct: str | os.PathLike | None = No
     """Return where the segmentation of a CT is to be written.
 
     Raises:
-        ValueError: another suffix than .nii, .nii.gz or .dcm, or the file of the CT itself.
+        ValueError: another suffix than .nii, .nii.gz or .dcm; .dcm for a CT that is no DICOM; or
+            the file of the CT itself.
     """
     if ct is not None and os.path.exists(path) and os.path.samefile(path, ct):
         raise ValueError(f"{path} is the CT itself, which its labels would replace: name another")
@@ -240,6 +242,8 @@ def segmentation_path(path: str | os.PathLike, ct: str | os.PathLike | None = No
             "a segmentation is written as .nii, .nii.gz or (for a CT from DICOM) .dcm, got "
             f"{Path(path).name}"
         )
+    if str(path).endswith(".dcm") and ct is not None and os.path.exists(ct) and not is_dicom(ct):
+        raise ValueError(f"{ct} came from no DICOM: write .nii.gz ({hint('format')})")
     return Path(path)
 
 

@@ -42,10 +42,16 @@ MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink more than about 1032 times
 DATASET = "dataset.json"
 REFERENCE_FOLDERS = {"labelsTr", "labelsTs"}  # the file that names their labels lies above them
 WRITTEN_HERE = re.compile(r"(prediction|test-segmentation)-.*")  # labels as in LiTS, wherever put
-TUMOR = re.compile(r"tumou?r|cancer|lesion|carcinoma|metasta|hcc", re.IGNORECASE)
+WORD = r"(?:tumou?rs?|cancers?|lesions?|carcinomas?|metasta[a-z]*|hcc|neoplasms?|mass(?:es)?)"
+TUMOR = re.compile(WORD, re.IGNORECASE)
+PLAIN = re.compile(  # a tumor of no named organ
+    rf"(?:(?:whole|all|primary|malignant|index)[ _-]*)?(?:{WORD}[ _-]*)+\d*", re.IGNORECASE
+)
+NEGATED = re.compile(
+    rf"(?<![a-z])(?:non?|without|excluding)[ _-]*(?:(?:the|any)[ _-]*)?{WORD}", re.IGNORECASE
+)
 LIVER = re.compile(r"liver|hepat", re.IGNORECASE)
 PART = re.compile(r"vessel|vein|arter|segment|duct", re.IGNORECASE)  # not the liver as a whole
-ELSEWHERE = re.compile(r"kidney|renal|pancrea|lung|colon|spleen|bone|stomach", re.IGNORECASE)
 IN_LITS = {0: 0, 1: 1, 2: 2}
 
 
@@ -350,7 +356,7 @@ class Meaning:
     @property
     def differs(self) -> bool:
         """Whether a number means something else than in LiTS."""
-        return any(IN_LITS.get(number, 0) != label for number, label in self.labels.items())
+        return any(IN_LITS.get(number) != label for number, label in self.labels.items())
 
     @property
     def text(self) -> str:
@@ -385,7 +391,7 @@ def _read_meaning(source: Path, _changed: int) -> Meaning | None:
         ) from error
     if not numbers:
         return None
-    whole = {name for name in numbers if _role(name) == 1 and not PART.search(name)}
+    whole = {name for name in numbers if named_label(name) == 1 and not PART.search(name)}
     if not whole:
         raise ValueError(
             f"{source} names no liver: its labels are {', '.join(numbers)[:120]}; call the liver "
@@ -393,7 +399,8 @@ def _read_meaning(source: Path, _changed: int) -> Meaning | None:
         )
     labels: dict[int, int] = {}
     for name, values in numbers.items():  # a region may hold others: liver [1, 2], tumor [2]
-        labels |= {n: max(labels.get(n, 0), _role(name)) for n in values if name != "ignore"}
+        label = named_label(name)
+        labels |= {n: max(labels.get(n, 0), label) for n in values if name != "ignore"}
     return Meaning(labels, 2 not in labels.values(), source)
 
 
@@ -405,9 +412,9 @@ def _numbers_of(item: tuple) -> tuple[str, list[int]]:
     return str(key), [int(number) for number in (value if isinstance(value, list) else [value])]
 
 
-def _role(name: str) -> int:
-    """Return 2 for a tumor of the liver, 1 for the liver and its parts, 0 for others."""
+def named_label(name: str) -> int:
+    """Return 2 for a tumor of the liver or of no organ, 1 for liver and its parts, 0 for others."""
     liver = bool(LIVER.search(name))
-    if TUMOR.search(name):
-        return 2 if liver or not ELSEWHERE.search(name) else 0
+    if TUMOR.search(name) and not NEGATED.search(name):
+        return 2 if liver or PLAIN.fullmatch(name.strip()) else 0
     return int(liver)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from helpers.drawn import FLIPS, body, stored_as, turned, write_case
 
-from lits_helpers.cases import check_case, find_cases, load_case
+from lits_helpers.cases import about_ct, check_case, find_cases, load_case
 from lits_helpers.cases.anatomy import coarse_copy, spine_cue
 
 
@@ -112,6 +112,7 @@ def test_mask_of_an_organ_on_the_left_mirrors_no_scan(tmp_path):
     write_case(tmp_path, 3, hu, spleen)
     volume, _, findings = load_case(find_cases(tmp_path)[0])
     assert "liver_doubtful" in codes(findings)
+    assert "liver_doubtful" not in codes(about_ct(findings))
     assert "turned" not in codes(findings)
     np.testing.assert_array_equal(volume.hu, hu)
 

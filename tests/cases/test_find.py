@@ -159,6 +159,20 @@ def test_a_table_names_files_of_any_name_and_their_patients(tmp_path):
     assert [case.id for case in find_cases(tmp_path, "lits")] == ["3"]
 
 
+def test_a_table_s_references_of_the_liver_alone_say_nothing_about_tumors(tmp_path):
+    write(tmp_path, "s1/ct.nii.gz", "s1/segmentations/liver.nii.gz", "x/2.nii", "x/2_seg.nii")
+    write(tmp_path, "x/dataset.json", text='{"labels": {"background": 0, "liver": 1}}')
+    write(tmp_path, "3.nii", "3_seg.nii")
+    lines = [
+        "case,volume,segmentation",
+        "1,s1/ct.nii.gz,s1/segmentations/liver.nii.gz",
+        "2,x/2.nii,x/2_seg.nii",
+        "3,3.nii,3_seg.nii",
+    ]
+    (tmp_path / "cases.csv").write_text("\n".join(lines))
+    assert [case.liver_only for case in find_cases(tmp_path)] == [True, True, False]
+
+
 def test_lines_of_a_table_that_cannot_be_used_are_named(tmp_path):
     write(tmp_path, "a.nii", "b.nii")
     lines = [

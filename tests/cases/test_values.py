@@ -10,6 +10,7 @@ from helpers.drawn import BODY_SPACING_MM, affine_of, body, stored_as, write_cas
 
 from lits_helpers.cases import (
     Case,
+    about_ct,
     check_case,
     find_cases,
     load_case,
@@ -40,6 +41,7 @@ def test_a_liver_of_impossible_volume_is_found_and_its_millimetres_not_trusted(
     volume, _, findings = load_case(case)
     assert volume.geometry.spacing_trusted is trusted
     assert codes(findings) == ([] if trusted else ["liver_volume"])
+    assert about_ct(findings) == []
     volume, _, findings = load_case(replace(case, accepted=("liver_volume",)))
     assert volume.geometry.spacing_trusted
 

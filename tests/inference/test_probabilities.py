@@ -135,6 +135,26 @@ def test_predictions_without_their_probabilities_are_made_again_and_old_ones_rem
     assert not path.exists()  # they were another model's
 
 
+def test_a_file_that_no_record_lists_is_never_removed(tmp_path):
+    ct = write_ct(tmp_path / "raw" / "volume-0.nii", slice_index=1)
+    foreign = [
+        tmp_path / "labels_liver_probability.nii.gz",
+        tmp_path / "out" / "prediction-volume-0_tumor_probability.nii.gz",
+    ]
+    (tmp_path / "out").mkdir()
+    for path in foreign:
+        path.write_bytes(b"mine")
+    lits_helpers.segment(ct, bright_model(), None, tmp_path / "labels.nii.gz")
+    for probabilities in (True, False):
+        write_ct(ct, slice_index=1 + probabilities)
+        report = segment_below(
+            ct.parent, tmp_path / "out", bright_model(), probabilities=probabilities
+        )
+        assert report.written
+    assert [path.read_bytes() for path in foreign] == [b"mine", b"mine"]
+    assert not (tmp_path / "out" / "prediction-volume-0_liver_probability.nii.gz").exists()
+
+
 def test_the_front_door_carries_and_saves_them_on_request(tmp_path):
     ct = write_ct(tmp_path / "ct.nii.gz", slice_index=1)
     assert lits_helpers.segment(ct, bright_model(), None).probabilities == {}

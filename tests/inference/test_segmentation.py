@@ -10,7 +10,7 @@ from helpers.grey_models import bright_model, write_ct
 from helpers.logs import logged
 
 import lits_helpers
-from lits_helpers.inference import say_synthetic
+from lits_helpers.inference import say_synthetic, segment_file
 from lits_helpers.machine import read_json
 
 
@@ -36,6 +36,19 @@ def test_a_file_is_segmented_written_and_shown(tmp_path):
 def test_nothing_to_segment_with_is_an_error(tmp_path):
     with pytest.raises(ValueError, match="needs a liver model, a tumor model or both"):
         lits_helpers.segment(write_ct(tmp_path / "ct.nii"), liver=None, tumor=None)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("labels.mha", "is written as .nii"), ("labels.dcm", "came from no DICOM")]
+)
+def test_a_place_that_cannot_hold_the_labels_is_refused_before_any_work(tmp_path, name, words):
+    ct = write_ct(tmp_path / "ct.nii")
+    out = tmp_path / name
+    for given in (ct, lits_helpers.read_volume(ct)):
+        with pytest.raises(ValueError, match=words):
+            lits_helpers.segment(given, liver=None, tumor=None, out=out)
+    with pytest.raises(ValueError, match=words):
+        segment_file(ct, out)
 
 
 def test_weights_that_never_saw_a_patient_are_named(caplog):

@@ -81,6 +81,18 @@ def test_labels_of_another_grid_and_labels_without_ct_are_named(cts, tmp_path):
     assert "no CT of case 9 was found" in failed["9"]
 
 
+def test_labels_of_other_numbers_are_remarked_on(cts, tmp_path):
+    labels = np.array((0, 2, 1), np.uint8)[body()[1]]
+    given = write_nifti(labels, tmp_path / "in" / "3.nii", spacing_mm=BODY_SPACING_MM)
+    names = '{"labels": {"background": 0, "tumor": 1, "liver": 2}}'
+    given.with_name("dataset.json").write_text(names)
+    places = {"3": cts / "cts" / "volume-3.nii"}
+    _, failed = report_predictions({"3": given}, places, tmp_path / "out")
+    assert not failed
+    remarks = read_json(tmp_path / "out" / "3.json")["flags"]["remarks"]
+    assert "labels are read as dataset.json says: liver 2; tumor 1" in remarks
+
+
 def test_prepared_cases_are_reported_without_naming_their_cts(tmp_path):
     data = write_prepared(tmp_path, cases=1)
     predictions = predict(data, tmp_path / "predictions", {"0": body()[1]})

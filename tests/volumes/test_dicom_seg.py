@@ -240,6 +240,36 @@ def test_seg_of_other_structures_is_refused_by_its_segments(tmp_path):
         read_segmentation(path)
 
 
+@pytest.mark.parametrize(
+    ("name", "code", "label"),
+    [
+        ("Kidney tumor", "1", 0),
+        ("Kidney tumor", "108369006", 0),
+        ("Colorectal cancer", "86049000", 0),
+        ("Liver without tumor", "1", 1),
+    ],
+)
+def test_tumors_of_other_organs_are_none_of_the_liver_whatever_their_code(
+    tmp_path, name, code, label
+):
+    volume, path = segmented(tmp_path)
+    seg = pydicom.dcmread(path)
+    seg.SegmentSequence[1].SegmentLabel = name
+    seg.SegmentSequence[1].SegmentedPropertyTypeCodeSequence[0].CodeValue = code
+    seg.save_as(path)
+    found = read_segmentation(path, like=volume)
+    np.testing.assert_array_equal(found, np.minimum(small_labels(), 1))
+    seg.SegmentSequence[0].SegmentLabel = "Spleen"
+    seg.SegmentSequence[0].SegmentedPropertyTypeCodeSequence[0].CodeValue = "1"
+    seg.save_as(path)
+    if label:
+        found = read_segmentation(path, like=volume)
+        np.testing.assert_array_equal(found, small_labels() == 2)  # that segment alone
+    else:
+        with pytest.raises(ValueError, match="neither liver nor tumor"):
+            read_segmentation(path)
+
+
 @pytest.mark.real
 def test_real_series_takes_a_seg(tmp_path):
     if real_data() is None:

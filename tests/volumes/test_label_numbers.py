@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 
-from lits_helpers.cases import check_case, find_cases, load_case
+from lits_helpers.cases import about_ct, check_case, find_cases, load_case
 from lits_helpers.pipeline import compare
 from lits_helpers.preprocess import prepare
 from lits_helpers.volumes import meaning_of, read_segmentation
+from lits_helpers.volumes.nifti import named_label
 
 HU, LABELS = body()
 NNUNET_SWAPPED = {"background": 0, "tumor": 1, "liver": 2}
@@ -85,6 +86,27 @@ def test_a_set_that_cannot_be_understood_is_refused(tmp_path, labels, words):
     assert len(finding.text) < 400
 
 
+@pytest.mark.parametrize(
+    ("label", "names"),
+    [
+        (2, "tumor|Tumour 2|all tumors|malignant_lesion|HCC|metastases|Mass|HCC_tumor_1"),
+        (2, "liver tumor|Hepatic_tumour|colorectal liver metastasis|non-enhancing liver tumor"),
+        (1, "liver|Liver without tumor|non-tumor liver|liver_no_lesion|hepatic vein"),
+        (0, "Kidney tumor|bladder tumor|prostate cancer|Colorectal cancer|metastasis_lung"),
+        (0, "lymph node metastasis|brain metastasis|masseter|no tumor|spleen"),
+    ],
+)
+def test_a_tumor_counts_if_its_name_says_liver_or_no_organ_at_all(label, names):
+    assert {name: named_label(name) for name in names.split("|")} == dict.fromkeys(
+        names.split("|"), label
+    )
+
+
+def test_an_organ_that_lits_does_not_have_is_background(tmp_path):
+    path = write_set(tmp_path, {"background": 0, "liver": 1, "tumor": 2, "spleen": 3}, (3, 1, 2))
+    np.testing.assert_array_equal(read_segmentation(path), LABELS)
+
+
 def test_a_number_that_is_not_named_is_refused(tmp_path):
     path = write_set(tmp_path, {"background": 0, "liver": 2, "ignore": 1}, (0, 2, 1))
     with pytest.raises(ValueError, match=r"one of 0, 2, as dataset\.json says, found 1"):
@@ -115,4 +137,6 @@ def test_predictions_beside_a_dataset_json_are_read_by_it_and_those_of_this_modu
 
 def test_swapped_numbers_that_nothing_names_are_asked_about(tmp_path):
     write_set(tmp_path, "{}", (0, 2, 1))
-    assert "are its numbers swapped?" in check_case(find_cases(tmp_path)[0])[0].text
+    findings = check_case(find_cases(tmp_path)[0])
+    assert "are its numbers swapped?" in findings[0].text
+    assert about_ct(findings) == []  # nothing of the CT's
