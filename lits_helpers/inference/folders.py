@@ -17,13 +17,14 @@ from tqdm.auto import tqdm
 from ..cases import MOST_ID_BYTES, Case, Finding, about_ct, find_cts, load_case
 from ..checkpoints import LiverModel, TumorModel
 from ..environment import choose_device
-from ..machine import file_hash, local_rank, own_rank, own_share, wait_for_others, written_whole
+from ..machine import local_rank, own_rank, own_share, wait_for_others, written_whole
 from ..preprocess import read_prepared
 from ..recipes import SYSTEMS
 from ..volumes import (
     LABELS_SUFFIX,
     SUFFIX,
     Volume,
+    hash_of_files,
     probability_path,
     read_probability,
     segmentation_path,
@@ -308,7 +309,7 @@ def read_checked(case: Case) -> tuple[Volume, str, list[Finding]]:
     if len(os.fsencode(case.id)) > MOST_ID_BYTES:
         raise ValueError(f"its name is too long: {case.id[:40]}...; give it a shorter one")
     path = case.volume
-    content = file_hash(path)
+    content = hash_of_files(path)
     volume, findings = read_ct(case)
     for finding in findings:
         if finding.harmful:

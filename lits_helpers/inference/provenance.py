@@ -12,6 +12,7 @@ from ..cases import Case, Finding
 from ..checkpoints import Origin, TrainedModel, load_checkpoint, recipe_of
 from ..machine import file_hash, read_json, writable_folder, write_json
 from ..recipes import SYSTEMS, InputSpec
+from ..volumes import hash_of_files
 from .ensemble import as_models
 from .postprocess import Postprocessing
 
@@ -81,7 +82,7 @@ class MakerRecord:
         if not made or not all(path.is_file() for path in (target, *beside)):
             return False
         hashes = {path.name: file_hash(path) for path in beside}
-        content = file_hash(case.volume), file_hash(target), _decisions(case)
+        content = hash_of_files(case.volume), file_hash(target), _decisions(case)
         return any(
             (record["source"], record["prediction"], record.get("decisions", {})) == content
             and hashes.items() <= record.get("beside", {}).items()

@@ -31,6 +31,7 @@ from ..volumes import (
     Geometry,
     PackedVolume,
     Volume,
+    hash_of_files,
     meaning_of,
     window_to_uint8,
     write_packed,
@@ -230,7 +231,8 @@ def _remove_leftovers(out: Path) -> None:
 
 def _source_hash(case: Case) -> str:
     """Return a text for all that a prepared case depends on: its files, and the user's word."""
-    parts = [file_hash(path) if path else "none" for path in (case.volume, case.segmentation)]
+    reference = file_hash(case.segmentation) if case.segmentation else "none"
+    parts = [hash_of_files(case.volume), reference]
     parts += [case.series] if case.series else []
     parts += _meaning(case.segmentation)
     return "-".join([*parts, case.orientation or "header", *sorted(case.accepted)])

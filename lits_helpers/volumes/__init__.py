@@ -1,6 +1,6 @@
 """The file border: CT volumes and segmentations in, label volumes out, always (Z, Y, X) inside."""
 
-from .dicom import find_studies, is_dicom, study_in, words_of
+from .dicom import find_studies, hash_of_files, is_dicom, study_in, words_of
 from .dicom_seg import described_labels, is_seg
 from .dicom_series import Study
 from .geometry import Geometry, is_unit, reversing, same_grid, size_text
@@ -61,6 +61,7 @@ __all__ = [
     "common_geometry",
     "described_labels",
     "find_studies",
+    "hash_of_files",
     "is_dicom",
     "is_seg",
     "is_unit",

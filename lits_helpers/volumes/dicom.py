@@ -11,12 +11,13 @@ import warnings
 import zipfile
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
+from hashlib import sha1
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
 import numpy as np
 
-from ..machine import open_readable, safe_members
+from ..machine import file_hash, open_readable, safe_members
 from ..settings import hint
 from .dicom_series import (
     Series,
@@ -114,6 +115,19 @@ def source_headers(path: str | os.PathLike, geometry: Geometry) -> dict[str, "Da
     if None in wanted.values():
         raise ValueError(f"{path} no longer holds the slices that were read from it")
     return dict(wanted.values())
+
+
+def hash_of_files(path: Path) -> str:
+    """Return `file_hash` of a CT's file or folder; of a DICOM file that of all of its series."""
+    names = []
+    with suppress(ImportError, OSError, ValueError):  # reading it says why
+        if path.is_file() and _starts_dicom(_head(path)):
+            with opened(path) as store:
+                names = sorted({name for one in store.series() for name in one.names})
+    if len(names) < 2:
+        return file_hash(path)
+    lines = [f"{name} {file_hash(path.parent / name)}" for name in names]
+    return sha1("\n".join(lines).encode(), usedforsecurity=False).hexdigest()
 
 
 @contextmanager

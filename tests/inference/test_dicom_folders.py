@@ -134,6 +134,25 @@ def test_a_report_on_a_named_series_is_measured_on_that_series(tmp_path, number)
         assert measured["liver"]["hu"] == pytest.approx(expected)
 
 
+def test_any_changed_slice_of_a_flat_folder_makes_its_case_anew_and_no_other(tmp_path):
+    hu, _ = body()
+    root, out, prepared = (tmp_path / name for name in ("raw", "out", "prepared"))
+    root.mkdir()
+    for study in "ab":
+        tags = {"study": study, "patient": study, "spacing_mm": BODY_SPACING_MM}
+        for path in write_series(tmp_path / study, hu, **tags):
+            path.rename(root / f"{study}{path.name}")
+    model = bright_model()
+    assert len(segment_below(root, out, model).written) == 2
+    assert len(prepare(find_cases(root), prepared, workers=0).prepared) == 2
+    assert len(segment_below(root, out, model).present) == 2
+    changed = pydicom.dcmread(root / "bIM009.dcm")
+    changed.PixelData = changed.PixelData[2:] + changed.PixelData[:2]
+    changed.save_as(root / "bIM009.dcm")
+    assert prepare(find_cases(root), prepared, workers=0).unchanged == ["aIM001"]
+    assert [path.name for path in segment_below(root, out, model).written] == ["bIM001.dcm"]
+
+
 def test_report_takes_a_seg_and_the_folder_of_its_ct(tmp_path):
     hu, labels = body()
     write_series(tmp_path / "any" / "where", hu, spacing_mm=BODY_SPACING_MM)
