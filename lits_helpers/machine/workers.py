@@ -6,8 +6,9 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from functools import partial
 from multiprocessing import connection
 from pathlib import Path
@@ -87,7 +88,8 @@ def _spawned(work: Callable, jobs: Sequence[tuple], workers: int, label: str) ->
 
 
 def _submitted(executor: Executor, work: Callable, jobs: Sequence[tuple], label: str) -> list[Any]:
-    futures = {executor.submit(work, *job): i for i, job in enumerate(jobs)}
+    with _interrupts_wait():
+        futures = {executor.submit(work, *job): i for i, job in enumerate(jobs)}
     results: list[Any] = [None] * len(jobs)
     try:
         for future in _bar(as_completed(futures), len(jobs), label):
@@ -115,6 +117,19 @@ def _settled(call: Callable[[], Any]) -> Any:
     except Exception as error:
         logger.exception("a case failed in a way that was not foreseen")
         return error
+
+
+@contextmanager
+def _interrupts_wait() -> Iterator[None]:
+    """Hold Ctrl-C back: processes started meanwhile never get it, not even while they import."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _die_with_parent() -> None:
