@@ -92,7 +92,6 @@ ABOUT_LABELS = {  # codes of what is odd about the segmentation, not about the C
     "mask_doubtful",
     "tumor_doubtful",
     "liver_doubtful",
-    "liver_volume",
     "liver_only",
 }
 

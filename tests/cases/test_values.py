@@ -41,7 +41,7 @@ def test_a_liver_of_impossible_volume_is_found_and_its_millimetres_not_trusted(
     volume, _, findings = load_case(case)
     assert volume.geometry.spacing_trusted is trusted
     assert codes(findings) == ([] if trusted else ["liver_volume"])
-    assert about_ct(findings) == []
+    assert about_ct(findings) == findings  # a prediction of the CT says why it has no mm
     volume, _, findings = load_case(replace(case, accepted=("liver_volume",)))
     assert volume.geometry.spacing_trusted
 
