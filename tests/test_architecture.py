@@ -174,7 +174,7 @@ def test_an_installed_module_has_every_room_and_file(tmp_path):
     source = tmp_path / "source"
     files = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=REPOSITORY, capture_output=True, text=True, check=True,
+        cwd=REPOSITORY, capture_output=True, encoding="utf-8", check=True,
     ).stdout.split("\0")  # fmt: skip
     for name in filter(None, files):
         if (REPOSITORY / name).is_file():

@@ -31,7 +31,7 @@ HEAVY = "{'torch', 'numpy', 'cv2', 'nibabel', 'matplotlib'}"
 
 def python(*words, **options) -> subprocess.CompletedProcess:
     command = [sys.executable, *words]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, **options)
+    return subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", **options)
 
 
 READ = "import lits_helpers.__main__ as shell; shell.parser(shell.STEPS).parse_args({})"
@@ -70,7 +70,7 @@ def test_a_name_that_is_not_there_is_no_attribute():
 
 def test_ctrl_c_while_torch_is_imported_leaves_without_a_traceback(tmp_path):
     command = [sys.executable, "-m", "lits_helpers", "train-liver", "--prepared", str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as shell:
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, encoding="utf-8") as shell:
         time.sleep(0.6)  # Python has begun; torch takes longer
         shell.send_signal(signal.SIGINT)
         _, errors = shell.communicate(timeout=60)
@@ -108,7 +108,7 @@ def test_ctrl_c_ends_workers_without_a_traceback(tmp_path):
         write_case(tmp_path / "raw", number, *body())
     command = [sys.executable, "-m", "lits_helpers", "prepare", "--source", "folder"]
     command += ["--raw", str(tmp_path / "raw"), "--prepared", str(tmp_path / "out"), "--png"]
-    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    streams = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "encoding": "utf-8"}
     with subprocess.Popen(command, cwd=ROOT, start_new_session=True, **streams) as shell:
         until = time.monotonic() + 60
         while not (tmp_path / "out").exists() and time.monotonic() < until:

@@ -546,7 +546,7 @@ def test_evaluate_asks_the_record_and_not_the_default_models(tmp_path):
 
 def test_a_fresh_process_ends_with_the_code_and_the_sentence(tmp_path):
     command = [sys.executable, "-m", "lits_helpers", "prepare", "--raw", str(tmp_path)]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120)
     assert done.returncode == 1
     assert done.stderr.startswith(f"prepare: no case under {tmp_path}")
     assert (done.stdout, done.stderr.count("\n")) == ("", 1)

@@ -209,7 +209,7 @@ def under_torchrun(tmp_path: Path, script: str) -> subprocess.CompletedProcess:
         [*command, tmp_path / "work.py", tmp_path / "raw", tmp_path / "out"],
         env={**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
     )
 
 

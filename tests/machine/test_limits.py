@@ -123,7 +123,7 @@ def test_without_proc_phantoms_are_made_prepared_and_segmented(tmp_path):
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     command = [*hide, "sh", "-c", f"{mount}{sys.executable} work.py"]
     done = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, encoding="utf-8", check=False
     )
     assert done.returncode == 0, done.stderr[-2000:]
 

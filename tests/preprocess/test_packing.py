@@ -190,7 +190,9 @@ def test_full_disk_stops_with_a_sentence_and_leaves_finished_cases_valid(raw, tm
     script.write_text(LIMITED)
     command = [sys.executable, str(script), str(raw), str(out), "20000", str(workers)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    ended = subprocess.run(
+        command, env=environment, capture_output=True, encoding="utf-8", check=False
+    )
     assert ended.returncode == 1
     assert "the disk is full" in ended.stderr
     assert "finished cases stay valid: free some space and run again" in ended.stderr
@@ -208,7 +210,7 @@ def test_a_script_without_a_guard_is_told_instead_of_waiting_for_itself(raw, tmp
     command = [sys.executable, str(script), str(raw), str(tmp_path / "out")]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=False, timeout=100
+        command, env=environment, capture_output=True, encoding="utf-8", check=False, timeout=100
     )
     assert 'call this below `if __name__ == "__main__":`' in ended.stderr
     assert "its worker process died" in ended.stdout

@@ -68,7 +68,7 @@ def run_cell(cwd: Path, cell: str = SET, *, colab: str | None = None):
         cwd=cwd,
         env={key: value for key, value in os.environ.items() if key != "PYTHONPATH"},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
 
@@ -167,7 +167,7 @@ def test_in_colab_the_repository_that_the_notebook_was_opened_from_is_cloned(
     for cell in (SET, CELL):  # the address in the cell is of the project, or not known
         assert found(run_cell(machine, cell, colab="refused")) == machine / "lits"
         remote = ["git", "config", "remote.origin.url"]
-        cloned = subprocess.run(remote, cwd=machine / "lits", capture_output=True, text=True)
+        cloned = subprocess.run(remote, cwd=machine / "lits", capture_output=True, encoding="utf-8")
         assert cloned.stdout.strip() == "https://github.com/reader/fork"
         shutil.rmtree(machine / "lits")
 

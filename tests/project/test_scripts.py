@@ -72,7 +72,7 @@ class Machine:
             cwd=self.project,
             env=environment,
             capture_output=True,
-            text=True,
+            encoding="utf-8",
             check=False,
         )
 
@@ -185,7 +185,7 @@ def test_without_python_313_the_colab_run_is_skipped_with_the_reason(tmp_path):
         [BASH, str(ROOT / "scripts" / "colab_environment.sh"), str(tmp_path / "environment")],
         env={"PATH": str(tmp_path), "HOME": str(tmp_path)},
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -219,7 +219,7 @@ def set_repository(checkout, *arguments):
     return subprocess.run(
         [BASH, str(checkout / "scripts" / "set_repository.sh"), *arguments],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         check=False,
     )
 

@@ -72,7 +72,9 @@ def test_two_kills_change_no_bit():
     script = ROOT / "benchmarks" / "kill_training.py"
     command = [sys.executable, str(script), "--kills", "2", "--epochs", "2"]
     # a kill may cut a progress bar within a character
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=100)
+    done = subprocess.run(
+        command, capture_output=True, encoding="utf-8", errors="replace", timeout=100
+    )
     assert "bit-identical" in done.stdout, done.stdout + done.stderr[-2000:]
     assert "0 kills" not in done.stdout
 
