@@ -2,7 +2,6 @@
 
 # ruff: noqa: E402  (what may be missing is asked for first)
 
-import logging
 import shutil
 import sys
 import zipfile
@@ -14,7 +13,7 @@ pydicom = pytest.importorskip("pydicom", reason='pip install highdicom "pylibjpe
 pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"')
 
 from helpers.drawn import SPACING_MM, ramp
-from helpers.drawn_dicom import PATIENT, shuffled, write_enhanced, write_series
+from helpers.drawn_dicom import shuffled, write_enhanced, write_series
 from pydicom.uid import (
     JPEG2000Lossless,
     JPEGLSLossless,
@@ -30,12 +29,7 @@ from lits_helpers.volumes.dicom import DicomStore
 HU = ramp((7, 20, 24))
 
 
-@pytest.fixture(autouse=True)
-def nobody_is_named(caplog):
-    caplog.set_level(logging.DEBUG)
-    yield
-    assert PATIENT not in caplog.text
-    assert "Jane" not in caplog.text
+pytestmark = pytest.mark.usefixtures("nobody_is_named")
 
 
 @pytest.mark.parametrize(
