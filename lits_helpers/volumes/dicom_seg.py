@@ -5,6 +5,7 @@ Both ways positions decide, never the order or the direction of slices.
 
 import itertools
 import os
+import re
 import warnings
 import zipfile
 from collections.abc import Iterator
@@ -28,6 +29,7 @@ NAME = "lits-helpers"
 COLORS = {1: (224, 129, 105), 2: (241, 211, 82)}  # label -> RGB; as in figures/palette.py
 TUMOR_CODES = {"108369006", "4147007", "52988006", "86049000", "126851005"}
 LIVER_CODE = "10200004"  # SNOMED CT
+NAMELESS = re.compile(r"(?:segment|label|structure|region|roi)?[ _-]*\d*", re.I)  # the code decides
 PRESENT = 0.5  # of a FRACTIONAL segment
 REPEATED = (  # may be empty, not absent
     "PatientName PatientID PatientBirthDate PatientSex StudyDate StudyTime StudyID AccessionNumber"
@@ -266,7 +268,7 @@ def _kinds(seg: "highdicom.seg.Segmentation") -> dict[int, int]:
         code = segment.segmented_property_type.value
         name = str(segment.segment_label)
         label = named_label(name)
-        if label == 2 or (label and code in TUMOR_CODES):
+        if label == 2 or (code in TUMOR_CODES and NAMELESS.fullmatch(name.strip())):
             kinds[int(number)] = 2
         elif code == LIVER_CODE or (label and not PART.search(name)):
             kinds[int(number)] = 1

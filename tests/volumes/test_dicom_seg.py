@@ -229,6 +229,15 @@ def test_seg_wants_a_ct_from_dicom_that_is_still_there(tmp_path):
     assert not (tmp_path / "seg.dcm").exists()
 
 
+def test_a_segment_without_a_name_is_what_its_code_says(tmp_path):
+    volume, path = segmented(tmp_path)
+    seg = pydicom.dcmread(path)
+    for number, item in enumerate(seg.SegmentSequence, 1):
+        item.SegmentLabel = f"Segment_{number}"  # as 3D Slicer names them
+    seg.save_as(path)
+    np.testing.assert_array_equal(read_segmentation(path, like=volume), small_labels())
+
+
 def test_seg_of_other_structures_is_refused_by_its_segments(tmp_path):
     _, path = segmented(tmp_path)
     seg = pydicom.dcmread(path)
@@ -247,6 +256,7 @@ def test_seg_of_other_structures_is_refused_by_its_segments(tmp_path):
         ("Kidney tumor", "108369006", 0),
         ("Colorectal cancer", "86049000", 0),
         ("Liver without tumor", "1", 1),
+        ("Liver without tumor", "108369006", 1),
     ],
 )
 def test_tumors_of_other_organs_are_none_of_the_liver_whatever_their_code(
