@@ -15,7 +15,7 @@ from pathlib import Path
 from .machine import few
 from .options import FORMATS, parser, program
 from .recipes import SYSTEMS
-from .settings import Settings, hint, hints_for_shell, load_settings
+from .settings import Settings, hint, hints_for, load_settings
 
 logger = logging.getLogger("lits_helpers.__main__")  # also as `python -m lits_helpers`
 
@@ -26,6 +26,7 @@ EXPECTED = (ValueError, OSError, KeyError, RuntimeError, MemoryError, Arithmetic
 def main(arguments: list[str] | None = None) -> int:
     """Run one step; return the exit code: 0 done, 1 failed with a sentence, 2 wrong usage."""
     options = parser(STEPS).parse_args(arguments)
+    before = hints_for(program())
     try:
         return _run(options)
     except EXPECTED as error:
@@ -37,13 +38,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"{options.name}: stopped; the same command{how} continues", file=sys.stderr)
         return 130
     finally:
-        hints_for_shell(None)
+        hints_for(before)
 
 
 def _run(options: argparse.Namespace) -> int:
     from .machine import own_rank
 
-    hints_for_shell(program())
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     level = logging.WARNING if own_rank() else logging.INFO  # of torchrun's processes one speaks
     logging.getLogger("lits_helpers").setLevel(level)
@@ -64,7 +64,9 @@ def _next_command(options: argparse.Namespace) -> str:
 
     Where nothing follows it is empty: other CTs have no known reference, nnU-Net trains elsewhere.
     """
-    others = options.name == "report" and (options.ct or options.compare)
+    labels = getattr(options, "labels", None)  # of a report
+    single = labels and not labels.is_dir()
+    others = options.name == "report" and (single or options.ct or options.compare)
     if others or (options.name == "crossval" and options.nnunet):
         return ""
     given = {"--raw": options.raw, "--prepared": options.prepared, "--runs": options.runs}
@@ -79,6 +81,8 @@ def _next_command(options: argparse.Namespace) -> str:
         step, given["--out"] = NEXT["evaluate"], options.out
     elif options.name == "predict":
         given["--predictions"] = options.out
+    elif labels:
+        given["--predictions"] = labels
     given = {name: str(value) for name, value in given.items() if value not in (None, "")}
     words = [word for pair in given.items() for word in pair]
     if options.tiny:
@@ -270,11 +274,12 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> None:
 
     if len(options.compared) not in (0, 2):
         raise ValueError("name two files or folders to compare: the predicted, then the reference")
-    results = options.out or settings.runs / "results" / ("compared" if options.compared else "")
     if options.compared:
+        results = options.out or settings.runs / "results" / "compared"
         rows, summary = pipeline.compare(*options.compared, results, layout=settings.layout)
     else:
         folder = options.predictions or settings.runs / "results" / "predictions"
+        results = options.out or pipeline.results_of(settings, folder)
         predictions = pipeline.find_predictions(folder)
         models = _makers(settings, options, folder)
         rows, summary = pipeline.evaluate(_open(settings), predictions, results, models=models)

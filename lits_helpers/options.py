@@ -78,13 +78,15 @@ def parser(runs: Mapping[str, Callable]) -> argparse.ArgumentParser:
     two = "two cases that are dates of one patient: one page on what changed, and nothing else"
     add("--compare", nargs=2, metavar=("EARLIER", "LATER"), help=two)
     add("--meshes", action="store_true", help="liver and each lesion as STL too")
-    add("-o", "--out", type=Path, metavar="DIR", help="default RUNS/results/reports")
+    out = "default RUNS/results/reports, of named labels RUNS/results/reported"
+    add("-o", "--out", type=Path, metavar="DIR", help=out)
     add = _step(steps, "evaluate", runs["evaluate"]).add_argument
     compared = "label files to compare: two files or two folders, of any CTs, not prepared"
     add("compared", nargs="*", type=Path, metavar="PREDICTED REFERENCE", help=compared)
     add("--predictions", type=Path, metavar="DIR", help="default RUNS/results/predictions")
     _add_models(add)
-    add("-o", "--out", type=Path, metavar="DIR", help="default RUNS/results")
+    out = "default RUNS/results, of other predictions their folder"
+    add("-o", "--out", type=Path, metavar="DIR", help=out)
     add = _step(steps, "crossval", runs["crossval"]).add_argument
     add("--folds", type=partial(_count, lowest=2), default=5, metavar="N", help="default 5")
     same = "write the cases and the folds in nnU-Net's layout there, and train nothing"

@@ -1,9 +1,11 @@
 """The folders and the size of a run, from form fields and LITS_* variables; and what to do next.
 
-A hint speaks to a notebook of its form fields and to a shell of its options.
+A hint speaks to a shell of its options, to a notebook of ours of its form fields, and to any other
+Python of arguments and functions.
 """
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,22 +13,24 @@ from pathlib import Path
 DOWNLOADED = ("kaggle", "msd")
 SOURCES = ("phantom", "folder", *DOWNLOADED)
 
-HINTS = {  # what to do: in a notebook or in Python; in a shell, where {lits} is how it calls us
-    "prepare": ("run notebook 01", "run {lits} prepare"),
-    "predict": ("run notebook 04 first", "run {lits} predict first"),
-    "liver": ("notebook 02 trains one", "{lits} train-liver trains one"),
-    "tumor": ("notebook 03 trains one", "{lits} train-tumor trains one"),
-    "raw": ("RAW_FOLDER or LITS_RAW", "--raw or LITS_RAW; {lits} phantom makes some"),
-    "folder source": ('SOURCE "folder" and RAW_FOLDER', "--source folder --raw DIR"),
-    "layout": ("LAYOUT", "--layout"),
-    "way": ("ORIENTATION (such as LPS), or ACCEPT its code", "--orientation LPS, or --accept CODE"),
-    "folders": ("other folders (LITS_RAW, LITS_PREPARED)", "other folders (--raw, --prepared)"),
+HINTS = {  # what to do: in Python; in a shell, where {lits} is how it calls us
+    "prepare": ("call preprocess.prepare(find_cases(raw), prepared)", "run {lits} prepare"),
+    "predict": ("call pipeline.segment_cases first", "run {lits} predict first"),
+    "download": ("call pipeline.download(settings) first", "run {lits} download first"),
+    "liver": ("train_liver_gan trains one", "{lits} train-liver trains one"),
+    "tumor": ("train_tumor_regnet trains one", "{lits} train-tumor trains one"),
+    "raw": ("root, or raw of load_settings", "--raw or LITS_RAW; {lits} phantom makes some"),
+    "folder source": ('load_settings(source="folder", raw=...)', "--source folder --raw DIR"),
+    "layout": ("layout", "--layout"),
+    "way": ("orientation (such as LPS), or accept its code", "--orientation LPS, or --accept CODE"),
+    "folders": ("other folders (raw, prepared)", "other folders (--raw, --prepared)"),
+    "ct": ("ct, the CT or a folder of CTs", "--ct PATH, the CT or a folder of CTs"),
     "format": ("a path that ends so", "--format nifti"),
     "series": ("series=", "--series"),
-    "device": ("LITS_DEVICE", "--device or LITS_DEVICE"),
+    "device": ("device= or LITS_DEVICE", "--device or LITS_DEVICE"),
     "continue": ('the same call with resume="auto"', "the same command with --resume auto"),
     "auto": ('resume="auto"', "--resume auto"),
-    "anew": ('START_ANEW (resume="never")', "--resume never"),
+    "anew": ('resume="never"', "--resume never"),
     "precision": ('precision="fp32"', "--precision fp32"),
     "learning rate": ("a lower learning_rate", "a lower --learning-rate"),
     "batch size": ("batch_size=", "--batch-size "),
@@ -35,19 +39,50 @@ HINTS = {  # what to do: in a notebook or in Python; in a shell, where {lits} is
     "cpu": ('device="cpu"', "--device cpu"),
     "not pretrained": ("tumor_recipe(pretrained=False)", "--no-pretrained"),
 }
-_program: str | None = None  # see `hints_for_shell`
+FORM_HINTS = {  # where a notebook with our form fields is to be told something else than Python
+    "prepare": "run notebook 01",
+    "predict": "run notebook 04 first",
+    "download": "run notebook 01 first, with the same SOURCE, TINY and USE_DRIVE (without Drive "
+    "each Colab machine begins empty)",
+    "liver": "notebook 02 trains one",
+    "tumor": "notebook 03 trains one",
+    "raw": "RAW_FOLDER or LITS_RAW",
+    "folder source": 'SOURCE "folder" and RAW_FOLDER',
+    "layout": "LAYOUT",
+    "way": "ORIENTATION (such as LPS), or ACCEPT its code",
+    "folders": "other folders (LITS_RAW, LITS_PREPARED)",
+    "device": "LITS_DEVICE",
+    "anew": 'START_ANEW (resume="never")',
+}
+FORM = "form"
+READER = "_LITS_READER"  # a variable: worker processes write messages too
 
 
 def hint(name: str) -> str:
     """Return a hint of `HINTS` in the words of the place where it will be read."""
-    notebook, shell = HINTS[name]
-    return shell.format(lits=_program) if _program else notebook
+    python, shell = HINTS[name]
+    reader = os.environ.get(READER)
+    if reader == FORM:
+        return FORM_HINTS.get(name, python)
+    return shell.format(lits=reader) if reader else python
 
 
-def hints_for_shell(program: str | None) -> None:
-    """Let hints speak to a shell that calls this program so; None: to a notebook or to Python."""
-    global _program
-    _program = program
+def hints_for(reader: str | None) -> str | None:
+    """Let hints speak to a shell that calls this program so; FORM: to a form; None: to Python.
+
+    Returns:
+        To whom they spoke before.
+    """
+    before = os.environ.pop(READER, None)
+    if reader:
+        os.environ[READER] = reader
+    return before
+
+
+def in_notebook() -> bool:
+    """Tell whether a Jupyter kernel runs this; ipywidgets 7 imports ipykernel elsewhere too."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 @dataclass(frozen=True)
@@ -99,9 +134,13 @@ def load_settings(
             names another one is meant for other steps.
         form: any of the fields of `Settings`; None or "" leaves the default.
 
+    In a Jupyter kernel hints then speak of form fields.
+
     Raises:
         ValueError: an unknown field, or a value that is no choice; names the choices.
     """
+    if variables_win and in_notebook():
+        hints_for(FORM)
     unknown = set(form) - {field.name for field in fields(Settings)}
     if unknown:
         raise ValueError(f"no such setting: {', '.join(sorted(unknown))}")

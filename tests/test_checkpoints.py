@@ -55,9 +55,11 @@ def test_names_of_a_wrapped_network_are_those_of_the_network(tmp_path, prefix):
     assert set(load_checkpoint(tmp_path / "m.pth")["model"]) == {"weight"}
 
 
-@pytest.mark.parametrize(("system", "notebook"), [("liver", "02"), ("tumor", "03")])
-def test_missing_checkpoint_names_the_notebook_that_makes_it(tmp_path, system, notebook):
-    with pytest.raises(FileNotFoundError, match=rf"no {system} checkpoint .*notebook {notebook}"):
+@pytest.mark.parametrize(
+    ("system", "training"), [("liver", "train_liver_gan"), ("tumor", "train_tumor_regnet")]
+)
+def test_missing_checkpoint_names_the_training_that_makes_it(tmp_path, system, training):
+    with pytest.raises(FileNotFoundError, match=rf"no {system} checkpoint .*{training} trains one"):
         load_checkpoint(tmp_path / "best_model.pth", system=system)
 
 
@@ -157,10 +159,11 @@ def test_liver_models_return_probabilities_and_tumor_models_logits(files):
 
 
 @pytest.mark.parametrize(
-    ("load", "notebook"), [(load_liver_model, "notebook 02"), (load_tumor_model, "notebook 03")]
+    ("load", "training"),
+    [(load_liver_model, "train_liver_gan"), (load_tumor_model, "train_tumor_regnet")],
 )
-def test_a_missing_model_names_the_notebook_that_makes_it(tmp_path, load, notebook):
-    with pytest.raises(FileNotFoundError, match=f"best.pth: {notebook}"):
+def test_a_missing_model_names_the_training_that_makes_it(tmp_path, load, training):
+    with pytest.raises(FileNotFoundError, match=f"best.pth: {training}"):
         load(tmp_path / "best.pth")
 
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,8 @@ from helpers.repository import ROOT
 import lits_helpers
 from lits_helpers import settings
 from lits_helpers.__main__ import NEXT, STEPS, main
-from lits_helpers.settings import HINTS, hint, hints_for_shell
+from lits_helpers.machine import spawned_pool
+from lits_helpers.settings import FORM, FORM_HINTS, HINTS, hint, hints_for, load_settings
 
 PROMISED = """
 read_volume read_segmentation write_segmentation open_volume find_cases check_case split_cases
@@ -123,23 +125,59 @@ def test_ctrl_c_ends_workers_without_a_traceback(tmp_path):
 # --- hints fit the place where they are read ------------------------------------------------------
 
 
+OPTION = r"(^|[ (])--[a-z]|\blits (prepare|train|predict|download)"
+FIELD = r"notebook|SOURCE|_FOLDER|LAYOUT|ORIENTATION|ACCEPT|USE_DRIVE|START_ANEW"
+
+
 @pytest.fixture
-def in_shell():
-    hints_for_shell("lits")
-    yield
-    hints_for_shell(None)
+def speak_to():
+    before = hints_for(None)
+    yield hints_for
+    hints_for(before)
 
 
 @pytest.mark.parametrize("name", HINTS)
-def test_a_hint_names_form_fields_to_a_notebook_only_and_options_to_a_shell_only(name, in_shell):
+def test_a_hint_names_form_fields_to_a_form_only_and_options_to_a_shell_only(name, speak_to):
+    python = hint(name)
+    speak_to(FORM)
+    form = hint(name)
+    speak_to("lits")
     shell = hint(name)
-    hints_for_shell(None)
-    notebook = hint(name)
-    assert not re.search(r"(^|[ (])--[a-z]|\blits (prepare|train|predict|download)", notebook)
-    assert not re.search(r"notebook|SOURCE|_FOLDER|USE_DRIVE|START_ANEW|=\"", shell)
+    assert not re.search(f"{OPTION}|{FIELD}", python)
+    assert not re.search(OPTION, form)
+    assert not re.search(f'{FIELD}|="', shell)
+    assert (form != python) == (name in FORM_HINTS)
 
 
-def test_after_a_shell_step_hints_are_a_notebooks_again(tmp_path, capsys):
+def test_only_a_kernel_that_filled_in_a_form_is_told_of_its_fields(monkeypatch, speak_to):
+    kernel = SimpleNamespace(get_ipython=lambda: SimpleNamespace(kernel="of Jupyter"))
+    load_settings()
+    assert hint("layout") == "layout"
+    monkeypatch.setitem(sys.modules, "IPython", kernel)
+    assert hint("layout") == "layout"
+    load_settings(variables_win=False)  # as the shell calls it
+    assert hint("layout") == "layout"
+    load_settings()
+    assert hint("layout") == "LAYOUT"
+
+
+def test_worker_processes_speak_to_the_reader_of_their_parent(speak_to):
+    speak_to("lits")
+    with spawned_pool(1) as pool:
+        assert pool.submit(hint, "prepare").result() == "run lits prepare"
+
+
+def test_labels_whose_ct_nobody_named_are_told_how_to_name_it(tmp_path, capsys):
+    labels = tmp_path / "mine.nii.gz"
+    labels.touch()
+    assert main(["report", str(labels), "--prepared", str(tmp_path)]) == 1
+    assert f"report: no CT of {labels}: give --ct PATH" in capsys.readouterr().err
+    assert main(["report", "--prepared", str(tmp_path), "--runs", str(tmp_path)]) == 1
+    assert "run python -m lits_helpers predict first" in capsys.readouterr().err
+
+
+def test_after_a_shell_step_hints_speak_as_before(tmp_path, capsys, speak_to):
+    speak_to(FORM)
     assert main(["train-liver", "--prepared", str(tmp_path)]) == 1
     assert "python -m lits_helpers prepare" in capsys.readouterr().err
     assert settings.hint("prepare") == "run notebook 01"
@@ -177,6 +215,8 @@ def test_the_next_command_keeps_the_fold_and_where_predictions_are(monkeypatch, 
         (["check", "mine", "--source", "kaggle"], "prepare --raw mine --source kaggle"),
         (["check"], "prepare"),
         (["report"], "evaluate"),
+        (["report", "docs"], "evaluate --predictions docs"),  # a folder
+        (["report", "labels.nii.gz"], None),
         (["report", "labels.nii.gz", "--ct", "ct.nii.gz"], None),
         (["report", "--compare", "a.nii.gz", "b.nii.gz"], None),
         (["crossval", "--nnunet", "out"], None),

@@ -5,6 +5,7 @@ import inspect
 import io
 import logging
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -169,6 +170,25 @@ def test_two_folders_of_labels_are_compared_without_anything_prepared(way, tmp_p
     assert [row["liver_dice"] for row in rows] == [row["liver_dice"] for row in prepared]
     wrong = sentence(shell_call("evaluate", predictions))
     assert "name two files or folders" in wrong
+
+
+def test_results_of_other_labels_leave_the_runs_own_alone(way, monkeypatch):
+    monkeypatch.chdir(way.folder)
+    results = Path("runs/phantom-tiny/results")
+    own = [results / "metrics.csv", results / "summary.json", results / "reports" / "report.csv"]
+    own += sorted((results / "figures").iterdir())
+    before = [(path.read_bytes(), path.stat().st_mtime_ns) for path in own]
+    shutil.copytree(results / "predictions", "others")
+    call = shell_call("evaluate", "--predictions", "others", "--tiny", "--device", "cpu")
+    assert call.code == 0, call.err
+    assert "metrics.csv, summary.json and figures are in others" in call.out
+    assert len(read_metrics_csv(Path("others/metrics.csv"))) == len(way.predict.out.splitlines())
+    assert (Path("others/figures") / "dice_per_case.pdf").is_file()
+    assert shell_call("report", "others", "--tiny").code == 0
+    assert (results / "reported" / "report.csv").is_file()
+    assert [(path.read_bytes(), path.stat().st_mtime_ns) for path in own] == before
+    again = ("evaluate", "--predictions", results / "predictions", "--tiny", "--device", "cpu")
+    assert f"figures are in {results}" in shell_call(*again).out
 
 
 def test_one_model_alone_segments_what_it_knows(way, monkeypatch):

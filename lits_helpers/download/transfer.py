@@ -14,6 +14,7 @@ import urllib3
 from tqdm.auto import tqdm
 
 from ..machine import DISK_FULL, TEMPORARY_PREFIX, HostileArchive
+from ..settings import in_notebook
 from .archives import BrokenFile, settle, unpacked_name
 from .source import (
     Answer,
@@ -41,7 +42,7 @@ class Meter:
     """
 
     def __init__(self, total: int, name: str):
-        live = sys.stderr.isatty() or _in_notebook()
+        live = sys.stderr.isatty() or in_notebook()
         self._bar = tqdm(
             total=total or None, desc=name, unit="B", unit_scale=True, disable=not (live and total)
         )
@@ -76,12 +77,6 @@ class Meter:
             f"{self._name}: {self._done / 1e9:.2f} of {self._total / 1e9:.2f} GB, "
             f"{rate / 1e6:.1f} MB/s, {minutes:.0f} min left"
         )
-
-
-def _in_notebook() -> bool:
-    """Tell whether a Jupyter kernel runs this; ipywidgets 7 imports ipykernel elsewhere too."""
-    ipython = sys.modules.get("IPython")
-    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 @dataclass(eq=False)

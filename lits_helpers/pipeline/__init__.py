@@ -14,6 +14,7 @@ from .results import (
     load_models,
     open_result,
     open_viewed,
+    results_of,
     save_score_figures,
     segment_cases,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "prepare_raw",
     "report_files",
     "report_predictions",
+    "results_of",
     "save_score_figures",
     "segment_cases",
     "train_liver",

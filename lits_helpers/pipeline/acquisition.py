@@ -270,12 +270,11 @@ def _bring_back(settings: Settings, png: bool, workers: int | None) -> list[str]
     ready = sorted(name for name in known if CaseFiles(settings.prepared, name).known())
     if not ready:
         raise FileNotFoundError(
-            f"no LiTS case is prepared in {settings.prepared}: run notebook 01 first, with the "
-            "same SOURCE, TINY and USE_DRIVE (without Drive each Colab machine begins empty)"
+            f"no LiTS case is prepared in {settings.prepared}: {hint('download')}"
         )
     if lost := sorted({*on_drive, *known} - set(ready)):
         names = ", ".join(lost)
-        logger.warning("left out: cases %s; run again, or let notebook 01 make them again", names)
+        logger.warning("left out: cases %s; try again, or %s", names, hint("prepare"))
     if png:
         export_pngs(settings.prepared, ready, workers=workers)
     return ready

@@ -35,7 +35,7 @@ MODEL_FILES = (Path("checkpoints") / "best_model.pth", BARE, BARE.with_suffix(".
 HISTORY = "history.csv"
 RUN_FILES = ("recipe.json", HISTORY, "checkpoints/loss_curve.png")
 PREDICTIONS = ("predictions/*.nii.gz", "predictions/*.json")
-RESULT_FILES = ("*.csv", "*.json", "figures/*.png", *PREDICTIONS, "reports/*.*", "segmented/*.*")
+RESULT_FILES = ("*.csv", "*.json", "figures/*.png", *PREDICTIONS, "report*/*.*", "segmented/*.*")
 CROSSVAL_FILES = ("metrics.csv", "summary.json", "table.txt")
 
 

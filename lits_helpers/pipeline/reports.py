@@ -13,9 +13,9 @@ from ..machine import few, writable_folder
 from ..preprocess import open_prepared
 from ..recipes import SYSTEMS
 from ..report import row_of, write_comparison, write_report, write_table
-from ..settings import Settings
+from ..settings import Settings, hint
 from ..volumes import Volume, lies_on, read_segmentation
-from .results import find_predictions
+from .results import are_own, find_predictions
 
 logger = logging.getLogger(__name__)
 
@@ -33,9 +33,9 @@ def report_files(
     Args:
         settings: its results and prepared cases are the defaults.
         labels, ct: see `named_predictions` and `cts_of`.
-        out: default ``results/reports``.
+        out: default ``results/reports``; ``results/reported`` of labels that are not the run's own.
     """
-    out = out or settings.runs / "results" / "reports"
+    out = out or _place(settings, labels)
     rows, failed = report_predictions(*_found(settings, labels, ct), out, meshes=meshes)
     logger.info("the pages and report.csv are in %s", out)
     return rows, failed
@@ -68,8 +68,14 @@ def compare_files(
             f"no labels of case {' and '.join(missing)}; there are those of {few(predictions)}"
         )
     known = [_known(case_id, predictions[case_id], cts) for case_id in (earlier, later)]
-    out = writable_folder(out or settings.runs / "results" / "reports")
+    out = writable_folder(out or _place(settings, labels))
     return write_comparison(*known, out)[0]
+
+
+def _place(settings: Settings, labels: Path | None) -> Path:
+    """Return the folder of reports; labels of others may bear the ids of the run's own cases."""
+    name = "reports" if are_own(settings, labels) else "reported"
+    return settings.runs / "results" / name
 
 
 def _found(
@@ -79,7 +85,12 @@ def _found(
     predictions = named_predictions(labels or settings.runs / "results" / "predictions")
     if ct:
         return predictions, cts_of(predictions, ct)
-    data = open_prepared(settings.prepared, validation=settings.validation_share)
+    try:
+        data = open_prepared(settings.prepared, validation=settings.validation_share)
+    except FileNotFoundError as error:
+        if labels is None:
+            raise
+        raise FileNotFoundError(f"no CT of {labels}: give {hint('ct')} ({error})") from error
     return predictions, {case.id: data.volume_path(case.id) for case in data.cases}
 
 
@@ -160,7 +171,7 @@ def _known(case_id: str, path: Path, cts: Mapping[str, Path]) -> dict:
     study = case_id.removesuffix(f"-series{decisions.get('series')}")
     ct = cts.get(case_id) or cts.get(study)
     if ct is None:
-        raise ValueError(f"{path}: no CT of case {case_id} was found; name it with its labels")
+        raise ValueError(f"{path}: no CT of case {case_id} was found: give {hint('ct')}")
     volume, labels, findings = _read_pair(ct, path, decisions)
     made = {system: record.get(system) for system in SYSTEMS}
     made = {s: each if isinstance(each, list) else [each] for s, each in made.items() if each}

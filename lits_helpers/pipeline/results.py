@@ -30,7 +30,7 @@ from ..metrics import dice, evaluate_case, evaluate_dataset, label_mask, write_m
 from ..preprocess import Prepared, data_hashes, findings_of_packed, hash_of_ct, read_prepared
 from ..recipes import InputSpec
 from ..report import judge, look, sentences
-from ..settings import hint
+from ..settings import Settings, hint
 from ..viewer import uncertainty_of
 from ..volumes import (
     SUFFIX,
@@ -136,6 +136,22 @@ def export_models(models: Mapping[str, Sequence[Path]], folder: Path) -> Iterato
             yield export_onnx(path, folder / f"{name}.onnx", asdict(Postprocessing()))
 
 
+def results_of(settings: Settings, predictions: Path | None = None) -> Path:
+    """Return where the scores of predictions go: the run's own beside them, others into them.
+
+    Args:
+        settings: of the run.
+        predictions: their folder; None for the run's own.
+    """
+    return settings.runs / "results" if are_own(settings, predictions) else predictions
+
+
+def are_own(settings: Settings, predictions: Path | None) -> bool:
+    """Tell whether predictions are a run's own, by their folder; None means so."""
+    own = settings.runs / "results" / "predictions"
+    return predictions is None or predictions.resolve() == own.resolve()
+
+
 def find_predictions(folder: Path | str) -> dict[str, Path]:
     """Return {case id: file} of the predictions that `segment_cases` left in a folder.
 
@@ -204,7 +220,7 @@ def evaluate(
     Args:
         data: prepared cases with segmentations.
         predictions: {case id: predicted NIfTI}.
-        results: folder for both files.
+        results: folder for both files, see `results_of`.
         models: checkpoints that made the predictions; none takes the models that the records beside
             the predictions name. Cases a model was trained on (of the same number, or with the same
             CT) are marked and left out of the means. A model's working size gives each case's
@@ -217,11 +233,11 @@ def evaluate(
         summary.json has null for an infinite number (a volume difference over nothing).
 
     Raises:
-        ValueError: no prediction has a reference, or none can be compared with it; or the records
-            name other models.
+        ValueError: no prediction has a reference, or none can be compared with it; the records name
+            other models; or `results` is for the predictions of a run, and these are others.
         OSError: `results` cannot be written.
     """
-    writable_folder(results)  # before minutes of work
+    _check_results(predictions, writable_folder(results))  # before minutes of work
     known = {case.id: case for case in data.cases if case.has_segmentation}
     pairs = {case_id: path for case_id, path in predictions.items() if case_id in known}
     if not pairs:
@@ -243,6 +259,17 @@ def evaluate(
             failed[case_id] = str(error)
             logger.warning("case %s was not compared: %s", case_id, error)
     return rows, write_scores(rows, failed, set(predictions) - set(known), results)
+
+
+def _check_results(predictions: Mapping[str, Path], results: Path) -> None:
+    """Refuse to write the scores of other predictions over those of the predictions there."""
+    own = results / "predictions"
+    others = {Path(path).parent for path in predictions.values()} - {own}
+    if own.is_dir() and (others := [place for place in others if place.resolve() != own.resolve()]):
+        raise ValueError(
+            f"{results} holds the scores of {own}, the predictions are of {few(map(str, others))}: "
+            "choose another folder for their scores"
+        )
 
 
 def without_tumors(row: Mapping) -> dict:

@@ -59,7 +59,7 @@ def test_mirrored_ct_without_mask_is_not_turned_but_asked_about(tmp_path):
     volume, _, findings = load_case(find_cases(tmp_path)[0])
     assert codes(findings) == ["no_segmentation", "mirrored_doubtful"]
     assert "lies on the patient's left" in findings[1].text
-    assert "ORIENTATION (such as LPS)" in findings[1].text
+    assert "orientation (such as LPS)" in findings[1].text
     np.testing.assert_array_equal(volume.hu, hu)
 
 
@@ -87,7 +87,7 @@ def test_gas_below_alone_does_not_turn_a_scan_upside_down(tmp_path):
     write_case(tmp_path, 3, hu, labels)
     volume, _, findings = load_case(find_cases(tmp_path)[0])
     assert codes(findings) == ["lungs_doubtful"]
-    assert "Nothing was turned; look at it, then give ORIENTATION" in findings[0].text
+    assert "Nothing was turned; look at it, then give orientation" in findings[0].text
     np.testing.assert_array_equal(volume.hu, hu)
 
 

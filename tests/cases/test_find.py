@@ -82,7 +82,7 @@ def test_patient_named_like_a_case_without_a_line_is_refused(tmp_path):
 
 
 def test_no_case_says_what_was_expected(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no case under .*volume-N.nii\[.gz\].*LITS_RAW"):
+    with pytest.raises(FileNotFoundError, match=r"no case under .*N.nii\[.gz\].*of load_settings"):
         find_cases(tmp_path)
     with pytest.raises(FileNotFoundError, match="no case under"):
         find_cases(tmp_path / "absent")
@@ -143,7 +143,7 @@ def test_two_layouts_in_one_folder_the_one_of_more_pairs_is_taken(tmp_path):
     search = search_cases(tmp_path)
     assert [case.id for case in search.cases] == ["liver_1", "liver_2"]
     assert "left aside, of another layout or format: 2 (segmentation-1.nii" in search.notes[1]
-    assert search.notes[2].endswith("LAYOUT lits takes those")
+    assert search.notes[2].endswith("layout lits takes those")
     assert [case.id for case in find_cases(tmp_path, "lits")] == ["1"]
 
 

@@ -119,7 +119,7 @@ def test_what_is_left_aside_is_named(tmp_path):
     shown = "labelsTr/liver_2.nii.gz, labelsTr/liver_3.nii.gz, labelsTr/liver_4.nii.gz, ..."
     assert notes[1] == f"left aside, references without a CT: 4 ({shown})"
     assert "left aside, of another layout or format: 4 (scan.nrrd, segmentation-9.nii, " in notes[2]
-    assert "1 cases as volume-N.nii[.gz] with segmentation-N.nii[.gz]: LAYOUT lits" in notes[3]
+    assert "1 cases as volume-N.nii[.gz] with segmentation-N.nii[.gz]: layout lits" in notes[3]
     assert len(notes) == 4
     assert all(len(note) < 400 for note in notes)
 

@@ -374,8 +374,8 @@ def test_notebooks_that_name_no_cases_ask_kaggle_for_nothing(kaggle, machine, tm
     kaggle.seen.clear()
     assert [case.id for case in ensure_prepared(machine("second", drive=True)).cases] == ["60"]
     assert kaggle.seen == []
-    assert logged(caplog, "cases 3", "notebook 01")
-    with pytest.raises(FileNotFoundError, match=r"notebook 01 first, with the same .*USE_DRIVE"):
+    assert logged(caplog, "cases 3", "try again, or call preprocess.prepare")
+    with pytest.raises(FileNotFoundError, match=r"is prepared in .*call pipeline.download"):
         ensure_prepared(machine("third"))
 
 
@@ -383,7 +383,7 @@ def test_case_that_is_damaged_here_is_named_and_left_out(kaggle, machine, caplog
     fetch(machine())
     (machine().prepared / "cases" / "3.b2nd").write_bytes(b"cut")
     assert [case.id for case in ensure_prepared(machine()).cases] == ["60"]
-    assert logged(caplog, "cases 3", "notebook 01")
+    assert logged(caplog, "cases 3", "try again")
 
 
 def test_raw_and_prepared_may_be_one_folder(kaggle, machine):

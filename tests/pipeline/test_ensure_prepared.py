@@ -59,7 +59,7 @@ def test_a_folder_of_which_nothing_can_be_prepared_is_named(small, tmp_path):
 def test_a_folder_without_cases_is_named(small, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no case under .*scans: expected volume-N\.nii"):
         ensure_prepared(replace(small, source="folder", raw=tmp_path / "scans"))
-    with pytest.raises(FileNotFoundError, match=r"no prepared case under .*run notebook 01"):
+    with pytest.raises(FileNotFoundError, match=r"no prepared case under .*preprocess.prepare"):
         open_prepared(tmp_path / "prepared")
 
 

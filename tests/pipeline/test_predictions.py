@@ -129,7 +129,7 @@ def test_predictions_are_found_by_their_whole_name(tmp_path):
     for name in ("prediction-volume-7.nii.gz", "prediction-volume-a.b.nii.gz", "volume-3.nii.gz"):
         (tmp_path / name).touch()
     assert list(find_predictions(tmp_path)) == ["7", "a.b"]
-    with pytest.raises(FileNotFoundError, match="run notebook 04 first"):
+    with pytest.raises(FileNotFoundError, match=r"call pipeline.segment_cases first"):
         find_predictions(tmp_path / "nowhere")
 
 

@@ -27,11 +27,13 @@ from lits_helpers.pipeline import (
     open_result,
     open_viewed,
     results,
+    results_of,
     save_score_figures,
     segment_cases,
 )
 from lits_helpers.pipeline.results import resize_ceiling
 from lits_helpers.recipes import InputSpec
+from lits_helpers.settings import load_settings
 from lits_helpers.volumes import (
     open_volume,
     probability_path,
@@ -71,6 +73,17 @@ def test_the_summary_is_kept_with_intervals_and_worst_cases_first(data, tmp_path
     assert [case for case, _ in summary["worst_liver"]][:2] == ["2", "1"]
     assert [case for case, _ in summary["worst_tumor"]] == ["2", "1", "0"]
     assert summary["cases_with_tumor"] == 3
+
+
+def test_scores_of_other_predictions_never_replace_a_runs_own(data, tmp_path):
+    evaluate(data, predict(data, tmp_path / "predictions"), tmp_path)
+    before = (tmp_path / "metrics.csv").read_bytes()
+    others = predict(data, tmp_path / "others", {"0": LABELS})
+    with pytest.raises(ValueError, match=r"predictions are of .*others: choose another folder"):
+        evaluate(data, others, tmp_path)
+    assert (tmp_path / "metrics.csv").read_bytes() == before
+    evaluate(data, others, results_of(load_settings(runs=tmp_path), tmp_path / "others"))
+    assert (tmp_path / "others" / "summary.json").is_file()
 
 
 def test_the_same_predictions_give_the_same_files(data, tmp_path):

@@ -17,7 +17,6 @@ from lits_helpers.pipeline import trainings as trainings_module
 
 ENSURE = {"liver": ensure_liver_model, "tumor": ensure_tumor_model}
 TRAIN = {"liver": "train_liver_gan", "tumor": "train_tumor_regnet"}
-NOTEBOOK = {"liver": "notebook 02", "tumor": "notebook 03"}
 
 
 @pytest.fixture
@@ -45,7 +44,7 @@ def test_a_model_that_is_there_is_returned(small, trainings, system):
 @pytest.mark.parametrize("source", ["folder", "kaggle"])
 def test_without_phantoms_a_missing_model_names_its_notebook(small, trainings, system, source):
     with pytest.raises(
-        FileNotFoundError, match=f"no {system} model at .*{NOTEBOOK[system]} trains one"
+        FileNotFoundError, match=f"no {system} model at .*{TRAIN[system]} trains one"
     ):
         ENSURE[system](replace(small, source=source), None)
     assert trainings == []

@@ -64,8 +64,8 @@ def test_bare_png_folder_is_a_list_of_cases(tmp_path):
     assert (second.spacing_mm, second.has_segmentation) == (None, True)
 
 
-def test_empty_folder_names_the_notebook_that_fills_it(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no prepared case under .*run notebook 01"):
+def test_empty_folder_names_the_function_that_fills_it(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no prepared case under .*preprocess.prepare"):
         prepared_cases(tmp_path)
 
 

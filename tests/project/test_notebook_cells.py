@@ -65,7 +65,7 @@ def test_notebook_04_segments_an_uploaded_zip_of_dicom(tmp_path):
     given |= {"lits_helpers": lits_helpers, "pipeline": pipeline, "display": shown.append}
     run_cells(LAST, "if OWN_CT", **given, OWN_CT=packed)
     assert len(shown) == 1
-    assert (tmp_path / "results" / "reports" / "upload.html").is_file()
+    assert (tmp_path / "results" / "reported" / "upload.html").is_file()
     seg = tmp_path / "results" / "segmented" / "upload.dcm"
     assert lits_helpers.volumes.read_segmentation(seg, like=read_volume(packed)).max() <= 2
 

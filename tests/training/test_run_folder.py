@@ -145,7 +145,7 @@ def test_finished_training_whose_model_is_lost_says_so(slices, tmp_path, damage)
     train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
     best = tmp_path / "checkpoints" / "best_model.pth"
     best.write_bytes(best.read_bytes()[:99]) if damage == "cut" else best.unlink()
-    with pytest.raises(ValueError, match=r"best_model.pth is gone, damaged or .*START_ANEW"):
+    with pytest.raises(ValueError, match=r"best_model.pth is gone, damaged or .*resume=.never"):
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=1), device="cpu")
 
 

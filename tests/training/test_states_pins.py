@@ -129,7 +129,7 @@ def refusal(**changes):
         require_same(a_state(), a_state(**changes), "run/last.pth")
     text = str(refused.value)
     start, _, cure = text.partition(". Use the same settings, another run folder, or ")
-    assert cure == 'START_ANEW (resume="never") to replace it'
+    assert cure == 'resume="never" to replace it'
     return start.removeprefix("run/last.pth belongs to another training: ")
 
 
