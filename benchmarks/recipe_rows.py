@@ -26,7 +26,7 @@ class GeneratorAlone(LiverSystem):
         self.precision.backward(loss, self.optimizers[:1])
         self.precision.step(self.optimizers[:1])
         if self.average:
-            self.average.update(self.generator)
+            self.average.update()
         return loss.detach()[None]
 
 

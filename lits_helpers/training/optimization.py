@@ -136,7 +136,7 @@ class Average(nn.Module):
     """An exponential moving average of a network's weights; buffers are copied.
 
     Args:
-        network: to copy and average.
+        network: to copy and average; its tensors must stay the same ones.
         decay: of the old average at each update; lower in the first steps, to forget the start.
     """
 
@@ -146,17 +146,19 @@ class Average(nn.Module):
         self.decay = decay
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
         self._count = 0
+        # Listed once: to walk 500 modules takes longer than to average their weights.
+        self._averaged = list(self.model.parameters()), list(network.parameters())
+        self._copied = list(self.model.buffers()), list(network.buffers())
 
     @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
+    def update(self) -> None:
         """Take in the network's weights after a step."""
         self._count += 1
         self.updates.fill_(self._count)
         decay = min(self.decay, (1 + self._count) / (10 + self._count))
-        averages = list(self.model.parameters())
-        torch._foreach_lerp_(averages, list(network.parameters()), 1 - decay)
-        for buffer, current in zip(self.model.buffers(), network.buffers(), strict=True):
-            buffer.copy_(current)
+        torch._foreach_lerp_(*self._averaged, 1 - decay)
+        if self._copied[0]:
+            torch._foreach_copy_(*self._copied)
 
     def load_state_dict(self, *args, **options):
         """Load weights and the number of updates."""

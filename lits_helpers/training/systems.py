@@ -85,7 +85,7 @@ class System(ABC):
     def _finish_step(self) -> None:
         self.precision.step(self.optimizers)
         if self.average:
-            self.average.update(self.networks["model"])
+            self.average.update()
 
     def best_module(self) -> nn.Module:
         """Return the network that is validated and kept: the averaged one, if there is one."""

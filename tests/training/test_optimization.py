@@ -50,9 +50,9 @@ def test_averaged_weights_follow_slowly_and_forget_the_start():
     torch.nn.init.constant_(network.weight, 0.0)
     average = Average(network, decay=0.9)
     torch.nn.init.constant_(network.weight, 1.0)
-    average.update(network)  # decay 2/11 in the first step
+    average.update()  # decay 2/11 in the first step
     assert average.model.weight.item() == pytest.approx(1 - 2 / 11)
-    average.update(network)  # then 3/12
+    average.update()  # then 3/12
     assert average.model.weight.item() == pytest.approx(1 - 2 / 11 * 3 / 12)
 
 
