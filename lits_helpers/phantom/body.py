@@ -5,7 +5,17 @@ from itertools import pairwise
 
 import numpy as np
 
-from .shapes import Grid, bounds, capsule, coverage, ellipsoid, paint, smooth_max, smooth_noise
+from .shapes import (
+    WIDEST,
+    Grid,
+    bounds,
+    capsule,
+    coverage,
+    ellipsoid,
+    paint,
+    smooth_max,
+    smooth_noise,
+)
 
 
 @dataclass(frozen=True)
@@ -72,7 +82,7 @@ class Scene:
 
     def paint(self, inside: np.ndarray, value) -> None:
         """Paint a shape; `value` in HU, one number or (Z, Y, X)."""
-        box = bounds(inside)
+        box = bounds(inside > -WIDEST / 2)  # beyond, it covers nothing
         value = value[box] if isinstance(value, np.ndarray) else value
         paint(self.hu[box], coverage(inside[box]), value)
 
@@ -82,7 +92,7 @@ class Scene:
         nodes = np.asarray(nodes, float)
         for (start, end), (r0, r1) in zip(pairwise(nodes), pairwise(radii), strict=True):
             box = self.grid.near((start + end) / 2, np.abs(start - end) / 2 + max(r0, r1))
-            points = self.grid.warped[(slice(None), *box)]
+            points = self.grid.warped[:, *box]
             if points.size:
                 paint(target[box], coverage(capsule(points, start, end, r0, r1)), value)
 

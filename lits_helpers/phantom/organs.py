@@ -125,7 +125,7 @@ def _paint_bowel(scene: Scene) -> None:
         end = start + scene.rng.normal(0, (8, 14, 18))
         contents = _loop_contents(scene.rng)
         box = grid.near((start + end) / 2, np.abs(end - start) / 2 + radius)
-        points = grid.warped[(slice(None), *box)]
+        points = grid.warped[:, *box]
         if points.size:
             loop = capsule(points, start, end, radius, radius * 0.9)
             deeper = loop > first[box]

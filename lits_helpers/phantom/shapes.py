@@ -133,14 +133,13 @@ def coverage(inside: np.ndarray) -> np.ndarray:
     return np.clip(width, 0, 1, out=width)
 
 
-def bounds(inside: np.ndarray) -> tuple[slice, ...]:
-    """Return the box outside of which a shape covers nothing."""
-    near = inside > -WIDEST / 2
+def bounds(near: np.ndarray) -> tuple[slice, ...]:
+    """Return the box of a mask (Z, Y, X), a voxel wider where there is room; empty for nothing."""
     box = []
-    for axis in range(inside.ndim):
-        others = tuple(n for n in range(inside.ndim) if n != axis)
-        where = np.flatnonzero(near.any(others))
-        box.append(slice(max(where[0] - 1, 0), where[-1] + 2) if where.size else slice(0, 0))
+    for axis, length in enumerate(near.shape):
+        where = np.flatnonzero(near.any(tuple({0, 1, 2} - {axis})))
+        ends = (max(where[0] - 1, 0), min(where[-1] + 2, length)) if where.size else (0, 0)
+        box.append(slice(*ends))
     return tuple(box)
 
 

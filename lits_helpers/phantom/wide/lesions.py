@@ -7,7 +7,7 @@ import numpy as np
 from ..shapes import paint
 from .liver import Liver
 from .scene import Scene
-from .space import smooth_noise
+from .space import box_between, smooth_noise
 
 KINDS = ("dark", "bright", "rim", "necrotic", "cystic", "calcified")
 KIND_SHARE = (0.56, 0.1, 0.13, 0.11, 0.06, 0.04)
@@ -91,15 +91,13 @@ def _paint_lesion(scene: Scene, liver: Liver, lesion: Lesion, centre, tumor) -> 
     """Paint one lesion and add it to `tumor`, in place."""
     space, size = scene.space, scene.space.size
     radius = lesion.diameter / 2 * size
-    coarse = []
-    for axis, at in zip(space.coarse_axes, centre, strict=True):
-        low, high = np.searchsorted(axis, (at - 1.9 * radius - 6, at + 1.9 * radius + 6))
-        coarse.append(slice(int(low), int(high)))
+    reach = 1.9 * radius
+    coarse = box_between(space.coarse_axes, centre - reach - 6, centre + reach + 6)
     box = space.voxels(coarse)
     if min(part.stop - part.start for part in box) < 1:
         return
     inside, width = _shape(scene, lesion, centre, radius, box)
-    organ = space.enlarge(liver.shape, tuple(coarse)) * np.float32(size)
+    organ = space.enlarge(liver.shape, coarse) * np.float32(size)
     before, mask = scene.hu[box], liver.mask[box]
     allowed = mask | ((organ > -lesion.bulge * size) & (before > -160) & (before < 200))
     if lesion.bulge == 0 or not mask.any():

@@ -218,7 +218,7 @@ def _wedge(scene: Scene, liver: Liver) -> np.ndarray:
     rng, places = scene.rng, np.argwhere(liver.shape > 10)
     if not len(places):
         return np.zeros(1, np.float32)
-    tip = scene.space.points[(slice(None), *places[rng.integers(len(places))])]
+    tip = scene.space.points[:, *places[rng.integers(len(places))]]
     axis = tip - liver.gate
     axis /= max(float(np.linalg.norm(axis)), 1e-6)
     offset = scene.space.points - tip[:, None, None, None]

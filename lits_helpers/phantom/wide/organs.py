@@ -122,7 +122,7 @@ def _paint_bowel(scene: Scene) -> np.ndarray:
     for start, end, radius in _draw_loops(scene):
         radius *= size
         box = space.near([start, end], radius - 12)
-        points = space.points[(slice(None), *box)]
+        points = space.points[:, *box]
         if points.size:
             loop = capsule(points, start, end, radius, radius * rng.uniform(0.8, 1.1))
             deeper = loop > first[box]

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from ..shapes import capsule, ellipsoid
+from ..shapes import bounds, capsule, ellipsoid
 
 COARSE_MM = 3.6  # the widest voxel in which shapes are drawn, in an adult
 FAR = -60.0  # what a shape is where it was not computed
@@ -52,7 +52,7 @@ class Space:
 
     def noise(self, pitch_mm, rng: np.random.Generator) -> np.ndarray:
         """Return coarse smooth noise of deviation 1 that varies over `pitch_mm`, adult size."""
-        steps = [float(axis[1] - axis[0]) if axis.size > 1 else 1.0 for axis in self.coarse_axes]
+        steps = list(map(step_of, self.coarse_axes))
         pitches = np.broadcast_to(pitch_mm, 3) * self.size / steps
         return smooth_noise(self.coarse_shape, pitches, rng)
 
@@ -62,14 +62,11 @@ class Space:
         found = nodes @ self.turn * self.size
         for _ in range(rounds):
             at = [
-                np.clip(np.rint((found[:, n] - axis[0]) / _step(axis)), 0, axis.size - 1)
-                for n, axis in enumerate(self.coarse_axes)
+                np.clip(np.rint((part - axis[0]) / step_of(axis)), 0, axis.size - 1).astype(int)
+                for part, axis in zip(found.T, self.coarse_axes, strict=True)
             ]
-            z, y, x = (part.astype(int) for part in at)
-            grid = np.stack(
-                [axis[i] for axis, i in zip(self.coarse_axes, (z, y, x), strict=True)], 1
-            )
-            shift = self.points[:, z, y, x].T - grid @ self.turn.T / self.size
+            grid = np.stack([axis[i] for axis, i in zip(self.coarse_axes, at, strict=True)], 1)
+            shift = self.points[:, *at].T - grid @ self.turn.T / self.size
             found = (nodes - shift) @ self.turn * self.size
         return found
 
@@ -77,28 +74,25 @@ class Space:
         """Return the coarse box around patient points (N, 3) with `reach_mm` to every side."""
         nodes = self.locate(nodes, rounds=1)
         reach = (np.broadcast_to(reach_mm, 3) + MARGIN_MM) * self.size
-        return _box(self.coarse_axes, nodes.min(0) - reach, nodes.max(0) + reach)
+        return box_between(self.coarse_axes, nodes.min(0) - reach, nodes.max(0) + reach)
 
     def ellipsoid(self, centre, radii, tilt: float = 0.0) -> np.ndarray:
         """Return an ellipsoid (z, y, x) with centre and radii in the patient's mm."""
+        shape = np.full(self.coarse_shape, FAR, np.float32)
         box = self.near([centre], radii)
-        return self._local(box, lambda points: ellipsoid(points, centre, radii, tilt))
+        points = self.points[:, *box]
+        if points.size:
+            shape[box] = ellipsoid(points, centre, radii, tilt)
+        return shape
 
     def chain(self, nodes, radii) -> np.ndarray:
         """Return a thick line (z, y, x) through `nodes` (N, 3), a radius at each node."""
         shape = np.full(self.coarse_shape, FAR, np.float32)
         for start, end, r0, r1 in zip(nodes[:-1], nodes[1:], radii[:-1], radii[1:], strict=True):
             box = self.near([start, end], max(r0, r1))
-            points = self.points[(slice(None), *box)]
+            points = self.points[:, *box]
             if points.size:
                 np.maximum(shape[box], capsule(points, start, end, r0, r1), out=shape[box])
-        return shape
-
-    def _local(self, box, draw) -> np.ndarray:
-        shape = np.full(self.coarse_shape, FAR, np.float32)
-        points = self.points[(slice(None), *box)]
-        if points.size:
-            shape[box] = draw(points)
         return shape
 
     def enlarge(self, coarse: np.ndarray, box=None) -> np.ndarray:
@@ -131,7 +125,7 @@ class Space:
 
         A slice takes in all that lies within its thickness: flat surfaces blur in thick slices.
         """
-        box = _bounds(inside > -12.0 * max(self.size, 0.5))
+        box = bounds(inside > -12.0 * max(self.size, 0.5))
         part = inside[box]
         width = np.full(part.shape, 0.3 + softness_mm, np.float32)
         for axis, factor in enumerate(self.factors):
@@ -199,8 +193,8 @@ def segment(axes, start, end, radius: float):
     The radius counts at both ends; the depth is (z, y, x) float32 mm at the voxel centres.
     """
     start, end = np.asarray(start, float), np.asarray(end, float)
-    pad = radius + np.array([1.0 * _step(axis) for axis in axes])
-    box = _box(axes, np.minimum(start, end) - pad, np.maximum(start, end) + pad)
+    pad = radius + np.array(list(map(step_of, axes)))
+    box = box_between(axes, np.minimum(start, end) - pad, np.maximum(start, end) + pad)
     z, y, x = (
         (axis[part] - at).astype(np.float32)
         for axis, part, at in zip(axes, box, start, strict=True)
@@ -214,21 +208,15 @@ def segment(axes, start, end, radius: float):
     return box, np.float32(radius) - np.sqrt(np.maximum(squared, 0))
 
 
-def _step(axis: np.ndarray) -> float:
+def step_of(axis: np.ndarray) -> float:
+    """Return the distance in mm of voxel centres (N,); 1 of a single one."""
     return float(axis[1] - axis[0]) if axis.size > 1 else 1.0
 
 
-def _box(axes, low, high) -> tuple[slice, ...]:
+def box_between(axes, low, high) -> tuple[slice, ...]:
+    """Return the box of the voxel centres `axes` (z, y, x) between two corners, mm."""
     ends = (np.searchsorted(axis, (a, b)) for axis, a, b in zip(axes, low, high, strict=True))
     return tuple(slice(int(a), int(b)) for a, b in ends)
-
-
-def _bounds(mask: np.ndarray) -> tuple[slice, ...]:
-    box = []
-    for axis in range(3):
-        where = np.flatnonzero(mask.any(tuple(n for n in range(3) if n != axis)))
-        box.append(slice(max(where[0] - 1, 0), where[-1] + 2) if where.size else slice(0, 0))
-    return tuple(slice(s.start, min(s.stop, n)) for s, n in zip(box, mask.shape, strict=True))
 
 
 def _between(count: int, factor: int, planes: int) -> tuple[np.ndarray, np.ndarray]:

@@ -202,7 +202,7 @@ def paint_bones(scene: Scene) -> None:
         crus = space.ellipsoid((-95, mid_y - 14, side * 21), (75, 17, rng.uniform(4, 8)))
         scene.paint(crus, muscle)
     box = space.near([(220, mid_y, 0), (-400, mid_y + 10, 0)], 45)
-    z, y, x = space.points[(slice(None), *box)]
+    z, y, x = space.points[:, *box]
     if z.size:
         bend = rng.uniform(-14, 14) * np.sin(z / 75 + rng.uniform(0, 6))
         spine = _shape_spine(z, y - mid_y, x - bend, rng)

@@ -3,7 +3,7 @@
 import numpy as np
 
 from ..shapes import paint
-from .space import segment
+from .space import segment, step_of
 
 
 def stroke(target: np.ndarray, axes, start, end, radius: float, value: float) -> None:
@@ -17,13 +17,12 @@ def stroke(target: np.ndarray, axes, start, end, radius: float, value: float) ->
     """
     box, depth = segment(axes, start, end, radius)
     if depth.size:
-        dz, dy = (float(axis[1] - axis[0]) if axis.size > 1 else 1.0 for axis in axes[:2])
+        dz, dy = map(step_of, axes[:2])
         along = np.subtract(end, start)
         level = 1 - abs(along[0]) / max(float(np.linalg.norm(along)), 1e-6)
         width = dy + 0.6 * dz * level
-        cover = np.clip(
-            depth / np.float32(width) + np.float32(0.5), 0, min(1.0, 2 * radius / width)
-        )
+        filled = depth / np.float32(width) + np.float32(0.5)
+        cover = np.clip(filled, 0, min(1.0, 2 * radius / width))
         paint(target[box], cover, np.float32(value))
 
 
