@@ -10,12 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .checkpoints import (
-    TrainedModel,
-    load_checkpoint,
-    load_liver_model,
-    load_tumor_model,
-)
+from .checkpoints import TrainedModel, load_checkpoint, load_liver_model, load_tumor_model
 from .datasets import IMAGENET_DEVIATION, IMAGENET_MEAN
 from .machine import write_json, written_whole
 from .recipes import InputSpec

@@ -2,9 +2,7 @@
 
 import torch
 
-from lits_helpers.losses import (
-    masked_image,
-)
+from lits_helpers.losses import masked_image
 
 
 def plane(*rows: str) -> torch.Tensor:

@@ -20,14 +20,7 @@ import numpy as np
 
 from ..machine import require
 from ..settings import hint
-from ..volumes import (
-    Volume,
-    lies_on,
-    read_segmentation,
-    read_volume,
-    reversing,
-    size_text,
-)
+from ..volumes import Volume, lies_on, read_segmentation, read_volume, reversing, size_text
 from .anatomy import Coarse, Flips, coarse_copy, liver_fit
 from .case import Case, Finding
 from .turns import with_axes_in_order, wrong_way

@@ -12,7 +12,7 @@ from .folders import (
     segment_files,
 )
 from .postprocess import Postprocessing, drop_small_lesions
-from .provenance import check_makers, is_recorded, read_record, read_records, recorded_origins
+from .provenance import check_makers, read_record, read_records, recorded_origins
 from .segment import segment_volume
 from .segmentation import Segmentation, say_synthetic
 
@@ -24,7 +24,6 @@ __all__ = [
     "check_makers",
     "drop_small_lesions",
     "find_volumes",
-    "is_recorded",
     "own_device",
     "read_ct",
     "read_probabilities",

@@ -325,11 +325,7 @@ def read_ct(case: Case) -> tuple[Volume, list[Finding]]:
         OSError, ValueError: it cannot be read.
     """
     if case.volume.suffix == SUFFIX:  # checked and turned when it was prepared
-        if case.orientation:
-            raise ValueError(
-                f"{case.volume} was put right when it was prepared; give no orientation"
-            )
-        return read_prepared(case.volume)
+        return read_prepared(case.volume, case.orientation)
     volume, _, findings = load_case(replace(case, segmentation=None))
     return volume, about_ct(findings)
 

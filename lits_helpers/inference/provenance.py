@@ -212,11 +212,6 @@ def check_makers(folder: Path | str, models: Iterable[Path | str]) -> None:
             )
 
 
-def is_recorded(prediction: Path) -> bool:
-    """Tell whether a record is about this very prediction."""
-    return read_record(prediction) is not None
-
-
 def read_record(prediction: Path) -> dict | None:
     """Return the record of this very prediction, or None.
 

@@ -11,11 +11,7 @@ from ..cases import not_hounsfield
 from ..checkpoints import LiverModel, TumorModel
 from ..machine import require
 from ..recipes import InputSpec
-from ..volumes import (
-    Frame,
-    Volume,
-    liver_frame,
-)
+from ..volumes import Frame, Volume, liver_frame
 from . import postprocess
 from .ensemble import Sweep, as_models
 from .postprocess import Postprocessing

@@ -1,7 +1,6 @@
 """Compare any label files with their references: two files or two folders, not prepared."""
 
 import logging
-import math
 from contextlib import suppress
 from pathlib import Path
 
@@ -10,20 +9,10 @@ import numpy as np
 from ..cases import Case, doubt_about_liver, id_order, is_liver_only, label_id, search_cases
 from ..inference import recorded_origins
 from ..machine import few, writable_folder
-from ..metrics import evaluate_case
-from ..volumes import (
-    Volume,
-    common_geometry,
-    is_seg,
-    lies_on,
-    read_segmentation,
-    read_volume,
-)
-from .results import without_tumors, write_scores
+from ..volumes import Volume, common_geometry, is_seg, lies_on, read_segmentation, read_volume
+from .results import score_cases, scored
 
 logger = logging.getLogger(__name__)
-
-NO_MM = "no figures in mm: the file's voxel size cannot be trusted"
 
 
 def compare(
@@ -64,22 +53,19 @@ def compare(
     seen = _trained_on({path.parent for path, _ in pairs.values()}) & set(pairs)
     if seen:
         logger.warning("counted as training cases, by their names: %s", few(sorted(seen)))
-    rows, failed = [], {}
-    for case, (path, reference) in pairs.items():
-        row = {"case_id": case, "patient": case, "training_case": case in seen}
-        try:
-            row |= _compare_files(path, reference)
-            rows.append(without_tumors(row) if reference.liver_only else row)
-        except (OSError, ValueError) as error:  # one bad file must not end the others
-            failed[case] = str(error)
-            logger.warning("case %s was not compared: %s", case, error)
-    return rows, write_scores(rows, failed, set(found) - set(known), results)
+
+    def compare_case(case: str) -> dict:
+        return {"patient": case, "training_case": case in seen} | _compare_files(*pairs[case])
+
+    liver_only = {case for case, (_, reference) in pairs.items() if reference.liver_only}
+    return score_cases(pairs, compare_case, liver_only, set(found) - set(known), results)
 
 
 def _labeled(place: Path, layout: str) -> dict[str, Case]:
     """Return {case id: a case with labels} of a file, a folder of labels, or a folder of cases."""
     if place.is_file():
-        return {case.id: case for case in [_case_of(place)]}
+        case = _case_of(place)
+        return {case.id: case}
     if not place.is_dir():
         raise FileNotFoundError(f"there is no file or folder {place}")
     with suppress(FileNotFoundError):  # no CT: all are labels
@@ -134,7 +120,4 @@ def _compare_files(path: Path, reference: Case) -> dict:
     if spacing_mm and (doubt := doubt_about_liver(like, labels)):
         notes.append(doubt)
         spacing_mm = None
-    notes += [] if spacing_mm else [NO_MM]
-    row = {"note": "; ".join(notes) or None}
-    row["voxel_mm3"] = math.prod(spacing_mm) if spacing_mm else None
-    return row | evaluate_case(prediction, labels, spacing_mm)
+    return scored(prediction, labels, spacing_mm, notes)

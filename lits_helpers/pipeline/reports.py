@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
 from tqdm.auto import tqdm
 
 from ..cases import Case, Finding, find_cts
@@ -14,7 +13,7 @@ from ..preprocess import open_prepared
 from ..recipes import SYSTEMS
 from ..report import row_of, write_comparison, write_report, write_table
 from ..settings import Settings, hint
-from ..volumes import Volume, lies_on, read_segmentation
+from ..volumes import lies_on, read_segmentation
 from .results import are_own, find_predictions
 
 logger = logging.getLogger(__name__)
@@ -151,7 +150,9 @@ def report_predictions(
     failed = {}
     for case_id, path in tqdm(predictions.items(), desc="report", unit="case"):
         try:
-            rows.append(_report(case_id, Path(path), cts, out, meshes))
+            known = _known(case_id, Path(path), cts)
+            _, report = write_report(out=out, meshes=meshes, **known)
+            rows.append(row_of(case_id, report["measurements"], report["flags"]))
         except (OSError, ValueError) as error:  # one bad file must not end the others
             failed[case_id] = str(error)
             logger.warning("case %s has no report: %s", case_id, error)
@@ -159,48 +160,32 @@ def report_predictions(
     return rows, failed
 
 
-def _report(case_id: str, path: Path, cts: Mapping[str, Path], out: Path, meshes: bool) -> dict:
-    _, report = write_report(out=out, meshes=meshes, **_known(case_id, path, cts))
-    return row_of(case_id, report["measurements"], report["flags"])
-
-
 def _known(case_id: str, path: Path, cts: Mapping[str, Path]) -> dict:
-    """Return the arguments of `report.report_of` for labels in a file."""
+    """Return the arguments of `report.report_of` for labels in a file.
+
+    The CT is read as the prediction's record says. Findings are about its file and the labels.
+
+    Raises:
+        OSError, ValueError: no CT, a file cannot be read, or the labels lie on another grid.
+    """
     record = read_record(path) or {}
     decisions = record.get("decisions", {})
     study = case_id.removesuffix(f"-series{decisions.get('series')}")
     ct = cts.get(case_id) or cts.get(study)
     if ct is None:
         raise ValueError(f"{path}: no CT of case {case_id} was found: give {hint('ct')}")
-    volume, labels, findings = _read_pair(ct, path, decisions)
+    given = {name: decisions.get(name) for name in ("orientation", "series")}
+    case = Case("ct", "ct", ct, accepted=tuple(decisions.get("accepted", ())), **given)
+    volume, findings = read_ct(case)
+    remarks: list[str] = []
+    labels = read_segmentation(path, like=volume, remarks=remarks)
+    if not lies_on(path, volume.geometry):
+        raise ValueError(
+            f"{path}: its header puts the voxels elsewhere than the CT {ct} does; give the "
+            "labels of this very CT"
+        )
+    findings = [*findings, *(Finding("labels_mended", False, text) for text in remarks)]
     made = {system: record.get(system) for system in SYSTEMS}
     made = {s: each if isinstance(each, list) else [each] for s, each in made.items() if each}
     known = {"findings": findings, "evidence": record.get("evidence"), "makers": made}
     return {"volume": volume, "labels": labels, "case_id": case_id} | known
-
-
-def _read_pair(
-    ct: Path, prediction: Path, decisions: Mapping
-) -> tuple[Volume, np.ndarray, list[Finding]]:
-    """Return a CT, its labels and what is odd about the CT's file or was mended in the labels.
-
-    Args:
-        ct, prediction: the files.
-        decisions: the user's word on the CT when it was segmented, from the prediction's record.
-
-    Raises:
-        OSError, ValueError: one cannot be read, or the labels lie on another grid.
-    """
-    way, accepted = decisions.get("orientation"), tuple(decisions.get("accepted", ()))
-    series = decisions.get("series")
-    case = Case("ct", "ct", ct, orientation=way, accepted=accepted, series=series)
-    volume, findings = read_ct(case)
-    remarks: list[str] = []
-    labels = read_segmentation(prediction, like=volume, remarks=remarks)
-    findings = [*findings, *(Finding("labels_mended", False, text) for text in remarks)]
-    if not lies_on(prediction, volume.geometry):
-        raise ValueError(
-            f"{prediction}: its header puts the voxels elsewhere than the CT {ct} does; give the "
-            "labels of this very CT"
-        )
-    return volume, labels, findings

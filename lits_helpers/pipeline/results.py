@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -18,7 +18,6 @@ from ..inference import (
     PREDICTION_NAME,
     Postprocessing,
     check_makers,
-    is_recorded,
     own_device,
     read_probabilities,
     read_record,
@@ -45,6 +44,7 @@ from ..volumes import (
 
 logger = logging.getLogger(__name__)
 
+NO_MM = "no figures in mm: the file's voxel size cannot be trusted"
 FIGURES = {  # name of the file -> what draws it from the rows
     "dice_per_case": plot_dice_per_case,
     "volume_agreement": plot_volume_agreement,
@@ -247,18 +247,14 @@ def evaluate(
         )
     origins = _origins(pairs.values(), list(models))
     seen = _training_cases(data, list(pairs), origins)
-    rows = []
-    failed = {}
-    for case_id, path in tqdm(pairs.items(), desc="evaluate", unit="case"):
-        patient = known[case_id].patient
-        row = {"case_id": case_id, "patient": patient, "training_case": case_id in seen}
-        try:
-            row |= _evaluate_file(data, case_id, path, origins)
-            rows.append(without_tumors(row) if known[case_id].liver_only else row)
-        except (OSError, ValueError) as error:  # one bad file must not end the others
-            failed[case_id] = str(error)
-            logger.warning("case %s was not compared: %s", case_id, error)
-    return rows, write_scores(rows, failed, set(predictions) - set(known), results)
+
+    def compare(case_id: str) -> dict:
+        about = {"patient": known[case_id].patient, "training_case": case_id in seen}
+        return about | _evaluate_file(data, case_id, pairs[case_id], origins)
+
+    bar = tqdm(pairs, desc="evaluate", unit="case")
+    liver_only = {case_id for case_id in pairs if known[case_id].liver_only}
+    return score_cases(bar, compare, liver_only, set(predictions) - set(known), results)
 
 
 def _check_results(predictions: Mapping[str, Path], results: Path) -> None:
@@ -272,24 +268,30 @@ def _check_results(predictions: Mapping[str, Path], results: Path) -> None:
         )
 
 
-def without_tumors(row: Mapping) -> dict:
-    """Return a row of scores without the keys about tumors, for a reference of the liver alone."""
-    about = ("tumor_", "lesion_", "burden_")
-    known = {key: None if key.startswith(about) else value for key, value in row.items()}
-    return known | {"liver_only": True}
-
-
-def write_scores(
-    rows: Sequence[Mapping],
-    failed: Mapping[str, str],
+def score_cases(
+    case_ids: Iterable[str],
+    compare: Callable[[str], dict],
+    liver_only: Collection[str],
     without_reference: Iterable[str],
     results: Path | str,
-) -> dict:
-    """Join rows, write metrics.csv and summary.json; return the summary that `evaluate` describes.
+) -> tuple[list[dict], dict]:
+    """Compare cases one by one, write metrics.csv and summary.json; return as `evaluate` does.
+
+    Args:
+        compare: returns the row of a case, without its id.
+        liver_only: the cases whose reference shows no tumors.
 
     Raises:
-        ValueError: there is no row.
+        ValueError: none could be compared.
     """
+    rows, failed = [], {}
+    for case_id in case_ids:
+        try:
+            row = {"case_id": case_id} | compare(case_id)
+            rows.append(_without_tumors(row) if case_id in liver_only else row)
+        except (OSError, ValueError) as error:  # one bad file must not end the others
+            failed[case_id] = str(error)
+            logger.warning("case %s was not compared: %s", case_id, error)
     if not rows:
         raise ValueError(f"no prediction could be compared: {next(iter(failed.values()))}")
     others = {"failed": list(failed), "without_reference": sorted(without_reference, key=id_order)}
@@ -297,7 +299,22 @@ def write_scores(
     results = Path(results)
     write_metrics_csv(rows, results / "metrics.csv")
     write_json(results / "summary.json", _without_infinity(summary))
-    return summary
+    return rows, summary
+
+
+def _without_tumors(row: Mapping) -> dict:
+    """Return a row of scores without the keys about tumors, for a reference of the liver alone."""
+    about = ("tumor_", "lesion_", "burden_")
+    known = {key: None if key.startswith(about) else value for key, value in row.items()}
+    return known | {"liver_only": True}
+
+
+def scored(prediction: np.ndarray, reference: np.ndarray, spacing_mm, notes: list[str]) -> dict:
+    """Return a row of scores with its notes; where `spacing_mm` is None one says why."""
+    notes = notes if spacing_mm else [*notes, NO_MM]
+    voxel_mm3 = math.prod(spacing_mm) if spacing_mm else None
+    row = {"note": "; ".join(notes) or None, "voxel_mm3": voxel_mm3}
+    return row | evaluate_case(prediction, reference, spacing_mm)
 
 
 def _without_infinity(value):
@@ -335,7 +352,7 @@ def _origins(predictions: Iterable[Path], models: Sequence[Path]) -> list[Origin
                 *systems,
             )
         files = [path for path in predictions if path.parent == folder and recorded]
-        foreign = [path.name for path in files if not is_recorded(path)]
+        foreign = [path.name for path in files if read_record(path) is None]
         if foreign:
             logger.warning(
                 "not recorded in %s, made by unknown models: %s; their training cases may go "
@@ -385,13 +402,7 @@ def _evaluate_file(data: Prepared, case_id: str, path: Path, origins: Iterable[O
             "affine and axis order of the CT's file"
         )
     reference = open_volume(data.labels_path(case_id)).read()
-    spacing_mm = volume.geometry.trusted_spacing_mm
-    notes += [] if spacing_mm else ["no figures in mm: the file's voxel size cannot be trusted"]
-    row = {
-        "note": "; ".join(notes) or None,
-        "voxel_mm3": math.prod(spacing_mm) if spacing_mm else None,
-    }
-    row |= evaluate_case(prediction, reference, spacing_mm)
+    row = scored(prediction, reference, volume.geometry.trusted_spacing_mm, notes)
     judged = flags_of(read_prepared(volume.path)[0], prediction, path)
     row |= {"flag": judged["word"], "flag_score": judged["score"]}
     row["flag_reasons"] = "; ".join(judged["reasons"]) or None

@@ -107,11 +107,14 @@ def findings_of_packed(ct: Path) -> list[Finding]:
     return about_ct(recorded_findings(record)) if record else []
 
 
-def read_prepared(packed: Path) -> tuple[Volume, list[Finding]]:
-    """Return a prepared CT and what its record says of it; nothing where there is no record."""
+def read_prepared(packed: Path, orientation: str | None = None) -> tuple[Volume, list[Finding]]:
+    """Return a prepared CT and what its record says of it; nothing where there is no record.
+
+    Arguments and errors are those of `read_volume`.
+    """
     findings = findings_of_packed(packed)
     remarks = tuple(found.text for found in findings)
-    return replace(read_volume(packed), remarks=remarks), findings
+    return replace(read_volume(packed, orientation), remarks=remarks), findings
 
 
 def outcome_of(case: Case, result: Outcome | Exception) -> Outcome:

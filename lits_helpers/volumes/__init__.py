@@ -35,14 +35,7 @@ from .pixels import (
     to_levels,
     window_to_uint8,
 )
-from .pngs import (
-    numbered_pngs,
-    png_pixel_aspect,
-    png_size,
-    read_picture,
-    read_png,
-    write_picture,
-)
+from .pngs import numbered_pngs, png_pixel_aspect, png_size, read_picture, read_png, write_picture
 
 __all__ = [
     "GZIP_MAGIC",

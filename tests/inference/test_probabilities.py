@@ -11,12 +11,7 @@ from torch import nn
 import lits_helpers
 from lits_helpers.cases import label_id
 from lits_helpers.checkpoints import LiverModel, Origin
-from lits_helpers.inference import (
-    Postprocessing,
-    find_volumes,
-    read_probabilities,
-    segment_volume,
-)
+from lits_helpers.inference import Postprocessing, find_volumes, read_probabilities, segment_volume
 from lits_helpers.pipeline import find_predictions
 from lits_helpers.volumes import (
     probability_path,

@@ -34,12 +34,7 @@ from lits_helpers.pipeline import (
 from lits_helpers.pipeline.results import resize_ceiling
 from lits_helpers.recipes import InputSpec
 from lits_helpers.settings import load_settings
-from lits_helpers.volumes import (
-    open_volume,
-    probability_path,
-    read_volume,
-    write_probability,
-)
+from lits_helpers.volumes import open_volume, probability_path, read_volume, write_probability
 
 
 def dice(a, b):

@@ -8,11 +8,7 @@ from helpers.small_runs import small_liver
 
 from lits_helpers import pipeline, recipes
 from lits_helpers.checkpoints import read_origin
-from lits_helpers.pipeline import (
-    checkpoint_path,
-    ensure_liver_model,
-    ensure_tumor_model,
-)
+from lits_helpers.pipeline import checkpoint_path, ensure_liver_model, ensure_tumor_model
 from lits_helpers.pipeline import trainings as trainings_module
 
 ENSURE = {"liver": ensure_liver_model, "tumor": ensure_tumor_model}

@@ -4,13 +4,7 @@ import contextlib
 
 import pytest
 import torch
-from helpers.small_runs import (
-    SPLIT,
-    draw_no_curves,
-    small_liver,
-    write_slices,
-    write_volumes,
-)
+from helpers.small_runs import SPLIT, draw_no_curves, small_liver, write_slices, write_volumes
 
 from lits_helpers.training import train_liver_gan
 

@@ -14,13 +14,7 @@ pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"'
 
 from helpers.drawn import SPACING_MM, ramp
 from helpers.drawn_dicom import shuffled, write_enhanced, write_series
-from pydicom.uid import (
-    JPEG2000Lossless,
-    JPEGLSLossless,
-    MRImageStorage,
-    RLELossless,
-    generate_uid,
-)
+from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, MRImageStorage, RLELossless, generate_uid
 
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import find_studies, open_volume, read_volume

@@ -7,12 +7,7 @@ pytest.importorskip("pydicom", reason='pip install highdicom "pylibjpeg[all]"')
 
 from helpers.drawn import ramp
 from helpers.drawn_dicom import shuffled, write_series
-from pydicom.uid import (
-    CTImageStorage,
-    MRImageStorage,
-    SecondaryCaptureImageStorage,
-    generate_uid,
-)
+from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, generate_uid
 
 from lits_helpers.volumes import read_volume
 
