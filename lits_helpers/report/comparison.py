@@ -96,9 +96,9 @@ def write_comparison(earlier: Mapping, later: Mapping, out: Path | str) -> tuple
         OSError: `out` cannot be written.
     """
     compared = compare_dates(earlier, later)
-    stem = Path(out) / f"{earlier['case_id']}-{later['case_id']}"
-    write_json(stem.with_name(f"{stem.name}.json"), compared)
-    page = stem.with_name(f"{stem.name}.html")
+    name = f"{earlier['case_id']}-{later['case_id']}"
+    write_json(Path(out) / f"{name}.json", compared)
+    page = Path(out) / f"{name}.html"
     pictures = {
         date: _pictures(given, compared, date)
         for date, given in zip(DATES, (earlier, later), strict=True)

@@ -3,6 +3,7 @@
 import html
 from collections.abc import Mapping
 
+from .measurements import longest_mm
 from .page import (
     NOT_A_DEVICE,
     about_makers,
@@ -66,10 +67,10 @@ def _numbers(compared: Mapping) -> str:
     rows = (
         ("liver, tumors included, ml", [each["liver"]["ml"] for each in measured], 0),
         ("tumor, ml", [each["tumor"]["ml"] for each in measured], 1),
-        ("tumor by liver, %", [_percent(each["burden"]) for each in measured], 1),
+        ("tumor by liver, %", [each["burden"] and 100 * each["burden"] for each in measured], 1),
         ("lesions", [len(each["lesions"]) if each["tumors_sought"] else None
                      for each in measured], 0),
-        ("longest diameter, mm", [_longest(each) for each in measured], 1),
+        ("longest diameter, mm", [longest_mm(each) for each in measured], 1),
         ("HU of the liver without tumors", [each["liver"]["hu"] for each in measured], 0),
     )  # fmt: skip
     cells = "".join(
@@ -80,14 +81,6 @@ def _numbers(compared: Mapping) -> str:
     )
     head = '<tr><th class="text"></th><th>earlier</th><th>later</th><th>change</th></tr>'
     return f"<table>{head}{cells}</table>"
-
-
-def _percent(share: float | None) -> float | None:
-    return None if share is None else 100 * share
-
-
-def _longest(measured: Mapping) -> float | None:
-    return max((lesion["longest_mm"] for lesion in measured["lesions"]), default=None)
 
 
 def _change(values: list[float | None], digits: int, *, share: bool = True) -> str:

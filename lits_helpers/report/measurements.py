@@ -68,7 +68,6 @@ def measure(volume: Volume, labels: np.ndarray) -> dict:
 def row_of(case_id: str, measured: Mapping, judged: Mapping) -> dict:
     """Return a patient's line of the table: what `measure` and `judge` gave, flat."""
     largest = measured["lesions"][0] if measured["lesions"] else {}
-    longest = [lesion["longest_mm"] or 0 for lesion in measured["lesions"]]
     values = {
         "case_id": case_id,
         "liver_ml": measured["liver"]["ml"],
@@ -76,7 +75,7 @@ def row_of(case_id: str, measured: Mapping, judged: Mapping) -> dict:
         "burden": measured["burden"],
         "lesions": len(measured["lesions"]) if measured["tumors_sought"] else None,
         "largest_ml": largest.get("ml"),
-        "largest_mm": max(longest, default=0) or None,
+        "largest_mm": longest_mm(measured),
         "liver_hu": measured["liver"]["hu"],
         "no_mm": measured["no_mm"],
         "flag": judged["word"],
@@ -84,6 +83,11 @@ def row_of(case_id: str, measured: Mapping, judged: Mapping) -> dict:
         "reasons": "; ".join(judged["reasons"]),
     }
     return {name: round(v, 4) if isinstance(v, float) else v for name, v in values.items()}
+
+
+def longest_mm(measured: Mapping) -> float | None:
+    """Return the longest diameter of any lesion; None without lesions or without mm."""
+    return max((lesion["longest_mm"] or 0 for lesion in measured["lesions"]), default=0) or None
 
 
 def write_table(rows: Iterable[Mapping], path: Path | str) -> Path:

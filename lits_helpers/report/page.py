@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from ..figures import PALETTE, encode
+from .measurements import longest_mm
 
 NOT_SOUGHT = "Tumors were not looked for: no tumor model took part."
 NOT_A_DEVICE = "<b>Not a medical device.</b> For research and teaching only."
@@ -95,7 +96,7 @@ def why(judged: Mapping) -> str:
 
 def _numbers(measured: Mapping) -> str:
     liver, tumor, lesions = (measured[name] for name in ("liver", "tumor", "lesions"))
-    longest = max((lesion["longest_mm"] or 0 for lesion in lesions), default=0)
+    longest = longest_mm(measured)
     burden = measured["burden"]
     count = str(len(lesions)) if measured["tumors_sought"] else "–"
     cells = [

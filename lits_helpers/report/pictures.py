@@ -43,7 +43,9 @@ def pictures_of(
         lengths_mm: what each picture has room for; None for its own lesion.
     """
     spacing_mm = volume.geometry.trusted_spacing_mm
-    pictures = {"slices": slices_picture(volume.hu, labels, spacing_mm)}
+    outlined = {"prediction": labels}
+    slices = montage_image(volume.hu, outlined, spacing_mm=spacing_mm, count=6, columns=3)
+    pictures = {"slices": slices}
     if labels.any():
         pictures["still"] = still_picture(labels, spacing_mm)
     lengths_mm = lengths_mm or [None] * len(lesions)
@@ -52,11 +54,6 @@ def pictures_of(
         for lesion, length_mm in zip(lesions, lengths_mm, strict=True)
     ]
     return pictures | {"lesions": views}
-
-
-def slices_picture(hu: np.ndarray, labels: np.ndarray, spacing_mm) -> np.ndarray:
-    """Return a montage (H, W, 3) uint8 of six slices with the outlines of liver and tumor."""
-    return montage_image(hu, {"prediction": labels}, spacing_mm=spacing_mm, count=6, columns=3)
 
 
 def lesion_picture(
@@ -141,8 +138,7 @@ def _in_cubes(mask: np.ndarray, spacing_mm: np.ndarray, step_mm: float) -> np.nd
     ])  # fmt: skip
     depth = max(1, round(len(mask) * spacing_mm[0] / step_mm))
     flat = cv2.resize(planes.reshape(len(mask), -1), (rows * columns, depth))
-    smooth = gaussian_filter(flat.reshape(depth, rows, columns), 0.8)
-    return smooth
+    return gaussian_filter(flat.reshape(depth, rows, columns), 0.8)
 
 
 def _square_around(ends: np.ndarray, shape, spacing_mm, length_mm: float | None = None) -> tuple:

@@ -87,7 +87,7 @@ def write_report(
     out = Path(out)
     write_json(out / f"{case_id}.json", report)
     if meshes and volume.geometry.trusted_spacing_mm:
-        _write_meshes(volume, labels, out / case_id)
+        _write_meshes(volume, labels, out, case_id)
     page = out / f"{case_id}.html"
     with written_whole(page) as temporary:
         pictures = pictures_of(volume, labels, report["measurements"]["lesions"][:DRAWN])
@@ -95,11 +95,11 @@ def write_report(
     return page, report
 
 
-def _write_meshes(volume: Volume, labels: np.ndarray, stem: Path) -> None:
+def _write_meshes(volume: Volume, labels: np.ndarray, out: Path, case_id: str) -> None:
     """Write the liver, and the lesions by their number in the report."""
     if labels.any():
-        write_stl(labels > 0, volume, stem.with_name(f"{stem.name}-liver.stl"))
+        write_stl(labels > 0, volume, out / f"{case_id}-liver.stl")
     for number, (mask, start) in enumerate(lesion_parts(labels), start=1):
         lesion = np.zeros(labels.shape, bool)
         lesion[tuple(slice(a, a + n) for a, n in zip(start, mask.shape, strict=True))] = mask
-        write_stl(lesion, volume, stem.with_name(f"{stem.name}-lesion-{number}.stl"))
+        write_stl(lesion, volume, out / f"{case_id}-lesion-{number}.stl")
