@@ -336,17 +336,9 @@ def _train(settings: Settings, options: argparse.Namespace, train, make_recipe) 
     if options.start_from and options.width:
         raise ValueError("--from begins with a network of its own width: leave --width out")
     recipe = make_recipe(options.recipe, tiny=settings.tiny, **changes)
-    history = train(
-        settings,
-        _open(settings, options.fold),
-        recipe,
-        resume=options.resume,
-        start_from=options.start_from,
-        seed=options.seed,
-        max_minutes=options.max_minutes,
-        tensorboard=options.tensorboard,
-        precision=options.precision,
-    )
+    names = "resume start_from seed max_minutes tensorboard precision".split()
+    given = {name: getattr(options, name) for name in names}
+    history = train(settings, _open(settings, options.fold), recipe, **given)
     if own_rank() == 0:
         print(best_epoch_text(history))
 

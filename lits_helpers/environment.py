@@ -26,23 +26,23 @@ def in_colab() -> bool:
     return "google.colab" in sys.modules
 
 
-def show_log(level: int = logging.INFO) -> None:
+def show_log() -> None:
     """Let this module's messages appear in the notebook (Colab hides them otherwise)."""
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout, force=True)
-    logging.getLogger("lits_helpers").setLevel(level)
+    logging.getLogger("lits_helpers").setLevel(logging.INFO)
 
 
-def mount_drive(folder: str = "lits") -> Path | None:
+def mount_drive() -> Path | None:
     """Mount Google Drive and return the project's folder on it.
 
     Returns:
-        ``MyDrive/<folder>``; None, with a logged reason, outside Colab or where Drive cannot be
+        ``MyDrive/lits``; None, with a logged reason, outside Colab or where Drive cannot be
         used (refused, timed out, not writable): the run then goes on with the local disk.
     """
     if not in_colab():
         logger.info("Google Drive is mounted in Colab only; results stay on this machine")
         return None
-    root = DRIVE_ROOT / "MyDrive" / folder
+    root = DRIVE_ROOT / "MyDrive" / "lits"
     return root if _mounted(root) else None
 
 

@@ -168,10 +168,8 @@ def _best(fits: list[_Fit]) -> _Fit:
 
 def _summary(search: Search, root: str | os.PathLike) -> str:
     without = [case.id for case in search.cases if case.segmentation is None]
-    text = f"layout {search.layout}: {len(search.cases)} CTs below {root}"
-    return (
-        f"{text}, without a reference: {_counted(without)}" if without else f"{text}, all in pairs"
-    )
+    rest = f"without a reference: {len(without)} ({few(without, 3)})" if without else "all in pairs"
+    return f"layout {search.layout}: {len(search.cases)} CTs below {root}, {rest}"
 
 
 def _search_files(root: Path, layout: str, given: str | os.PathLike) -> Search:
@@ -336,9 +334,5 @@ def _nothing_fits(root: Path, files: list[Path], notes: list[str], layout: str) 
 
 
 def _names(paths: list[Path], root: Path) -> str:
-    return f"{len(paths)} ({few([os.path.relpath(path, root) for path in paths[:4]], 3)})"
-
-
-def _counted(names: list[str]) -> str:
     """Return "5 (a, b, c, ...)"."""
-    return f"{len(names)} ({few(names, 3)})"
+    return f"{len(paths)} ({few([os.path.relpath(path, root) for path in paths[:4]], 3)})"

@@ -156,22 +156,22 @@ def plot_volume_agreement(rows: Sequence[Mapping], *, title: str = "Volume agree
 
 
 def plot_recall_by_size(
-    rows: Sequence[Mapping], *, overlap: str = "0", title: str = "Lesions found, by size"
+    rows: Sequence[Mapping], *, title: str = "Lesions found, by size"
 ) -> Picture:
     """Draw the share of reference lesions found in each size class, all cases pooled.
+
+    A lesion is found if any of its voxels is predicted.
 
     Args:
         rows: as `metrics.evaluate_case`; rows without sizes (spacing not trusted) and training
             cases are left out.
-        overlap: "0" counts a lesion as found if any of its voxels is predicted, "50" if its overlap
-            is above 0.5.
     """
     rows = _held_out(rows)
     figure = Picture(6, 4.2)
     axis = figure.subplots()
     for place, name in enumerate(SIZE_CLASSES):
         found, missed = (
-            int(np.nansum(column(rows, f"lesion_{name}_{kind}_{overlap}"))) for kind in ("tp", "fn")
+            int(np.nansum(column(rows, f"lesion_{name}_{kind}_0"))) for kind in ("tp", "fn")
         )
         total = found + missed
         share = found / total if total else 0.0
@@ -179,9 +179,8 @@ def plot_recall_by_size(
         text = f"{found} of {total}" if total else "no lesion"
         axis.text(place, share + 0.02, text, ha="center", fontsize=10)
     axis.set_xticks(range(len(SIZE_CLASSES)), [size_class_title(name) for name in SIZE_CLASSES])
-    rule = "any voxel" if overlap == "0" else "overlap above 0.5"
     axis.set(
-        ylim=(0, 1.12), ylabel=f"recall ({rule})", xlabel="diameter of the lesion", title=title
+        ylim=(0, 1.12), ylabel="recall (any voxel)", xlabel="diameter of the lesion", title=title
     )
     _tidy(axis)
     return figure

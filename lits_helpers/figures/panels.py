@@ -13,7 +13,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from ..metrics import FIRST_LABEL, label_mask, slice_dice
+from ..metrics import FIRST_LABEL, slice_dice
 from ..volumes import read_picture
 from .curves import Picture, show_image
 from .drawing import (
@@ -65,10 +65,9 @@ def seven_panels(
     *,
     spacing_mm: tuple[float, float] | None = None,
     window: tuple[float, float] = WINDOWS["abdomen"],
-    structure: str = "tumor",
     title: str = "",
 ) -> Picture:
-    """Show a slice: CT, both masks, overlay, contours, errors, tumor within the liver.
+    """Show the tumor in a slice: CT, both masks, overlay, contours, errors, within the liver.
 
     All panels show the same part: the liver of both segmentations and a margin.
 
@@ -76,12 +75,11 @@ def seven_panels(
         hu: (H, W) HU, or any image together with its `window`.
         prediction, reference: (H, W) labels 0/1/2.
         spacing_mm: size of a pixel (row, column); None draws no scale bar.
-        structure: "tumor" or "liver", the mask that is compared.
     """
     for name, labels in (("prediction", prediction), ("reference", reference)):
         if labels.shape != hu.shape:
             raise ValueError(f"{name} must have the slice's shape {hu.shape}, got {labels.shape}")
-    panels = _panels(prediction, reference, structure)
+    panels = _panels(prediction, reference)
     box = mask_box((prediction > 0) | (reference > 0), spacing_mm=spacing_mm)
     zoom = zoom_to(PANEL_PIXELS, box[2:], spacing_mm)
     options = {"spacing_mm": spacing_mm, "zoom": zoom, "box": box, "lettering": LETTERING}
@@ -193,13 +191,10 @@ def _tile(hu, layers, k: int, options: dict) -> np.ndarray:
     return tile
 
 
-def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict[str, Layer]]]:
+def _panels(prediction, reference) -> list[tuple[str, bool, dict[str, Layer]]]:
     """Return (title, drawn on the CT, layers) of the seven panels."""
-    predicted, referred = f"predicted {structure}", f"reference {structure}"
-    masks = {
-        referred: label_mask(reference, structure),
-        predicted: label_mask(prediction, structure),
-    }
+    predicted, referred = "predicted tumor", "reference tumor"
+    masks = {referred: reference == 2, predicted: prediction == 2}
 
     def layers(style: str, **options) -> dict[str, Layer]:
         return {name: Layer(mask, color_of(name), style, **options) for name, mask in masks.items()}
@@ -207,12 +202,12 @@ def _panels(prediction, reference, structure: str) -> list[tuple[str, bool, dict
     solid = layers("fill", opacity=1.0)
     within = {
         "reference liver": Layer(reference >= 1, PALETTE["reference liver"], thickness=2),
-        "predicted tumor": Layer(prediction == 2, PALETTE["predicted tumor"], "fill", 0.6),
+        predicted: Layer(masks[predicted], PALETTE[predicted], "fill", 0.6),
     }
     return [
         ("CT", True, {}),
-        (f"Predicted {structure}", False, {predicted: solid[predicted]}),
-        (f"Reference {structure}", False, {referred: solid[referred]}),
+        ("Predicted tumor", False, {predicted: solid[predicted]}),
+        ("Reference tumor", False, {referred: solid[referred]}),
         ("Overlay", True, layers("fill", opacity=0.45)),
         ("Contours", True, layers("outline", thickness=2)),
         ("Errors", True, error_layers(masks[predicted], masks[referred])),

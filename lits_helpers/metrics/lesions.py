@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 from scipy import ndimage
 
-OVERLAPS = {"0": 0.0, "50": 0.5}  # suffix of the keys -> the overlap that must be exceeded
+OVERLAPS = {"0": "overlap > 0", "50": "overlap > 0.5"}  # suffix of the keys -> the rule
 # Diameter in mm of the sphere of the lesion's volume: from (included), below (excluded).
 SIZE_CLASSES = {"small": (0.0, 10.0), "medium": (10.0, 20.0), "large": (20.0, np.inf)}
 
@@ -88,12 +88,10 @@ def lesion_counts(lesions: list[dict]) -> dict[str, int | None]:
 def _counted(lesions: list[dict], prefix: str) -> dict[str, int]:
     counts = {}
     for suffix in OVERLAPS:
-        found = {"reference": [], "prediction": []}
-        for lesion in lesions:
-            found[lesion["side"]].append(lesion[f"found_{suffix}"])
-        counts[f"{prefix}_tp_{suffix}"] = found["reference"].count(True)
-        counts[f"{prefix}_fp_{suffix}"] = found["prediction"].count(False)
-        counts[f"{prefix}_fn_{suffix}"] = found["reference"].count(False)
+        found = [(lesion["side"], lesion[f"found_{suffix}"]) for lesion in lesions]
+        counts[f"{prefix}_tp_{suffix}"] = found.count(("reference", True))
+        counts[f"{prefix}_fp_{suffix}"] = found.count(("prediction", False))
+        counts[f"{prefix}_fn_{suffix}"] = found.count(("reference", False))
     return counts
 
 

@@ -13,14 +13,10 @@ from .overlap import dice
 from .surface import SURFACE_KEYS
 
 QUANTITIES = ("dice", "voe", "rvd_reference", "rvd_prediction", *SURFACE_KEYS, "dice_ceiling")
+NAMED = 3  # of the worst cases, of liver and tumor each
 STATISTICS = ("mean", "sd", "median", "low", "high")
-TEXT_COLUMNS = (
-    "case_id",
-    "patient",
-    "note",
-    "flag",
-    "flag_reasons",
-)  # never read as numbers: a case may be called 007
+# Never read as numbers: a case may be called 007.
+TEXT_COLUMNS = ("case_id", "patient", "note", "flag", "flag_reasons")
 _TITLES = {
     "liver_dice": "liver Dice per case",
     "liver_dice_ceiling": "  a perfect model at this size",
@@ -170,21 +166,18 @@ def _burden(rows: Sequence[Mapping]) -> dict[str, float | None]:
     return {"burden_rmse": rmse, "burden_max": float(np.abs(errors).max())}
 
 
-def format_summary(
-    summary: Mapping, *, worst: int = 3, more: Mapping[str, str] | None = None
-) -> str:
+def format_summary(summary: Mapping, *, more: Mapping[str, str] | None = None) -> str:
     """Return a summary of `evaluate_dataset` as a short text table.
 
     Args:
         summary: from `evaluate_dataset`.
-        worst: cases to name, worst first, for liver and tumor each.
         more: {key: title} of further statistics in the summary.
     """
     lines = [_heading(summary), "", _line("", "cases", "mean", "sd", "median", "95 % interval")]
-    for key, title in {**_TITLES, **(more or {})}.items():
+    for key, title in (_TITLES | dict(more or {})).items():
         if summary[key]["cases"] or not key.endswith("ceiling"):
             lines.append(_statistics_line(title, summary[key]))
-    lines += ["", *_detection_lines(summary), "", *_closing_lines(summary, worst)]
+    lines += ["", *_detection_lines(summary), "", *_closing_lines(summary)]
     return "\n".join(lines)
 
 
@@ -224,7 +217,7 @@ def read_metrics_csv(path: str | os.PathLike) -> list[dict]:
 
 def _detection_lines(summary: Mapping) -> list[str]:
     lines = [_line("lesions found", "", "precision", "recall", "F1", "")]
-    for suffix, title in (("0", "overlap > 0"), ("50", "overlap > 0.5")):
+    for suffix, title in OVERLAPS.items():
         labels = {"lesion": title}
         labels |= {f"lesion_{name}": f"{title}, {size_class_title(name)}" for name in SIZE_CLASSES}
         for name, label in labels.items():
@@ -233,7 +226,7 @@ def _detection_lines(summary: Mapping) -> list[str]:
     return lines
 
 
-def _closing_lines(summary: Mapping, worst: int) -> list[str]:
+def _closing_lines(summary: Mapping) -> list[str]:
     keys = ("liver_dice_global", "tumor_dice_global", "burden_rmse", "burden_max")
     liver, tumor, rmse, largest = (_number(summary[key]) for key in keys)
     lines = [
@@ -242,7 +235,7 @@ def _closing_lines(summary: Mapping, worst: int) -> list[str]:
     ]
     for name in ("liver", "tumor"):
         cases = ", ".join(
-            f"{case} {_number(value)}" for case, value in summary[f"worst_{name}"][:worst]
+            f"{case} {_number(value)}" for case, value in summary[f"worst_{name}"][:NAMED]
         )
         lines.append(f"worst {name} Dice: {cases or 'no case'}")
     return lines

@@ -162,11 +162,7 @@ def export_png(root: str | os.PathLike, case_id: str, window: Window = PNG_WINDO
 
 
 def export_pngs(
-    root: str | os.PathLike,
-    case_ids: Iterable[str],
-    *,
-    window: Window = PNG_WINDOW,
-    workers: int | None = None,
+    root: str | os.PathLike, case_ids: Iterable[str], *, workers: int | None = None
 ) -> None:
     """Write the PNG slices of the cases that lack them, in parallel."""
     root = Path(root).absolute()
@@ -174,13 +170,13 @@ def export_pngs(
     for case_id in case_ids:
         files = CaseFiles(root, case_id)
         record = files.known()
-        if record and not files.has_png(record, window):
+        if record and not files.has_png(record, PNG_WINDOW):
             lacking.append(case_id)
     if not lacking:
         return
     with locked_folder(root):
         _remove_leftovers(root)
-        jobs = [(root, case_id, window) for case_id in lacking]
+        jobs = [(root, case_id) for case_id in lacking]
         errors = run_jobs(export_png, jobs, workers=workers, label="PNG")
     for case_id, error in zip(lacking, errors, strict=True):
         if error is not None:

@@ -76,16 +76,16 @@ def _score(counts: Tensor) -> ValidationScore:
     )
 
 
-def picture_indices(cache, target: Callable[[Tensor], Tensor], count: int = PICTURES) -> Tensor:
-    """Return a slice of each of `count` cases spread over the cache: the one with most target.
+def picture_indices(cache, target: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return a slice of each of PICTURES cases spread over the cache: the one with most target.
 
     Returns:
-        (at most count,) int64 indices into the cache.
+        (at most PICTURES,) int64 indices into the cache.
     """
     sizes = torch.cat([target(labels).sum((1, 2, 3)).cpu() for labels in cache.labels.split(256)])
     case_of = cache.case_of.cpu()
-    chosen = []
-    for case in torch.linspace(0, len(cache.case_ids) - 1, min(count, len(cache.case_ids))).long():
+    chosen, cases = [], len(cache.case_ids)
+    for case in torch.linspace(0, cases - 1, min(PICTURES, cases)).long():
         indices = torch.nonzero(case_of == case).flatten()
         if len(indices):
             chosen.append(indices[sizes[indices].argmax()])

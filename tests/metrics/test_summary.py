@@ -199,10 +199,10 @@ def test_csv_has_a_column_for_whatever_any_row_names(tmp_path):
 
 def test_table_names_the_worst_case_and_who_was_left_out():
     rows = [*ROWS, case("t", right=100, training_case=True), case("u", right=100, spacing_mm=None)]
-    text = format_summary(evaluate_dataset(rows), worst=2)
+    text = format_summary(evaluate_dataset(rows))
     assert "1 training cases left out" in text
     assert "1 without mm figures" in text
-    assert "worst liver Dice: c 0.000, b 0.750\n" in text
+    assert "worst liver Dice: c 0.000, b 0.750, 007 1.000\n" in text
     assert max(len(line) for line in text.splitlines()[1:]) <= 84
 
 
