@@ -21,7 +21,7 @@ import tempfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS = {  # file of lits_helpers -> the tests that cover it; their test_<file>_pins.py besides
+TESTS = {  # file of lits_helpers -> the tests that cover it
     "losses": ["test_losses"],
     "recipes": ["test_recipes", "volumes/test_pixels"],
     "cases/find": ["cases/test_find"],
@@ -68,8 +68,7 @@ def workplace(folder: Path, name: str) -> None:
     """Copy the module and its tests to `folder`, with mutmut's settings for one file."""
     for part in ("lits_helpers", "tests", "benchmarks", "docs", "notebooks", "scripts"):
         shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
-    tests = [f"tests/{test}{end}.py" for test in TESTS[name] for end in ("", "_pins")]
-    tests = [test for test in tests if (folder / test).is_file()]
+    tests = [f"tests/{test}.py" for test in TESTS[name]]
     settings = (ROOT / "pyproject.toml").read_text("utf-8")
     settings += SETTINGS.format(name=name, tests=json.dumps(tests))
     (folder / "pyproject.toml").write_text(settings, "utf-8")

@@ -163,14 +163,6 @@ def test_liver_region_does_not_wrap_at_the_border():
     assert torch.equal(liver_region(labels, margin=2), expected)
 
 
-def plane(*rows: str) -> torch.Tensor:
-    """Draw (1, 1, H, W) from rows such as "..##"."""
-    return torch.tensor([[float(c == "#") for c in row] for row in rows])[None, None]
-
-
-MASK = plane("......", ".###..", ".###..", "......")
-
-
 def test_dice_of_each_image_is_blind_outside_the_region():
     region = plane("####..", "####..", "####..", "####..")
     stray = MASK + plane("....##", "......", "......", "....##")
@@ -198,3 +190,8 @@ def test_liver_region_reaches_eight_pixels_to_each_side():
     expected = torch.zeros(1, 1, 30, 36)
     expected[0, 0, 5:22, 8:25] = 1
     assert torch.equal(liver_region(labels), expected)
+
+
+def test_the_floor_lifts_the_image_where_the_mask_is():
+    seen = masked_image(torch.full((1, 1, 4, 6), 0.25), MASK, 0.125)
+    assert torch.equal(seen, 0.375 * MASK)

@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import asdict, replace
 
+import numpy as np
 import pytest
 
 from lits_helpers.recipes import (
@@ -129,3 +130,18 @@ def test_windowed_slices_have_256_levels_and_others_65536():
 def test_numbers_out_of_range_are_refused(changes, words):
     with pytest.raises(ValueError, match=re.escape(words)):
         liver_recipe(**changes)
+
+
+def test_the_smallest_input_is_32_pixels():
+    assert InputSpec(size=32, window=(-200, 300)).size == 32
+
+
+def test_a_window_of_no_width_is_refused():
+    with pytest.raises(ValueError, match=r"low < high, got \(50, 50\)"):
+        InputSpec(size=32, window=(50, 50))
+
+
+@pytest.mark.parametrize("margin", [0, 1, np.float32(0.5)])
+def test_margins_from_none_to_the_whole_box_are_kept_as_plain_numbers(margin):
+    spec = InputSpec(size=32, window=(-200, 300), liver_margin=margin)
+    assert (spec.liver_margin, type(spec.liver_margin)) == (margin, float)

@@ -147,3 +147,17 @@ def test_case_agrees_with_monai_where_both_have_the_same_border():
     }
     for key, value in theirs.items():
         assert ours[f"liver_{key}"] == pytest.approx(value.item(), rel=1e-5), key
+
+
+EMPTY = np.zeros((12, 40, 48), bool)
+FILLED = EMPTY.copy()
+FILLED[4:7, 10:13, 20:23] = True
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "value"),
+    [(EMPTY, FILLED, 99.0), (FILLED, EMPTY, 99.0), (EMPTY, EMPTY, 0.0)],
+)
+def test_figures_of_an_empty_mask_are_the_stated_value_and_of_two_zero(first, second, value):
+    found = surface_metrics(first, second, (5.0, 0.7, 0.8), empty_mm=99.0)
+    assert found == dict.fromkeys(("assd_mm", "rmsd_mm", "max_surface_mm", "hd95_mm"), value)
