@@ -3,7 +3,7 @@
 from .anatomy import coarse_copy, liver_fit
 from .case import LIVER_ONLY, MOST_ID_BYTES, Case, Finding, about_ct, copy_of, id_order, overruled
 from .checks import check_case, check_lits_set, load_case
-from .find import Search, find_cases, find_cts, search_cases
+from .find import find_cases, find_cts, search_cases
 from .layouts import is_liver_only, label_id
 from .split import Split, split_cases
 from .studies import without_name
@@ -14,7 +14,6 @@ __all__ = [
     "MOST_ID_BYTES",
     "Case",
     "Finding",
-    "Search",
     "Split",
     "about_ct",
     "check_case",

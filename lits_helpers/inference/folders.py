@@ -238,8 +238,7 @@ def own_device(name: str | None = None) -> torch.device:
 
 def _targets(cases: Sequence[Case], out: Path, name: str) -> dict[Path, Path]:
     """Return {CT: where its labels go}."""
-    targets: dict[Path, Path] = {}
-    sources: dict[Path, Path] = {}
+    sources: dict[Path, Path] = {}  # by target
     for case in cases:
         target = out / name.format(case.id)
         if target in sources:
@@ -247,9 +246,8 @@ def _targets(cases: Sequence[Case], out: Path, name: str) -> dict[Path, Path]:
                 f"{sources[target]} and {case.volume} would both be written to {target.name}; "
                 "segment them into different folders"
             )
-        targets[case.volume] = target
         sources[target] = case.volume
-    return targets
+    return {source: target for target, source in sources.items()}
 
 
 def _beside(target: Path, suffixes: Sequence[str]) -> list[Path]:

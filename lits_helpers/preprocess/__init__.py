@@ -1,6 +1,6 @@
 """Cases -> prepared/: checked, turned, packed losslessly, exported as PNG, and a summary."""
 
-from .checking import CheckReport, check_folder
+from .checking import check_folder
 from .packing import export_pngs, prepare
 from .prepared import (
     CaseFiles,
@@ -16,7 +16,6 @@ from .summary import PreparationReport, findings_of_packed, read_prepared, recor
 
 __all__ = [
     "CaseFiles",
-    "CheckReport",
     "PreparationReport",
     "Prepared",
     "PreparedCase",

@@ -3,11 +3,10 @@
 from .comparison import compare_dates, write_comparison
 from .measurements import measure, place_of, row_of, write_table
 from .meshes import enclosed, surface, write_stl
-from .quality import WORDS, judge, look, sentences
+from .quality import judge, look, sentences
 from .writing import report_of, write_report
 
 __all__ = [
-    "WORDS",
     "compare_dates",
     "enclosed",
     "judge",

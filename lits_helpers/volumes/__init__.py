@@ -1,6 +1,6 @@
 """The file border: CT volumes and segmentations in, label volumes out, always (Z, Y, X) inside."""
 
-from .dicom import find_studies, hash_of_files, is_dicom, study_in, words_of
+from .dicom import find_studies, hash_of_files, study_in, words_of
 from .dicom_seg import described_labels, is_seg
 from .dicom_series import Study
 from .geometry import Geometry, is_unit, reversing, same_grid, size_text
@@ -21,7 +21,7 @@ from .io import (
     write_segmentation,
     write_volume,
 )
-from .nifti import GZIP_MAGIC, HEADER_BYTES, LITS_NAME, claimed_bytes, meaning_of, parse_name
+from .nifti import GZIP_MAGIC, HEADER_BYTES, claimed_bytes, meaning_of, parse_name
 from .packed import LABELS_SUFFIX, SUFFIX, PackedVolume, is_whole, write_packed
 from .pixels import (
     SQUARE_WITHIN,
@@ -41,7 +41,6 @@ __all__ = [
     "GZIP_MAGIC",
     "HEADER_BYTES",
     "LABELS_SUFFIX",
-    "LITS_NAME",
     "SQUARE_WITHIN",
     "SUFFIX",
     "Frame",
@@ -55,7 +54,6 @@ __all__ = [
     "described_labels",
     "find_studies",
     "hash_of_files",
-    "is_dicom",
     "is_seg",
     "is_unit",
     "is_whole",

@@ -63,8 +63,7 @@ def is_dicom(path: str | os.PathLike) -> bool:
         return True
     if not os.path.isfile(path):
         return False
-    with open_readable(path) as stream:
-        block = stream.read(PREAMBLE + 4)
+    block = _head(path)
     return block[:4] == ZIP_MAGIC or _starts_dicom(block)
 
 
@@ -371,7 +370,7 @@ def words_of(text: str) -> set[str]:
     return {word for word in re.findall(r"[^\W\d_]+", text.lower()) if len(word) >= 3}
 
 
-def _head(path: Path) -> bytes:
+def _head(path: str | os.PathLike) -> bytes:
     with open_readable(path) as stream:
         return stream.read(PREAMBLE + 4)
 

@@ -31,12 +31,12 @@ LABEL_TOLERANCE = 0.001  # what scaled or resampled numbers are off
 HEADER_BYTES = 540  # of NIfTI-2; NIfTI-1 has 348
 GZIP_MAGIC = b"\x1f\x8b"
 CONVERT = "convert it to .nii.gz, for example with SimpleITK or 3D Slicer"
-FOREIGN = (  # where a format's mark stands, the mark, what it is and what to do
-    (0, GZIP_MAGIC, "packed with gzip twice: unpack it once (gunzip)"),
-    (0, b"NRRD", f"NRRD: {CONVERT}"),
-    (0, b"ObjectType", f"MetaImage (.mha, .mhd): {CONVERT}"),
-    (0, b"\x89HDF\r\n", f"HDF5: {CONVERT}"),
-)
+FOREIGN = {  # how another format begins -> what it is and what to do
+    GZIP_MAGIC: "packed with gzip twice: unpack it once (gunzip)",
+    b"NRRD": f"NRRD: {CONVERT}",
+    b"ObjectType": f"MetaImage (.mha, .mhd): {CONVERT}",
+    b"\x89HDF\r\n": f"HDF5: {CONVERT}",
+}
 MAX_VOXELS = 2**30  # four times the longest LiTS case; a broken header claims more
 MAX_DEFLATE_RATIO = 1040  # deflate cannot shrink more than about 1032 times
 DATASET = "dataset.json"
@@ -279,8 +279,8 @@ def claimed_bytes(block: bytes) -> int:
 def _single_file_header(block: bytes, *, mended: bool = True) -> nib.Nifti1Header:
     if not block:
         raise ValueError("it is empty")
-    for offset, magic, what in FOREIGN:
-        if block[offset:].startswith(magic):
+    for magic, what in FOREIGN.items():
+        if block.startswith(magic):
             raise ValueError(f"it is no NIfTI file but {what}")
     if len(block) < 348:
         raise ValueError(
