@@ -19,7 +19,7 @@ from ..metrics import (
     read_metrics_csv,
     write_metrics_csv,
 )
-from ..preprocess import Prepared, open_prepared
+from ..preprocess import Prepared, data_hashes, open_prepared
 from ..recipes import liver_recipe, tumor_recipe
 from ..settings import Settings
 from ..volumes import open_volume, read_segmentation, read_volume
@@ -65,8 +65,8 @@ def cross_validate(
         None while another process works on a fold.
 
     Raises:
-        ValueError: fewer than two folds, a fold without patients, or finished folds of other cases
-            or recipes in the same folder.
+        ValueError: fewer than two folds, a fold without patients, or finished folds of other cases,
+            other files or recipes in the same folder.
     """
     if folds < 2:
         raise ValueError(f"cross-validation needs 2 folds or more, got {folds}")
@@ -118,16 +118,18 @@ class _Fold:
         """Return the held-out patients' scores by thresholds; train and measure if need be.
 
         Raises:
-            ValueError: they were found with other cases or recipes.
+            ValueError: they were found with other cases, other files of them, or other recipes.
         """
         held_out = list(self.data.split.validation)
         made_by = {"cases": held_out, "recipes": str(self.recipes), "seed": self.seed}
+        made_by["data"] = data_hashes(self.data.root, [*self.data.split.training, *held_out])
         if self.candidates.is_file():
             found = read_json(self.candidates)
-            if {key: found[key] for key in made_by} != made_by:
+            if {key: found.get(key) for key in made_by} != made_by:
                 raise ValueError(
-                    f"{self.settings.runs} was finished with other cases, recipes or another seed: "
-                    "choose another folder for the runs, or delete that one"
+                    f"{self.settings.runs} was finished with other cases, other files of them, "
+                    "other recipes or another seed: choose another folder for the runs, or delete "
+                    "that one"
                 )
             return found
         train = {"liver": train_liver, "tumor": train_tumor}

@@ -1,6 +1,7 @@
 """Cross-validation: each patient once, rules from other folds, resumed, shared among processes."""
 
 import logging
+import shutil
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ from helpers.prepared_runs import write_checkpoint
 from helpers.small_runs import small_liver, small_tumor
 
 from lits_helpers.inference import Postprocessing
-from lits_helpers.machine import locked, read_json
+from lits_helpers.machine import locked, read_json, write_json
 from lits_helpers.metrics import read_metrics_csv
 from lits_helpers.pipeline import checkpoint_path, cross_validate, crossval, format_pooled
 from lits_helpers.pipeline.crossval import choose_postprocessing
@@ -149,5 +150,15 @@ def test_other_folds_and_mixed_recipes_are_refused(settings, monkeypatch):
         cross_validate(settings, folds=1)
     cross_validate(settings, folds=2)
     monkeypatch.setattr(crossval, "liver_recipe", lambda *_, **__: small_liver(epochs=3))
-    with pytest.raises(ValueError, match="finished with other cases, recipes or another seed"):
+    with pytest.raises(ValueError, match="finished with other cases, .*recipes or another seed"):
+        cross_validate(settings, folds=2)
+
+
+def test_scores_against_a_reference_that_changed_since_are_refused(settings, tmp_path):
+    prepared = shutil.copytree(settings.prepared, tmp_path / "prepared")
+    object.__setattr__(settings, "prepared", prepared)
+    cross_validate(settings, folds=2)
+    record = prepared / "cases" / "2.json"  # as after `lits prepare` of a corrected segmentation
+    write_json(record, read_json(record) | {"source_hash": "another"})
+    with pytest.raises(ValueError, match="finished with other cases, other files of them"):
         cross_validate(settings, folds=2)
