@@ -41,7 +41,8 @@ def load_checkpoint(path: Path | str, system: str | None = None) -> dict:
 
     Args:
         path: the file; "synthetic" for the weights that come with the project.
-        system: "liver" or "tumor" to insist on that system; None takes either.
+        system: "liver" or "tumor" to insist on that system; None takes either, and of "synthetic"
+            the only one that there is.
 
     Returns:
         system, recipe (dict), model (state dict on the CPU), training_ids, validation_ids, epoch,
@@ -87,7 +88,10 @@ def has_synthetic(system: str) -> bool:
 
 def _synthetic_checkpoint(system: str | None) -> dict:
     if system is None:
-        raise ValueError('"synthetic" names weights of either system: say liver or tumor')
+        there = list(filter(has_synthetic, SYSTEMS))
+        if len(there) != 1:
+            raise ValueError('"synthetic" names weights of either system: say liver or tumor')
+        system = there[0]
     if not has_synthetic(system):
         raise FileNotFoundError(f"no synthetic {system} weights in this version: {hint(system)}")
     card = read_json(WEIGHTS / f"{system}.json")

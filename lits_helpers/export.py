@@ -19,6 +19,7 @@ from .volumes import SQUARE_WITHIN
 OPSET = 20  # of ONNX, December 2023
 NEEDED = ("onnx", "onnxscript")
 MULTIPLE = 32  # of rows and columns, as both networks halve them
+NOBODY = "generated patients, no real one"  # as the weights that come with the project
 CARD = """# {name}: {system} segmentation in CT, exported from lits_helpers
 
 Not a medical device: for research and teaching only.
@@ -27,7 +28,7 @@ Not a medical device: for research and teaching only.
 |--|--|
 | recipe | {recipe} |
 | best epoch, its validation Dice per case | {epoch}, {dice} |
-| trained on | {cases} cases |
+| trained on | {cases} |
 | input `image` | float32 (N, {channels}, rows, columns); rows and columns are multiples of 32, trained at {size} |
 | output `probability` | float32 (N, 1, rows, columns) in [0, 1] |
 
@@ -37,7 +38,10 @@ Not a medical device: for research and teaching only.
 
 
 def export_onnx(
-    checkpoint: Path | str, out: Path | str, postprocessing: Mapping[str, float | bool]
+    checkpoint: Path | str,
+    out: Path | str,
+    postprocessing: Mapping[str, float | bool],
+    system: str | None = None,
 ) -> Path:
     """Write a trained model as ONNX, and beside it a JSON of its preprocessing and a card.
 
@@ -45,6 +49,7 @@ def export_onnx(
         checkpoint: of either system, as `checkpoints.load_checkpoint` reads it.
         out: the ONNX file; the others have its name with .json and .md.
         postprocessing: thresholds and rules for the JSON, the fields of `Postprocessing`.
+        system: "liver" or "tumor" to insist on that system.
 
     Returns:
         `out`. Its input ``image`` is (N, channels, rows, columns) float32 as the JSON describes it,
@@ -52,7 +57,7 @@ def export_onnx(
 
     Raises:
         ImportError: the packages of the extra ``export`` are missing.
-        ValueError: `out` does not end in .onnx, or no checkpoint.
+        ValueError: `out` does not end in .onnx, no checkpoint, or one of the other system.
         OSError: `out` cannot be written.
     """
     out = Path(out)
@@ -60,7 +65,7 @@ def export_onnx(
         raise ValueError(f"an exported model must be named .onnx, got {out}")
     if missing := [name for name in NEEDED if importlib.util.find_spec(name) is None]:
         raise ImportError(f"export needs {' and '.join(missing)}: pip install {' '.join(NEEDED)}")
-    content = load_checkpoint(checkpoint)
+    content = load_checkpoint(checkpoint, system)
     load = load_liver_model if content["system"] == "liver" else load_tumor_model
     model = load(checkpoint, "cpu")
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -131,7 +136,7 @@ def _card(name: str, spec: InputSpec, content: Mapping) -> str:
         recipe=content["recipe"]["name"],
         epoch=content["epoch"],
         dice="unknown" if dice is None else f"{dice:.3f}",
-        cases=len(content["training_ids"]),
+        cases=f"{len(content['training_ids'])} cases" if content["training_ids"] else NOBODY,
         channels=spec.channels,
         size=spec.size,
     )

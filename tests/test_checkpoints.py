@@ -191,6 +191,7 @@ def test_synthetic_weights_come_back_in_half_precision_and_belong_to_no_case(
     save_synthetic(load_checkpoint(files / "liver.pth"), {"hours": 1}, tmp_path)
     monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
     model, trained = (load_liver_model(p, "cpu") for p in ("synthetic", files / "liver.pth"))
+    assert load_checkpoint("synthetic")["system"] == "liver"  # the only one that comes
     assert model.origin.training_ids == ()
     for name, value in trained.network.state_dict().items():
         kept = model.network.state_dict()[name]

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 from dataclasses import asdict
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -13,7 +14,9 @@ from helpers.prepared_runs import write_checkpoint
 from helpers.repository import ROOT
 from helpers.small_runs import SmallNetwork, small_liver
 
+from lits_helpers import export
 from lits_helpers.checkpoints import (
+    CheckpointError,
     TumorModel,
     load_checkpoint,
     load_liver_model,
@@ -22,6 +25,7 @@ from lits_helpers.checkpoints import (
 )
 from lits_helpers.export import export_onnx
 from lits_helpers.inference import Postprocessing, ensemble, segment_file
+from lits_helpers.pipeline import export_models
 from lits_helpers.recipes import InputSpec, tumor_recipe
 
 SPEC = InputSpec(64, (-150, 150), 3, 1, "imagenet", 0.1, True)  # looks at the liver
@@ -97,6 +101,7 @@ def test_preprocessing_and_card_lie_beside_the_model(exported):
     card = liver.with_suffix(".md").read_text()
     assert "Not a medical device" in card
     assert "| 1, 0.500 |" in card
+    assert "| trained on | generated patients" in card  # no case is known
     folder = liver.parent
     assert not {path.suffix for path in folder.iterdir()} - {".onnx", ".json", ".md", ".pth"}
 
@@ -129,6 +134,20 @@ def test_a_missing_extra_and_a_wrong_name_are_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"export needs onnx and onnxscript: pip install"):
         export_onnx(path, tmp_path / "model.onnx", {})
+
+
+def test_a_model_of_the_other_system_is_not_exported_under_its_name(tmp_path):
+    path = write_checkpoint(tmp_path / "b.pth", "tumor", network=False)
+    with pytest.raises(CheckpointError, match="holds a tumor model, a liver model is wanted"):
+        list(export_models({"liver": [path]}, tmp_path))
+
+
+def test_the_weights_that_come_with_the_project_can_be_exported(monkeypatch, tmp_path):
+    pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
+    monkeypatch.setattr(export, "_write_graph", lambda _, path: path.touch())  # slow, tested above
+    assert list(export_models({"liver": [Path("synthetic")]}, tmp_path)) == [tmp_path / "liver.onnx"]
+    card = (tmp_path / "liver.md").read_text()
+    assert "| trained on | generated patients, no real one |" in card
 
 
 def example(name):

@@ -133,7 +133,7 @@ def export_models(models: Mapping[str, Sequence[Path]], folder: Path) -> Iterato
     for system, paths in models.items():
         for number, path in enumerate(paths):
             name = f"{system}-{number}" if len(paths) > 1 else system
-            yield export_onnx(path, folder / f"{name}.onnx", asdict(Postprocessing()))
+            yield export_onnx(path, folder / f"{name}.onnx", asdict(Postprocessing()), system)
 
 
 def results_of(settings: Settings, predictions: Path | None = None) -> Path:
