@@ -81,13 +81,16 @@ class RunFolder:
             shutil.rmtree(folder, ignore_errors=True)
 
     def write_best(self, content: Mapping) -> None:
-        """Keep the best model so far, for the tumor also as a bare state dict with its .json."""
-        save_model(self.checkpoints / "best_model.pth", content)
+        """Keep the best model so far, for the tumor also as a bare state dict with its .json.
+
+        best_model.pth comes last: whoever finds it after a kill finds the others, too.
+        """
         if self.system == "tumor":
             described = {key: value for key, value in content.items() if key != "model"}
             described["spec"] = content["recipe"]["spec"]
             save_model(self.root / TUMOR_WEIGHTS, content["model"])
             write_json((self.root / TUMOR_WEIGHTS).with_suffix(".json"), described)
+        save_model(self.checkpoints / "best_model.pth", content)
 
     def write_state(self, state: Mapping, *, mirror: bool) -> None:
         """Save the state here; with `mirror` also in the mirror, together with the best model."""
@@ -124,6 +127,8 @@ class RunFolder:
             best = load_checkpoint(path)
             require_same(best, state, str(path))
         except (OSError, CheckpointError, KeyError):  # none, damaged, foreign
+            return None
+        if best.get("start") != state.get("start"):  # of an earlier training, see `_clear`
             return None
         is_best = str(best["validation_dice"]) == str(state["best"])  # as text: NaN != NaN
         return best if is_best or best["epoch"] == state["epoch"] else None

@@ -14,7 +14,7 @@ from .. import __version__
 from ..checkpoints import CheckpointError, load_checkpoint, origin_of, recipe_of
 from ..datasets import SliceCache, epoch_order
 from ..environment import choose_device, use_available_cores
-from ..machine import locked, require
+from ..machine import file_hash, locked, require
 from ..preprocess import data_hashes, hash_of_ct
 from ..recipes import LiverRecipe, Recipe, TumorRecipe
 from ..settings import hint
@@ -232,6 +232,8 @@ class _Training:
             return None
         state, where = found
         require_same(state, identity, where)
+        if self.options.start_from is not None:
+            _require_same_start(state, self.options.start_from, where)
         logger.info("resuming from %s: epoch %d, step %d", where, state["epoch"], state["step"])
         return state
 
@@ -273,7 +275,8 @@ class _Start:
 
     Attributes:
         weights: state dict of the network that is validated and kept.
-        described: their file's name, and training_cts: hashes of the CTs that they have seen.
+        described: name and hash of their file, and training_cts: hashes of the CTs that they have
+            seen.
         where: the file, for messages.
     """
 
@@ -335,11 +338,29 @@ def _load_start(
             f"{start} was trained on cases that validate or test here ({', '.join(seen[:5])}): "
             "scores would flatter; take the same split or other weights"
         )
-    described = {
-        "name": str(start) if str(start) == "synthetic" else Path(start).name,
-        "training_cts": sorted(origin.training_cts),
-    }
+    described = _file_of(start) | {"training_cts": sorted(origin.training_cts)}
     return _Start(checkpoint["model"], described, str(start))
+
+
+def _file_of(start: Path | str) -> dict:
+    """Return name and hash of a file of weights, no hash for "synthetic" or where it is gone."""
+    path = Path(start)
+    return {"name": path.name} | ({"hash": file_hash(path)} if path.is_file() else {})
+
+
+def _require_same_start(state: Mapping, start: Path | str, where: str) -> None:
+    """Refuse to go on from a state that began with other weights than those asked for.
+
+    Raises:
+        CheckpointError: names both.
+    """
+    begun, asked = state.get("start") or {}, _file_of(start)
+    if any(begun.get(key) != value for key, value in asked.items()):
+        raise CheckpointError(
+            f"{where} did not begin with {start} but with {begun.get('name', 'no other weights')}: "
+            f"name no weights to go on from it, or begin with these by {hint('anew')} or in "
+            "another run folder"
+        )
 
 
 def _shape(tensor) -> tuple | None:

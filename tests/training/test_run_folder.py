@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from dataclasses import asdict
 
 import cv2
 import pytest
@@ -72,6 +73,35 @@ def test_tumor_run_leaves_bare_weights_that_load(volumes, tmp_path):
     described = load_checkpoint(tmp_path / TUMOR_WEIGHTS, system="tumor")
     assert same(bare, best["model"])
     assert described["spec"]["size"] == 64
+
+
+@pytest.mark.parametrize("writes", [0, 1, 2])
+def test_a_kill_among_the_files_of_a_best_model_leaves_no_older_weights_beside_it(
+    tmp_path, monkeypatch, writes
+):
+    def content(epoch):
+        recipe = asdict(small_tumor())
+        return {"epoch": epoch, "recipe": recipe, "model": {"a": torch.tensor(epoch)}}
+
+    def killed(write):
+        def stopping(*arguments):
+            if len(done) == writes:
+                raise KeyboardInterrupt
+            done.append(write(*arguments))
+
+        return stopping
+
+    folder, done = run_folder.RunFolder(tmp_path, "tumor"), []
+    folder.checkpoints.mkdir()
+    folder.write_best(content(1))
+    for name in ("save_model", "write_json"):
+        monkeypatch.setattr(run_folder, name, killed(getattr(run_folder, name)))
+    with pytest.raises(KeyboardInterrupt):
+        folder.write_best(content(2))
+    best = torch.load(folder.checkpoints / "best_model.pth")
+    bare = tmp_path / TUMOR_WEIGHTS
+    found = torch.load(bare)["a"], json.loads(bare.with_suffix(".json").read_text())["epoch"]
+    assert best["epoch"] == 1 or found == (2, 2)  # a resumed epoch writes what a kill left out
 
 
 def test_finished_run_is_brought_back_from_the_mirror(slices, tmp_path):

@@ -261,6 +261,36 @@ def test_a_resumed_training_keeps_what_it_began_with(calm, slices, tmp_path, mon
     assert kept["start"]["name"] == "begun.pth"
 
 
+def test_other_weights_than_a_training_began_with_are_refused_not_passed_over(
+    calm, slices, tmp_path
+):
+    begun = calm[0] / "checkpoints" / "best_model.pth"
+    arguments = (slices, tmp_path / "run", SPLIT, small_liver(epochs=1))
+    first = train_liver_gan(*arguments, device="cpu", start_from=begun)
+    assert train_liver_gan(*arguments, device="cpu", start_from=begun) == first
+    other = tmp_path / "best_model.pth"  # of the same name
+    torch.save(load_checkpoint(begun) | {"epoch": 7}, other)
+    with pytest.raises(CheckpointError, match=r"did not begin with .* but with best_model\.pth"):
+        train_liver_gan(*arguments, device="cpu", start_from=other)
+    with pytest.raises(CheckpointError, match="but with no other weights: name no weights to go"):
+        train_liver_gan(slices, calm[0], SPLIT, small_liver(), device="cpu", start_from=other)
+
+
+def test_the_model_of_a_former_training_from_other_weights_is_not_the_best_of_this_one(
+    calm, slices, tmp_path, monkeypatch
+):
+    arguments = (slices, tmp_path, SPLIT, small_liver())
+    with monkeypatch.context() as patch:
+        stopping_after(patch, 2)
+        train_liver_gan(*arguments, device="cpu", resume="never")
+    former = load_checkpoint(calm[0] / "checkpoints" / "best_model.pth")
+    former |= {"epoch": 1, "validation_dice": 0.99, "start": {"name": "other.pth"}}
+    path = tmp_path / "checkpoints" / "best_model.pth"
+    torch.save(former, path)  # it stays until the new training's first epoch has ended
+    train_liver_gan(*arguments, device="cpu")
+    assert load_checkpoint(path)["validation_dice"] < 0.99
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
