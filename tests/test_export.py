@@ -145,8 +145,8 @@ def test_a_model_of_the_other_system_is_not_exported_under_its_name(tmp_path):
 def test_the_weights_that_come_with_the_project_can_be_exported(monkeypatch, tmp_path):
     pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
     monkeypatch.setattr(export, "_write_graph", lambda _, path: path.touch())  # slow, tested above
-    assert list(export_models({"liver": [Path("synthetic")]}, tmp_path)) == [tmp_path / "liver.onnx"]
-    card = (tmp_path / "liver.md").read_text()
+    (made,) = export_models({"liver": [Path("synthetic")]}, tmp_path)
+    card = made.with_suffix(".md").read_text()
     assert "| trained on | generated patients, no real one |" in card
 
 

@@ -150,7 +150,7 @@ def test_other_folds_and_mixed_recipes_are_refused(settings, monkeypatch):
         cross_validate(settings, folds=1)
     cross_validate(settings, folds=2)
     monkeypatch.setattr(crossval, "liver_recipe", lambda *_, **__: small_liver(epochs=3))
-    with pytest.raises(ValueError, match="finished with other cases, .*recipes or another seed"):
+    with pytest.raises(ValueError, match=r"finished with other cases, .*recipes or another seed"):
         cross_validate(settings, folds=2)
 
 
