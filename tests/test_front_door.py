@@ -71,14 +71,14 @@ def test_a_name_that_is_not_there_is_no_attribute():
 
 
 def test_ctrl_c_while_torch_is_imported_leaves_without_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "lits_helpers", "train-liver", "--prepared", str(tmp_path)]
+    told = [sys.executable, "-X", "importtime", "-m", "lits_helpers"]  # names what it has imported
+    command = [*told, "train-liver", "--prepared", str(tmp_path)]
     with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, encoding="utf-8") as shell:
-        time.sleep(0.6)  # Python has begun; torch takes longer
+        assert any(" torch." in line for line in shell.stderr)  # a part of it is there
         shell.send_signal(signal.SIGINT)
-        _, errors = shell.communicate(timeout=60)
+        errors = shell.stderr.read()
     assert "Traceback" not in errors
-    # 1: it was quicker, and there is nothing prepared; -SIGINT: Python had hardly begun
-    assert shell.returncode in (1, 130, -signal.SIGINT)
+    assert shell.returncode == 130
 
 
 SPIN = "OMP_WAIT_POLICY GOMP_SPINCOUNT KMP_BLOCKTIME".split()
