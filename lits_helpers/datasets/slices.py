@@ -23,6 +23,7 @@ from ..volumes import (
     Frame,
     PackedVolume,
     liver_frame,
+    meaning_of,
     numbered_pngs,
     open_volume,
     packed_copy,
@@ -215,14 +216,17 @@ def _open_nifti(case: Case) -> CaseSlices | None:
     """Open a NIfTI pair through packed copies, the CT's by `open_volume`, the labels' beside it."""
     if case.segmentation is None:
         return None
-    volume = open_volume(case.volume)
+    volume = open_volume(case.volume, series=case.series)
     if not volume.geometry.orientation_trusted:
         raise ValueError(
             f"{case.volume} does not say which way its slices lie; prepare the cases first "
             f"({hint('prepare')}), which looks at the anatomy"
         )
-    copy = packed_copy(case.volume)
-    path = copy.with_name(f"{copy.stem}-{packed_copy(case.segmentation).stem}{LABELS_SUFFIX}")
+    meaning = meaning_of(case.segmentation)
+    numbers = repr(meaning.labels) if meaning and meaning.differs else None
+    copy = packed_copy(case.volume, choice=case.series)
+    labels = packed_copy(case.segmentation, choice=numbers)
+    path = copy.with_name(f"{copy.stem}-{labels.stem}{LABELS_SUFFIX}")
     if not path.is_file():
         write_packed(read_segmentation(case.segmentation, like=volume), path)
     return _VolumeSlices(case.id, case.patient, volume, PackedVolume(path, volume.geometry))

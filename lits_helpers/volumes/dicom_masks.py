@@ -83,7 +83,8 @@ def _read_pictures(pictures: list[Path], folder: Path, like) -> np.ndarray:
             raise ValueError(f"{path} has {mask.shape} pixels, its CT {(rows, columns)}")
         stored[..., k] = mask.T
     ways = [like.geometry.as_internal(one) for one in (stored, stored[..., ::-1])]
-    spreads = [np.clip(like.hu[one > 0], *TISSUE_HU).std() if one.any() else 0.0 for one in ways]
+    hu = like.hu
+    spreads = [np.clip(hu[one > 0], *TISSUE_HU).std() if one.any() else 0.0 for one in ways]
     if spreads[1] < spreads[0]:
         logger.info("%s: its numbers grow against the CT's positions, as its liver shows", folder)
         return np.ascontiguousarray(ways[1])

@@ -13,9 +13,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ..machine import file_hash, require, written_whole
+from ..machine import require, written_whole
 from ..settings import hint
-from .dicom import is_dicom, read_dicom
+from .dicom import hash_of_files, is_dicom, read_dicom
 from .dicom_masks import read_masks
 from .dicom_seg import is_seg, read_dicom_seg, read_seg_geometry, write_dicom_seg
 from .geometry import PLAUSIBLE_SPACING_MM, Geometry, matched_to, plain_geometry, same_grid
@@ -268,7 +268,9 @@ class MappedVolume(LazyVolume):
         return np.ascontiguousarray(to_hu(self._volume[k], self._source), dtype=np.int16)
 
 
-def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None) -> LazyVolume:
+def open_volume(
+    path: str | os.PathLike, cache: str | os.PathLike | None = None, *, series: str | None = None
+) -> LazyVolume:
     """Open a volume to read single slices in any order.
 
     Args:
@@ -276,6 +278,7 @@ def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None)
             is packed first, once.
         cache: folder for these packed copies, which take about half of the voxels' memory and are
             never deleted; None takes a folder of this user among the system's temporary files.
+        series: of DICOM, as for `read_volume`.
 
     Raises:
         FileNotFoundError: no such file.
@@ -285,8 +288,8 @@ def open_volume(path: str | os.PathLike, cache: str | os.PathLike | None = None)
     if path.suffix == SUFFIX:
         return PackedVolume(path)
     if is_dicom(path):
-        hu, geometry = read_dicom(path)
-        packed = packed_copy(path, cache)
+        hu, geometry = read_dicom(path, series)
+        packed = packed_copy(path, cache, series)
         if not packed.is_file():
             write_packed(hu, packed)
         return PackedVolume(packed, geometry)
@@ -327,13 +330,23 @@ def volume_from_array(
     return Volume(hu, spacing_mm, None, geometry)
 
 
-def packed_copy(path: Path, cache: str | os.PathLike | None = None) -> Path:
-    """Return the place of a packed copy of a file's present content; never beside the file."""
+def packed_copy(
+    path: Path, cache: str | os.PathLike | None = None, choice: str | None = None
+) -> Path:
+    """Return the place of a packed copy of a file's present content; never beside the file.
+
+    Args:
+        path, cache: as for `open_volume`.
+        choice: what else decides on the content: a series, or what numbers mean.
+    """
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"lits-packed{user}"
+    if not cache:  # others use the same temporary folder
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     state = path.stat()
-    changed = file_hash(path) if path.is_dir() else f"{state.st_size}:{state.st_mtime_ns}"
-    identity = f"{path.resolve()}:{changed}".encode()
+    many = is_dicom(path)  # a file then stands for its series
+    changed = hash_of_files(path) if many else f"{state.st_size}:{state.st_mtime_ns}"
+    identity = f"{path.resolve()}:{changed}{choice or ''}".encode()
     return folder / f"{hashlib.blake2b(identity, digest_size=12).hexdigest()}{SUFFIX}"
 
 

@@ -38,6 +38,11 @@ class LazyVolume:
         """Voxel size (dz, dy, dx) in mm."""
         return self.geometry.spacing_mm
 
+    @property
+    def hu(self) -> np.ndarray:
+        """The whole (Z, Y, X) array, read anew each time: what a `Volume` holds."""
+        return self.read()
+
     def slice(self, k: int) -> np.ndarray:
         """Return axial slice `k` as (H, W): int16 HU, or uint8 labels."""
         if not 0 <= k < self.shape[0]:

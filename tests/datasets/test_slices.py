@@ -1,5 +1,6 @@
 """Slices of packed cases, PNG folders and NIfTI pairs, and the data sets of them."""
 
+import json
 import os
 import shutil
 
@@ -8,7 +9,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.drawn import SPACING_MM, blob, body, ramp, stored_as, write_case
+from helpers.drawn import SPACING_MM, blob, body, ramp, stored_as, write_case, write_nifti
 from helpers.logs import logged
 from helpers.packed_cases import LIVER, TUMOR, write_packed_case
 
@@ -70,6 +71,20 @@ def test_nifti_pair_is_read_in_the_patients_orientation(tmp_path, monkeypatch):
     for one, other in zip(lazily[5], packed[5], strict=True):
         assert torch.equal(one, other)
     assert not list((tmp_path / "raw").rglob("*.b2nd")), "raw folders are only read"
+
+
+def test_labels_follow_a_dataset_json_that_changes_what_their_numbers_mean(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    raw = tmp_path / "raw"
+    write_nifti(ramp(), raw / "imagesTr" / "a.nii.gz")
+    write_nifti(blob(), raw / "labelsTr" / "a.nii.gz")
+    found = []
+    for liver, tumor in ((1, 2), (2, 1)):
+        named = {"labels": {"background": 0, "liver": liver, "tumor": tumor}}
+        (raw / "dataset.json").write_text(json.dumps(named))
+        found.append(find_slices(raw, ["a"], LIVER)[0].labels(5))
+    np.testing.assert_array_equal(found[0], blob()[5])
+    np.testing.assert_array_equal(found[1], np.array([0, 2, 1], np.uint8)[blob()[5]])
 
 
 @pytest.mark.parametrize("every", [(3, 1), (1, 3)])

@@ -301,6 +301,24 @@ def test_slices_are_read_at_random(tmp_path):
     assert volume.spacing_mm == SPACING_MM
 
 
+def test_slices_read_at_random_are_those_that_lie_beside_the_file_now(tmp_path):
+    files = write_series(tmp_path / "ct", HU)
+    open_volume(files[0], cache=tmp_path / "cache")
+    changed = HU.copy()
+    changed[5] += 7
+    shutil.copy(write_series(tmp_path / "new", changed)[5], files[5])
+    again = open_volume(files[0], cache=tmp_path / "cache")
+    np.testing.assert_array_equal(again.read(), changed)
+
+
+def test_slices_read_at_random_are_those_of_the_series_that_is_named(tmp_path):
+    write_series(tmp_path / "study" / "a", HU, series=4)
+    write_series(tmp_path / "study" / "b", HU[:5] + 7, series=5)
+    for series, hu in (("4", HU), ("5", HU[:5] + 7), (None, HU)):
+        volume = open_volume(tmp_path / "study", cache=tmp_path / "cache", series=series)
+        np.testing.assert_array_equal(volume.read(), hu)
+
+
 def test_studies_are_told_apart_and_a_broken_file_ends_no_other(tmp_path, caplog):
     write_series(tmp_path / "a", HU)
     write_series(tmp_path / "b", HU, study="second", patient="P2")

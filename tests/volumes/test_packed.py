@@ -1,6 +1,8 @@
 """Packed volumes: lossless, read like their file, refused when cut."""
 
+import os
 import pickle
+import stat
 
 import numpy as np
 import pytest
@@ -34,6 +36,13 @@ def test_every_reader_gives_the_same_slices(tmp_path):
         with pytest.raises(IndexError, match="slices 0 to 11, got 12"):
             reader.slice(12)
     assert len(list((tmp_path / "cache").iterdir())) == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows gives each user a temporary folder")
+def test_nobody_else_may_read_the_packed_copies_of_a_user(tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    copy = open_volume(write_nifti(ramp(), tmp_path / "volume-0.nii.gz")).path
+    assert stat.S_IMODE(copy.parent.stat().st_mode) == 0o700
 
 
 def test_packed_case_is_read_like_its_file_and_writes_back_into_its_grid(tmp_path):
