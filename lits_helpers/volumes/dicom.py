@@ -29,6 +29,8 @@ from .dicom_series import (
     series_among,
 )
 from .geometry import Geometry
+from .nifti import WRITTEN_HERE
+from .packed import SUFFIX, hash_of_packed
 
 if TYPE_CHECKING:
     from pydicom import Dataset
@@ -117,16 +119,29 @@ def source_headers(path: str | os.PathLike, geometry: Geometry) -> dict[str, "Da
 
 
 def hash_of_files(path: Path) -> str:
-    """Return `file_hash` of a CT's file or folder; of a DICOM file that of all of its series."""
-    names = []
+    """Return a hash of all that a CT is read from, `file_hash` for a file that stands alone.
+
+    Of a DICOM file it is that of its series, of a folder that of the DICOM in it, results of this
+    module left aside. A prepared case's counts what its record says of places and findings.
+    """
+    if path.suffix == SUFFIX:
+        return hash_of_packed(path)
+    folder, files = path.parent, []
     with suppress(ImportError, OSError, ValueError):  # reading it says why
-        if path.is_file() and _starts_dicom(_head(path)):
+        if path.is_dir():
+            folder = path
+            files = [one for one in path.rglob("*") if one.is_file() and _is_source(one)]
+        elif path.is_file() and _starts_dicom(_head(path)):
             with opened(path) as store:
-                names = sorted({name for one in store.series() for name in one.names})
-    if len(names) < 2:
+                files = [path.parent / name for one in store.series() for name in one.names]
+    if not files or files == [path]:
         return file_hash(path)
-    lines = [f"{name} {file_hash(path.parent / name)}" for name in names]
+    lines = [f"{one.relative_to(folder).as_posix()} {file_hash(one)}" for one in sorted({*files})]
     return sha1("\n".join(lines).encode(), usedforsecurity=False).hexdigest()
+
+
+def _is_source(path: Path) -> bool:
+    return _starts_dicom(_head(path)) and not WRITTEN_HERE.fullmatch(path.name)
 
 
 @contextmanager

@@ -1,5 +1,7 @@
 """Packed arrays: lossless blosc2 files, one chunk a slice, any slice in under a millisecond."""
 
+import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,7 +9,7 @@ from pathlib import Path
 import blosc2
 import numpy as np
 
-from ..machine import read_json, written_whole
+from ..machine import file_hash, read_json, written_whole
 from .geometry import Geometry
 
 SUFFIX = ".b2nd"
@@ -121,9 +123,28 @@ def _open(path: Path) -> blosc2.NDArray:
         ) from error
 
 
-def _recorded_geometry(path: Path) -> Geometry:
+def hash_of_packed(path: Path) -> str:
+    """Return a hash of a packed CT, and of what its record says of places and findings.
+
+    The same voxels may have other millimetres, or lie elsewhere.
+    """
+    content = file_hash(path)
+    try:
+        record = read_json(_record_of(path))
+        told = [record.get(name) for name in ("geometry", "findings")]
+    except (OSError, ValueError, AttributeError):  # none, or torn: then only the voxels are known
+        return content
+    told = f"{content} {json.dumps(told, sort_keys=True)}"
+    return hashlib.sha1(told.encode(), usedforsecurity=False).hexdigest()
+
+
+def _record_of(path: Path) -> Path:
     case_id = path.name.removesuffix(LABELS_SUFFIX).removesuffix(SUFFIX)
-    record = path.with_name(f"{case_id}.json")
+    return path.with_name(f"{case_id}.json")
+
+
+def _recorded_geometry(path: Path) -> Geometry:
+    record = _record_of(path)
     if not record.is_file():
         raise FileNotFoundError(f"{path} has no {record.name} beside it; prepare the case again")
     return Geometry.from_dict(read_json(record)["geometry"])

@@ -153,6 +153,14 @@ def test_any_changed_slice_of_a_flat_folder_makes_its_case_anew_and_no_other(tmp
     assert [path.name for path in segment_below(root, out, model).written] == ["bIM001.dcm"]
 
 
+def test_results_in_a_studys_own_folder_leave_it_finished(tmp_path):
+    write_series(tmp_path / "a", ct(1))
+    for what in ("written", "present"):
+        out, formats = tmp_path / "a" / "out", ["nifti", "dicom-seg"]
+        report = segment_below(tmp_path / "a", out, bright_model(), formats=formats)
+        assert len(getattr(report, what)) == 1
+
+
 def test_report_takes_a_seg_and_the_folder_of_its_ct(tmp_path):
     hu, labels = body()
     write_series(tmp_path / "any" / "where", hu, spacing_mm=BODY_SPACING_MM)

@@ -5,12 +5,14 @@ import logging
 import nibabel as nib
 import numpy as np
 import pytest
-from helpers.drawn import write_nifti
+from helpers.drawn import BODY_SPACING_MM, body, write_case, write_nifti
 from helpers.grey_models import SHAPE, bright_model, segment_below, write_ct
 from helpers.logs import logged
 
+from lits_helpers.cases import find_cases
 from lits_helpers.inference import Postprocessing
 from lits_helpers.machine import read_json
+from lits_helpers.preprocess import prepare
 
 
 @pytest.mark.parametrize(
@@ -40,6 +42,18 @@ def test_another_ct_of_the_same_name_is_segmented_again(tmp_path, caplog, submis
     assert np.flatnonzero(np.asarray(nib.load(target).dataobj).any(axis=(0, 1))).tolist() == [2]
     assert report.present == {}
     assert logged(caplog, "volume-2.nii", "again", str(target))
+
+
+def test_a_prepared_case_whose_header_was_mended_is_segmented_again(tmp_path):
+    hu, labels = body()
+    for spacing_mm in (BODY_SPACING_MM, (9.0, 4.4, 5.0)):
+        write_case(tmp_path / "raw", 0, hu, labels, spacing_mm=spacing_mm)
+        prepare(find_cases(tmp_path / "raw"), tmp_path / "prepared", workers=0, png=False)
+        packed = tmp_path / "prepared" / "cases" / "0.b2nd"
+        report = segment_below(packed, tmp_path / "out", bright_model())
+        (target,) = {**report.written, **report.present}.values()
+        assert nib.load(target).header.get_zooms() == pytest.approx(spacing_mm[::-1])
+    assert segment_below(packed, tmp_path / "out", bright_model()).written == {}
 
 
 def test_a_file_that_others_put_in_the_place_of_a_result_is_not_counted(tmp_path):
