@@ -1,7 +1,17 @@
 """A case is one CT and, mostly, its segmentation: found, checked by anatomy, split by patient."""
 
 from .anatomy import coarse_copy, liver_fit
-from .case import LIVER_ONLY, MOST_ID_BYTES, Case, Finding, about_ct, copy_of, id_order, overruled
+from .case import (
+    LIVER_ONLY,
+    MOST_ID_BYTES,
+    Case,
+    Finding,
+    about_ct,
+    copy_of,
+    fault_of_id,
+    id_order,
+    overruled,
+)
 from .checks import check_case, check_lits_set, load_case
 from .find import find_cases, find_cts, search_cases
 from .layouts import is_liver_only, label_id
@@ -21,6 +31,7 @@ __all__ = [
     "coarse_copy",
     "copy_of",
     "doubt_about_liver",
+    "fault_of_id",
     "find_cases",
     "find_cts",
     "id_order",

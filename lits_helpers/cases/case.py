@@ -1,9 +1,12 @@
 """What a case is, and what can be odd about it."""
 
+import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from ..volumes import LABELS_SUFFIX, SUFFIX
 
 MOST_ID_BYTES = 200  # a case id becomes part of file names, of at most 255 bytes
 
@@ -48,6 +51,15 @@ def overruled(
         )
         for case in cases
     ]
+
+
+def fault_of_id(case_id: str) -> str:
+    """Return why a case cannot be called so, and what to do; "" where it can."""
+    if len(os.fsencode(case_id)) > MOST_ID_BYTES:
+        return f"its name is too long: {case_id[:40]}...; give it a shorter one"
+    if f"{case_id}{SUFFIX}".endswith(LABELS_SUFFIX):  # another case's reference is packed so
+        return f"its name ends as that of a reference: {case_id[-40:]}; give it another one"
+    return ""
 
 
 def id_order(case_id: str) -> list[str | int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from ..machine import few, file_hash
 from ..settings import hint
 from ..volumes import study_in
-from .case import MOST_ID_BYTES, Case, id_order
+from .case import Case, fault_of_id, id_order
 from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_liver_only, is_unusual, stem_of
 from .studies import BY_HEADERS, FORM, cases_of_studies, without_name
 from .tables import TABLE, read_cases, with_patients
@@ -297,13 +297,15 @@ def _checksum(path: Path) -> bytes:
 
 
 def _drop_unusable(cases: list[Case]) -> list[str]:
-    """Take out cases whose name is too long and copies of other cases; return notes on them."""
+    """Take out cases whose name is of no use and copies of other cases; return notes on them."""
     notes = []
-    for case in [case for case in cases if len(os.fsencode(case.id)) > MOST_ID_BYTES]:
-        cases.remove(case)
-        notes.append(f"left aside, its name is too long: {case.id[:40]}...; give it a shorter one")
+    for case in list(cases):
+        if fault := fault_of_id(case.id):
+            cases.remove(case)
+            notes.append(f"left aside, {fault}")
     first: dict[tuple, Case] = {}
-    for case in sorted(cases, key=lambda case: id_order(case.id)):
+    # a copy without a reference goes
+    for case in sorted(cases, key=lambda case: (case.segmentation is None, id_order(case.id))):
         known = first.setdefault(_probe(case.volume), case)
         if known is not case and _same_content(known.volume, case.volume):
             cases.remove(case)

@@ -15,7 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..cases import LIVER_ONLY, Case, Finding, copy_of, id_order, load_case, voxel_hash
+from ..cases import LIVER_ONLY, Case, Finding, copy_of, fault_of_id, id_order, load_case, voxel_hash
 from ..machine import (
     few,
     file_hash,
@@ -73,13 +73,16 @@ def prepare(
 
     Raises:
         OSError: the disk is full or `out` cannot be written; finished cases stay valid.
-        ValueError: several cases have one id, and would overwrite each other.
+        ValueError: several cases have one id, and would overwrite each other; or an id cannot be a
+            file's name.
     """
     cases = require_each(
         cases, "segmentation", "each case", "a Case, as find_cases(folder) returns them"
     )
     if twice := [name for name, times in Counter(c.id for c in cases).items() if times > 1]:
         raise ValueError(f"several cases are called {few(twice)}: name them in a cases.csv")
+    if fault := next(filter(None, (fault_of_id(case.id) for case in cases)), ""):
+        raise ValueError(f"a case cannot be prepared: {fault}")
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     # largest first: a long case begun last would leave cores idle

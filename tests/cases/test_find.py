@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from lits_helpers.cases import find_cases, find_cts, search_cases, split_cases
+from lits_helpers.cases import Case, find_cases, find_cts, search_cases, split_cases
+from lits_helpers.preprocess import prepare
 
 
 def write(root, *names, text=None):
@@ -117,6 +118,19 @@ def test_a_ct_under_two_names_is_one_case(tmp_path):
     search = search_cases(tmp_path)
     assert [case.id for case in search.cases] == ["3", "4"]
     assert "case 12 is the CT of case 3 under another name" in search.notes[1]
+    write(tmp_path, "segmentation-12.nii")
+    (case, _) = sorted(find_cases(tmp_path), key=lambda case: case.segmentation is None)
+    assert (case.id, case.segmentation.name) == ("12", "segmentation-12.nii")  # none is lost
+
+
+def test_no_case_is_called_as_the_packed_reference_of_another(tmp_path):
+    write(tmp_path, "a.nii", "b.nii")
+    (tmp_path / "cases.csv").write_text("case,volume\nx,a.nii\nx-labels,b.nii\n")
+    search = search_cases(tmp_path)
+    assert [case.id for case in search.cases] == ["x"]
+    assert "left aside, its name ends as that of a reference: x-labels" in search.notes[1]
+    with pytest.raises(ValueError, match=r"cannot be prepared: its name ends .* x-labels"):
+        prepare([Case(name, name, tmp_path / "a.nii") for name in ("x", "x-labels")], tmp_path)
 
 
 def test_a_dangling_link_gives_way_to_the_file_itself(tmp_path):
