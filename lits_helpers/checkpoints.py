@@ -306,7 +306,9 @@ def origin_of(path: Path | str, checkpoint: Mapping) -> Origin:
     # PNG folders have no hashes.
     hashes = (checkpoint.get("data", {}).get(name) for name in training_ids)
     cts = frozenset(hash_of_ct(each) for each in hashes if each)
-    cts = cts.union(checkpoint.get("start", {}).get("training_cts", ()))
+    start = checkpoint.get("start", {})
+    cts = cts.union(start.get("training_cts", ()))
+    training_ids = tuple(dict.fromkeys([*training_ids, *start.get("training_ids", ())]))
     return Origin(checkpoint["system"], spec, training_ids, cts)
 
 

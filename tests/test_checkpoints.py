@@ -145,6 +145,13 @@ def test_loaded_models_are_ready_and_know_where_they_come_from(files):
     assert read_origin(files / "liver.pth") == liver.origin
 
 
+def test_a_model_has_seen_what_its_starting_weights_saw(files, tmp_path):
+    begun = {"start": {"training_cts": ["ct7"], "training_ids": ["1", "7"]}}
+    save_model(tmp_path / "liver.pth", load_checkpoint(files / "liver.pth") | begun)
+    origin = read_origin(tmp_path / "liver.pth")
+    assert (origin.training_ids, origin.training_cts) == (("0", "1", "7"), {"ct7"})
+
+
 def test_liver_models_return_probabilities_and_tumor_models_logits(files):
     liver = load_liver_model(files / "liver.pth", "cpu")
     tumor = load_tumor_model(files / "tumor.pth", "cpu")

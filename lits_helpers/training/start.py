@@ -149,7 +149,7 @@ class _Training:
             state = ranks.from_first(self._state(identity) if ranks.writes else None)
             start = None
             if state is None:
-                start = _load_start(self.options.start_from, self.recipe, self.split, identity)
+                start = self._start()
             begun_with = start.described if start else (state or {}).get("start")
             if begun_with:  # whoever resumes need not name them again
                 identity["start"] = begun_with
@@ -237,6 +237,14 @@ class _Training:
         logger.info("resuming from %s: epoch %d, step %d", where, state["epoch"], state["step"])
         return state
 
+    def _start(self) -> "_Start | None":
+        """Return the weights to begin with, if any were named."""
+        if self.options.start_from is None:
+            return None
+        held_out = [*self.split.validation, *getattr(self.split, "test", ())]
+        hashes = data_hashes(self.prepared, held_out)
+        return _load_start(self.options.start_from, self.recipe, self.system_type.name, hashes)
+
     def _record(self, identity: dict, ranks: Ranks, device: torch.device) -> dict:
         test_ids = [str(case_id) for case_id in getattr(self.split, "test", ())]
         return {
@@ -275,8 +283,8 @@ class _Start:
 
     Attributes:
         weights: state dict of the network that is validated and kept.
-        described: name and hash of their file, and training_cts: hashes of the CTs that they have
-            seen.
+        described: name and hash of their file, and what they have seen: training_cts, hashes of
+            CTs, and training_ids, cases without one.
         where: the file, for messages.
     """
 
@@ -309,16 +317,20 @@ class _Start:
 
 
 def _load_start(
-    start: Path | str | None, recipe: Recipe, split, identity: Mapping
-) -> _Start | None:
-    """Read the weights to begin with; None where there are none.
+    start: Path | str, recipe: Recipe, name: str, held_out: Mapping[str, str | None]
+) -> _Start:
+    """Read the weights to begin with.
+
+    Args:
+        start: as `TrainingOptions.start_from`.
+        recipe: of the training.
+        name: of its system.
+        held_out: {case that validates or tests: its hash, see `data_hashes`}.
 
     Raises:
         CheckpointError: another InputSpec, or weights that have seen cases which validate here.
     """
-    if start is None:
-        return None
-    checkpoint = load_checkpoint(start, system=identity["system"])
+    checkpoint = load_checkpoint(start, system=name)
     there, here = asdict(recipe_of(start, checkpoint).spec), asdict(recipe.spec)
     odd = [f"{key} {there[key]} there, {here[key]} here" for key in here if there[key] != here[key]]
     if odd:
@@ -326,19 +338,23 @@ def _load_start(
             f"{start} cannot start this training: InputSpec differs ({'; '.join(odd)})"
         )
     origin = origin_of(start, checkpoint)
-    held_out = [str(case) for case in (*split.validation, *getattr(split, "test", ()))]
-    hashes = {case: identity["data"].get(case) for case in held_out}
-    seen = [  # by content; by name where a folder's files were never hashed
+    # PNG folders have no hashes: what was trained on from one is known by name alone
+    named = [case for case in origin.training_ids if not checkpoint.get("data", {}).get(case)]
+    seen = [
         case
-        for case, each in hashes.items()
-        if (hash_of_ct(each) in origin.training_cts if each else case in origin.training_ids)
+        for case, each in held_out.items()
+        if case in (named if each else origin.training_ids)
+        or (each and hash_of_ct(each) in origin.training_cts)
     ]
     if seen:
         raise CheckpointError(
             f"{start} was trained on cases that validate or test here ({', '.join(seen[:5])}): "
             "scores would flatter; take the same split or other weights"
         )
-    described = _file_of(start) | {"training_cts": sorted(origin.training_cts)}
+    described = _file_of(start) | {
+        "training_cts": sorted(origin.training_cts),
+        "training_ids": named,
+    }
     return _Start(checkpoint["model"], described, str(start))
 
 

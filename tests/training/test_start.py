@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers.prepared_runs import write_checkpoint
 from helpers.repository import ROOT
 from helpers.small_runs import (
     SPLIT,
@@ -23,7 +24,7 @@ from helpers.small_runs import (
 
 from lits_helpers.checkpoints import CheckpointError, load_checkpoint
 from lits_helpers.datasets import cache
-from lits_helpers.machine import locked
+from lits_helpers.machine import locked, write_json
 from lits_helpers.recipes import InputSpec
 from lits_helpers.training import (
     TrainingDivergedError,
@@ -245,7 +246,7 @@ def test_a_training_begins_with_the_weights_it_was_given(calm, slices, tmp_path)
     for name, value in given.items():
         if "running" not in name and "num_batches" not in name:
             assert torch.allclose(made["model"][name], value, atol=1e-9), name
-    assert made["start"]["name"] == "best_model.pth"
+    assert (made["start"]["name"], made["start"]["training_ids"]) == ("best_model.pth", [*"012"])
 
 
 def test_a_resumed_training_keeps_what_it_began_with(calm, slices, tmp_path, monkeypatch):
@@ -312,3 +313,18 @@ def test_weights_that_have_seen_a_validation_patient_cannot_start(volumes, tmp_p
     recipe = small_tumor(batch_size=2)
     with pytest.raises(CheckpointError, match=r"validate or test here \(0\)"):
         train_tumor_regnet(volumes, tmp_path / "b", swapped, recipe, start_from=start)
+
+
+@pytest.mark.parametrize("part", ["validation", "test"])
+@pytest.mark.parametrize("hashed", [True, False])
+def test_weights_that_have_seen_a_held_out_case_cannot_start(tmp_path, part, hashed):
+    """A case of a PNG folder is known by its name alone, any other by its CT."""
+    for case in "0347":
+        write_json(tmp_path / "cases" / f"{case}.json", {"source_hash": f"ct{case}-labels-header"})
+    trained, seen = ("12", {"12": "ct7-others-header"}) if hashed else ("7", {})
+    start = write_checkpoint(tmp_path / "a.pth", "liver", [trained], network=False, data=seen)
+    split = {"training": ("3",), "validation": ("4",), "test": ("0",)} | {part: ("7",)}
+    with pytest.raises(CheckpointError, match=r"validate or test here \(7\)"):
+        train_liver_gan(
+            tmp_path, tmp_path / "run", SimpleNamespace(**split), small_liver(), start_from=start
+        )
