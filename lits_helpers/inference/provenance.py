@@ -57,16 +57,16 @@ class MakerRecord:
             ValueError: it holds records of other models or settings.
             OSError: it cannot be written.
         """
-        for path in _record_paths(self.folder):
-            with suppress(FileNotFoundError):  # another process of `torchrun` removed it
-                differing = self._differing(read_json(path))
-                if differing and not take_over:
-                    raise ValueError(
-                        f"{self.folder} holds results of another setting "
-                        f"({' and '.join(differing)} differ): choose another folder for these, "
-                        "or delete that one"
-                    )
-                if differing:
+        for path, record in _records_in(self.folder):
+            differing = self._differing(record)
+            if differing and not take_over:
+                raise ValueError(
+                    f"{self.folder} holds results of another setting "
+                    f"({' and '.join(differing)} differ): choose another folder for these, "
+                    "or delete that one"
+                )
+            if differing:
+                with suppress(FileNotFoundError):  # another process of `torchrun` removed it
                     _remove(path)
         writable_folder(self.folder)
 
@@ -131,14 +131,26 @@ def _decisions(case: Case) -> dict:
     return {name: value for name, value in given.items() if value}
 
 
-def _record_paths(folder: Path | str) -> list[Path]:
+def _records_in(folder: Path | str) -> list[tuple[Path, dict]]:
+    """Return the records in a folder with their files."""
     patterns = (*RECORDS, FOLDER_RECORDS)
-    return [path for pattern in patterns for path in sorted(Path(folder).glob(pattern))]
+    paths = [path for pattern in patterns for path in sorted(Path(folder).glob(pattern))]
+    return [(path, record) for path in paths if (record := _read(path))]
+
+
+def _read(path: Path) -> dict | None:
+    """Return a record; None where none is, or JSON that another program wrote beside its image."""
+    try:
+        content = read_json(path)
+    except FileNotFoundError:  # perhaps another process of `torchrun` removed it
+        return None
+    ours = isinstance(content, dict) and content.keys() >= {*SYSTEMS, "postprocessing"}
+    return content if ours else None
 
 
 def _remove(record: Path) -> None:
     """Remove a record and the files that it lists, which are of no other making."""
-    for name in read_json(record).get("beside", {}):
+    for name in (_read(record) or {}).get("beside", {}):
         record.with_name(Path(name).name).unlink(missing_ok=True)
     record.unlink()
 
@@ -149,18 +161,16 @@ def read_records(folder: Path | str) -> list[dict]:
     Raises:
         ValueError: one is not readable.
     """
-    return [read_json(path) for path in _record_paths(folder)]
+    return [record for _, record in _records_in(folder)]
 
 
 def _records_of(prediction: Path) -> list[dict]:
     """Return the records of one prediction: the one beside it, and folder records that name it."""
-    path = prediction.with_name(prediction.name + RECORD_SUFFIX)
-    records = [read_json(path)] if path.is_file() else []
-    for path in sorted(prediction.parent.glob(FOLDER_RECORDS)):
-        whole = read_json(path)
-        if prediction.name in whole["finished"]:
+    records = [_read(prediction.with_name(prediction.name + RECORD_SUFFIX))]
+    for whole in map(_read, sorted(prediction.parent.glob(FOLDER_RECORDS))):
+        if whole and prediction.name in whole["finished"]:
             records.append(whole | whole["finished"][prediction.name])
-    return records
+    return [record for record in records if record]
 
 
 def recorded_models(record: Mapping, system: str) -> list[dict]:

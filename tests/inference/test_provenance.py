@@ -10,7 +10,7 @@ from helpers.grey_models import SHAPE, bright_model, segment_below, write_ct
 from helpers.logs import logged
 
 from lits_helpers.cases import find_cases
-from lits_helpers.inference import Postprocessing
+from lits_helpers.inference import Postprocessing, read_record, read_records
 from lits_helpers.machine import read_json
 from lits_helpers.preprocess import prepare
 
@@ -87,3 +87,13 @@ def test_the_record_names_settings_and_no_path_or_time(tmp_path):
     record = read_json(path)
     assert record["tumor"] is None
     assert record["postprocessing"]["margin_mm"] == 5.0
+
+
+def test_json_of_other_programs_beside_their_images_is_no_record(tmp_path):
+    write_ct(tmp_path / "raw" / "volume-0.nii")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "scan.nii.gz.json").write_text('{"EchoTime": 1}')
+    (tmp_path / "out" / "prediction-volume-0.nii.gz.json").write_text("[1]")
+    (target,) = segment_below(tmp_path / "raw", tmp_path / "out", bright_model()).written.values()
+    assert [record["source"] for record in read_records(tmp_path / "out")]
+    assert read_record(target)["tumor"] is None
