@@ -123,9 +123,9 @@ def _nnunet(path: Path) -> Part | None:
 def _totalsegmentator(path: Path) -> Part | None:
     stem = stem_of(path)
     if stem == "ct":
-        return Part(CT, str(path.parent), path)
+        return Part(CT, path.parent.as_posix(), path)
     if stem and path.parent.name == "segmentations":
-        return Part(REFERENCE if stem == "liver" else OTHER, str(path.parent.parent), path)
+        return Part(REFERENCE if stem == "liver" else OTHER, path.parent.parent.as_posix(), path)
     return None
 
 
@@ -150,14 +150,14 @@ def _suffix(path: Path) -> Part | None:
 
 def _ircadb(path: Path) -> Part | None:
     if path.parent.name == "PATIENT_DICOM":
-        return Part(CT, str(path.parent.parent), path.parent)
+        return Part(CT, path.parent.parent.as_posix(), path.parent)
     masks = path.parent.parent
-    return Part(REFERENCE, str(masks.parent), masks) if masks.name == "MASKS_DICOM" else None
+    return Part(REFERENCE, masks.parent.as_posix(), masks) if masks.name == "MASKS_DICOM" else None
 
 
 def _chaos(path: Path) -> Part | None:
     role = CHAOS_FOLDERS.get((path.parent.name, path.suffix.lower()))
-    return Part(role, str(path.parent.parent), path.parent) if role else None
+    return Part(role, path.parent.parent.as_posix(), path.parent) if role else None
 
 
 # Where several fit equally well, the first is taken: the special ones stand before the general.

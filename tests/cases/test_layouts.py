@@ -1,5 +1,7 @@
 """Each layout that people have, drawn as a few empty files."""
 
+from pathlib import PureWindowsPath
+
 import pytest
 
 from lits_helpers.cases import find_cases, find_cts, search_cases
@@ -101,6 +103,15 @@ def test_a_forced_layout_takes_its_files_among_others(tmp_path, layout):
     cases = found(find_cases(tmp_path, layout))
     assert wanted.items() <= cases.items() or layout == "lits"  # whose numbers are in conflict
     assert layout in ("lits", "suffix") or len(cases) == len(wanted)
+
+
+@pytest.mark.parametrize("layout", [layout for layout in LAYOUTS if layout.name in TREES])
+def test_a_path_of_windows_gives_the_same_case_ids(layout):
+    for line in filter(str.strip, TREES[layout.name].splitlines()):
+        case_id, _, files = line.strip().partition(":")
+        for name in files.replace("//", "/").split() if case_id else ():
+            part = layout.part(PureWindowsPath("C:\\data") / name)
+            assert part.case.rpartition("/")[2] == case_id
 
 
 def test_the_folder_of_cts_itself_may_be_named(tmp_path):
