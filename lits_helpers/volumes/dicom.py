@@ -100,10 +100,15 @@ def source_headers(path: str | os.PathLike, geometry: Geometry) -> dict[str, "Da
     """Return {file: whole header} of the DICOM files that a volume was read from, in its order.
 
     Raises:
-        ValueError: the volume came from no DICOM, or its files are no longer there.
+        ValueError: the volume came from no DICOM, its slices share a UID, or its files are gone.
     """
     if not geometry.dicom or path is None:
         raise ValueError(f"{path} came from no DICOM: write .nii.gz ({hint('format')})")
+    if len({*geometry.dicom}) < len(geometry.dicom):
+        raise ValueError(
+            f"{path}: its slices share one UID, by which a DICOM SEG would name them: write "
+            f".nii.gz ({hint('format')})"
+        )
     wanted = {uid.partition("#")[0]: None for uid in geometry.dicom}
     with opened(path) as store:
         for name in store.names():

@@ -232,8 +232,8 @@ def segmentation_path(path: str | os.PathLike, ct: str | os.PathLike | None = No
     """Return where the segmentation of a CT is to be written.
 
     Raises:
-        ValueError: another suffix than .nii, .nii.gz or .dcm; .dcm for a CT that is no DICOM; or
-            the file of the CT itself.
+        ValueError: another suffix than .nii, .nii.gz or .dcm; .dcm for a CT that is no DICOM; the
+            file of the CT itself; or a folder whose dataset.json gives labels other numbers.
     """
     if ct is not None and os.path.exists(path) and os.path.samefile(path, ct):
         raise ValueError(f"{path} is the CT itself, which its labels would replace: name another")
@@ -241,6 +241,12 @@ def segmentation_path(path: str | os.PathLike, ct: str | os.PathLike | None = No
         raise ValueError(
             "a segmentation is written as .nii, .nii.gz or (for a CT from DICOM) .dcm, got "
             f"{Path(path).name}"
+        )
+    numbered = not str(path).endswith(".dcm") and meaning_of(Path(path))
+    if numbered and numbered.differs:
+        raise ValueError(
+            f"{numbered.source} gives labels in that place other numbers than 0, 1 and 2, and "
+            "these would be misread: choose another folder"
         )
     if str(path).endswith(".dcm") and ct is not None and os.path.exists(ct) and not is_dicom(ct):
         raise ValueError(f"{ct} came from no DICOM: write .nii.gz ({hint('format')})")
@@ -308,7 +314,7 @@ def volume_from_array(
     """Wrap a (Z, Y, X) array of HU as a `Volume` that could be written as an LPS file.
 
     Args:
-        hu: any number type.
+        hu: any number type; fractions are rounded half up.
         spacing_mm: (dz, dy, dx); None if unknown: then 1 mm, not trusted.
 
     Raises:
@@ -323,6 +329,7 @@ def volume_from_array(
     limits = np.iinfo(np.int16)
     if hu.size and not (limits.min <= hu.min() and hu.max() <= limits.max):  # NaN neither
         raise ValueError(f"HU must fit into int16, got {hu.min()} to {hu.max()}")
+    hu = np.floor(hu + 0.5) if hu.dtype.kind == "f" else hu
     hu = np.ascontiguousarray(hu, dtype=np.int16)
     low, high = PLAUSIBLE_SPACING_MM
     trusted = known and all(low <= length <= high for length in spacing_mm)

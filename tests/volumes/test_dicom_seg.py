@@ -229,6 +229,14 @@ def test_seg_wants_a_ct_from_dicom_that_is_still_there(tmp_path):
     assert not (tmp_path / "seg.dcm").exists()
 
 
+def test_slices_that_share_a_uid_take_no_seg_and_the_cure_is_named(tmp_path):
+    write_series(tmp_path / "ct", HU, change=lambda k, position: {"SOPInstanceUID": "1.2.3"})
+    volume = read_volume(tmp_path / "ct")
+    np.testing.assert_array_equal(volume.hu, HU)
+    with pytest.raises(ValueError, match=r"slices share one UID.*write \.nii\.gz"):
+        write_segmentation(small_labels(), volume, tmp_path / "out.dcm")
+
+
 def test_a_segment_without_a_name_is_what_its_code_says(tmp_path):
     volume, path = segmented(tmp_path)
     seg = pydicom.dcmread(path)

@@ -178,6 +178,14 @@ def test_array_that_is_no_ct_is_refused(values, spacing_mm, words):
         volume_from_array(np.full((2, 3, 4), values), spacing_mm)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fractions_of_an_array_are_rounded_as_those_of_a_file(tmp_path, dtype):
+    values = np.array([[[-1000.6, -0.9, -0.5, 59.999996, 60.5, 61.4]]], dtype)
+    np.testing.assert_array_equal(volume_from_array(values).hu, [[[-1001, -1, 0, 60, 61, 61]]])
+    path = write_nifti(values, tmp_path / "a.nii")
+    np.testing.assert_array_equal(read_volume(path).hu, volume_from_array(values).hu)
+
+
 @pytest.mark.parametrize("name", ["volume-0.nii", "link.nii", "../raw/volume-0.nii"])
 def test_labels_are_never_written_over_their_own_ct(tmp_path, name):
     path = (

@@ -9,7 +9,7 @@ from helpers.drawn import BODY_SPACING_MM, body, write_nifti
 from lits_helpers.cases import about_ct, check_case, find_cases, load_case
 from lits_helpers.pipeline import compare
 from lits_helpers.preprocess import prepare
-from lits_helpers.volumes import meaning_of, read_segmentation
+from lits_helpers.volumes import meaning_of, read_segmentation, read_volume, write_segmentation
 from lits_helpers.volumes.nifti import named_label
 
 HU, LABELS = body()
@@ -133,6 +133,19 @@ def test_predictions_beside_a_dataset_json_are_read_by_it_and_those_of_this_modu
     (row,), _ = compare(there, tmp_path / "set" / "labelsTr", tmp_path / "out")
     assert (row["liver_dice"], row["tumor_dice"]) == (1, 1)
     assert meaning_of(there.with_name("prediction-volume-liver_3.nii.gz")) is None
+
+
+def test_labels_are_not_written_where_a_dataset_json_would_give_them_another_meaning(tmp_path):
+    path = write_set(tmp_path, NNUNET_SWAPPED, (0, 2, 1))
+    ct = read_volume(tmp_path / "imagesTr" / "liver_3.nii.gz")
+    with pytest.raises(ValueError, match=r"dataset\.json gives labels .* choose another folder"):
+        write_segmentation(LABELS, ct, path.with_name("mine.nii.gz"))
+    write_segmentation(LABELS, ct, path.with_name("prediction-volume-mine.nii.gz"))
+    write_set(tmp_path, REGIONS)
+    write_segmentation(LABELS, ct, path.with_name("mine.nii.gz"))
+    for name in ("mine", "prediction-volume-mine"):
+        labels = read_segmentation(path.with_name(f"{name}.nii.gz"), like=ct)
+        np.testing.assert_array_equal(labels, LABELS)
 
 
 def test_swapped_numbers_that_nothing_names_are_asked_about(tmp_path):
