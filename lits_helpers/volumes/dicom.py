@@ -100,16 +100,19 @@ def source_headers(path: str | os.PathLike, geometry: Geometry) -> dict[str, "Da
     """Return {file: whole header} of the DICOM files that a volume was read from, in its order.
 
     Raises:
-        ValueError: the volume came from no DICOM, its slices share a UID, or its files are gone.
+        ValueError: the volume came from no DICOM, from one that no DICOM SEG can refer to, or its
+            files are gone.
     """
     if not geometry.dicom or path is None:
         raise ValueError(f"{path} came from no DICOM: write .nii.gz ({hint('format')})")
-    if len({*geometry.dicom}) < len(geometry.dicom):
-        raise ValueError(
-            f"{path}: its slices share one UID, by which a DICOM SEG would name them: write "
-            f".nii.gz ({hint('format')})"
-        )
     wanted = {uid.partition("#")[0]: None for uid in geometry.dicom}
+    several = len(wanted) > 1 and any("#" in uid for uid in geometry.dicom)
+    if several or len({*geometry.dicom}) < len(geometry.dicom):
+        what = "lie in several files of frames" if several else "share one UID"
+        raise ValueError(
+            f"{path}: its slices {what}, to which no DICOM SEG can refer: write .nii.gz "
+            f"({hint('format')})"
+        )
     with opened(path) as store:
         for name in store.names():
             try:
@@ -292,7 +295,9 @@ class DicomStore:
         for place in series.slices:
             if place.name != name:
                 name, frames = place.name, self._pixels(series, place.name)
-            stored = frames if place.frame is None else frames[place.frame]
+            stored = frames
+            if place.frame is not None:  # of a single frame pydicom leaves their axis out
+                stored = frames.reshape(-1, *frames.shape[-2:])[place.frame]
             yield _hu(stored, place.slope, place.intercept)
 
     def _pixels(self, series: Series, name: str) -> np.ndarray:

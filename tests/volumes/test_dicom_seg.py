@@ -237,6 +237,22 @@ def test_slices_that_share_a_uid_take_no_seg_and_the_cure_is_named(tmp_path):
         write_segmentation(small_labels(), volume, tmp_path / "out.dcm")
 
 
+def test_enhanced_files_of_one_frame_each_are_a_volume_that_takes_no_seg(tmp_path):
+    hu = ramp((4, 6, 6))  # square: a row would spread over a slice without a word
+    for k, plane in enumerate(hu):
+        path = tmp_path / "ct" / f"{k}.dcm"
+        made = pydicom.dcmread(write_enhanced(path, plane[None]))
+        place = made.PerFrameFunctionalGroupsSequence[0].PlanePositionSequence[0]
+        x, y, z = place.ImagePositionPatient
+        place.ImagePositionPatient = [x, y, z + 5 * k]
+        made.SOPInstanceUID = made.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        made.save_as(path)
+    volume = read_volume(tmp_path / "ct")
+    np.testing.assert_array_equal(volume.hu, hu)
+    with pytest.raises(ValueError, match=r"several files of frames.*write \.nii\.gz"):
+        write_segmentation(np.zeros(hu.shape, np.uint8), volume, tmp_path / "out.dcm")
+
+
 def test_a_segment_without_a_name_is_what_its_code_says(tmp_path):
     volume, path = segmented(tmp_path)
     seg = pydicom.dcmread(path)
