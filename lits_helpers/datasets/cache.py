@@ -51,6 +51,7 @@ class SliceCache:
         labels: (N, S, S) uint8: 0 background, 1 liver, 2 tumor.
         case_of, patient_of: (N,) int64, positions in `case_ids` and `patients`.
         case_ids, patients: tuples of names.
+        liver_only: the cases whose labels show no tumors.
         slice_index: (N,) int64, k in its case.
         has_liver, has_tumor: (N,) bool, at native size.
         device: where batches are made.
@@ -75,6 +76,7 @@ class SliceCache:
         self.device = torch.device(device)
         cases = find_slices(root, case_ids, spec)
         self.case_ids = tuple(case.case_id for case in cases)
+        self.liver_only = tuple(case.case_id for case in cases if case.liver_only)
         self.patients = tuple(dict.fromkeys(case.patient for case in cases))
         began = time.perf_counter()
         self.home = choose_home(cases, spec, self.device)

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..cases import Case, find_cases
+from ..machine import few
 from ..metrics import label_mask
 from ..preprocess import CaseFiles, PreparedCase, prepared_cases
 from ..recipes import InputSpec
@@ -52,7 +53,10 @@ class CaseSlices(ABC):
         slice_indices: (n,) int64, ascending; a PNG folder may leave gaps.
         files: the files that are read, for messages and for telling whether they changed.
         pixel_aspect: height of a pixel by its width; 1 where that is not known.
+        liver_only: whether the labels show no tumors, although there may be some.
     """
+
+    liver_only = False
 
     def __init__(self, case_id: str, patient: str, files: Sequence[Path], pixel_aspect: float):
         self.case_id = case_id
@@ -95,11 +99,10 @@ class CaseSlices(ABC):
 class _VolumeSlices(CaseSlices):
     """Slices of a packed volume and its packed segmentation, in the same grid."""
 
-    def __init__(
-        self, case_id: str, patient: str, volume: PackedVolume, segmentation: PackedVolume
-    ):
+    def __init__(self, case: Case | PreparedCase, volume: PackedVolume, segmentation: PackedVolume):
         files = volume.path, segmentation.path
-        super().__init__(case_id, patient, files, volume.geometry.pixel_aspect)
+        super().__init__(case.id, case.patient, files, volume.geometry.pixel_aspect)
+        self.liver_only = case.liver_only
         if volume.shape != segmentation.shape:
             raise ValueError(
                 f"{volume.path} has shape {volume.shape}, its segmentation {segmentation.shape}"
@@ -120,6 +123,8 @@ class _VolumeSlices(CaseSlices):
 
 class _PngSlices(CaseSlices):
     """`images/<case>/<k>.png`, windowed already, with the liver in `masks/<case>/<k>.png`."""
+
+    liver_only = True
 
     def __init__(self, root: Path, case_id: str):
         self._images = numbered_pngs(root / "images" / case_id)
@@ -209,7 +214,7 @@ def _open_packed(root: Path, case: PreparedCase) -> CaseSlices | None:
         return None
     files = CaseFiles(root, case.id)
     volume = open_volume(files.volume)
-    return _VolumeSlices(case.id, case.patient, volume, open_volume(files.labels))
+    return _VolumeSlices(case, volume, open_volume(files.labels))
 
 
 def _open_nifti(case: Case) -> CaseSlices | None:
@@ -229,7 +234,23 @@ def _open_nifti(case: Case) -> CaseSlices | None:
     path = copy.with_name(f"{copy.stem}-{labels.stem}{LABELS_SUFFIX}")
     if not path.is_file():
         write_packed(read_segmentation(case.segmentation, like=volume), path)
-    return _VolumeSlices(case.id, case.patient, volume, PackedVolume(path, volume.geometry))
+    return _VolumeSlices(case, volume, PackedVolume(path, volume.geometry))
+
+
+def require_tumors(case_ids: Iterable[str]) -> None:
+    """Refuse cases whose labels show no tumors: a model would learn that there are none.
+
+    Args:
+        case_ids: those whose slices are `liver_only`.
+
+    Raises:
+        ValueError: there is one.
+    """
+    if names := list(case_ids):
+        raise ValueError(
+            f"the labels of {few(names)} show the liver alone, whose tumors would count as none: "
+            "take these cases out, or prepare them with labels 2 for tumors"
+        )
 
 
 def fingerprint(cases: Sequence[CaseSlices], spec: InputSpec) -> str:
@@ -270,6 +291,8 @@ class _Slices(Dataset):
     def __init__(self, root: Path | str, case_ids: Iterable[str], spec: InputSpec):
         self.spec = spec
         self.cases = find_slices(root, case_ids, spec)
+        if self.structure == "tumor":
+            require_tumors(case.case_id for case in self.cases if case.liver_only)
         self._near = [nearest_neighbors(case.slice_indices, spec.context) for case in self.cases]
         self._ends = np.cumsum([len(case.slice_indices) for case in self.cases])
 
@@ -320,6 +343,10 @@ class LiverSlices(_Slices):
 
 
 class TumorSlices(_Slices):
-    """Every slice of the named cases with its tumor mask (labels == 2), else as `LiverSlices`."""
+    """Every slice of the named cases with its tumor mask (labels == 2), else as `LiverSlices`.
+
+    Raises:
+        ValueError: also of a case whose labels show the liver alone, as those of PNG folders do.
+    """
 
     structure = "tumor"

@@ -12,7 +12,7 @@ import torch
 
 from .. import __version__
 from ..checkpoints import CheckpointError, load_checkpoint, origin_of, recipe_of
-from ..datasets import SliceCache, epoch_order
+from ..datasets import SliceCache, epoch_order, require_tumors
 from ..environment import choose_device, use_available_cores
 from ..machine import file_hash, locked, require
 from ..preprocess import data_hashes, hash_of_ct
@@ -178,7 +178,7 @@ class _Training:
                 return history
 
     def _cache(self, part: str, device: torch.device, ranks: Ranks) -> SliceCache:
-        return SliceCache(
+        cache = SliceCache(
             self.prepared,
             getattr(self.split, part),
             self.recipe.spec,
@@ -186,6 +186,9 @@ class _Training:
             folder=self.run / CACHE / part,
             ranks=ranks,
         )
+        if self.system_type is TumorSystem:
+            require_tumors(cache.liver_only)
+        return cache
 
     def _system(self, device, precision, ranks: Ranks, cache, state, start) -> System:
         seed = int(self.options.seed)

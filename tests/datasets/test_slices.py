@@ -9,7 +9,16 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from helpers.drawn import SPACING_MM, blob, body, ramp, stored_as, write_case, write_nifti
+from helpers.drawn import (
+    BODY_SPACING_MM,
+    SPACING_MM,
+    blob,
+    body,
+    ramp,
+    stored_as,
+    write_case,
+    write_nifti,
+)
 from helpers.logs import logged
 from helpers.packed_cases import LIVER, TUMOR, write_packed_case
 
@@ -71,6 +80,18 @@ def test_nifti_pair_is_read_in_the_patients_orientation(tmp_path, monkeypatch):
     for one, other in zip(lazily[5], packed[5], strict=True):
         assert torch.equal(one, other)
     assert not list((tmp_path / "raw").rglob("*.b2nd")), "raw folders are only read"
+
+
+def test_labels_of_the_liver_alone_are_no_tumor_slices(tmp_path, monkeypatch, png_folder):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "temporary"))
+    hu, labels = body()
+    for name, array in (("ct", hu), ("segmentations/liver", (labels > 0).astype(np.uint8))):
+        write_nifti(array, tmp_path / "raw" / "s1" / f"{name}.nii.gz", spacing_mm=BODY_SPACING_MM)
+    prepare(find_cases(tmp_path / "raw"), tmp_path / "packed", workers=0, png=False)
+    for root, case in ((tmp_path / "raw", "s1"), (tmp_path / "packed", "s1"), (png_folder, "7")):
+        assert len(LiverSlices(root, [case], LIVER))
+        with pytest.raises(ValueError, match=f"labels of {case} show the liver alone"):
+            TumorSlices(root, [case], TUMOR)
 
 
 def test_labels_follow_a_dataset_json_that_changes_what_their_numbers_mean(tmp_path, monkeypatch):

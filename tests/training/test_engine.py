@@ -4,10 +4,19 @@ import math
 import time
 from types import SimpleNamespace
 
+import nibabel as nib
+import numpy as np
 import pytest
 import torch
 from helpers.logs import logged
-from helpers.small_runs import SPLIT, small_liver, small_tumor, stopping_after
+from helpers.small_runs import (
+    SPLIT,
+    TUMOR_SPLIT,
+    small_liver,
+    small_tumor,
+    stopping_after,
+    write_volumes,
+)
 
 from lits_helpers.checkpoints import load_checkpoint
 from lits_helpers.datasets import SliceCache
@@ -62,9 +71,14 @@ def test_every_step_of_a_training_draws_its_own_augmentation(slices, tmp_path, m
     assert len({*first, *other}) == 12
 
 
-def test_without_tumor_to_validate_on_the_last_epoch_is_kept(slices, tmp_path, caplog):
+def test_without_tumor_to_validate_on_the_last_epoch_is_kept(tmp_path, caplog):
     """A model that says nothing would have a perfect Dice."""
-    train_tumor_regnet(slices, tmp_path, SPLIT, small_tumor(epochs=2), device="cpu")
+    (tmp_path / "raw").mkdir()
+    reference = write_volumes(tmp_path / "raw") / "segmentation-2.nii"
+    image = nib.load(reference)
+    healthy = np.minimum(np.asarray(image.dataobj), 1)
+    nib.save(nib.Nifti1Image(healthy, image.affine), reference)
+    train_tumor_regnet(tmp_path / "raw", tmp_path, TUMOR_SPLIT, small_tumor(epochs=2), device="cpu")
     best = load_checkpoint(tmp_path / "checkpoints" / "best_model.pth")
     assert best["epoch"] == 2
     assert math.isnan(best["validation_dice"])

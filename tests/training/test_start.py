@@ -198,6 +198,11 @@ def test_batch_larger_than_the_training_part_is_refused(slices, tmp_path):
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(batch_size=10), device="cpu")
 
 
+def test_labels_of_the_liver_alone_train_no_tumor_model(slices, tmp_path):
+    with pytest.raises(ValueError, match=r"labels of 0, 1, 2 show the liver alone"):
+        train_tumor_regnet(slices, tmp_path, SPLIT, small_tumor(), device="cpu")
+
+
 def test_single_training_slice_is_refused(slices, tmp_path):
     data = shutil.copytree(slices, tmp_path / "slices")
     for k in (1, 2):
