@@ -4,6 +4,7 @@ from .anatomy import coarse_copy, liver_fit
 from .case import (
     LIVER_ONLY,
     MOST_ID_BYTES,
+    UNREAD,
     Case,
     Finding,
     about_ct,
@@ -22,6 +23,7 @@ from .values import doubt_about_liver, not_hounsfield, voxel_hash
 __all__ = [
     "LIVER_ONLY",
     "MOST_ID_BYTES",
+    "UNREAD",
     "Case",
     "Finding",
     "Split",

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..volumes import LABELS_SUFFIX, SUFFIX
 
+# what reading a CT may end with; ImportError where the packages for DICOM are missing
+UNREAD = (ImportError, MemoryError, OSError, ValueError)
 MOST_ID_BYTES = 200  # a case id becomes part of file names, of at most 255 bytes
 
 

@@ -22,7 +22,7 @@ from ..machine import require
 from ..settings import hint
 from ..volumes import Volume, lies_on, read_segmentation, read_volume, reversing, size_text
 from .anatomy import Coarse, Flips, coarse_copy, liver_fit
-from .case import Case, Finding
+from .case import UNREAD, Case, Finding
 from .turns import with_axes_in_order, wrong_way
 from .values import are_shuffled, doubt_about_liver, doubt_about_size, not_hounsfield
 
@@ -45,7 +45,7 @@ def check_case(case: Case) -> list[Finding]:
     """
     try:
         return load_case(case)[2]
-    except (OSError, ValueError, MemoryError) as error:
+    except UNREAD as error:
         return [Finding("unreadable", True, str(error))]
 
 

@@ -137,7 +137,13 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
             found[path] = Path(parts[0].case).name if parts else path.name
     if not root.is_file():
         unseen = [path for path in rest if path not in found]
-        studies, more = cases_of_studies(unseen, root, references=False)
+        try:
+            studies, more = cases_of_studies(unseen, root, references=False)
+        except ImportError as error:  # a file of DICOM among others must not end these
+            if not found:
+                raise
+            logger.warning("the DICOM files below %s are left aside: %s", root, error)
+            studies, more = [], []
         found |= {case.volume: case.id for case in studies}
         notes += more
     left = [path for path in rest if path not in found and stem_of(path)]

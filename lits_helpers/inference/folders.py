@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..cases import MOST_ID_BYTES, Case, Finding, about_ct, find_cts, load_case
+from ..cases import MOST_ID_BYTES, UNREAD, Case, Finding, about_ct, find_cts, load_case
 from ..checkpoints import LiverModel, TumorModel
 from ..environment import choose_device
 from ..machine import local_rank, own_rank, own_share, wait_for_others, written_whole
@@ -181,7 +181,7 @@ def segment_files(
             report.written[path] = targets[path]
         except Exception as error:  # one bad file must not end the others
             report.failed[path] = str(error) or type(error).__name__
-            expected = isinstance(error, OSError | ValueError)
+            expected = isinstance(error, UNREAD)
             logger.warning(
                 "%s was not segmented: %s", path, report.failed[path], exc_info=not expected
             )

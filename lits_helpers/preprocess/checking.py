@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import LIVER_ONLY, Case, copy_of, load_case, search_cases, voxel_hash
+from ..cases import LIVER_ONLY, UNREAD, Case, copy_of, load_case, search_cases, voxel_hash
 from ..machine import run_jobs, written_whole
 from ..metrics import write_metrics_csv
 from ..volumes import Volume, write_picture
@@ -17,7 +17,7 @@ from ..volumes import Volume, write_picture
 TILE = 200  # pixels
 SHEET_COLUMNS = 8
 RED = (220, 40, 40)  # frame of a case that is left out
-UNREAD = dict.fromkeys(("size", "spacing_mm", "orientation"), "-") | {"action": "left out"}
+UNREAD_ROW = dict.fromkeys(("size", "spacing_mm", "orientation"), "-") | {"action": "left out"}
 COLUMNS = ("case", "size", "spacing_mm", "orientation", "action")  # of the printed table
 
 
@@ -97,7 +97,7 @@ def check_folder(
     jobs = [(case, search.layout, tiles) for case in search.cases]
     checked = run_jobs(check_one, jobs, workers=workers, label="check")
     results = [
-        (_row(*job[:2]) | UNREAD | {"findings": repr(result)}, None, None)
+        (_row(*job[:2]) | UNREAD_ROW | {"findings": repr(result)}, None, None)
         if isinstance(result, Exception)
         else result
         for job, result in zip(jobs, checked, strict=True)
@@ -115,8 +115,8 @@ def check_one(case: Case, layout: str, tile: bool) -> tuple[dict, np.ndarray | N
     """Return row, tile if it is asked for, and hash of the voxels of a case, in a worker."""
     try:
         volume, labels, findings = load_case(case)
-    except (OSError, ValueError, MemoryError) as error:
-        return _row(case, layout) | UNREAD | {"findings": str(error)}, None, None
+    except UNREAD as error:
+        return _row(case, layout) | UNREAD_ROW | {"findings": str(error)}, None, None
     if case.liver_only and labels is not None:
         findings.append(LIVER_ONLY)
     harmful = any(finding.harmful for finding in findings)

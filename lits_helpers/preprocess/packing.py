@@ -15,7 +15,17 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from ..cases import LIVER_ONLY, Case, Finding, copy_of, fault_of_id, id_order, load_case, voxel_hash
+from ..cases import (
+    LIVER_ONLY,
+    UNREAD,
+    Case,
+    Finding,
+    copy_of,
+    fault_of_id,
+    id_order,
+    load_case,
+    voxel_hash,
+)
 from ..machine import (
     few,
     file_hash,
@@ -139,7 +149,7 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
     files.remove()
     try:
         volume, labels, findings = load_case(case)
-    except (OSError, ValueError, MemoryError) as error:
+    except UNREAD as error:
         return _skipped(case, error)
     if any(finding.harmful for finding in findings):
         return Outcome(case.id, "skipped", tuple(findings))
@@ -252,9 +262,9 @@ def _skipped(case: Case, error: Exception) -> Outcome:
 
 
 def _is_passing(error: Exception) -> bool:
-    """Tell whether the disk or the memory failed, so that a later try may read the file."""
+    """Tell whether disk, memory or a package failed, so that a later try may read the file."""
     cause = error.__cause__ or error
-    return isinstance(cause, MemoryError) or getattr(cause, "errno", None) is not None
+    return isinstance(cause, MemoryError | ImportError) or getattr(cause, "errno", None) is not None
 
 
 def _refreshed(files: CaseFiles, record: dict, window: Window | None) -> Outcome:

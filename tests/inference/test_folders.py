@@ -17,7 +17,7 @@ from helpers.grey_models import SPEC, Bright, bright_model, segment_below, write
 from helpers.logs import logged
 from helpers.repository import ROOT
 
-from lits_helpers.cases import Case, find_cases
+from lits_helpers.cases import Case, check_case, find_cases
 from lits_helpers.checkpoints import LiverModel, Origin
 from lits_helpers.inference import find_volumes, own_device, segment_files
 from lits_helpers.machine import read_json
@@ -43,6 +43,27 @@ def test_one_bad_file_is_named_and_the_others_are_segmented(tmp_path):
         assert np.flatnonzero(labels.any(axis=(0, 1))).tolist() == [n]
     assert "2 segmented, 0 were finished before, 1 failed" in report.text()
     assert "volume-1.nii: cannot read" in report.text()
+
+
+def test_without_the_packages_for_dicom_the_cure_is_named_and_others_go_on(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(sys.modules, "pydicom", None)
+    scan = tmp_path / "raw" / "1" / "DICOM_anon" / "a.dcm"
+    scan.parent.mkdir(parents=True)
+    scan.write_bytes(bytes(128) + b"DICM")
+    cases = find_cases(tmp_path / "raw", layout="chaos")
+    prepared = prepare(cases, tmp_path / "prepared", workers=0)
+    failed = segment_files(cases, tmp_path / "a", bright_model()).failed
+    for reason in (check_case(cases[0])[0].text, prepared.skipped["1"], *failed.values()):
+        assert reason.startswith("DICOM needs two packages: pip install highdicom")
+    assert prepared.failed == ["1"]
+    scan.parent.rename(tmp_path / "raw" / "1" / "DICOM")
+    write_ct(tmp_path / "raw" / "volume-2.nii")
+    report = segment_below(tmp_path / "raw", tmp_path / "b", bright_model())
+    assert [path.name for path in report.written] == ["volume-2.nii"]
+    assert logged(caplog, "left aside", "pip install highdicom")
+    assert "Traceback" not in caplog.text
 
 
 def test_the_next_call_segments_only_what_is_missing(tmp_path):
