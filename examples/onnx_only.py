@@ -107,7 +107,10 @@ def main(ct, out, *files):
     hu = np.rint(turned.get_fdata()).clip(-32768, 32767).astype(np.int16).transpose(2, 1, 0)
     spacing_mm = nib.affines.voxel_sizes(turned.affine)[::-1]
     about = [json.loads(Path(file).with_suffix(".json").read_text()) for file in files]
-    models = zip(map(onnxruntime.InferenceSession, files), about, strict=True)
+    models = list(zip(map(onnxruntime.InferenceSession, files), about, strict=True))
+    models.sort(key=lambda model: model[1]["system"])  # the liver first: tumors lie in it
+    if [model[1]["system"] for model in models] not in (["liver"], ["liver", "tumor"]):
+        sys.exit("name a liver model, and a tumor model if there is one")
     labels = segment(np.ascontiguousarray(hu), spacing_mm, models)
     back = nib.orientations.ornt_transform(wanted, nib.io_orientation(stored.affine))
     labels = nib.orientations.apply_orientation(labels.transpose(2, 1, 0), back)
@@ -118,4 +121,6 @@ def main(ct, out, *files):
 
 
 if __name__ == "__main__":
+    if len(sys.argv) < 4:
+        sys.exit(__doc__)
     main(*sys.argv[1:])

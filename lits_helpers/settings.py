@@ -25,6 +25,7 @@ HINTS = {  # what to do: in Python; in a shell, where {lits} is how it calls us
     "way": ("orientation (such as LPS), or accept its code", "--orientation LPS, or --accept CODE"),
     "folders": ("other folders (raw, prepared)", "other folders (--raw, --prepared)"),
     "ct": ("ct, the CT or a folder of CTs", "--ct PATH, the CT or a folder of CTs"),
+    "out": ("another out", "another --out"),
     "format": ("a path that ends so", "--format nifti"),
     "series": ("series=", "--series"),
     "device": ("device= or LITS_DEVICE", "--device or LITS_DEVICE"),

@@ -113,11 +113,19 @@ def test_a_program_without_torch_gives_the_same_labels(
     files, models = exported
     ct = write_nifti(body()[0], tmp_path / "ct.nii.gz", orientation, BODY_SPACING_MM)
     wanted = nib.load(segment_file(ct, tmp_path / "wanted.nii", *models, POST))
-    example("onnx_only").main(ct, tmp_path / "found.nii", *files)
+    example("onnx_only").main(ct, tmp_path / "found.nii", *files[::-1])  # in any order
     found = nib.load(tmp_path / "found.nii")
     np.testing.assert_array_equal(found.affine, wanted.affine)
     np.testing.assert_array_equal(found.dataobj, wanted.dataobj)
     assert (np.bincount(np.ravel(wanted.dataobj)) > 100).tolist() == [True] * 3
+
+
+def test_the_example_refuses_a_tumor_model_alone(exported, tmp_path):
+    (_, tumor), _ = exported
+    ct = write_nifti(body()[0], tmp_path / "ct.nii.gz", "LPS", BODY_SPACING_MM)
+    with pytest.raises(SystemExit, match="name a liver model"):
+        example("onnx_only").main(ct, tmp_path / "found.nii", tumor)
+    assert not (tmp_path / "found.nii").exists()
 
 
 def test_the_example_names_no_torch_and_nothing_of_ours():

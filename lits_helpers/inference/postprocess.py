@@ -10,6 +10,7 @@ from scipy import ndimage
 from ..metrics import filled_box
 
 COUNTED_AT_ONCE = 2**23  # voxels
+MOST_DEGREES = 45.0  # networks know upright slices
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,11 @@ class Postprocessing:
                 raise ValueError(
                     f"Postprocessing.{name} must lie in (0, 1), got {getattr(self, name)}"
                 )
+        if self.rotation_degrees > MOST_DEGREES:
+            raise ValueError(
+                f"Postprocessing.rotation_degrees must be {MOST_DEGREES:g} or less, "
+                f"got {self.rotation_degrees}"
+            )
         for name in ("margin_mm", "min_lesion_mm3", "rotation_degrees"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ValueError(

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 from ..machine import write_json, written_whole
 from .comparison_page import DATES, DRAWN, comparison_page, lesion_of
 from .pictures import LEAST_PIXELS, pictures_of
-from .writing import report_of
+from .writing import report_of, require_own
 
 REACH_MM = 15.0  # from a lesion's place at one date to the other's, beside its radius
 
@@ -92,11 +92,12 @@ def write_comparison(earlier: Mapping, later: Mapping, out: Path | str) -> tuple
         The page, and what it says.
 
     Raises:
-        ValueError: see `compare_dates`.
+        ValueError: see `compare_dates`; or a foreign JSON of that name lies in `out`.
         OSError: `out` cannot be written.
     """
-    compared = compare_dates(earlier, later)
     name = f"{earlier['case_id']}-{later['case_id']}"
+    require_own(Path(out) / f"{name}.json", "pairs")
+    compared = compare_dates(earlier, later)
     write_json(Path(out) / f"{name}.json", compared)
     page = Path(out) / f"{name}.html"
     pictures = {

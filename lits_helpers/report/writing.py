@@ -1,5 +1,7 @@
 """Write the report of one patient: gather what is known of the labels, then the files."""
 
+import logging
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -7,13 +9,16 @@ import numpy as np
 
 from .. import __version__
 from ..cases import Finding
-from ..machine import write_json, written_whole
+from ..machine import read_json, write_json, written_whole
+from ..settings import hint
 from ..volumes import Volume
 from .measurements import lesion_parts, measure
 from .meshes import write_stl
 from .page import page_of
 from .pictures import pictures_of
 from .quality import judge, look
+
+logger = logging.getLogger(__name__)
 
 DRAWN = 4  # lesions that get a picture
 
@@ -80,13 +85,14 @@ def write_report(
         The page, and what it says.
 
     Raises:
-        ValueError: the labels have another shape.
+        ValueError: the labels have another shape, or a foreign ``CASE.json`` lies in `out`.
         OSError: `out` cannot be written.
     """
-    report = report_of(volume, labels, case_id, **known)
     out = Path(out)
+    require_own(out / f"{case_id}.json", "flags")
+    report = report_of(volume, labels, case_id, **known)
     write_json(out / f"{case_id}.json", report)
-    if meshes and volume.geometry.trusted_spacing_mm:
+    if meshes:
         _write_meshes(volume, labels, out, case_id)
     page = out / f"{case_id}.html"
     with written_whole(page) as temporary:
@@ -95,8 +101,33 @@ def write_report(
     return page, report
 
 
+def require_own(path: Path, key: str) -> None:
+    """Refuse to write over a JSON that is no report, such as the one that comes beside a CT.
+
+    Args:
+        path: of the JSON that is about to be written.
+        key: what the earlier one must hold.
+
+    Raises:
+        ValueError: a file without it is there.
+    """
+    there = read_json(path) if path.is_file() else {key: None}
+    if not isinstance(there, dict) or key not in there:
+        raise ValueError(
+            f"{path} is no report and would be written over: choose {hint('out')}, where no other "
+            "file has that name"
+        )
+
+
 def _write_meshes(volume: Volume, labels: np.ndarray, out: Path, case_id: str) -> None:
-    """Write the liver, and the lesions by their number in the report."""
+    """Write the liver, and the lesions by their number in the report; remove those of before."""
+    ours = re.compile(rf"{re.escape(case_id)}-(liver|lesion-\d+)\.stl")
+    for path in out.glob("*.stl"):
+        if ours.fullmatch(path.name):
+            path.unlink()
+    if not volume.geometry.trusted_spacing_mm:
+        logger.warning("case %s gets no meshes: its voxel size cannot be trusted", case_id)
+        return
     if labels.any():
         write_stl(labels > 0, volume, out / f"{case_id}-liver.stl")
     for number, (mask, start) in enumerate(lesion_parts(labels), start=1):

@@ -238,6 +238,8 @@ def test_turned_views_are_turned_back_before_they_are_averaged():
     assert agreed.sum() < plain.sum()  # at the rim, where turned pixels are mixed
     with pytest.raises(ValueError, match="must be finite and not negative, got -8"):
         Postprocessing(rotation_degrees=-8)
+    with pytest.raises(ValueError, match="rotation_degrees must be 45 or less, got 80"):
+        Postprocessing(rotation_degrees=80)
 
 
 def test_cropping_to_the_liver_puts_tumor_back_in_its_place():

@@ -131,5 +131,10 @@ def test_the_page_needs_nothing_from_elsewhere_and_says_what_is_new_and_what_van
     text = write_comparison(earlier | cut, later, tmp_path / "cut")[0].read_text(encoding="utf-8")
     assert "the scan ends within the liver" in text
     assert found == json.loads(page.with_suffix(".json").read_text())
+    report_of_one = tmp_path / "one" / "a <1>-b.json"
+    report_of_one.parent.mkdir()
+    report_of_one.write_text('{"flags": {}}')  # a case of that name
+    with pytest.raises(ValueError, match=r"a <1>-b\.json is no report and would be written over"):
+        write_comparison(earlier, later, report_of_one.parent)
     again, _ = write_comparison(earlier, later, tmp_path / "again")
     assert again.read_bytes() == page.read_bytes()

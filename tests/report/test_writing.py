@@ -55,6 +55,29 @@ def test_untrusted_millimetres_give_no_mm_and_say_why(tmp_path):
     assert not list(tmp_path.glob("*.stl"))
 
 
+def test_a_json_of_somebody_else_is_not_written_over(tmp_path):
+    beside = tmp_path / "7.json"  # as dcm2niix writes one beside a CT
+    beside.write_text('{"Modality": "CT"}')
+    with pytest.raises(ValueError, match=r"7\.json is no report .* choose another out, where no"):
+        report(tmp_path)
+    assert beside.read_text() == '{"Modality": "CT"}'
+    assert not (tmp_path / "7.html").exists()
+    beside.unlink()
+    assert report(tmp_path) == report(tmp_path)  # one of ours is replaced
+
+
+def test_meshes_of_lesions_that_are_gone_do_not_stay(tmp_path, caplog):
+    liver = np.minimum(body()[1], 1)
+    (tmp_path / "77-liver.stl").write_bytes(b"of another case")
+    report(tmp_path, meshes=True)
+    assert (tmp_path / "7-lesion-1.stl").is_file()
+    report(tmp_path, liver, meshes=True)
+    assert sorted(p.name for p in tmp_path.glob("*.stl")) == ["7-liver.stl", "77-liver.stl"]
+    report(tmp_path, liver, spacing_mm=None, meshes=True)
+    assert [p.name for p in tmp_path.glob("*.stl")] == ["77-liver.stl"]
+    assert "case 7 gets no meshes: its voxel size cannot be trusted" in caplog.text
+
+
 def test_four_hundred_lesions_leave_the_page_readable(tmp_path):
     labels = np.ones((14, 60, 76), np.uint8)
     labels[::2, 1::7, 1::8] = 2
