@@ -30,8 +30,14 @@ def main(arguments: list[str]) -> int:
         print(f"{__doc__}\n\n    {Path(__file__).name} [NOTEBOOK ...]    default: all, in order")
         return 0
     anchor_folders()
-    settings = load_settings(ROOT)
     paths = [Path(name) for name in arguments] or sorted((ROOT / "notebooks").glob("*.ipynb"))
+    try:
+        settings = load_settings(ROOT)
+        for path in paths:
+            nbformat.read(path, as_version=4)  # before an hour of work on those before it
+    except (OSError, ValueError) as error:  # no such file, no notebook, or LITS_... is no choice
+        print(f"nothing was executed: {error}", file=sys.stderr)
+        return 2
     rows = []
     for path in paths:
         started = time.monotonic()

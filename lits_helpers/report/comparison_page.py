@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from .measurements import longest_mm
 from .page import (
     NOT_A_DEVICE,
+    SLICES_TEXT,
+    STILL_TEXT,
     about_makers,
     document,
     figure_of,
@@ -14,6 +16,7 @@ from .page import (
     unit,
     why,
     word,
+    words_of,
 )
 
 DATES = ("earlier", "later")
@@ -74,7 +77,7 @@ def _numbers(compared: Mapping) -> str:
         ("HU of the liver without tumors", [each["liver"]["hu"] for each in measured], 0),
     )  # fmt: skip
     cells = "".join(
-        f'<tr><td class="text">{name}</td><td>{unit(values[0], "", digits)}</td>'
+        f'<tr><th scope="row" class="text">{name}</th><td>{unit(values[0], "", digits)}</td>'
         f"<td>{unit(values[1], '', digits)}</td>"
         f"<td>{_change(values, digits, share=not name.startswith('HU'))}</td></tr>"
         for name, values, digits in rows
@@ -99,9 +102,9 @@ def _change(values: list[float | None], digits: int, *, share: bool = True) -> s
 
 def _overview(pictures: Mapping) -> str:
     still = pictures.get("still")
-    shown = figure_of(pictures["slices"], "slices with outlines", key_of_colors())
+    shown = figure_of(pictures["slices"], SLICES_TEXT, key_of_colors())
     if still is not None:
-        shown += figure_of(still, "the liver from in front", "from in front", frame="white")
+        shown += figure_of(still, STILL_TEXT, "from in front", frame="white")
     return shown
 
 
@@ -120,7 +123,7 @@ def _lesions(compared: Mapping, pictures: Mapping[str, Mapping]) -> str:
     shown = []
     for pair in pairs[:DRAWN]:
         sides = "".join(
-            figure_of(next(drawn[date]), "lesion", f"{date}, lesion {pair[date]}")
+            figure_of(next(drawn[date]), *words_of(lesion_of(compared, pair, date), date))
             if pair[date]
             else f'<div class="none">not found {date}</div>'
             for date in DATES

@@ -11,6 +11,8 @@ from .measurements import longest_mm
 
 NOT_SOUGHT = "Tumors were not looked for: no tumor model took part."
 NOT_A_DEVICE = "<b>Not a medical device.</b> For research and teaching only."
+SLICES_TEXT = "axial slices from the feet to the head, liver and tumors outlined"
+STILL_TEXT = "the liver's surface seen from in front, tumors shining through"
 LISTED = 12  # lesions in the table
 TONES = {"sound": "good", "look at it": "warn", "do not use": "bad"}
 STYLE = """
@@ -46,7 +48,8 @@ footer { margin-top: 1.2rem; border-top: 1px solid var(--line); padding-top: .5r
   .row { grid-template-columns: 1fr } }
 @media print { @page { size: A4; margin: 12mm }
   body { padding: 0; font-size: 12px; max-width: none }
-  :root { --ink: #000; --soft: #444; --paper: #fff; --card: #f2f2f2; --line: #ccc }
+  :root { color-scheme: light; --ink: #000; --soft: #444; --paper: #fff; --card: #f2f2f2;
+    --line: #ccc; --good: #0b6b3a; --warn: #8a5a00; --bad: #b3261e }
   .numbers { grid-template-columns: repeat(4, 1fr) } .row4 { grid-template-columns: repeat(4, 1fr) }
   * { print-color-adjust: exact; -webkit-print-color-adjust: exact } }
 """
@@ -78,7 +81,7 @@ def document(title: str, parts: Iterable[str], more_style: str = "") -> str:
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<style>{STYLE}{more_style}</style></head><body>{''.join(parts)}</body></html>\n"
+        f"<style>{STYLE}{more_style}</style></head><body><main>{''.join(parts)}</main></body></html>\n"
     )
 
 
@@ -113,10 +116,10 @@ def _numbers(measured: Mapping) -> str:
 def _overview(pictures: Mapping) -> str:
     if "slices" not in pictures:
         return ""
-    shown = figure_of(pictures["slices"], "slices with outlines", key_of_colors())
+    shown = figure_of(pictures["slices"], SLICES_TEXT, key_of_colors())
     if "still" in pictures:
         caption = "from in front, tumors shining through"
-        shown += figure_of(pictures["still"], "the liver from in front", caption, frame="white")
+        shown += figure_of(pictures["still"], STILL_TEXT, caption, frame="white")
     return f'<div class="row">{shown}</div>'
 
 
@@ -138,7 +141,7 @@ def _lesions(measured: Mapping, pictures: Iterable[np.ndarray]) -> str:
     head = "".join(f"<th>{name}</th>" for name in heads) + '<th class="text">place</th>'
     rows = "".join(_lesion_row(lesion) for lesion in lesions[:LISTED])
     figures = "".join(
-        figure_of(picture, "lesion", f"lesion {lesion['number']}, slice {lesion['slice_index']}")
+        figure_of(picture, *words_of(lesion))
         for picture, lesion in zip(pictures, lesions, strict=False)
     )
     rest = lesions[LISTED:]
@@ -153,6 +156,13 @@ def _lesions(measured: Mapping, pictures: Iterable[np.ndarray]) -> str:
         f'<h2>Lesions</h2><div class="row4">{figures}</div>'
         f"<table><tr>{head}</tr>{rows}</table>{more}"
     )
+
+
+def words_of(lesion: Mapping, date: str = "") -> tuple[str, str]:
+    """Return what a lesion's picture shows, for who cannot see it, and its caption."""
+    caption = f"lesion {lesion['number']}, slice {lesion['slice_index']}"
+    caption = f"{date}, {caption}" if date else caption
+    return f"{caption}, outlined, with its two diameters; {lesion['place']} of the liver", caption
 
 
 def _lesion_row(lesion: Mapping) -> str:
@@ -174,8 +184,9 @@ def _notes(report: Mapping) -> str:
     found = f"<h2>About the file</h2>{listed(remarks)}" if remarks else ""
     return (
         f'{found}<footer class="soft">{about_makers(report)}<p>{NOT_A_DEVICE} A lesion is tumor '
-        "whose voxels touch by their faces; diameters lie within one axial slice; HU are means; a "
-        "place is named by thirds of the liver's box.</p></footer>"
+        "whose voxels touch by their faces; diameters lie within one axial slice; slices are "
+        "counted from 0, at the feet; HU are means; a place is named by thirds of the liver's box."
+        "</p></footer>"
     )
 
 

@@ -18,6 +18,7 @@ WORDS = ("sound", "look at it", "do not use")
 LOOK, REFUSE = 1.0, 2.5  # scores from which the second and the third word hold
 LIVER_ML = (500.0, 4000.0)  # of adults, enlarged and shrunken ones included
 LIVER_HU = (-140.0, 340.0)  # median; with every shift that generated patients for training have
+CUT_ML = 5.0  # least of a liver that the scan cuts: less is a scrap at the scan's end
 CUT_SHARE = 0.1  # of the largest slice's liver, in the first or last slice
 RIM_PIXELS = 2
 
@@ -75,7 +76,7 @@ def look(hu: np.ndarray, labels: np.ndarray, spacing_mm: tuple | None) -> dict[s
         found["liver_misfit"] = 1 - fit
     if spacing_mm:
         ml = float(areas.sum() * np.prod(spacing_mm) / 1000)
-        found["liver_volume"] = max(ml / LIVER_ML[1], 0.0 if cut else LIVER_ML[0] / ml)
+        found["liver_volume"] = max(ml / LIVER_ML[1], (CUT_ML if cut else LIVER_ML[0]) / ml)
     if tumor.any():
         found["tumor_rim"] = _rim_share(liver, tumor, aspect)
     return {name: round(float(value), 4) for name, value in found.items()}

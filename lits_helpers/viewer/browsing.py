@@ -222,7 +222,7 @@ def case_summary(case: BrowsedCase, listed: int = 12) -> str:
 def lesion_lines(case: BrowsedCase) -> list[str]:
     """Return a line for each listed lesion, the largest first: size and slice."""
     return [
-        f"{number}: {_size(lesion, case.trusted)}, slice {lesion.center[0] + 1}"
+        f"{number}: {_size(lesion, case.trusted)}, slice {lesion.center[0]}"
         for number, lesion in enumerate(case.lesions[:LISTED], start=1)
     ]
 

@@ -38,7 +38,7 @@ TIPS = {  # control -> what it does; front ends show "null" where there are no w
     "column": "column of the point in this plane, counted from the left",
     "marked": "mark the point with a cross",
     "ruler": "measure: drag over the picture",
-    "position": "number of the slice, and its height above the first",
+    "position": "number of the slice, counted from 0, and its height above the first",
     "legend": "what the colors mean",
     "readout": "what is at the point",
     "scores": "scores of the case",

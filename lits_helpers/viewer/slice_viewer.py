@@ -320,7 +320,7 @@ class SliceViewer:
         index, count = self.place[0], self._lengths(name)[0]
         height = index * self.case.spacing_mm[PLANES.index(name)]
         unit = f" · {height:.0f} mm" if self.case.trusted else ""
-        controls.position.value = f"{index + 1} / {count}{unit}"
+        controls.position.value = f"{index} / {count - 1}{unit}"
         controls.lesions.value = self.case.lesion_at(self.voxel)
 
     def _center(self) -> None:

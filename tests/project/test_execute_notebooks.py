@@ -26,6 +26,18 @@ def settings(monkeypatch, tmp_path):
     return load_settings(tmp_path)
 
 
+def test_what_cannot_be_executed_is_one_sentence_before_any_work(
+    runner, settings, monkeypatch, capsys
+):
+    monkeypatch.setattr(runner, "execute", lambda *_: pytest.fail("it worked"))
+    assert runner.main(["no_such.ipynb"]) == 2
+    assert "nothing was executed: " in (said := capsys.readouterr().err)
+    assert "no_such.ipynb" in said
+    monkeypatch.setenv("LITS_SOURCE", "moon")
+    assert runner.main([]) == 2
+    assert "must be one of phantom, folder, kaggle, msd, got 'moon'" in capsys.readouterr().err
+
+
 def test_failing_cell_gives_1_its_traceback_and_what_was_executed(
     runner, nbformat, settings, tmp_path, capsys
 ):

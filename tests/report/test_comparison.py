@@ -120,6 +120,8 @@ def test_the_page_needs_nothing_from_elsewhere_and_says_what_is_new_and_what_van
     assert text.count("data:image/jpeg;base64,") == 4 + 4  # both overviews, two lesions each
     assert text.count(">new</td>") == text.count(">vanished</td>") == 2
     assert "not found earlier" in text
+    assert 'alt="earlier, lesion 1, slice ' in text
+    assert text.count('<th scope="row"') == 6
     assert "not found later" in text
     assert "<td>1080</td><td>1080</td><td>+0 (+0%)</td>" in text
     assert "+0.26 (+36%)" in text

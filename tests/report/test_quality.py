@@ -37,11 +37,15 @@ def test_a_jump_is_the_area_that_neighbouring_slices_do_not_share():
 def test_a_liver_that_the_scan_cuts_is_a_remark_and_its_small_volume_no_reason():
     hu, labels = body()
     cut, part = hu[:5], labels[:5]
-    found = look(cut, part, (1.0, 1.0, 1.0))
+    found = look(cut, part, (5.0, 3.0, 3.0))
     assert found["cut"] == 1
     judged = judge(found | {"liver_misfit": 0, "liver_jump": 0})
     assert judged["word"] == "sound"
     assert judged["remarks"] == ["the scan ends within the liver: its volume is a lower bound"]
+    scrap = np.zeros_like(labels)
+    scrap[0, 20:22, 20:23] = 1
+    found = look(hu, scrap, (5.0, 3.0, 3.0)) | {"liver_misfit": 0}  # 0.27 ml where the scan ends
+    assert judge(found)["word"] == "do not use"
     small = look(hu, labels, (1.0, 1.0, 1.0))
     assert "the liver's volume is outside 500 to 4000 ml" in judge(small)["reasons"]
 

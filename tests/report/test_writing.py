@@ -29,6 +29,20 @@ def test_a_page_needs_nothing_from_elsewhere_and_runs_no_script(tmp_path):
     assert "Not a medical device" in text
 
 
+def test_a_page_says_in_words_what_its_pictures_show_and_prints_in_light_colors(tmp_path):
+    text, found = report(tmp_path)
+    (lesion,) = found["measurements"]["lesions"]
+    shown = f"lesion 1, slice {lesion['slice_index']}"
+    where = f"{lesion['place']} of the liver"
+    assert f'alt="{shown}, outlined, with its two diameters; {where}"' in text
+    assert len(set(re.findall(r'alt="([^"]{30,})"', text))) == 3
+    assert "slices are counted from 0, at the feet" in text
+    assert text.count("<main>") == text.count("</main>") == 1
+    printed = text[text.index("@media print") : text.index("</style>")]
+    for color in ("ink", "soft", "paper", "card", "line", "good", "warn", "bad"):
+        assert f"--{color}: #" in printed  # none of a dark theme stays
+
+
 def test_a_page_says_what_was_found_and_by_whom(tmp_path):
     text, found = report(tmp_path, findings=[Finding("odd", False, "an <odd> file")], makers=MAKERS)
     ml = body()[1].astype(bool).sum() * np.prod(SPACING_MM) / 1000

@@ -336,8 +336,8 @@ def test_linked_sliders_never_hold_a_value_outside_of_each_others_range():
 def test_the_list_of_lesions_goes_there_and_marks_where_one_is():
     viewer = make_viewer()
     assert [line for line, _ in viewer.controls.lesions.options] == [
-        "1: 7 mm, slice 6",
-        "2: 1 mm, slice 5",
+        "1: 7 mm, slice 5",
+        "2: 1 mm, slice 4",
     ]
     assert viewer.controls.lesions.value == 0
     viewer.controls.lesions.value = 1
@@ -449,7 +449,7 @@ def test_unknown_spacing_gives_no_mm_anywhere():
     viewer = SliceViewer(volume, {"reference": make_labels()})
     controls = viewer.controls
     lines = [line for line, _ in controls.lesions.options]
-    assert lines == ["1: 126 voxels, slice 6", "2: 1 voxel, slice 5"]
+    assert lines == ["1: 126 voxels, slice 5", "2: 1 voxel, slice 4"]
     said = [controls.position.value, controls.readout.value, *lines]
     assert not any("mm" in text for text in said)
     assert "nothing in mm" in controls.scores.value
