@@ -106,7 +106,7 @@ def _numbers(measured: Mapping) -> str:
         ("liver, tumors included", unit(liver["ml"], "ml", 0)),
         ("tumor", unit(tumor["ml"], "ml", 1)),
         ("tumor by liver", "–" if burden is None else f"{burden:.1%}"),
-        ("lesions", count + (f", to {longest:.0f} mm" if longest else "")),
+        ("lesions", count + (f", up to {longest:.0f} mm" if longest else "")),
     ]
     shown = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in cells)
     why = f'<p class="warn">{html.escape(measured["no_mm"])}.</p>' if measured["no_mm"] else ""

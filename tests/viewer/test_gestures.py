@@ -58,9 +58,7 @@ def test_wheel_and_keys_move_through_the_slices_and_stop_at_the_ends(viewer):
     press(viewer, "PageUp", "PageUp")
     assert viewer.controls.slider.value == 11
     press(viewer, "Home")
-    assert (
-        viewer.controls.position.value == "0 / 11 · 0 mm"
-    )  # as a report counts
+    assert viewer.controls.position.value == "0 / 11 · 0 mm"  # as a report counts
     press(viewer, "End")
     assert viewer.controls.position.value == "11 / 11 · 55 mm"  # 11 x 5 mm above the first
 
