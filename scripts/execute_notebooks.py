@@ -1,17 +1,20 @@
 """Execute notebooks headless with nbconvert, keep them, print a table of what came out.
 
-While a notebook works, each tenth of its trainings is told in a line, other long steps too.
+While a notebook works, each tenth of its trainings is told in a line, other long steps too. Tiny
+trainings run side by side, each on its share of the cores: a small network does not fill two.
 """
 
 import csv
 import html
 import json
+import os
 import re
 import sys
 import time
 from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
+from threading import Thread
 
 import nbformat
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -19,10 +22,12 @@ from nbconvert.preprocessors import ExecutePreprocessor
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
+from lits_helpers.machine import available_cores  # noqa: E402
 from lits_helpers.settings import Settings, anchor_folders, load_settings  # noqa: E402
 
 CELL_TIMEOUT_S = None  # a full training is one cell
 QUIET_S = 10  # between two lines of a bar that is no training
+THREADS = "OMP_NUM_THREADS"
 
 
 def main(arguments: list[str]) -> int:
@@ -38,20 +43,61 @@ def main(arguments: list[str]) -> int:
     except (OSError, ValueError) as error:  # no such file, no notebook, or LITS_... is no choice
         print(f"nothing was executed: {error}", file=sys.stderr)
         return 2
-    rows = []
-    for path in paths:
-        started = time.monotonic()
-        print(f"{path.name} ...", flush=True)
-        executed = settings.runs / "results" / "notebooks" / path.name
-        error = execute(path, executed)
-        if error:
-            print(f"{path.name} failed:\n{error}", file=sys.stderr)
-            print(f"executed as far as it came: {executed}")
+    began = time.monotonic()
+    rows: dict[str, float | None] = {}
+    for turn in turns(paths, settings.tiny):
+        rows |= side_by_side(turn, settings)
+        if None in rows.values():
             return 1
-        rows.append((path.stem, time.monotonic() - started))
-        print(spent(nbformat.read(executed, as_version=4)), flush=True)
-    print(table(rows, settings))
+    print(table(list(rows.items()), settings))
+    print(f"{time.monotonic() - began:.0f} seconds in all")
     return 0
+
+
+def turns(paths: list[Path], tiny: bool) -> list[list[Path]]:
+    """Group the notebooks that run at the same time: tiny trainings, if each can have a core."""
+    found: list[list[Path]] = []
+    shared = tiny and available_cores() > 1 and not os.environ.get(THREADS)
+    for path in paths:
+        if found and shared and "_train_" in path.name and "_train_" in found[-1][-1].name:
+            found[-1].append(path)
+        else:
+            found.append([path])
+    return found
+
+
+def side_by_side(paths: list[Path], settings: Settings) -> dict[str, float | None]:
+    """Execute notebooks at the same time; return {name: seconds, None if it failed}."""
+    seconds: dict[str, float | None] = dict.fromkeys(path.stem for path in paths)
+
+    def run(path: Path) -> None:
+        seconds[path.stem] = execute_and_tell(path, settings)
+
+    if len(paths) == 1:
+        run(paths[0])
+        return seconds
+    os.environ[THREADS] = str(max(1, available_cores() // len(paths)))  # kernels inherit it
+    threads = [Thread(target=run, args=(path,), daemon=True) for path in paths]  # Ctrl-C ends them
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    del os.environ[THREADS]
+    return seconds
+
+
+def execute_and_tell(path: Path, settings: Settings) -> float | None:
+    """Execute a notebook and print what it took; return its seconds, None if it failed."""
+    began = time.monotonic()
+    print(f"{path.name} ...", flush=True)
+    executed = settings.runs / "results" / "notebooks" / path.name
+    error = execute(path, executed)
+    if error:
+        print(f"{path.name} failed:\n{error}", file=sys.stderr)
+        print(f"executed as far as it came: {executed}")
+        return None
+    print(f"{path.name}: {spent(nbformat.read(executed, as_version=4))}", flush=True)
+    return time.monotonic() - began
 
 
 def execute(path: Path, target: Path) -> str | None:
@@ -160,7 +206,7 @@ def spent(notebook: nbformat.NotebookNode) -> str:
             )
             seconds[heading] += (ended - began).total_seconds()
     long = [f"{name} {value:.0f} s" for name, value in seconds.items() if value >= 0.5]
-    return "    " + ", ".join(long)
+    return ", ".join(long)
 
 
 def table(rows: list[tuple[str, float]], settings: Settings) -> str:

@@ -1,6 +1,8 @@
 """The runner of the notebooks: what it leaves and says when a cell fails, and the closing table."""
 
 import json
+import os
+from pathlib import Path
 
 import pytest
 from helpers.repository import load_script
@@ -96,6 +98,51 @@ def test_every_tenth_of_a_training_is_told_in_a_line_and_its_kept_bar_is_finishe
     outputs = nbformat.read(executed, as_version=4).cells[0].outputs
     kept = [output.data["text/plain"].split(" [")[0] for output in outputs]
     assert kept == ["liver model: 100% 20/20", "segment: 100% 9/9"]
+
+
+def test_tiny_trainings_run_side_by_side_and_share_the_cores(
+    runner, nbformat, settings, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("LITS_TINY", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runner, "available_cores", lambda: 4)
+    meets = """
+import os, time
+from pathlib import Path
+Path("{here}").touch()
+for _ in range(600):
+    if Path("{there}").exists():
+        print("met, threads:", os.environ["OMP_NUM_THREADS"])
+        break
+    time.sleep(0.1)
+"""
+    ends = {"08_train_a": "", "09_train_b": "raise ValueError('no tumor here')"}
+    paths = [tmp_path / f"{name}.ipynb" for name in ends]
+    for name, other, path in zip(ends, reversed(ends), paths, strict=True):
+        cells = [meets.format(here=name, there=other), ends[name]]
+        cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), path)
+    assert runner.main([str(path) for path in paths]) == 1
+    assert "no tumor here" in capsys.readouterr().err
+    for path in paths:
+        executed = settings.runs / "results" / "notebooks" / path.name
+        assert nbformat.read(executed, 4).cells[0].outputs[0].text == "met, threads: 2\n"
+    assert "OMP_NUM_THREADS" not in os.environ
+
+
+def test_what_is_no_tiny_training_or_has_no_core_of_its_own_runs_alone(runner, monkeypatch):
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runner, "available_cores", lambda: 2)
+    names = ("01_prepare", "02_train_a", "03_train_b", "04_segment")
+    one, two, three, four = paths = [Path(f"{name}.ipynb") for name in names]
+    assert runner.turns(paths, tiny=True) == [[one], [two, three], [four]]
+    alone = [[one], [two], [three], [four]]
+    assert runner.turns(paths, tiny=False) == alone
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert runner.turns(paths, tiny=True) == alone
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(runner, "available_cores", lambda: 1)
+    assert runner.turns(paths, tiny=True) == alone
 
 
 def test_relative_folders_are_those_of_the_caller(
