@@ -1,12 +1,12 @@
 """Cross-validation: each patient once, rules from other folds, resumed, shared among processes."""
 
 import logging
-import shutil
+from shutil import copytree
 
 import numpy as np
 import pytest
 from helpers.logs import logged
-from helpers.prepared_runs import write_checkpoint
+from helpers.prepared_runs import VARIABLES, write_checkpoint
 from helpers.small_runs import small_liver, small_tumor
 
 from lits_helpers.inference import Postprocessing
@@ -18,11 +18,12 @@ from lits_helpers.preprocess import open_prepared
 from lits_helpers.settings import load_settings
 
 
-@pytest.fixture
-def settings(data, tmp_path, monkeypatch):
-    """Settings of two folds whose trainings write an untrained model and note it."""
-    monkeypatch.setattr(crossval, "liver_recipe", lambda *_, **__: small_liver())
-    monkeypatch.setattr(crossval, "tumor_recipe", lambda *_, **__: small_tumor())
+def untrained(patch, data, folder):
+    """Return settings of two folds whose trainings write an untrained model and note it."""
+    for variable in VARIABLES:
+        patch.delenv(variable, raising=False)
+    patch.setattr(crossval, "liver_recipe", lambda *_, **__: small_liver())
+    patch.setattr(crossval, "tumor_recipe", lambda *_, **__: small_tumor())
     trained = []
 
     def training(system):
@@ -34,18 +35,31 @@ def settings(data, tmp_path, monkeypatch):
         return train
 
     for system in ("liver", "tumor"):
-        monkeypatch.setattr(crossval, f"train_{system}", training(system))
-    made = load_settings(tmp_path, prepared=data.root, runs=tmp_path / "runs", device="cpu")
+        patch.setattr(crossval, f"train_{system}", training(system))
+    made = load_settings(folder, prepared=data.root, runs=folder / "runs", device="cpu")
     object.__setattr__(made, "trained", trained)
     return made
+
+
+@pytest.fixture
+def settings(data, tmp_path, monkeypatch):
+    return untrained(monkeypatch, data, tmp_path)
+
+
+@pytest.fixture(scope="module")
+def finished(data, tmp_path_factory):
+    """Settings and summary of a whole cross-validation; tests that write take a copy."""
+    with pytest.MonkeyPatch.context() as patch:
+        settings = untrained(patch, data, tmp_path_factory.mktemp("finished"))
+        return settings, cross_validate(settings, folds=2)
 
 
 def folder_of(settings, number=0):
     return settings.runs / "crossval" / f"runs-fold-{number}-of-2"
 
 
-def test_every_patient_is_scored_once_by_models_that_never_saw_it(settings):
-    summary = cross_validate(settings, folds=2)
+def test_every_patient_is_scored_once_by_models_that_never_saw_it(finished):
+    settings, summary = finished
     rows = read_metrics_csv(settings.runs / "crossval" / "metrics.csv")
     assert sorted(row["case_id"] for row in rows) == ["0", "1", "2", "3"]
     assert not any(row["training_case"] for row in rows)
@@ -128,8 +142,8 @@ def test_the_best_mean_over_all_cases_is_chosen_and_the_default_of_equal_ones():
     assert chosen == Postprocessing(liver_threshold=0.7, tumor_threshold=0.3, min_lesion_mm3=0.0)
 
 
-def test_nnunets_mean_leaves_out_clean_cases_without_tumor_only(settings, monkeypatch):
-    cross_validate(settings, folds=2)
+def test_nnunets_mean_leaves_out_clean_cases_without_tumor_only(settings, finished, monkeypatch):
+    copytree(finished[0].runs, settings.runs)
     part = folder_of(settings, 0) / "results" / "metrics.csv"
     rows = read_metrics_csv(part) + read_metrics_csv(
         folder_of(settings, 1) / "results" / "metrics.csv"
@@ -145,19 +159,19 @@ def test_nnunets_mean_leaves_out_clean_cases_without_tumor_only(settings, monkey
     assert summary["tumor_dice_nnunet"]["mean"] == pytest.approx(0.4)
 
 
-def test_other_folds_and_mixed_recipes_are_refused(settings, monkeypatch):
+def test_other_folds_and_mixed_recipes_are_refused(settings, finished, monkeypatch):
     with pytest.raises(ValueError, match="needs 2 folds or more, got 1"):
         cross_validate(settings, folds=1)
-    cross_validate(settings, folds=2)
+    copytree(finished[0].runs, settings.runs)
     monkeypatch.setattr(crossval, "liver_recipe", lambda *_, **__: small_liver(epochs=3))
     with pytest.raises(ValueError, match=r"finished with other cases, .*recipes or another seed"):
         cross_validate(settings, folds=2)
 
 
-def test_scores_against_a_reference_that_changed_since_are_refused(settings, tmp_path):
-    prepared = shutil.copytree(settings.prepared, tmp_path / "prepared")
+def test_scores_against_a_reference_that_changed_since_are_refused(settings, finished, tmp_path):
+    prepared = copytree(settings.prepared, tmp_path / "prepared")
     object.__setattr__(settings, "prepared", prepared)
-    cross_validate(settings, folds=2)
+    copytree(finished[0].runs, settings.runs)
     record = prepared / "cases" / "2.json"  # as after `lits prepare` of a corrected segmentation
     write_json(record, read_json(record) | {"source_hash": "another"})
     with pytest.raises(ValueError, match="finished with other cases, other files of them"):
