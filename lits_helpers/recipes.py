@@ -82,6 +82,7 @@ RANGES = {  # lowest and highest value of a recipe's numbers; all others are 0 o
     "learning_rate": (1e-12, 1.0),
     "fatty_liver": (0, 1),
     "bright_lesions": (0, 1),
+    "drawn_lesions": (0, 1),
     "ema": (0, 0.999999),
     "dice_per_image": (0, 1),
     "width": (1, math.inf),
@@ -160,6 +161,12 @@ class TumorRecipe(Recipe):
     skips: bool = False  # hand the encoder's stages and the image to the decoder
     sampling: str = "all"  # or "balanced": every tumor slice, as many others, patients equal
     within_liver: bool = False  # loss and prediction count only in the liver and a margin around it
+    drawn_lesions: float = 0.0  # with augment: share of slices with new lesions, for phantoms
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.drawn_lesions and self.spec.window is None:
+            raise ValueError("TumorRecipe.drawn_lesions needs an InputSpec with a window, in HU")
 
 
 LIVER_RECIPES = {
@@ -229,6 +236,7 @@ TUMOR_RECIPES = {
         within_liver=True,
     ),
 }
+ADDED_LATER = {"drawn_lesions": 0.0}  # fields of TumorRecipe that older files lack, as they were
 # A run of minutes on two CPU cores: the same recipes, narrower, smaller and shorter.
 TINY_LIVER = {
     "width": 16,
@@ -262,6 +270,8 @@ def recipe_from_dict(content: Mapping) -> LiverRecipe | TumorRecipe:
         ValueError: a key is missing or unknown (a file of another version of this module).
     """
     kind = LiverRecipe if "critic" in content else TumorRecipe
+    if kind is TumorRecipe:
+        content = ADDED_LATER | dict(content)
     for given, wanted in ((content, kind), (content.get("spec", {}), InputSpec)):
         odd = sorted(set(given) ^ {field.name for field in fields(wanted)})
         if odd:

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ..recipes import InputSpec, Recipe
+from .drawn_lesions import draw_lesions
 
 CPU_IMAGES = 2  # changed at once on a CPU: what the steps hand on stays in its cache
 GRAIN_SHIFTS = 128  # pixels by which the drawn noise can be shifted, along each axis
@@ -35,6 +36,8 @@ class Augmentation:
         bright_lesions: share of the images whose tumors' grey is mirrored about their liver's mean:
             dark tumors become as much brighter, bright ones darker. Few patients have tumors
             brighter than their liver, and such tumors look like vessels.
+        drawn_lesions: share of the images that get lesions drawn in, all of them with vessels and
+            strong noise, see `draw_lesions`; 0 draws nothing.
     """
 
     rotation_degrees: float = 15.0
@@ -47,13 +50,15 @@ class Augmentation:
     fatty_liver: float = 0.0
     fatty_share: float = 0.3
     bright_lesions: float = 0.0
+    drawn_lesions: float = 0.0
 
 
 def augmentation_of(recipe: Recipe) -> Augmentation | None:
     """Return the limits of a recipe's augmentation, None if it has none."""
     if not recipe.augment:
         return None
-    return Augmentation(fatty_liver=recipe.fatty_liver, bright_lesions=recipe.bright_lesions)
+    shared = {name: getattr(recipe, name) for name in ("fatty_liver", "bright_lesions")}
+    return Augmentation(**shared, drawn_lesions=getattr(recipe, "drawn_lesions", 0.0))
 
 
 def augment_batch(
@@ -81,6 +86,8 @@ def augment_batch(
         resampled to the nearest.
     """
     limits = limits or Augmentation()
+    if limits.drawn_lesions:
+        levels, labels = draw_lesions(levels, labels, spec, limits.drawn_lesions, generator)
     draws = 2 * torch.rand(len(levels), 8, generator=generator) - 1  # (N, 8) in [-1, 1)
     corners = torch.randint(GRAIN_SHIFTS, (*levels.shape[:2], 2), generator=generator)
     deviations = limits.noise * draws[:, 7].abs()
