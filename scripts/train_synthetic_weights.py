@@ -29,19 +29,36 @@ from lits_helpers.settings import real_data
 
 SHAPE = (48, 256, 256)  # usual slices and pixels of a generated patient
 VALIDATION = 0.05  # share of the generated patients that choose the epoch
+FROZEN_FROM = 100_000  # number of the first frozen phantom, behind all wide ones
 MAKERS = {"liver": lits.liver_recipe, "tumor": lits.tumor_recipe}
+CHANGES = {  # of the default recipe
+    "liver": {"size": 160, "width": 24},
+    "tumor": {
+        "size": 192,
+        "pretrained": False,
+        "bright_lesions": 0.0,  # vessels are bright
+        "drawn_lesions": 0.65,
+        "ema": 0.998,
+    },
+}
 
 
 def train(system: str, work: Path, options: argparse.Namespace) -> Path:
     """Generate, prepare and train what is missing; return the best checkpoint."""
-    cases = {"cases": options.cases, "shape": SHAPE, "seed": options.seed, "variety": "wide"}
-    raw = lits.write_phantom_dataset(work / "raw", **cases)
-    lits.prepare(lits.find_cases(raw), work / "prepared", png=False)
+    kinds = {"wide": (options.cases, 0)}
+    if system == "tumor":
+        kinds["frozen"] = options.frozen, FROZEN_FROM
+    cases = []
+    for variety, (count, first) in kinds.items():
+        if count:
+            raw = lits.write_phantom_dataset(
+                work / f"raw-{variety}", count, SHAPE, options.seed, first=first, variety=variety
+            )
+            cases += lits.find_cases(raw)
+    lits.prepare(cases, work / "prepared", png=False)
     split = open_prepared(work / "prepared", validation=VALIDATION).split
-    changes = {"width": options.width} if system == "liver" else {"pretrained": False}
-    recipe = MAKERS[system](
-        epochs=options.epochs, size=options.size, learning_rate=options.rate, **changes
-    )
+    changes = {"epochs": options.epochs, "learning_rate": options.rate}
+    recipe = MAKERS[system](**CHANGES[system] | changes)
     training = lits.train_liver_gan if system == "liver" else lits.train_tumor_regnet
     training(
         work / "prepared",
@@ -58,12 +75,13 @@ def measure(system: str, checkpoint: Path, real: Path) -> list[dict]:
     """Score a model on every real volume with a reference; tumors within the known liver."""
     load = lits.load_liver_model if system == "liver" else lits.load_tumor_model
     model, rows = load(checkpoint), []
+    margin = 0.0 if system == "tumor" else 5.0  # a known liver has all of its tumors inside
     for case in real_cases(real):
         volume = lits.read_volume(case.volume)
         reference = lits.read_segmentation(case.segmentation, like=volume)
         known = None if system == "liver" else reference
         models = {f"{system}_model": model, "known_liver": known}
-        labels = lits.segment_volume(volume, **models)
+        labels = lits.segment_volume(volume, **models, post=lits.Postprocessing(margin_mm=margin))
         rows.append(scores(system, case, labels, reference, volume))
         print("  ".join(f"{name} {value}" for name, value in rows[-1].items()), flush=True)
     mean = np.mean([row["dice"] for row in rows if row["dice"] is not None])
@@ -97,13 +115,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("system", choices=MAKERS)
     parser.add_argument("--work", type=Path, required=True, help="folder for data and runs")
-    parser.add_argument("--cases", type=int, default=300, help="generated patients")
+    parser.add_argument("--cases", type=int, default=300, help="generated patients, wide")
+    parser.add_argument("--frozen", type=int, default=120, help="and frozen ones, tumor only")
     parser.add_argument("--seed", type=int, default=2026, help="of the generated patients")
     parser.add_argument("--epochs", type=int, default=6)
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at the start")
     parser.add_argument("--from", dest="start", help="begin with these weights, see start_from")
-    parser.add_argument("--width", type=int, default=24, help="of the liver's generator")
-    parser.add_argument("--size", type=int, default=160, help="of the model's input, pixels")
     parser.add_argument("--max-minutes", type=float, help="stop cleanly before then")
     parser.add_argument("--measure", action="store_true", help="score the model on LITS_REAL")
     parser.add_argument("--ship", type=Path, metavar="NOTES.json", help="put it into the project")
