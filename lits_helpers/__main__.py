@@ -200,10 +200,10 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
         case for given in options.volumes for case in find_volumes(given, out, settings.layout)
     ]
     found = overruled(found, settings.orientation, settings.accept)
-    cases = list({os.path.abspath(case.volume): case for case in found}.values())  # each once
+    each = {(os.path.abspath(case.volume), case.series): case for case in found}  # once
+    cases = list(each.values())
     if options.series:  # another series is another result
-        number = options.series
-        cases = [replace(one, id=f"{one.id}-series{number}", series=number) for one in cases]
+        cases = [_with_series(case, options.series) for case in cases]
     models = _named_or_default(settings, options)
     say_synthetic((name, path) for name, paths in models.items() for path in paths)
     report = segment_files(
@@ -219,6 +219,11 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
     if report.failed:
         raise ValueError(report.text())
     logger.info("%s", report.text())
+
+
+def _with_series(case, number: str):
+    """Return a CT of another series of its study, which a case in a zip of several names."""
+    return replace(case, id=f"{case.id}-series{number}", series=f"{case.series or ''}{number}")
 
 
 def _named_or_default(settings: Settings, options: argparse.Namespace) -> dict[str, list[Path]]:

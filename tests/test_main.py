@@ -321,7 +321,8 @@ def test_the_overview_names_every_step_as_the_pages_do(capsys):
     written = capsys.readouterr().out
     assert stopped.value.code == 0
     assert re.findall(r"^    ([a-z-]+)(?= |$)", written, re.MULTILINE) == list(STEPS)
-    pages = "".join(path.read_text() for path in (ROOT / "README.md", *ROOT.glob("docs/*.md")))
+    places = (ROOT / "README.md", *ROOT.glob("docs/*.md"))
+    pages = "".join(path.read_text("utf-8") for path in places)
     assert all(f"lits {step}" in pages or f"`{step}`" in pages for step in STEPS)
     with pytest.raises(SystemExit):
         main(["--version"])

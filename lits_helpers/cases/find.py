@@ -12,10 +12,9 @@ from pathlib import Path
 
 from ..machine import few, file_hash
 from ..settings import hint
-from ..volumes import study_in
 from .case import Case, fault_of_id, id_order
 from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_liver_only, is_unusual, stem_of
-from .studies import BY_HEADERS, FORM, cases_of_studies, without_name
+from .studies import BY_HEADERS, FORM, cases_of_studies, cases_of_zip
 from .tables import TABLE, read_cases, with_patients
 
 logger = logging.getLogger(__name__)
@@ -105,7 +104,7 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
     """Find every CT below `root`, or `root` itself if it is a file, to be segmented.
 
     The layout tells the case ids and the references, which are left aside; any other NIfTI file is
-    a CT too, but predictions of this module. So is any zip, and each study of the DICOM files.
+    a CT too, but predictions of this module. So is each study of the DICOM files, also in a zip.
     Several CTs may have one id.
 
     Args:
@@ -125,18 +124,21 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
     cts = best.roles[CT]
     ids = _case_ids(cts, root)
     found = {path: ids[name] for name, paths in cts.items() for path in paths}
+    zipped: list[Case] = []
     rest = [path for path in files if path not in best.claimed and not path.name.startswith(".")]
     for path in rest:
         parts = list(filter(None, (known.part(path) for known in LAYOUTS)))
         suffix = path.suffix.lower()
         if suffix == ".zip":
-            found[path] = without_name(path.stem, study_in(path))
+            cases, more = cases_of_zip(path, root)
+            zipped += cases
+            notes += more
         elif suffix == ".dcm" and path == root:
             found[path] = path.stem
         elif path == root or (parts and all(part.role == CT for part in parts)):
             found[path] = Path(parts[0].case).name if parts else path.name
     if not root.is_file():
-        unseen = [path for path in rest if path not in found]
+        unseen = [path for path in rest if path not in found and path.suffix.lower() != ".zip"]
         try:
             studies, more = cases_of_studies(unseen, root, references=False)
         except ImportError as error:  # a file of DICOM among others must not end these
@@ -152,7 +154,8 @@ def find_cts(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
         notes.append(f"left aside, references and predictions: {_names(references, root)}")
     if notes:
         logger.info("%s", "\n".join(notes))
-    return [Case(case_id, case_id, path) for path, case_id in sorted(found.items())]
+    cases = [*zipped, *(Case(case_id, case_id, path) for path, case_id in found.items())]
+    return sorted(cases, key=lambda case: (case.volume, case.id))
 
 
 def _takes_table(root: Path, layout: str) -> bool:

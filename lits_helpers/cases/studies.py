@@ -7,14 +7,28 @@ the folder's name, or of the study's UID where the folder bears the patient's na
 import os
 from collections import Counter
 from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain, count
 from pathlib import Path
+from typing import TYPE_CHECKING
 from zlib import crc32
 
 from ..machine import few
-from ..volumes import Study, described_labels, find_studies, words_of
+from ..volumes import (
+    DICOMDIR,
+    REFERRED,
+    Study,
+    described_labels,
+    fault_of,
+    study_headers,
+    study_of,
+    words_of,
+)
 from .case import Case
+
+if TYPE_CHECKING:
+    from pydicom import Dataset
 
 BY_HEADERS = "dicom"
 NOBODY = set("anon anonymized anonymous case liver name none patient phantom subject test".split())
@@ -36,7 +50,39 @@ def cases_of_studies(
         references: make a case of each series that a DICOM SEG was drawn on; without, of each
             study, whose longest series it then is.
     """
-    studies = find_studies(files)
+    return _cases_among(
+        find_studies(chain.from_iterable(map(study_headers, files))), root, references
+    )
+
+
+def cases_of_zip(path: Path, root: Path) -> tuple[list[Case], list[str]]:
+    """Return a case of each study in a zip, named as if the zip were a folder, and notes.
+
+    Where there are several, each has the zip as its volume and says which study of it it is.
+    """
+    studies: list[Study] = []
+    with suppress(ImportError):  # reading it says so
+        studies = find_studies(study_headers(path, zipped=True))
+    cases, notes = _cases_among(studies, path, references=False)
+    named = next((study for study in studies if study.names), None)
+    if len(cases) < 2:
+        name = without_name(path.stem, named)
+        return [Case(name, name, path)], notes
+    before = "" if path == root else without_name(_named_after(path.with_suffix(""), root), named)
+    found = zip(cases, (study for study in studies if study.series), strict=True)
+    return [_in_zip(case, path, study, before) for case, study in found], notes
+
+
+def _in_zip(case: Case, path: Path, study: Study, before: str) -> Case:
+    case_id = f"{before}-{case.id}" if before else case.id
+    series = f"{study.uid}/" if study.uid else next(iter(study.series))
+    return Case(case_id, case_id, path, series=series)
+
+
+def _cases_among(
+    studies: list[Study], root: Path, references: bool
+) -> tuple[list[Case], list[str]]:
+    """Return the cases of studies, and notes; see `cases_of_studies`."""
     folders = Counter(parent for study in studies for parent in _folders(study, root))
     notes = [note for study in studies if (note := _left_aside(study, root, folders))]
     studies = [study for study in studies if study.series]
@@ -59,6 +105,50 @@ def cases_of_studies(
     if hidden:
         notes.append(f"folders that bear a patient's name become the cases {few(hidden)}")
     return _of_one_patient_together(list(cases.values()), owners, notes), notes
+
+
+def find_studies(files: Iterable[tuple[Path, "Dataset"]]) -> list[Study]:
+    """Group files by study; a DICOM SEG goes to the series that it names, or that shares its frame.
+
+    Args:
+        files: of DICOM, with their headers, from `study_headers`.
+    """
+    studies: dict[str, Study] = {}
+    drawn: list[tuple[Path, Dataset, Study]] = []
+    for path, header in files:
+        found = study_of(header)
+        study = studies.setdefault(found.uid or f"{found.patient} {path.parent}", found)
+        study.names |= found.names
+        if header.get("Modality") == "SEG":
+            drawn.append((path, header, study))
+        elif fault := DICOMDIR if path.name.upper() == "DICOMDIR" else fault_of(header):
+            study.others.append((path, fault))
+        else:
+            uid = str(header.get("SeriesInstanceUID", ""))
+            study.series.setdefault(uid, []).append(path)
+            study.frames[uid] = str(header.get("FrameOfReferenceUID") or "")
+    for study in studies.values():
+        study.series = dict(sorted(study.series.items(), key=lambda one: -len(one[1])))
+    for path, header, study in drawn:
+        _refer(path, header, study, studies.values())
+    return list(studies.values())
+
+
+def _refer(path: Path, header: "Dataset", own: Study, studies: Iterable[Study]) -> None:
+    """Note a DICOM SEG of the study `own` with the series that it was drawn on."""
+    named = [str(item.get("SeriesInstanceUID")) for item in header.get(REFERRED) or ()]
+    if not named:
+        frame = str(header.get("FrameOfReferenceUID") or "")
+        named = [uid for uid in own.series if frame and own.frames[uid] == frame]
+        if len(named) != 1:  # all phases of a study may share a frame
+            own.others.append((path, "SEG that does not say which series it was drawn on"))
+            return
+    for study in (own, *studies):  # copies of a series may lie in other studies
+        for uid in study.series:
+            if uid in named:
+                study.references.setdefault(uid, []).append(path)
+                return
+    own.others.append((path, "SEG of a series that is not here"))
 
 
 def _not_among(taken: Collection[str], case_id: str) -> str:
@@ -120,11 +210,12 @@ def _drawn(study: Study, notes: list[str], root: Path) -> dict[str, tuple[Path, 
                 notes.append(f"left aside, a DICOM SEG {reason}: {_names([path], root)}")
             else:
                 usable.append((path, 2 not in labels))
-        if len(usable) == 1:
-            drawn[uid] = usable[0]
-        elif usable:
-            names = _names([path for path, _ in usable], root)
-            notes.append(f"several DICOM SEG of one CT, left aside: {names}; keep one of them")
+        whole = [one for one in usable if not one[1]]  # with tumors
+        chosen = whole if len(whole) == 1 else usable
+        drawn |= {uid: chosen[0]} if len(chosen) == 1 else {}
+        if left := [one[0] for one in usable if one != drawn.get(uid)]:
+            cure = "" if uid in drawn else "; keep one of them"
+            notes.append(f"several DICOM SEG of one CT, left aside: {_names(left, root)}{cure}")
     return drawn
 
 

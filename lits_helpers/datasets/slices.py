@@ -218,7 +218,7 @@ def _open_packed(root: Path, case: PreparedCase) -> CaseSlices | None:
 
 
 def _open_nifti(case: Case) -> CaseSlices | None:
-    """Open a NIfTI pair through packed copies, the CT's by `open_volume`, the labels' beside it."""
+    """Open a CT and its labels through packed copies, keyed by all that each is made of."""
     if case.segmentation is None:
         return None
     volume = open_volume(case.volume, series=case.series)

@@ -4,7 +4,7 @@ import logging
 import os
 import shutil
 import zipfile
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -145,11 +145,11 @@ def segment_files(
     out = Path(out)
     suffixes = [FORMATS[name] for name in formats]
     name = PREDICTION_NAME.replace(FORMATS["nifti"], suffixes[0])
-    targets = _targets(cases, out, SUBMISSION_NAME if submission else name)
+    by_path = _called(cases)
+    targets = _targets(by_path, out, SUBMISSION_NAME if submission else name)
     record = MakerRecord(out, liver_model, tumor_model, post)
     record.claim(take_over=take_over)
     share = own_share(list(targets))
-    by_path = {case.volume: case for case in cases}
     files = {path: _beside(target, suffixes) for path, target in targets.items()}
     systems = [name for name in SYSTEMS if probabilities and record.maker[name]]
     beside = {
@@ -162,7 +162,7 @@ def segment_files(
         if all(_finished(by_path[path], file, record, beside[path]) for file in files[path])
     }
     report = FolderReport(present=present)
-    wanted = [case for case in cases if case.volume in share and case.volume not in present]
+    wanted = {path: by_path[path] for path in share if path not in present}
     bar = tqdm(_read_ahead(wanted), "segment", len(wanted), unit="scan", disable=own_rank() > 0)
     for path, source in bar:
         try:
@@ -236,17 +236,28 @@ def own_device(name: str | None = None) -> torch.device:
     return device
 
 
-def _targets(cases: Sequence[Case], out: Path, name: str) -> dict[Path, Path]:
+def _called(cases: Sequence[Case]) -> dict[Path, Case]:
+    """Return the cases by what messages and reports call their CTs: by the file.
+
+    Of several in one zip it is as if that were a folder.
+    """
+    times = Counter(volume for volume, _ in {(case.volume, case.id) for case in cases})
+    return {
+        case.volume if times[case.volume] == 1 else case.volume / case.id: case for case in cases
+    }
+
+
+def _targets(cases: Mapping[Path, Case], out: Path, name: str) -> dict[Path, Path]:
     """Return {CT: where its labels go}."""
     sources: dict[Path, Path] = {}  # by target
-    for case in cases:
+    for path, case in cases.items():
         target = out / name.format(case.id)
         if target in sources:
             raise ValueError(
-                f"{sources[target]} and {case.volume} would both be written to {target.name}; "
+                f"{sources[target]} and {path} would both be written to {target.name}; "
                 "segment them into different folders"
             )
-        sources[target] = case.volume
+        sources[target] = path
     return {source: target for target, source in sources.items()}
 
 
@@ -287,12 +298,12 @@ def _finished(case: Case, target: Path, record: MakerRecord, beside: Sequence[Pa
         return False
 
 
-def _read_ahead(cases: Sequence[Case]) -> Iterator[tuple[Path, Future]]:
+def _read_ahead(cases: Mapping[Path, Case]) -> Iterator[tuple[Path, Future]]:
     """Yield each CT with its `read_checked` in the future; meanwhile the next one is read."""
     with ThreadPoolExecutor(1) as pool:
         ahead = deque()
-        for case in cases:
-            ahead.append((case.volume, pool.submit(read_checked, case)))
+        for path, case in cases.items():
+            ahead.append((path, pool.submit(read_checked, case)))
             if len(ahead) > 1:
                 yield ahead.popleft()
         yield from ahead

@@ -170,7 +170,8 @@ def _known(case_id: str, path: Path, cts: Mapping[str, Path]) -> dict:
     """
     record = read_record(path) or {}
     decisions = record.get("decisions", {})
-    study = case_id.removesuffix(f"-series{decisions.get('series')}")
+    series = decisions.get("series", "").rpartition("/")[2]  # after the study's UID, if in a zip
+    study = case_id.removesuffix(f"-series{series}") if series else case_id
     ct = cts.get(case_id) or cts.get(study)
     if ct is None:
         raise ValueError(f"{path}: no CT of case {case_id} was found: give {hint('ct')}")

@@ -1,8 +1,16 @@
 """The file border: CT volumes and segmentations in, label volumes out, always (Z, Y, X) inside."""
 
-from .dicom import find_studies, hash_of_files, study_in, words_of
+from .dicom import (
+    DICOMDIR,
+    REFERRED,
+    hash_of_files,
+    study_headers,
+    study_in,
+    study_of,
+    words_of,
+)
 from .dicom_seg import described_labels, is_seg
-from .dicom_series import Study
+from .dicom_series import Study, fault_of
 from .geometry import Geometry, is_unit, reversing, same_grid, size_text
 from .io import (
     Volume,
@@ -38,9 +46,11 @@ from .pixels import (
 from .pngs import numbered_pngs, png_pixel_aspect, png_size, read_picture, read_png, write_picture
 
 __all__ = [
+    "DICOMDIR",
     "GZIP_MAGIC",
     "HEADER_BYTES",
     "LABELS_SUFFIX",
+    "REFERRED",
     "SQUARE_WITHIN",
     "SUFFIX",
     "Frame",
@@ -52,7 +62,7 @@ __all__ = [
     "claimed_bytes",
     "common_geometry",
     "described_labels",
-    "find_studies",
+    "fault_of",
     "hash_of_files",
     "is_seg",
     "is_unit",
@@ -81,7 +91,9 @@ __all__ = [
     "segmentation_path",
     "size_text",
     "slice_levels",
+    "study_headers",
     "study_in",
+    "study_of",
     "to_levels",
     "volume_from_array",
     "window_to_uint8",

@@ -24,7 +24,6 @@ from .dicom_series import (
     Study,
     check_one_patient,
     choose_series,
-    fault_of,
     geometry_of_series,
     series_among,
 )
@@ -51,12 +50,15 @@ TAGS = (
     "PerFrameFunctionalGroupsSequence"
 ).split()
 HEADER_ONLY = {"stop_before_pixels": True, "specific_tags": TAGS}
-INDEX = "DICOMDIR, an index: copy the folders with the images too"
+DICOMDIR = "DICOMDIR, an index: copy the folders with the images too"
 REFERRED = "ReferencedSeriesSequence"
 FOR_STUDIES = HEADER_ONLY | {  # the name is compared with those of folders, and shown to nobody
     "specific_tags": [*TAGS, REFERRED, "FrameOfReferenceUID", "PatientName"]
 }
+MOST_KNOWN = 1 << 18  # files
 LARGE = 4096  # bytes of a value that is read when it is asked for
+
+_series_known: dict[tuple[str, int, int], str] = {}  # of files as they are; "" for no image
 
 
 def is_dicom(path: str | os.PathLike) -> bool:
@@ -243,19 +245,13 @@ class DicomStore:
         Raises:
             OSError, ValueError: a file or a folder cannot be read.
         """
-        headers = {}
-        for name in self.names():
-            try:
-                header = self.dataset(name, **self._header_only)
-            except (OSError, ValueError) as error:
-                self._unread[name] = error
-                continue
-            if header is not None and "Rows" in header and "SeriesInstanceUID" in header:
-                headers[name] = header
         if self.path.is_file() and not self._archive:
-            own = headers.get(self.path.name)
-            uid = own and own.SeriesInstanceUID
+            own = self._headers([self.path.name]).get(self.path.name)
+            uid = own and str(own.SeriesInstanceUID)
+            headers = self._headers(name for name in self.names() if self._may_be_of(uid, name))
             headers = {name: one for name, one in headers.items() if one.SeriesInstanceUID == uid}
+        else:
+            headers = self._headers(self.names())
         if not headers and self._unread:
             raise self._unread.get(self.path.name) or next(iter(self._unread.values()))
         if not headers:
@@ -263,11 +259,39 @@ class DicomStore:
         self._parsed = headers if "defer_size" in self._header_only else {}
         return series_among(headers)
 
+    def _headers(self, names: Iterable[str]) -> dict[str, "Dataset"]:
+        """Return {file: its header} of the images among files; note what cannot be read."""
+        headers = {}
+        for name in names:
+            try:
+                state = None if self._archive else self._state(name)
+                header = self.dataset(name, **self._header_only)
+            except (OSError, ValueError) as error:
+                self._unread[name] = error
+                continue
+            image = header is not None and "Rows" in header and "SeriesInstanceUID" in header
+            if image:
+                headers[name] = header
+            if state:
+                _remember(state, str(header.SeriesInstanceUID) if image else "")
+        return headers
+
+    def _may_be_of(self, uid: str | None, name: str) -> bool:
+        """Tell whether a file may be of a series, by what was read of it before as it is now."""
+        try:
+            return _series_known.get(self._state(name), uid) == uid
+        except OSError:  # reading it says why
+            return True
+
+    def _state(self, name: str) -> tuple[str, int, int]:
+        state = os.stat(self.place(name))
+        return os.path.abspath(self.place(name)), state.st_size, state.st_mtime_ns
+
     def _what_else(self) -> str:
         """Return what is there where no image is, and what to do."""
         names = [Path(name).name.upper() for name in self.names()]
         if "DICOMDIR" in names:
-            return f"only a {INDEX}"
+            return f"only a {DICOMDIR}"
         if any(name.endswith(".ZIP") for name in names):
             return "no DICOM image but a zip: unpack that one"
         return "no DICOM image"
@@ -317,38 +341,27 @@ class DicomStore:
             raise ValueError(f"{where}: its pixels are damaged or cut off; get it again") from error
 
 
-def find_studies(files: Iterable[Path]) -> list[Study]:
-    """Group files by study; a DICOM SEG goes to the series that it names, or that shares its frame.
+def study_headers(path: Path, zipped: bool = False) -> list[tuple[Path, "Dataset"]]:
+    """Return a DICOM file, or those in a zip as if that were a folder, with what tells their study.
 
-    A file that cannot be read is named in the log; reading its study says why.
+    What cannot be read is named in the log; reading the study says why.
     """
-    studies: dict[str, Study] = {}
-    drawn: list[tuple[Path, Dataset, Study]] = []
-    for path in files:
-        try:
-            if not _starts_dicom(_head(path)):
-                continue
-            with opened(path) as store:
-                header = store.dataset(path.name, **FOR_STUDIES)
-        except (OSError, ValueError) as error:
-            logger.warning("%s", error)
-            continue
-        found = _study_of(header)
-        study = studies.setdefault(found.uid or f"{found.patient} {path.parent}", found)
-        study.names |= found.names
-        if header.get("Modality") == "SEG":
-            drawn.append((path, header, study))
-        elif fault := INDEX if path.name.upper() == "DICOMDIR" else fault_of(header):
-            study.others.append((path, fault))
-        else:
-            uid = str(header.get("SeriesInstanceUID", ""))
-            study.series.setdefault(uid, []).append(path)
-            study.frames[uid] = str(header.get("FrameOfReferenceUID") or "")
-    for study in studies.values():
-        study.series = dict(sorted(study.series.items(), key=lambda one: -len(one[1])))
-    for path, header, study in drawn:
-        _refer(path, header, study, studies.values())
-    return list(studies.values())
+    found: list[tuple[Path, Dataset]] = []
+    try:
+        if not zipped and not _starts_dicom(_head(path)):
+            return found
+        with opened(path) as store:
+            for name in store.names() if zipped else [path.name]:
+                try:
+                    header = store.dataset(name, **FOR_STUDIES)
+                except (OSError, ValueError) as error:
+                    logger.warning("%s", error)
+                    continue
+                if header is not None:
+                    found.append((path / name if zipped else path, header))
+    except (OSError, ValueError) as error:
+        logger.warning("%s", error)
+    return found
 
 
 def study_in(path: Path) -> Study | None:
@@ -361,11 +374,11 @@ def study_in(path: Path) -> Study | None:
             with suppress(OSError, ValueError):
                 header = store.dataset(name, **FOR_STUDIES)
                 if header is not None and header.get("PatientName"):
-                    return _study_of(header)
+                    return study_of(header)
     return None
 
 
-def _study_of(header: "Dataset") -> Study:
+def study_of(header: "Dataset") -> Study:
     """Return an empty study with what a header says of it and its patient."""
     parts = re.split(r"[\^=]", str(header.get("PatientName") or ""))
     names = [part for part in parts if not any(map(str.isdigit, part))]  # HCC_015 is a number
@@ -373,26 +386,16 @@ def _study_of(header: "Dataset") -> Study:
     return Study(uid, str(header.get("PatientID") or ""), words_of(" ".join(names)))
 
 
-def _refer(path: Path, header: "Dataset", own: Study, studies: Iterable[Study]) -> None:
-    """Note a DICOM SEG of the study `own` with the series that it was drawn on."""
-    named = [str(item.get("SeriesInstanceUID")) for item in header.get(REFERRED) or ()]
-    if not named:
-        frame = str(header.get("FrameOfReferenceUID") or "")
-        named = [uid for uid in own.series if frame and own.frames[uid] == frame]
-        if len(named) != 1:  # all phases of a study may share a frame
-            own.others.append((path, "SEG that does not say which series it was drawn on"))
-            return
-    for study in (own, *studies):  # copies of a series may lie in other studies
-        for uid in study.series:
-            if uid in named:
-                study.references.setdefault(uid, []).append(path)
-                return
-    own.others.append((path, "SEG of a series that is not here"))
-
-
 def words_of(text: str) -> set[str]:
     """Return the words of a name or of a file's name: its letters, in lower case, by three."""
     return {word for word in re.findall(r"[^\W\d_]+", text.lower()) if len(word) >= 3}
+
+
+def _remember(state: tuple[str, int, int], uid: str) -> None:
+    """Keep a file's series, so that the cases of a flat folder do not each read all its headers."""
+    if len(_series_known) >= MOST_KNOWN:
+        _series_known.clear()
+    _series_known[state] = uid
 
 
 def _head(path: str | os.PathLike) -> bytes:

@@ -126,12 +126,20 @@ def choose_series(
 ) -> Series:
     """Return the axial CT series with the most slices, or the wanted one.
 
+    Args:
+        found: all that there are.
+        path: where; for messages.
+        wanted: number or UID of a series; after a study's UID and "/" of one in that study, and
+            nothing more than that chooses among its series.
+
     Raises:
         ValueError: there is none, or there are several patients to choose from.
     """
-    found = sorted(found, key=lambda one: -len(one.slices))
+    study, _, wanted = str(wanted or "").rpartition("/")
+    found = [one for one in found if study in ("", one.study)]
+    found.sort(key=lambda one: -len(one.slices))
     listed = "; ".join(one.text() for one in found[:8]) or "none"
-    if wanted is not None:
+    if wanted:
         named = [one for one in found if one.slices and str(wanted) in (one.label, one.uid)]
         if not named:
             raise ValueError(f"{path} has no series {wanted} with slices; there are: {listed}")
@@ -149,9 +157,10 @@ def choose_series(
             f"patient's folder; there are: {listed}"
         )
     others = "; ".join(one.text() for one in found if one is not usable[0])
-    logger.info(
-        "%s: series %s%s", path, usable[0].text(), f"; not taken: {others}" if others else ""
-    )
+    studies = len({one.study for one in usable})
+    taken = usable[0].text() + (f" of one of {studies} studies" if studies > 1 else "")
+    level = logging.WARNING if studies > 1 else logging.INFO
+    logger.log(level, "%s: series %s%s", path, taken, f"; not taken: {others}" if others else "")
     return usable[0]
 
 

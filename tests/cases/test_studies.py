@@ -176,6 +176,18 @@ def test_several_segs_of_one_ct_want_a_choice_and_one_alone_is_no_case(tmp_path)
         find_cases(tmp_path)
 
 
+def test_of_several_segs_the_only_one_with_liver_and_tumors_is_taken(tmp_path):
+    files = write_study(tmp_path / "a", tmp_path / "1.dcm", parts=("Liver", None))
+    write_seg(tmp_path / "2.dcm", files, LABELS)
+    write_seg(tmp_path / "3.dcm", files, LABELS, parts=("Spleen", "Kidney"))
+    search = search_cases(tmp_path)
+    assert search.cases[0].segmentation.name == "2.dcm"
+    assert not search.cases[0].liver_only
+    notes = "; ".join(search.notes)
+    assert "several DICOM SEG of one CT, left aside: 1.dcm" in notes
+    assert "left aside, a DICOM SEG without a liver: 3.dcm" in notes
+
+
 def test_layout_can_be_forced_where_nifti_lies_too(tmp_path):
     write_study(tmp_path / "a", tmp_path / "1.dcm")
     (tmp_path / "volume-3.nii").write_bytes(b"x")

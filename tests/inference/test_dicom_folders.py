@@ -5,6 +5,7 @@
 import gzip
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
@@ -16,7 +17,9 @@ pytest.importorskip("highdicom", reason='pip install highdicom "pylibjpeg[all]"'
 from helpers.drawn import BODY_SPACING_MM, body
 from helpers.drawn_dicom import write_seg, write_series
 from helpers.grey_models import SHAPE, bright_model, segment_below, write_ct
+from helpers.prepared_runs import write_checkpoint
 
+from lits_helpers.__main__ import main
 from lits_helpers.cases import find_cases
 from lits_helpers.inference import find_volumes, read_ct, segment_files
 from lits_helpers.machine import read_json
@@ -49,6 +52,58 @@ def test_studies_are_found_and_named_after_their_folders(tmp_path):
     shutil.make_archive(str(root / "upload"), "zip", root / "a")
     found = {case.id: case.volume.relative_to(root).as_posix() for case in find_volumes(root)}
     assert found == {"a": "a", "b": "b", "d-ct": "d/ct", "upload": "upload.zip"}
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_zip_of_several_studies_gives_what_its_folder_gives(tmp_path, flat):
+    root = tmp_path / "unpacked"
+    for study, patient, k in (("a", "P1", 0), ("b", "P1", 1), ("c", "P2", 2)):
+        write_series(root / study, ct(k), study=study, patient=patient)
+        write_series(root / study / "short", ct(0)[:2], study=study, patient=patient, series=5)
+        if flat:
+            for path in root.rglob("*.dcm"):
+                if path.parent != root:
+                    path.rename(root / f"{study}-{path.parent.name}-{path.name}")
+    packed = Path(shutil.make_archive(str(tmp_path / "in" / "upload"), "zip", root))
+    model = bright_model()
+    of_folder = segment_below(root, tmp_path / "one", model)
+    of_zip = segment_below(packed, tmp_path / "two", model)
+    names = [path.name for path in of_folder.written.values()]
+    assert len(names) == 3
+    assert [path.name for path in of_zip.written.values()] == names
+    for name in names:
+        one, other = (nib.load(tmp_path / place / name).get_fdata() for place in ("one", "two"))
+        np.testing.assert_array_equal(one, other)
+    assert not segment_below(packed, tmp_path / "two", model).written
+    prefixed = {f"upload-{case.id}" for case in find_volumes(root)}
+    assert {case.id for case in find_volumes(packed.parent)} == prefixed
+    pages, failed = report_predictions(
+        find_predictions(tmp_path / "two"), cts_of({}, packed), tmp_path / "pages"
+    )
+    assert (len(pages), failed) == (3, {})
+
+
+def test_a_named_series_is_looked_for_in_each_study_of_a_zip(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "unpacked"
+    for study in "ab":
+        write_series(root / study / "long", ct(0), study=study)
+    write_series(root / "b" / "late", ct(1)[:2], study="b", series=5)
+    packed = shutil.make_archive(str(tmp_path / "upload"), "zip", root)
+    liver = str(write_checkpoint(tmp_path / "liver.pth", "liver"))
+    words = ["predict", packed, "--liver", liver, "--only", "liver", "--series", "5", "--out", "o"]
+    assert main(words) == 1
+    assert "upload.zip/a-long-series5: " in (told := capsys.readouterr()).err
+    assert "has no series 5 with slices; there are: 4 (3 slices)\n" in told.err
+    assert told.out == "o/prediction-volume-b-series5.nii.gz\n"
+
+
+def test_one_volume_of_several_studies_says_what_it_left_aside(tmp_path, caplog):
+    for study, count in (("a", 3), ("b", 2)):
+        write_series(tmp_path / study, ct(0)[:count], study=study, SeriesDescription=study * 3)
+    assert len(read_volume(tmp_path).hu) == 3
+    (told,) = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert "4 (3 slices, aaa) of one of 2 studies; not taken: 4 (2 slices, bbb)" in told.message
 
 
 def test_each_study_gets_one_seg_and_a_second_call_makes_none_again(tmp_path):

@@ -16,8 +16,9 @@ from helpers.drawn import SPACING_MM, ramp
 from helpers.drawn_dicom import shuffled, write_enhanced, write_series
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, MRImageStorage, RLELossless, generate_uid
 
+from lits_helpers.cases.studies import find_studies
 from lits_helpers.settings import real_data
-from lits_helpers.volumes import find_studies, open_volume, read_volume
+from lits_helpers.volumes import hash_of_files, open_volume, read_volume, study_headers
 from lits_helpers.volumes.dicom import DicomStore
 
 HU = ramp((7, 20, 24))
@@ -319,12 +320,32 @@ def test_slices_read_at_random_are_those_of_the_series_that_is_named(tmp_path):
         np.testing.assert_array_equal(volume.read(), hu)
 
 
+def test_each_file_of_a_flat_folder_is_read_a_few_times_however_many_cases_it_holds(
+    tmp_path, monkeypatch
+):
+    for study in "abcdefgh":
+        for path in write_series(tmp_path / study, HU[:3], study=study, patient=study):
+            path.rename(tmp_path / f"{study}{path.name}")
+    read: list[str] = []
+    plain = pydicom.dcmread
+    monkeypatch.setattr(pydicom, "dcmread", lambda file, **kw: read.append(1) or plain(file, **kw))
+    for study in "abcdefgh":
+        np.testing.assert_array_equal(read_volume(tmp_path / f"{study}IM002.dcm").hu, HU[:3])
+        hash_of_files(tmp_path / f"{study}IM002.dcm")
+    assert len(read) <= 4 * 8 * 3 + 8  # not 2 * 8 * 8 * 3
+    more = write_series(tmp_path / "more", HU[:5], study="a", patient="a")
+    more[4].rename(tmp_path / "bIM003.dcm")  # a file known before becomes a slice of the first
+    with pytest.raises(ValueError, match="a slice is missing"):
+        read_volume(tmp_path / "aIM002.dcm")
+
+
 def test_studies_are_told_apart_and_a_broken_file_ends_no_other(tmp_path, caplog):
     write_series(tmp_path / "a", HU)
     write_series(tmp_path / "b", HU, study="second", patient="P2")
     write_series(tmp_path / "c", HU, study="third", SOPClassUID=MRImageStorage, Modality="MR")
     (tmp_path / "b" / "IM001.dcm").write_bytes(bytes(128) + b"DICM" + b"\x02\x00\x10\x00UI\xff\xff")
-    studies = find_studies(path for path in sorted(tmp_path.rglob("*")) if path.is_file())
+    files = (path for path in sorted(tmp_path.rglob("*")) if path.is_file())
+    studies = find_studies(found for path in files for found in study_headers(path))
     found = [
         {path.parent.name for path in one.series[uid]} for one in studies for uid in one.series
     ]
