@@ -8,6 +8,7 @@ import argparse
 import logging
 import os
 import shlex
+import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -39,6 +40,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     finally:
         hints_for(before)
+
+
+def run() -> None:
+    """Run one step as a program and end it; Ctrl-C no longer counts while Python shuts down."""
+    code = main()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    sys.exit(code)
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -381,4 +389,4 @@ NEXT = {  # step -> the words of the step that follows
     "export": ["predict", "another_ct.nii.gz"],
 }
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -122,6 +122,19 @@ def test_ctrl_c_ends_workers_without_a_traceback(tmp_path):
     assert shell.returncode in (0, 130)  # 0: it was quicker
 
 
+def test_ctrl_c_while_a_finished_program_shuts_down_says_nothing(tmp_path):
+    code = f"""
+import atexit, os, signal, sys
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+from lits_helpers.__main__ import run
+sys.argv[1:] = ["check", {str(tmp_path)!r}, "--workers", "0"]
+run()
+"""
+    write_case(tmp_path, 0, *body())
+    done = python("-c", code)
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
+
+
 # --- hints fit the place where they are read ------------------------------------------------------
 
 

@@ -7,7 +7,13 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, Executor, ProcessPoolExecutor, as_completed
+from concurrent.futures import (
+    BrokenExecutor,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    as_completed,
+)
 from contextlib import contextmanager
 from functools import partial
 from multiprocessing import connection
@@ -71,9 +77,21 @@ def run_jobs(
 
 
 def spawned_pool(workers: int) -> ProcessPoolExecutor:
-    """Return a pool of fresh processes that end with this one; forked threads can hang."""
+    """Return a pool of fresh processes that end with this one; forked threads can hang.
+
+    Ctrl-C never reaches them. Where an error leaves the pool's context, what has not begun is left.
+    """
     context = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(workers, mp_context=context, initializer=_die_with_parent)
+    return _SpawnedPool(workers, mp_context=context, initializer=_die_with_parent)
+
+
+class _SpawnedPool(ProcessPoolExecutor):
+    def submit(self, work: Callable, /, *arguments, **options) -> Future:
+        with _interrupts_wait():  # a process starts here
+            return super().submit(work, *arguments, **options)
+
+    def __exit__(self, kind, error, trace) -> None:
+        self.shutdown(cancel_futures=kind is not None)
 
 
 def _spawned(work: Callable, jobs: Sequence[tuple], workers: int, label: str) -> list[Any]:
@@ -88,10 +106,11 @@ def _spawned(work: Callable, jobs: Sequence[tuple], workers: int, label: str) ->
 
 
 def _submitted(executor: Executor, work: Callable, jobs: Sequence[tuple], label: str) -> list[Any]:
-    with _interrupts_wait():
-        futures = {executor.submit(work, *job): i for i, job in enumerate(jobs)}
+    futures: dict[Future, int] = {}
     results: list[Any] = [None] * len(jobs)
     try:
+        for i, job in enumerate(jobs):
+            futures[executor.submit(work, *job)] = i
         for future in _bar(as_completed(futures), len(jobs), label):
             results[futures[future]] = _settled(future.result)
     except BaseException:
@@ -125,8 +144,9 @@ def _interrupts_wait() -> Iterator[None]:
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     try:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # may raise for one before
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
