@@ -8,11 +8,13 @@ import sys
 from functools import cache
 from importlib import metadata
 from pathlib import Path
-
-import torch
+from typing import TYPE_CHECKING
 
 from .machine import available_cores
 from .settings import hint
+
+if TYPE_CHECKING:
+    import torch
 
 logger = logging.getLogger(__name__)
 
@@ -77,12 +79,14 @@ def colab_secret(name: str) -> str | None:
         return None
 
 
-def choose_device(name: str | None = None) -> torch.device:
+def choose_device(name: str | None = None) -> "torch.device":
     """Return the named torch device, or without a name the first available: CUDA, MPS, CPU.
 
     Raises:
         ValueError: the named device is unknown or absent.
     """
+    import torch
+
     if name:
         try:
             device = torch.device(name)
@@ -102,16 +106,20 @@ def use_available_cores() -> None:
     torch itself counts all cores of the machine, also in a container that may use fewer. What the
     user set in OMP_NUM_THREADS stays.
     """
+    import torch
+
     if not os.environ.get("OMP_NUM_THREADS"):
         torch.set_num_threads(min(torch.get_num_threads(), available_cores()))
 
 
-def amp_dtype(device: torch.device) -> torch.dtype:
+def amp_dtype(device: "torch.device") -> "torch.dtype":
     """Return the number format in which a device trains fastest without losing accuracy.
 
     bfloat16 where it is native (Ampere and later, CPUs with AVX512-BF16 or AMX), float16 on older
     GPUs (a T4), float32 elsewhere.
     """
+    import torch
+
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.get_device_capability(device)[0] >= 8 else torch.float16
     if device.type == "cpu" and _cpu_has_bfloat16():
@@ -127,8 +135,10 @@ def _cpu_has_bfloat16() -> bool:
     return any(flag in flags for flag in AVX512_BF16_FLAGS)
 
 
-def report(device: torch.device | str) -> str:
+def report(device: "torch.device | str") -> str:
     """Return a line of versions, device, memory and disk; in Colab without a GPU a hint follows."""
+    import torch
+
     device = torch.device(device)
     packages = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "numpy")
@@ -139,7 +149,9 @@ def report(device: torch.device | str) -> str:
     return f"{line}\n{GPU_HINT}" if in_colab() and device.type == "cpu" else line
 
 
-def _device_words(device: torch.device) -> str:
+def _device_words(device: "torch.device") -> str:
+    import torch
+
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB"

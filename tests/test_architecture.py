@@ -4,6 +4,7 @@ A half-moved import must fail here, not at a user's.
 """
 
 import ast
+import os
 import subprocess
 import sys
 import zipfile
@@ -35,8 +36,11 @@ COLUMNS = [  # a room imports rooms of later lines only
 COLUMN_OF = {room: place for place, column in enumerate(COLUMNS) for room in column}
 WITHOUT_TORCH = (
     "options settings recipes machine volumes cases download preprocess metrics figures viewer "
-    "phantom report"
+    "phantom report environment"
 ).split()
+NO_TORCH = "assert not {'torch', 'torchvision'} & set(sys.modules)"
+LAZY_FACE = """import lazy_loader
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)"""
 MOST_FILES, MOST_LINES = 10, 450
 FILES = sorted(PACKAGE.rglob("*.py"))
 ROOMS = sorted(path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file())
@@ -101,6 +105,12 @@ def test_rooms_are_entered_by_their_face_and_private_names_stay_inside(path):
 def test_a_face_holds_a_sentence_and_names_and_no_code(room):
     body = ast.parse((PACKAGE / room / "__init__.py").read_text(encoding="utf-8")).body
     assert isinstance(body[0], ast.Expr), "a face begins with its sentence"
+    stub = PACKAGE / room / "__init__.pyi"
+    if stub.exists():  # loaded when a name is first used
+        assert "\n".join(map(ast.unparse, body[1:])) == LAZY_FACE
+        body = ast.parse(stub.read_text(encoding="utf-8")).body
+        assert all(node.names[0].asname == node.names[0].name for node in body)
+        return
     *imports, names = body[1:]
     assert all(isinstance(node, ast.ImportFrom) and node.level == 1 for node in imports)
     taken = [alias.name for node in imports for alias in node.names]
@@ -165,8 +175,22 @@ def test_tests_use_no_private_name_of_the_module():
 
 def test_rooms_without_torch_import_none():
     imports = ", ".join(f"lits_helpers.{room}" for room in WITHOUT_TORCH)
-    code = f"import sys, {imports}; assert not {{'torch', 'torchvision'}} & set(sys.modules)"
+    code = f"import sys, {imports}; {NO_TORCH}"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
+
+
+def test_steps_without_a_network_import_no_torch(tmp_path):
+    code = f"""
+import sys
+from lits_helpers.__main__ import main
+from lits_helpers.pipeline import acquisition, download, ensure_prepared, make_phantoms
+common = ["--tiny", "--raw", "raw", "--prepared", "prepared"]
+acquisition.PHANTOMS[True] = 2, (12, 40, 48)
+for step in (["phantom"], ["check", "--workers", "0"], ["prepare", "--workers", "0"]):
+    assert main([*step, *common]) == 0
+{NO_TORCH}"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
 
 
 def test_an_installed_module_has_every_room_and_file(tmp_path):

@@ -33,7 +33,7 @@ from ..preprocess import (
     recorded_report,
 )
 from ..settings import DOWNLOADED, Settings, hint
-from .drive import REFUSED, KeptCases, drive_folder
+from .kept_cases import REFUSED, KeptCases, drive_folder
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,8 @@ from ..preprocess import Prepared
 from ..recipes import liver_recipe, tumor_recipe, with_network_of
 from ..settings import Settings, hint
 from ..training import TrainingDivergedError, train_liver_gan, train_tumor_regnet
-from .drive import drive_folder, keep_run, restore_model, restore_run
+from .drive import keep_run, restore_model, restore_run
+from .kept_cases import drive_folder
 
 logger = logging.getLogger(__name__)
 

@@ -17,8 +17,7 @@ from lits_helpers.cases import Finding
 from lits_helpers.download import DownloadError
 from lits_helpers.download.kaggle import FIRST_SET, SECOND_SET
 from lits_helpers.machine import files, locked_folder, read_json
-from lits_helpers.pipeline import acquisition, download, ensure_prepared
-from lits_helpers.pipeline import drive as drive_module
+from lits_helpers.pipeline import acquisition, download, ensure_prepared, kept_cases
 from lits_helpers.preprocess import PreparationReport, open_prepared, prepare
 from lits_helpers.settings import Settings
 
@@ -55,7 +54,7 @@ def kaggle(phantoms, signed_in, monkeypatch):
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     """Make the settings of a new machine; all of them share one Drive, a plain folder."""
-    monkeypatch.setattr(drive_module, "ROOM_FOR_RUNS", 0)
+    monkeypatch.setattr(kept_cases, "ROOM_FOR_RUNS", 0)
 
     def new(name: str = "first", drive: bool = False) -> Settings:
         root = tmp_path / name
@@ -360,7 +359,7 @@ def test_what_drive_missed_is_copied_by_the_next_call_and_nothing_twice(kaggle, 
 
 
 def test_drive_without_room_is_told_once_and_loses_nothing(kaggle, machine, monkeypatch, caplog):
-    monkeypatch.setattr(drive_module, "ROOM_FOR_RUNS", 10**18)
+    monkeypatch.setattr(kept_cases, "ROOM_FOR_RUNS", 10**18)
     here = machine(drive=True)
     assert fetch(here).prepared == ["3", "60"]
     assert set(contents(here.prepared)) == PACKED
@@ -402,7 +401,7 @@ def test_one_file_that_drive_does_not_give_costs_its_case_only(
             raise OSError(5, "Input/output error")
         plain(source, target)
 
-    monkeypatch.setattr(drive_module, "copy_whole", copy)
+    monkeypatch.setattr(kept_cases, "copy_whole", copy)
     assert [case.id for case in ensure_prepared(machine("second", drive=True)).cases] == ["60"]
     assert logged(caplog, "cases 3", "Google Drive", "[Errno 5]")
 

@@ -1,0 +1,33 @@
+# `__init__.py` loads these names lazily: a step without a network imports no torch.
+
+from .acquisition import download as download
+from .acquisition import ensure_prepared as ensure_prepared
+from .acquisition import make_phantoms as make_phantoms
+from .acquisition import prepare_raw as prepare_raw
+from .comparison import compare as compare
+from .crossval import cross_validate as cross_validate
+from .crossval import format_pooled as format_pooled
+from .drive import keep_results as keep_results
+from .kept_cases import drive_folder as drive_folder
+from .nnunet import export_nnunet as export_nnunet
+from .reports import compare_files as compare_files
+from .reports import report_files as report_files
+from .reports import report_predictions as report_predictions
+from .results import evaluate as evaluate
+from .results import export_models as export_models
+from .results import find_predictions as find_predictions
+from .results import flags_of as flags_of
+from .results import load_models as load_models
+from .results import open_result as open_result
+from .results import open_viewed as open_viewed
+from .results import results_of as results_of
+from .results import save_score_figures as save_score_figures
+from .results import segment_cases as segment_cases
+from .trainings import best_epoch as best_epoch
+from .trainings import best_epoch_text as best_epoch_text
+from .trainings import checkpoint_path as checkpoint_path
+from .trainings import default_model as default_model
+from .trainings import ensure_liver_model as ensure_liver_model
+from .trainings import ensure_tumor_model as ensure_tumor_model
+from .trainings import train_liver as train_liver
+from .trainings import train_tumor as train_tumor
