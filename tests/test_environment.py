@@ -45,7 +45,7 @@ def test_named_device_is_taken():
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
 def test_unusable_device_is_named(name):
-    with pytest.raises(ValueError, match=rf"device '{name}' \(LITS_DEVICE\) is not"):
+    with pytest.raises(ValueError, match=rf"device '{name}' \(device= or LITS_DEVICE\) is not"):
         choose_device(name)
 
 
