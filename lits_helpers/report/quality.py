@@ -20,6 +20,7 @@ LIVER_ML = (500.0, 4000.0)  # of adults, enlarged and shrunken ones included
 LIVER_HU = (-140.0, 340.0)  # median; with every shift that generated patients for training have
 CUT_ML = 5.0  # least of a liver that the scan cuts: less is a scrap at the scan's end
 CUT_SHARE = 0.1  # of the largest slice's liver, in the first or last slice
+NOISE_HU = 10.0  # least of a CT; generated patients may have less
 RIM_PIXELS = 2
 
 
@@ -40,6 +41,11 @@ FLAGS = {
     "tumor_unsure": Flag(0.12, "the model is unsure of the tumor ({} of it)"),
     "liver_jump": Flag(0.45, "the liver jumps from slice to slice (by {} of its area)"),
     "liver_misfit": Flag(1.0, "the liver is not of one tissue (misfit {})", "{:.2f}".format),
+    "liver_end": Flag(
+        3.0,
+        "where the scan ends it shows other tissue as liver ({} times its noise)",
+        "{:.1f}".format,
+    ),
     "liver_volume": Flag(1.0, "the liver's volume is outside 500 to 4000 ml"),
     "liver_hu": Flag(1.0, "the liver's brightness is outside -140 to 340 HU"),
     "tumor_rim": Flag(0.9, "the tumor lies along the liver's rim only ({} of it)"),
@@ -70,6 +76,8 @@ def look(hu: np.ndarray, labels: np.ndarray, spacing_mm: tuple | None) -> dict[s
         "liver_hu": _outside(float(np.median(hu[liver])), LIVER_HU),
         "burden": float(tumor.sum() / areas.sum()),
     }
+    if cut and (labels == 1).any():
+        found["liver_end"] = _other_tissue(hu, labels == 1, areas)
     aspect = aspect_of_pixel(*spacing_mm[1:]) if spacing_mm else 1.0
     fit = liver_fit(coarse_copy(hu, labels, aspect))
     if fit > -1:  # -1: not judged, no liver's brightness
@@ -127,6 +135,23 @@ def _jump(liver: np.ndarray, areas: np.ndarray) -> float:
     changed = sum(np.count_nonzero(one ^ other) for one, other in itertools.pairwise(part))
     total = 2 * areas.sum() - areas[filled[0]] - areas[filled[-1]]
     return changed / total if total else 0.0
+
+
+def _other_tissue(hu: np.ndarray, healthy: np.ndarray, areas: np.ndarray) -> float:
+    """Return how far the liver of a slice that cuts it is from the whole liver's brightness.
+
+    Args:
+        hu: (Z, Y, X).
+        healthy: (Z, Y, X) bool, the liver without tumors; somewhere True.
+        areas: (Z,) of the whole liver.
+
+    Returns:
+        Distance of the medians, by the liver's standard deviation as its quartiles tell it.
+    """
+    low, middle, high = np.quantile(hu[healthy], (0.25, 0.5, 0.75))
+    cutting = [k for k in (0, -1) if areas[k] > CUT_SHARE * areas.max() and healthy[k].any()]
+    away = [abs(float(np.median(hu[k][healthy[k]])) - middle) for k in cutting]
+    return max(away, default=0.0) / max((high - low) / 1.349, NOISE_HU)
 
 
 def _outside(value: float, limits: tuple[float, float]) -> float:

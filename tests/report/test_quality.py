@@ -50,6 +50,24 @@ def test_a_liver_that_the_scan_cuts_is_a_remark_and_its_small_volume_no_reason()
     assert "the liver's volume is outside 500 to 4000 ml" in judge(small)["reasons"]
 
 
+def test_other_tissue_where_the_scan_cuts_the_liver_is_told_and_a_tumor_there_is_not():
+    rng = np.random.default_rng(0)
+    labels = np.zeros((13, 24, 30), np.uint8)
+    labels[:12, 4:20, 3:25] = 1
+    hu = rng.normal(100, 20, labels.shape).astype(np.int16)
+    assert look(hu, labels, None)["liver_end"] < 0.2
+    hu[0] += 88  # 4.4 times the noise; that of all slices is a little more
+    evidence = look(hu, labels, None)
+    assert 3 < evidence["liver_end"] < 4.4
+    reasons = judge({"liver_end": evidence["liver_end"]})["reasons"]
+    assert reasons[0].startswith("where the scan ends it shows other tissue as liver (")
+    labels[0][labels[0] == 1] = 2
+    assert look(hu, labels, None)["liver_end"] == 0
+    inner = np.roll(labels, 1, axis=0)
+    inner[[0, -1]] = 0
+    assert "liver_end" not in look(hu, inner, None)  # the scan cuts no liver
+
+
 def test_tumor_along_the_rim_only_is_told_from_tumor_inside():
     labels = np.zeros((3, 24, 30), np.uint8)
     labels[1, 2:20, 3:25] = 1
