@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Run the notebooks headless, in order: all of them, or those named on the command line.
+# Run the notebooks headless, in order (tiny trainings side by side): all of them, or those named here.
 #   ./nbconvert_ci.sh                        tiny, on generated phantoms: minutes on two CPU cores
 #   ./nbconvert_ci.sh notebooks/02*.ipynb    one of them
 #   LITS_TINY=0 ./nbconvert_ci.sh            full size
