@@ -1,13 +1,14 @@
 """Compare any label files with their references: two files or two folders, not prepared."""
 
 import logging
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from ..cases import Case, doubt_about_liver, id_order, is_liver_only, label_id, search_cases
-from ..inference import recorded_origins
+from ..inference import read_record, recorded_origins
 from ..machine import few, writable_folder
 from ..volumes import Volume, common_geometry, is_seg, lies_on, read_segmentation, read_volume
 from .results import score_cases, scored
@@ -50,9 +51,9 @@ def compare(
             f"no prediction has a reference: {few(found)} in {predictions}, {few(known)} in "
             f"{references}; files of one case need one name, as liver_12.nii.gz in both"
         )
-    seen = _trained_on({path.parent for path, _ in pairs.values()}) & set(pairs)
+    seen = _trained_on({case: path for case, (path, _) in pairs.items()})
     if seen:
-        logger.warning("counted as training cases, by their names: %s", few(sorted(seen)))
+        logger.warning("counted as training cases, by name or by CT: %s", few(sorted(seen)))
 
     def compare_case(case: str) -> dict:
         return {"patient": case, "training_case": case in seen} | _compare_files(*pairs[case])
@@ -92,13 +93,18 @@ def _case_of(path: Path) -> Case:
     return Case(case_id, case_id, path, path, liver_only=is_liver_only(path))
 
 
-def _trained_on(folders: set[Path]) -> set[str]:
-    return {
-        case
-        for folder in folders
-        for origin in recorded_origins(folder)
-        for case in origin.training_ids
+def _trained_on(predictions: Mapping[str, Path]) -> set[str]:
+    """Return the cases that models behind predictions were trained on, by name or by their CT."""
+    origins = {
+        folder: recorded_origins(folder) for folder in {p.parent for p in predictions.values()}
     }
+    seen = set()
+    for case, path in predictions.items():
+        source = (read_record(path) or {}).get("source")
+        for origin in origins[path.parent]:
+            if case in origin.training_ids or source in origin.training_cts:
+                seen.add(case)
+    return seen
 
 
 def _compare_files(path: Path, reference: Case) -> dict:

@@ -5,7 +5,7 @@ import pytest
 from helpers.drawn import BODY_SPACING_MM, blob, write_nifti
 
 from lits_helpers.cases import label_id
-from lits_helpers.machine import read_json, write_json
+from lits_helpers.machine import file_hash, read_json, write_json
 from lits_helpers.pipeline import compare
 
 LABELS = blob()
@@ -92,6 +92,19 @@ def test_cases_of_recorded_trainings_are_left_out(tmp_path):
     rows, summary = compare(tmp_path / "p", tmp_path / "r", tmp_path / "out")
     assert [row["training_case"] for row in rows] == [True, False]
     assert (summary["cases"], summary["training_cases"]) == (1, 1)
+
+
+def test_a_ct_that_was_trained_on_under_another_name_is_left_out_too(tmp_path):
+    spec = {"size": 32, "window": [-200, 300]}
+    liver = {"spec": spec, "training_ids": ["7"], "training_cts": ["its hash"], "weights": "x"}
+    for case, source in (("a", "its hash"), ("b", "another")):
+        path = write_nifti(half(), tmp_path / "p" / f"prediction-volume-{case}.nii.gz")
+        write_nifti(LABELS, tmp_path / "r" / f"segmentation-{case}.nii.gz")
+        record = {"liver": liver, "tumor": None, "postprocessing": {}, "source": source}
+        record["prediction"] = file_hash(path)
+        write_json(path.with_name(path.name + ".json"), record)
+    rows, _ = compare(tmp_path / "p", tmp_path / "r", tmp_path / "out")
+    assert {row["case_id"]: row["training_case"] for row in rows} == {"a": True, "b": False}
 
 
 def test_what_cannot_be_compared_is_one_sentence(tmp_path):
