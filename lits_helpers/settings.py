@@ -25,6 +25,7 @@ HINTS = {  # what to do: in Python; in a shell, where {lits} is how it calls us
     "way": ("orientation (such as LPS), or accept its code", "--orientation LPS, or --accept CODE"),
     "folders": ("other folders (raw, prepared)", "other folders (--raw, --prepared)"),
     "ct": ("ct, the CT or a folder of CTs", "--ct PATH, the CT or a folder of CTs"),
+    "from": ("start_from", "--from"),
     "out": ("another out", "another --out"),
     "format": ("a path that ends so", "--format nifti"),
     "series": ("series=", "--series"),
@@ -54,6 +55,7 @@ FORM_HINTS = {  # where a notebook with our form fields is to be told something 
     "folders": "other folders (LITS_RAW, LITS_PREPARED)",
     "device": "LITS_DEVICE",
     "anew": 'START_ANEW (resume="never")',
+    "from": "START_FROM",
 }
 FORM = "form"
 READER = "_LITS_READER"  # a variable: worker processes write messages too

@@ -4,12 +4,20 @@ import os
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 from ..volumes import LABELS_SUFFIX, SUFFIX
 
 # what reading a CT may end with; ImportError where the packages for DICOM are missing
 UNREAD = (ImportError, MemoryError, OSError, ValueError)
+CODES = (
+    "axes_doubtful axes_reordered empty_liver extreme_hu form_unusable head_doubtful labels_mended "
+    "lits_count liver_doubtful liver_only liver_volume lungs_doubtful mask_doubtful "
+    "mask_header_differs mask_misplaced mask_turned mirrored_doubtful no_abdomen no_body "
+    "no_segmentation not_hu orientation_given same_voxels slices_out_of_order spacing_untrusted "
+    "spine_doubtful tumor_doubtful turned unreadable"
+).split()  # of findings; docs/data.md says what each means
 MOST_ID_BYTES = 200  # a case id becomes part of file names, of at most 255 bytes
 
 
@@ -44,7 +52,17 @@ class Case:
 def overruled(
     cases: Iterable["Case"], orientation: str | None, accepted: Sequence[str]
 ) -> list["Case"]:
-    """Return cases with the user's word on them: an orientation, findings that are accepted."""
+    """Return cases with the user's word on them: an orientation, findings that are accepted.
+
+    Raises:
+        ValueError: a code that no finding has.
+    """
+    accepted = [accepted] if isinstance(accepted, str) else accepted
+    for code in accepted:
+        if code not in CODES:
+            near = get_close_matches(code, CODES, 1)
+            meant = f"did you mean {near[0]}? " if near else ""
+            raise ValueError(f"no finding has the code {code!r}: {meant}docs/data.md lists them")
     return [
         replace(
             case,

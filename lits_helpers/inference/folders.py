@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from tqdm.auto import tqdm
 
-from ..cases import MOST_ID_BYTES, UNREAD, Case, Finding, about_ct, find_cts, load_case
+from ..cases import MOST_ID_BYTES, UNREAD, Case, Finding, about_ct, find_cts, load_case, overruled
 from ..checkpoints import LiverModel, TumorModel
 from ..environment import choose_device
 from ..machine import local_rank, own_rank, own_share, wait_for_others, written_whole
@@ -221,7 +221,7 @@ def segment_file(
             path, before any work.
     """
     out_path = segmentation_path(out_path, volume_path)
-    case = Case("ct", "ct", Path(volume_path), orientation=orientation, accepted=tuple(accept))
+    (case,) = overruled([Case("ct", "ct", Path(volume_path))], orientation, accept)
     volume, _, _ = read_checked(case)
     labels = segment_volume(volume, liver_model, tumor_model, post, checked=True)
     return write_segmentation(labels, volume, out_path)

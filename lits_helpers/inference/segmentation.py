@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import Case, Finding, without_name
+from ..cases import Case, Finding, overruled, without_name
 from ..checkpoints import (
     SYNTHETIC,
     LiverModel,
@@ -139,7 +139,7 @@ def segment(
     findings = []
     is_file = not isinstance(ct, Volume)
     if is_file:
-        case = Case("ct", "ct", Path(ct), orientation=orientation, accepted=tuple(accept))
+        (case,) = overruled([Case("ct", "ct", Path(ct))], orientation, accept)
         ct, _, findings = read_checked(case)
     names = {
         name: str(given) if isinstance(given, str | Path) else "a loaded model"

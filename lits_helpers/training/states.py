@@ -98,6 +98,11 @@ def _read(path: Path) -> dict:
     if path.name in SLOTS:
         return read_slot(path)
     state = read_checkpoint(path)
+    if "model" in state:
+        raise CheckpointError(
+            f"{path} is a model, not the state of a training: take last.pth beside it to go on, or "
+            f"begin with its weights ({hint('from')})"
+        )
     require_keys(state, STATE_KEYS, path)
     return state
 

@@ -71,6 +71,7 @@ def read_volume(
             round; the message names the file and the fault.
     """
     path = Path(path)
+    _require_dicom(path, series)
     if path.suffix == SUFFIX:
         if orientation:
             raise ValueError(f"{path} was put right when it was prepared; give no orientation")
@@ -82,6 +83,11 @@ def read_volume(
     with open_nifti(path) as source:
         geometry = source.geometry.with_orientation(orientation) if orientation else source.geometry
         return Volume(read_hu(source, geometry), geometry.spacing_mm, path, geometry)
+
+
+def _require_dicom(path: Path, series: str | None) -> None:
+    if series and path.exists() and not is_dicom(path):
+        raise ValueError(f"{path} is no DICOM and has no series: leave {hint('series')} out")
 
 
 def read_segmentation(
@@ -291,6 +297,7 @@ def open_volume(
         ValueError: it cannot be read; the message names it and the fault.
     """
     path = Path(path)
+    _require_dicom(path, series)
     if path.suffix == SUFFIX:
         return PackedVolume(path)
     if is_dicom(path):

@@ -7,6 +7,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers.drawn import BODY_SPACING_MM, affine_of, body, stored_as, write_case, write_nifti
+from helpers.repository import ROOT
 
 from lits_helpers.cases import (
     Case,
@@ -17,6 +18,7 @@ from lits_helpers.cases import (
     not_hounsfield,
     overruled,
 )
+from lits_helpers.cases.case import CODES
 
 
 def codes(findings):
@@ -129,6 +131,31 @@ def test_an_implant_that_begins_and_ends_shuffles_no_slices(tmp_path):
     hu[4:9, 40:48, 30:46] = 3000
     write_case(tmp_path, 3, hu, labels)
     assert "slices_out_of_order" not in codes(check_case(find_cases(tmp_path)[0]))
+
+
+@pytest.mark.parametrize(
+    ("accepted", "words"),
+    [
+        (["turnd"], r"no finding has the code 'turnd': did you mean turned\? docs/data\.md lists"),
+        (["zzz"], "the code 'zzz': docs/data"),
+        ("tuned", "did you mean turned"),
+    ],
+)
+def test_a_code_that_no_finding_has_is_refused_not_passed_over(accepted, words):
+    with pytest.raises(ValueError, match=words):
+        overruled([Case("3", "3", "ct.nii")], None, accepted)
+    (case,) = overruled([Case("3", "3", "ct.nii")], None, "turned")
+    assert case.accepted == ("turned",)
+
+
+def test_the_codes_of_findings_are_those_of_the_page_and_of_the_code():
+    page = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+    table = page.split("| code | harmful |")[1].split("\n\n")[0]
+    names = [cell for line in table.splitlines() for cell in line.split("|")[1:2]]
+    assert sorted(re.findall(r"`(\w+)`", "".join(names))) == CODES
+    files = (ROOT / "lits_helpers").rglob("*.py")
+    made = re.findall(r'Finding\(\s*"(\w+)"', "".join(path.read_text("utf-8") for path in files))
+    assert set(made) - {"left_out"} <= set(CODES)  # `left_out` is no finding about a file
 
 
 def test_the_users_word_joins_what_a_case_already_accepts():

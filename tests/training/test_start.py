@@ -129,6 +129,12 @@ def test_named_checkpoint_is_continued(calm, slices, tmp_path):
     assert without_clocks(history) == without_clocks(calm[1])
 
 
+def test_a_model_named_in_place_of_a_state_is_told_from_one(calm, slices, tmp_path):
+    model = calm[0] / "checkpoints" / "best_model.pth"
+    with pytest.raises(CheckpointError, match=r"is a model, .* last\.pth .*weights \(start_from"):
+        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", resume=model)
+
+
 def test_named_checkpoint_whose_best_model_is_not_here_ends_with_one(calm, slices, tmp_path):
     state = torch.load(calm[0] / "checkpoints" / "previous.pth", weights_only=True)
     torch.save({**state, "best": 1.5}, tmp_path / "state.pth")  # what follows is no better

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from lits_helpers.cases import find_cases
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import (
+    open_volume,
     read_segmentation,
     read_volume,
     volume_from_array,
@@ -197,3 +198,12 @@ def test_labels_are_never_written_over_their_own_ct(tmp_path, name):
     with pytest.raises(ValueError, match="is the CT itself, which its labels would replace"):
         write_segmentation(blob(), volume, tmp_path / "raw" / name)
     assert path.read_bytes() == before
+
+
+def test_a_series_of_what_is_no_dicom_is_refused_not_passed_over(tmp_path):
+    path = write_nifti(ramp(), tmp_path / "ct.nii.gz")
+    for read in (read_volume, open_volume):
+        with pytest.raises(
+            ValueError, match=r"ct\.nii\.gz is no DICOM and has no series: leave ser"
+        ):
+            read(path, series="3")
