@@ -140,7 +140,9 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
     if known and known["source_hash"] == source:
         told = {"patient": case.patient, "liver_only": case.liver_only}
         if not told.items() <= known.items():  # patients.csv or the layout came later
-            known |= told
+            others = [found for found in known["findings"] if found["code"] != LIVER_ONLY.code]
+            findings = [*others, *map(asdict, _liver_only(case))]
+            known |= told | {"findings": findings}
             _write_record(files, known)
         try:
             return _refreshed(files, known, window)
@@ -153,11 +155,14 @@ def prepare_case(case: Case, out: Path, window: Window | None) -> Outcome:
         return _skipped(case, error)
     if any(finding.harmful for finding in findings):
         return Outcome(case.id, "skipped", tuple(findings))
-    if case.liver_only and labels is not None:
-        findings.append(LIVER_ONLY)
+    findings += _liver_only(case)
     _write_case(files, volume, labels, window)
     _write_record(files, _record(case, source, volume, labels, findings, window))
     return Outcome(case.id, "prepared", tuple(findings))
+
+
+def _liver_only(case: Case) -> list[Finding]:
+    return [LIVER_ONLY] if case.liver_only and case.segmentation else []
 
 
 def export_png(root: str | os.PathLike, case_id: str, window: Window = PNG_WINDOW) -> None:

@@ -123,6 +123,16 @@ def test_a_changed_dataset_json_prepares_its_cases_again(tmp_path):
         assert (len(report.prepared), len(report.unchanged)) == (1, unchanged)
 
 
+def test_a_prepared_case_says_that_its_set_names_no_tumors_as_soon_as_it_does(tmp_path):
+    with_tumor, without = {"background": 0, "liver": 1, "tumor": 2}, {"background": 0, "liver": 1}
+    for labels in (with_tumor, without, with_tumor):
+        write_set(tmp_path, labels)
+        report = prepare(find_cases(tmp_path), tmp_path / "out", workers=0, png=False)
+        codes = [found.code for found in report.findings.get("liver_3", ())]
+        assert codes == ["liver_only"] * (labels is without)
+    assert report.unchanged == ["liver_3"]
+
+
 def test_predictions_beside_a_dataset_json_are_read_by_it_and_those_of_this_module_are_not(
     tmp_path,
 ):
