@@ -2,10 +2,11 @@
 
 import csv
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
-from ..volumes import described_labels, is_seg
+from ..volumes import described_labels, is_seg, series_drawn_on
 from .case import Case
 from .layouts import is_liver_only
 
@@ -44,8 +45,8 @@ def read_cases(path: Path) -> tuple[list[Case], list[str]]:
             notes.append(f"{path.name}, case {name[:40] or '?'} left aside: {fault}")
             continue
         reference = files[1] if segmentation else None
-        liver_only = reference is not None and _shows_liver_alone(reference)
-        cases[name] = Case(name, patient or name, files[0], reference, liver_only=liver_only)
+        case = Case(name, patient or name, files[0], reference)
+        cases[name] = _as_its_reference_says(case) if reference else case
     if not cases and not notes:
         raise ValueError(f"{path}: it has no line under its columns; each case needs one")
     return list(cases.values()), notes
@@ -62,12 +63,17 @@ def _shown(file: Path) -> str:
     return str(file) if len(str(file)) <= MOST_SHOWN else f"...{str(file)[-MOST_SHOWN:]}"
 
 
-def _shows_liver_alone(path: Path) -> bool:
-    """Tell whether a reference shows no tumors: by its place, dataset.json or DICOM segments."""
-    try:
-        return is_liver_only(path) or (is_seg(path) and described_labels(path)[0] == {1})
-    except (ImportError, OSError, ValueError):  # reading it later says why
-        return False
+def _as_its_reference_says(case: Case) -> Case:
+    """Return a case of the series that its DICOM SEG was drawn on; liver_only if it is so.
+
+    The latter by the reference's place, dataset.json or DICOM segments.
+    """
+    path = case.segmentation
+    with suppress(ImportError, OSError, ValueError):  # reading it later says why
+        alone = is_liver_only(path) or (is_seg(path) and described_labels(path)[0] == {1})
+        case = replace(case, liver_only=alone)
+        return replace(case, series=series_drawn_on(path, case.volume))
+    return case
 
 
 def with_patients(root: Path, cases: list[Case]) -> list[str]:

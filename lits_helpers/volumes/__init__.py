@@ -9,7 +9,7 @@ from .dicom import (
     study_of,
     words_of,
 )
-from .dicom_seg import described_labels, is_seg
+from .dicom_seg import described_labels, is_seg, series_drawn_on
 from .dicom_series import Study, fault_of
 from .geometry import Geometry, is_unit, reversing, same_grid, size_text
 from .io import (
@@ -89,6 +89,7 @@ __all__ = [
     "reversing",
     "same_grid",
     "segmentation_path",
+    "series_drawn_on",
     "size_text",
     "slice_levels",
     "study_headers",

@@ -17,7 +17,15 @@ import numpy as np
 
 from .. import __version__
 from ..machine import written_whole
-from .dicom import HEADER_ONLY, INSTALL, is_dicom, opened, source_headers
+from .dicom import (
+    FOR_STUDIES,
+    HEADER_ONLY,
+    INSTALL,
+    REFERRED,
+    is_dicom,
+    opened,
+    source_headers,
+)
 from .geometry import Geometry, geometry_of_affine, internal_affine
 from .nifti import PART, named_label
 
@@ -174,6 +182,24 @@ def described_labels(path: str | os.PathLike) -> tuple[set[int], bool]:
     """
     with _opened_seg(Path(path)) as seg:
         return set(_kinds(seg).values()), seg.get("Manufacturer") == NAME
+
+
+def series_drawn_on(segmentation: Path, ct: Path) -> str | None:
+    """Return the UID of the series of a CT that a DICOM SEG names; None where it names none of it.
+
+    None of other files, too.
+
+    Raises:
+        ImportError, OSError, ValueError: one of both cannot be read.
+    """
+    if not (is_seg(segmentation) and is_dicom(ct)):
+        return None
+    with opened(segmentation) as store:
+        header = store.dataset(segmentation.name, **FOR_STUDIES)
+    with opened(ct) as store:
+        there = {one.uid for one in store.series()}
+    named = (str(item.get("SeriesInstanceUID")) for item in header.get(REFERRED) or ())
+    return next((uid for uid in named if uid in there), None)
 
 
 @contextmanager

@@ -356,7 +356,8 @@ def packed_copy(
     user = f"-{os.getuid()}" if hasattr(os, "getuid") else ""
     folder = Path(cache) if cache else Path(tempfile.gettempdir()) / f"lits-packed{user}"
     if not cache:  # others use the same temporary folder
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o700)
     state = path.stat()
     many = is_dicom(path)  # a file then stands for its series
     changed = hash_of_files(path) if many else f"{state.st_size}:{state.st_mtime_ns}"

@@ -302,3 +302,16 @@ def test_folder_of_predictions_is_compared_with_studies(tmp_path):
     rows, _ = compare(tmp_path / "out", tmp_path / "raw", tmp_path / "scores")
     assert [row["case_id"] for row in rows] == ["a-s4", "b-s4"]
     assert [row["tumor_dice"] for row in rows] == [1, 1]
+
+
+def test_a_seg_in_a_table_takes_the_series_that_it_was_drawn_on(tmp_path):
+    hu, labels = body()
+    drawn_on = write_series(tmp_path / "P" / "a", hu, series=4, spacing_mm=BODY_SPACING_MM)
+    longer = np.concatenate([hu, hu[-1:]]) + np.int16(9)  # a later phase, at the same places
+    write_series(tmp_path / "P" / "b", longer, series=5, spacing_mm=BODY_SPACING_MM)
+    write_seg(tmp_path / "s.dcm", drawn_on, labels)
+    (tmp_path / "cases.csv").write_text("case,volume,segmentation\n7,P,s.dcm\n")
+    volume, found, findings = load_case(find_cases(tmp_path)[0])
+    np.testing.assert_array_equal(volume.hu, hu)
+    np.testing.assert_array_equal(found, labels)
+    assert findings == []
