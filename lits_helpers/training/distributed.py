@@ -35,7 +35,6 @@ class Ranks:
 
     rank: int = 0
     world: int = 1
-    local_rank: int = 0
 
     @property
     def writes(self) -> bool:
@@ -132,9 +131,10 @@ def joined_ranks(device: torch.device) -> Iterator[tuple[Ranks, torch.device]]:
     if world_size() == 1:
         yield Ranks(), device
         return
-    ranks = Ranks(own_rank(), world_size(), local_rank() or 0)
+    ranks = Ranks(own_rank(), world_size())
     if device.type == "cuda":
-        device = torch.device("cuda", ranks.local_rank if torch.cuda.device_count() > 1 else 0)
+        number = local_rank() if torch.cuda.device_count() > 1 else 0
+        device = torch.device("cuda", number or 0)
         torch.cuda.set_device(device)
     started = not dist.is_initialized()
     if started:

@@ -111,9 +111,9 @@ def _tell(error: Exception) -> None:
     logger.warning("%s; falling back to the checkpoint before it", error)
 
 
-def _position(state: Mapping) -> tuple[int, int, int]:
-    """Return how far a state got; in old folders a later branch counts as further."""
-    return int(state.get("branch", 0)), int(state["epoch"]), int(state["step"])
+def _position(state: Mapping) -> tuple[int, int]:
+    """Return how far a state got."""
+    return int(state["epoch"]), int(state["step"])
 
 
 def named_state(path: Path | str, folder: Path, mirror: Path | str | None = None) -> dict:
@@ -174,12 +174,12 @@ class MirrorSlots:
                 slot.write_bytes(b"")
 
 
-def _slot_position(slot: Path) -> tuple[int, int, int]:
+def _slot_position(slot: Path) -> tuple[int, int]:
     try:
-        return _position(read_slot(slot)) if _filled(slot) else (0, 0, 0)
+        return _position(read_slot(slot)) if _filled(slot) else (0, 0)
     except CheckpointError as error:
         _tell(error)
-        return (0, 0, 0)
+        return (0, 0)
 
 
 def _rewrite(slot: Path, state: Mapping) -> None:
@@ -278,7 +278,6 @@ class Position:
     seconds: float = 0.0  # its time so far
     steps: int = 0  # of all epochs
     best: float | None = None  # validation Dice of the best epoch
-    branch: int = 0  # above 0 only in old folders: their training went back to an earlier state
 
     @classmethod
     def of(cls, state: Mapping) -> "Position":

@@ -162,20 +162,6 @@ def test_named_checkpoint_is_refused_where_a_training_got_further(calm, slices, 
         train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu", resume=early)
 
 
-def test_state_of_a_branch_of_an_old_folder_goes_on(calm, slices, tmp_path, monkeypatch):
-    """States held the number of times that a training had gone back, and to where."""
-    with monkeypatch.context() as patch:
-        stopping_after(patch, 5)
-        train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
-    last = tmp_path / "checkpoints" / "last.pth"
-    state = torch.load(last, weights_only=True)
-    torch.save({**state, "branch": 1, "began_at": [0, 2, 0]}, last)
-    history = train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
-    assert without_clocks(history) == without_clocks(calm[1])
-    assert same(weights(tmp_path), weights(calm[0]))
-    assert newest_state(tmp_path / "checkpoints")[0]["epoch"] == 3  # not the one before
-
-
 def test_other_recipe_or_split_is_refused_with_the_difference(calm, slices):
     with pytest.raises(CheckpointError, match=r"recipe.batch_size was 4, now 3"):
         train_liver_gan(slices, calm[0], SPLIT, small_liver(batch_size=3), device="cpu")

@@ -225,12 +225,6 @@ def test_named_file_that_got_furthest_is_read(tmp_path):
     assert named_state(tmp_path / "last.pth", tmp_path)["epoch"] == 3
 
 
-def test_in_an_old_folder_the_later_branch_comes_first(tmp_path):
-    save_state(tmp_path, a_state(5))
-    save_state(tmp_path, a_state(2, branch=1, began_at=[0, 2, 0]))
-    assert newest_state(tmp_path)[0]["epoch"] == 2
-
-
 def test_of_two_states_alike_the_one_with_its_model_is_taken(tmp_path):
     save_state(tmp_path, a_state(2))
     MirrorSlots(tmp_path / "mirror").write(a_state(2, best_model=a_model()))
