@@ -18,9 +18,9 @@ from .shapes import (
 )
 
 
-@dataclass(frozen=True)
-class Patient:
-    """What makes one patient differ from the next. Lengths in mm, tissues in HU."""
+@dataclass(frozen=True, kw_only=True)
+class Trunk:
+    """What frozen and wide patients share. Lengths in mm, tissues in HU."""
 
     half_width: float  # of the trunk with its fat
     half_front: float  # from the middle to the belly's skin
@@ -29,17 +29,8 @@ class Patient:
     wall: float  # muscle and ribs
     visceral_fat: float  # [0, 1], how far organs stand apart
     liver_height: float
-    liver_hu: float
-    vein_hu: float  # vessels in the liver
-    blood_hu: float  # aorta
-    muscle_hu: float
     fat_hu: float
     noise_hu: float  # deviation
-
-    @property
-    def spine_y(self) -> float:
-        """Middle of the vertebral bodies."""
-        return self.half_back - 1.2 * self.fat - 66.0
 
     @property
     def inner(self) -> float:
@@ -50,6 +41,21 @@ class Patient:
     def front(self) -> float:
         """From the middle to the cavity's front."""
         return self.half_front - self.fat - self.wall
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient(Trunk):
+    """What makes one patient differ from the next."""
+
+    liver_hu: float
+    vein_hu: float  # vessels in the liver
+    blood_hu: float  # aorta
+    muscle_hu: float
+
+    @property
+    def spine_y(self) -> float:
+        """Middle of the vertebral bodies."""
+        return self.half_back - 1.2 * self.fat - 66.0
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..body import Trunk
+
 PHASES = ("none", "arterial", "portal", "late")
 PHASE_SHARE = (0.17, 0.16, 0.48, 0.19)
 TISSUES = {  # HU without contrast, arterial, portal venous, late
@@ -28,39 +30,20 @@ TISSUES = {  # HU without contrast, arterial, portal venous, late
 THICKNESS_MM = (0.5, 10.0)
 
 
-@dataclass(frozen=True)
-class Patient:
+@dataclass(frozen=True, kw_only=True)
+class Patient(Trunk):
     """What makes one patient differ from the next; mm before `size` is applied, HU."""
 
     size: float  # 1 for an adult
-    half_width: float  # of the trunk with its fat
-    half_front: float
-    half_back: float
-    fat: float  # under the skin
-    wall: float  # muscle and ribs
-    visceral_fat: float  # [0, 1], how far organs stand apart
-    liver_height: float
-    fat_hu: float
     fluid: float  # [0, 1], ascites
     arms: bool
     phase: str
     tissue: dict  # HU by name
-    noise_hu: float  # deviation
 
     @property
     def spine_y(self) -> float:
         """Middle of the vertebral bodies."""
         return self.half_back - 1.05 * self.fat - 66.0
-
-    @property
-    def inner(self) -> float:
-        """Half width of the cavity."""
-        return self.half_width - self.fat - self.wall
-
-    @property
-    def front(self) -> float:
-        """From the middle to the cavity's front."""
-        return self.half_front - self.fat - self.wall
 
 
 def draw_patient(rng: np.random.Generator) -> Patient:
