@@ -293,17 +293,20 @@ class _Slices(Dataset):
         self.cases = find_slices(root, case_ids, spec)
         if self.structure == "tumor":
             require_tumors(case.case_id for case in self.cases if case.liver_only)
-        self._near = [nearest_neighbors(case.slice_indices, spec.context) for case in self.cases]
-        self._ends = np.cumsum([len(case.slice_indices) for case in self.cases])
+        self._items = []  # (case, slice index, those of the slice and its neighbours)
+        for case in self.cases:
+            around = case.slice_indices[nearest_neighbors(case.slice_indices, spec.context)]
+            pairs = zip(case.slice_indices.tolist(), around.tolist(), strict=True)
+            self._items += [(case, *pair) for pair in pairs]
 
     def __len__(self) -> int:
-        return int(self._ends[-1])
+        return len(self._items)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        case, position, near = self._find(index)
-        slice_index = int(case.slice_indices[position])
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"slice {index} of a data set of {len(self)} slices")
+        case, slice_index, neighbors = self._items[index]
         try:
-            neighbors = case.slice_indices[near].tolist()
             levels = np.stack([case.levels(k, self.spec) for k in neighbors])
             labels = case.working_labels(slice_index, self.spec)
         except UNREADABLE as error:
@@ -314,15 +317,6 @@ class _Slices(Dataset):
         image = model_input(torch.from_numpy(levels)[None], self.spec)[0]
         mask = label_mask(labels, self.structure).astype(np.float32)
         return image, torch.from_numpy(mask)[None]
-
-    def _find(self, index: int):
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"slice {index} of a data set of {len(self)} slices")
-        index %= len(self)
-        number = int(np.searchsorted(self._ends, index, side="right"))
-        case = self.cases[number]
-        position = index - int(self._ends[number]) + len(case.slice_indices)
-        return case, position, self._near[number][position]
 
 
 class LiverSlices(_Slices):
