@@ -290,7 +290,7 @@ def _load(path, model_type: type[TrainedModel], build: Callable[[Recipe], nn.Mod
             f"({reason}); train the {model_type.system} model again"
         ) from error
     model = model_type(network, recipe.spec, origin_of(path, checkpoint))
-    model = model.to(choose_device(None if device is None else str(device)))
+    model = model.to(choose_device(device))
     return model.eval().to(memory_format=torch.channels_last)
 
 

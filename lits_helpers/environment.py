@@ -79,7 +79,7 @@ def colab_secret(name: str) -> str | None:
         return None
 
 
-def choose_device(name: str | None = None) -> "torch.device":
+def choose_device(name: "torch.device | str | None" = None) -> "torch.device":
     """Return the named torch device, or without a name the first available: CUDA, MPS, CPU.
 
     Raises:
@@ -93,7 +93,7 @@ def choose_device(name: str | None = None) -> "torch.device":
             torch.empty(1, device=device)
         except (RuntimeError, AssertionError) as error:
             where = hint("device")
-            raise ValueError(f"device {name!r} ({where}) is not usable: {error}") from error
+            raise ValueError(f"device {str(name)!r} ({where}) is not usable: {error}") from error
         return device
     if torch.cuda.is_available():
         return torch.device("cuda")

@@ -23,8 +23,7 @@ def available_cores() -> int:
     cores = [len(os.sched_getaffinity(0)) if affinity else os.cpu_count() or 1]
     if (given := os.environ.get("SLURM_CPUS_PER_TASK", "")).isdecimal():
         cores.append(int(given))
-    for group in _own_groups("cpu"):
-        cores += [quota for quota in (_quota(group),) if quota is not None]
+    cores += [quota for quota in map(_quota, _own_groups("cpu")) if quota is not None]
     return max(1, min(cores))
 
 

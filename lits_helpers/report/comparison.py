@@ -67,18 +67,12 @@ def pair_lesions(
     chosen = linear_sum_assignment(np.where(apart < reach, apart, reach.max(initial=0.0)))
     partners = {i: j for i, j in zip(*chosen, strict=True) if apart[i, j] < reach[i, j]}
     found = [
-        _pair(lesion, later[partners[i]], apart[i, partners[i]]) if i in partners
-        else _pair(lesion, None)
+        (lesion, later[partners[i]], apart[i, partners[i]]) if i in partners else (lesion, None)
         for i, lesion in enumerate(earlier)
-    ]  # fmt: skip
-    new = sorted(set(range(len(later))) - set(partners.values()))
-    found += [_pair(None, later[j]) for j in new]
-    sizes = {"earlier": [each["ml"] for each in earlier], "later": [each["ml"] for each in later]}
-
-    def largest(pair: dict) -> float:
-        return max(sizes[date][pair[date] - 1] for date in sizes if pair[date])
-
-    return sorted(found, key=largest, reverse=True)
+    ]
+    found += [(None, lesion) for j, lesion in enumerate(later) if j not in partners.values()]
+    found.sort(key=lambda pair: -max(lesion["ml"] for lesion in pair[:2] if lesion))
+    return [_pair(*pair) for pair in found]
 
 
 def write_comparison(earlier: Mapping, later: Mapping, out: Path | str) -> tuple[Path, dict]:

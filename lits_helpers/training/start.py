@@ -141,9 +141,7 @@ class _Training:
     def _train(self) -> list[dict]:
         watch = Stopwatch(self.options.max_minutes)
         use_available_cores()
-        device = self.options.device
-        device = choose_device(None if device is None else str(device))
-        with joined_ranks(device) as (ranks, device):
+        with joined_ranks(choose_device(self.options.device)) as (ranks, device):
             precision = Precision(device, self.options.precision)
             identity = self._identity(precision)
             state = ranks.from_first(self._state(identity) if ranks.writes else None)

@@ -4,6 +4,7 @@ import bisect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from operator import attrgetter
 
 import numpy as np
 from scipy import ndimage
@@ -122,7 +123,8 @@ class BrowsedCase:
         Raises:
             ValueError: there is none.
         """
-        away = (self._centers() - voxel) * self.spacing_mm
+        centers = np.array([lesion.center for lesion in self._tumors()])
+        away = (centers - voxel) * self.spacing_mm
         return self.lesions[int(np.square(away).sum(axis=1).argmin())]
 
     def largest_lesion(self) -> Lesion:
@@ -131,23 +133,20 @@ class BrowsedCase:
         Raises:
             ValueError: there is none.
         """
-        self._centers()
-        return self.lesions[0]
+        return self._tumors()[0]
 
     def next_lesion(self, voxel: Voxel, step: int = 1) -> Lesion:
         """Return the lesion after (`step` 1) or before (-1) a voxel, in voxel order and around."""
-        order = np.lexsort(self._centers().T[::-1])
-        centers = [self.lesions[index].center for index in order]
+        center = attrgetter("center")
+        ordered = sorted(self._tumors(), key=center)
         if step > 0:
-            index = bisect.bisect_right(centers, voxel) % len(centers)
-        else:
-            index = bisect.bisect_left(centers, voxel) - 1
-        return self.lesions[order[index]]
+            return ordered[bisect.bisect_right(ordered, voxel, key=center) % len(ordered)]
+        return ordered[bisect.bisect_left(ordered, voxel, key=center) - 1]
 
-    def _centers(self) -> np.ndarray:
+    def _tumors(self) -> list[Lesion]:
         if not self.lesions:
             raise ValueError("this case has no tumor to jump to")
-        return np.array([lesion.center for lesion in self.lesions])
+        return self.lesions
 
     def worst_slice(self, structure: str) -> int:
         """Return the axial slice in which most voxels of the structure are wrong.
