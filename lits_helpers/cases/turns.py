@@ -195,7 +195,6 @@ def _lies_on_its_side(coarse: Coarse) -> bool:
     columns = coarse.body.any(axis=1).sum(axis=1)
     if np.median(rows) < SIDEWAYS * np.median(columns):
         return False
-    shifts = []
     body = [np.nonzero(coarse.body)[axis] for axis in (1, 2)]
     bone = [np.nonzero(coarse.body & (coarse.hu > BONE_HU))[axis] for axis in (1, 2)]
     if not bone[0].size:

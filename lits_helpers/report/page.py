@@ -109,8 +109,8 @@ def _numbers(measured: Mapping) -> str:
         ("lesions", count + (f", up to {longest:.0f} mm" if longest else "")),
     ]
     shown = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in cells)
-    why = f'<p class="warn">{html.escape(measured["no_mm"])}.</p>' if measured["no_mm"] else ""
-    return f'<section class="numbers">{shown}</section>{why}'
+    no_mm = f'<p class="warn">{html.escape(measured["no_mm"])}.</p>' if measured["no_mm"] else ""
+    return f'<section class="numbers">{shown}</section>{no_mm}'
 
 
 def _overview(pictures: Mapping) -> str:
