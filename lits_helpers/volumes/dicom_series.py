@@ -335,7 +335,7 @@ def geometry_of_series(series: Series) -> Geometry:
     if rows * columns * len(slices) > MAX_VOXELS:
         raise ValueError(f"series {series.label} has {len(slices)} slices of {rows} x {columns}")
     step_mm = _step_mm(series)
-    _check_upright(series, step_mm)
+    _check_upright(series)
     lps = np.eye(4)
     lps[:3, 0] = np.array(first.plane[:3]) * first.plane[7]  # along a row, column to column
     lps[:3, 1] = np.array(first.plane[3:6]) * first.plane[6]
@@ -400,7 +400,7 @@ def _missing_text(series: Series, steps: np.ndarray, usual_mm: float) -> str:
     )
 
 
-def _check_upright(series: Series, step_mm: float) -> None:
+def _check_upright(series: Series) -> None:
     first, last = series.slices[0], series.slices[-1]
     way = np.subtract(last.position, first.position)
     aside = way - np.dot(way, first.normal) * first.normal
