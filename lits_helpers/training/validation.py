@@ -20,13 +20,11 @@ class ValidationScore:
         dice: mean Dice over the cases that hold the target; NaN if none does, since a model that
             predicts nothing would score 1.
         dice_global: Dice of all cases' pixels taken together.
-        per_case: (cases,) float64, in the order of the cache's case ids.
         predicted_pixels: number of pixels predicted in all cases.
     """
 
     dice: float
     dice_global: float
-    per_case: Tensor
     predicted_pixels: int
 
 
@@ -65,13 +63,11 @@ def _score(counts: Tensor) -> ValidationScore:
     """Turn counts (3, cases) of overlap, predicted and reference pixels into Dice."""
     overlap, predicted, reference = counts
     sizes = predicted + reference
-    per_case = torch.where(sizes > 0, 2 * overlap / sizes.clamp(min=1), torch.ones_like(sizes))
     holds = reference > 0
     total = sizes.sum()
     return ValidationScore(
-        dice=per_case[holds].mean().item(),  # NaN if no case holds the target
+        dice=(2 * overlap[holds] / sizes[holds]).mean().item(),  # NaN if no case holds it
         dice_global=(2 * overlap.sum() / total).item() if total > 0 else 1.0,
-        per_case=per_case,
         predicted_pixels=int(predicted.sum()),
     )
 

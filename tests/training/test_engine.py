@@ -128,7 +128,7 @@ def test_the_model_of_the_first_epoch_with_the_highest_dice_is_kept(
     monkeypatch.setattr(
         engine,
         "validation_score",
-        lambda *_: ValidationScore(next(left), 0.25, torch.zeros(2), 100),
+        lambda *_: ValidationScore(next(left), 0.25, 100),
     )
     losing(monkeypatch, [1] * 9)
     history = train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=3), device="cpu")
@@ -164,9 +164,7 @@ def test_the_bar_shows_the_loss_the_last_dice_and_the_best(slices, tmp_path, mon
     seen, scores = [], iter([0.75, 0.5])
     monkeypatch.setattr(engine, "tqdm", Bar)
     monkeypatch.setattr(engine, "LOOK_SECONDS", -1.0)  # after every step
-    monkeypatch.setattr(
-        engine, "validation_score", lambda *_: ValidationScore(next(scores), 0, torch.zeros(2), 9)
-    )
+    monkeypatch.setattr(engine, "validation_score", lambda *_: ValidationScore(next(scores), 0, 9))
     losing(monkeypatch, [1, 2, 6, 5, 5, 5])
     train_liver_gan(slices, tmp_path, SPLIT, small_liver(), device="cpu")
     first = [{"g_loss": loss} for loss in ("1.0000", "1.5000", "2.0000")]
@@ -183,7 +181,7 @@ def test_a_loss_that_is_no_number_is_told_with_its_epoch(slices, tmp_path, monke
 
 
 def test_a_head_that_died_is_told_the_cure_for_it(slices, tmp_path, monkeypatch, caplog):
-    silent = ValidationScore(0.0, 0.0, torch.zeros(2), 0)
+    silent = ValidationScore(0.0, 0.0, 0)
     monkeypatch.setattr(engine, "validation_score", lambda *_: silent)
     losing(monkeypatch, [1] * 9)
     train_liver_gan(slices, tmp_path, SPLIT, small_liver(epochs=3, head="relu"), device="cpu")
