@@ -88,11 +88,14 @@ def segment(hu, spacing_mm, models):
         z, y, x = np.ogrid[tuple(slice(-n, n + 1) for n in steps)]
         near_mm = np.hypot(y * spacing_mm[1], x * spacing_mm[2]) + 0 * z
         near = ndimage.binary_dilation(liver, near_mm <= post["margin_mm"] + 1e-6)
+        chance = np.zeros(hu.shape, np.uint8)  # times 255
         for k in np.flatnonzero(near.any((1, 2))):
-            tumor = probability(model, about, hu, pixel, liver, k) >= post["tumor_threshold"]
-            labels[k][tumor & near[k]] = 2
+            plane = probability(model, about, hu, pixel, liver, k)
+            chance[k] = plane * 255 + 0.5
+            labels[k][(plane >= post["tumor_threshold"]) & near[k]] = 2
         lesions, _ = ndimage.label(labels == 2)
         small = np.bincount(lesions.ravel()) * np.prod(spacing_mm) < post["min_lesion_mm3"]
+        small[np.setdiff1d(lesions, lesions[chance >= 255 * post.get("tumor_peak", 0.0)])] = True
         dropped = small[lesions] & (lesions > 0)
         labels[dropped] = liver[dropped]
     return labels

@@ -115,11 +115,13 @@ def save_synthetic(checkpoint: Mapping, card: Mapping, folder: Path = WEIGHTS) -
     """Write a trained model as weights that come with the project, in half precision, and its card.
 
     Args:
-        checkpoint: from `load_checkpoint`, of a model trained on generated patients alone.
+        checkpoint: from `load_checkpoint`, of a model trained on generated patients alone; `peak`
+            in it is kept, see `TumorModel`.
         card: what a reader must know of it, as plain values.
         folder: where to write.
     """
-    kept = {key: checkpoint[key] for key in ("system", "recipe", "epoch", "validation_dice")}
+    wanted = "system", "recipe", "epoch", "validation_dice", "peak"
+    kept = {key: checkpoint[key] for key in wanted if key in checkpoint}
     weights = {
         name: value.half() if value.is_floating_point() and value.ndim > 1 else value
         for name, value in checkpoint["model"].items()
@@ -249,9 +251,14 @@ class LiverModel(TrainedModel):
 
 
 class TumorModel(TrainedModel):
-    """A trained RegNet segmenter; called, it returns logits."""
+    """A trained RegNet segmenter; called, it returns logits.
+
+    Attributes:
+        peak: a lesion counts if its highest probability reaches this, see `Postprocessing`.
+    """
 
     system = "tumor"
+    peak = 0.0
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return tumor logits (N, 1, H, W) for images (N, 3, H, W) as TumorSlices yields them."""
@@ -290,6 +297,7 @@ def _load(path, model_type: type[TrainedModel], build: Callable[[Recipe], nn.Mod
             f"({reason}); train the {model_type.system} model again"
         ) from error
     model = model_type(network, recipe.spec, origin_of(path, checkpoint))
+    model.peak = float(checkpoint.get("peak", 0.0))
     model = model.to(choose_device(device))
     return model.eval().to(memory_format=torch.channels_last)
 

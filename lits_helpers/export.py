@@ -116,6 +116,9 @@ def _write_graph(model: TrainedModel, path: Path) -> None:
 
 def _described(model: TrainedModel, postprocessing: Mapping) -> dict:
     imagenet = model.spec.normalization == "imagenet"
+    rules = dict(postprocessing)
+    if rules.get("tumor_peak", 0.0) is None:
+        rules["tumor_peak"] = getattr(model, "peak", 0.0)
     return {
         "system": model.system,
         "spec": asdict(model.spec),
@@ -124,7 +127,7 @@ def _described(model: TrainedModel, postprocessing: Mapping) -> dict:
         "deviation": list(IMAGENET_DEVIATION) if imagenet else [1.0] * model.spec.channels,
         "multiple": MULTIPLE,
         "square_within": SQUARE_WITHIN,  # pixels less square than that are resized to square ones
-        "postprocessing": dict(postprocessing),
+        "postprocessing": rules,
     }
 
 

@@ -206,6 +206,16 @@ def test_synthetic_weights_come_back_in_half_precision_and_belong_to_no_case(
         assert torch.allclose(kept, value, rtol=1e-3, atol=1e-7)
 
 
+def test_synthetic_tumor_weights_say_how_sure_they_must_be_of_a_lesion(
+    files, tmp_path, monkeypatch
+):
+    checkpoint = load_checkpoint(files / "tumor.pth")
+    save_synthetic(checkpoint | {"peak": 0.95}, {}, tmp_path)
+    monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)
+    assert load_tumor_model("synthetic").peak == 0.95
+    assert load_tumor_model(files / "tumor.pth").peak == 0
+
+
 def test_synthetic_weights_that_are_not_what_their_card_says_are_refused(
     files, tmp_path, monkeypatch
 ):

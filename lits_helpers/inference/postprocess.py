@@ -23,6 +23,8 @@ class Postprocessing:
         fill_holes: cavities wholly inside the liver become liver.
         margin_mm: tumor counts up to this far from the predicted liver (in the slice and across
             slices).
+        tumor_peak: face-connected lesions whose highest probability is lower are dropped, in
+            [0, 1]; None takes what the tumor model came with, mostly 0, which keeps all.
         min_lesion_mm3: smaller face-connected lesions are dropped; 0 keeps all.
         rotation_degrees: average the probabilities of each slice, as it is and turned by this angle
             to either side (test-time augmentation, three times as slow). 0 turns nothing.
@@ -33,6 +35,7 @@ class Postprocessing:
     largest_liver: bool = True
     fill_holes: bool = True
     margin_mm: float = 5.0
+    tumor_peak: float | None = None
     min_lesion_mm3: float = 30.0  # a ball of about 4 mm: below it two readers do not agree either
     rotation_degrees: float = 0.0
 
@@ -42,6 +45,10 @@ class Postprocessing:
                 raise ValueError(
                     f"Postprocessing.{name} must lie in (0, 1), got {getattr(self, name)}"
                 )
+        if self.tumor_peak is not None and not 0 <= self.tumor_peak <= 1:
+            raise ValueError(
+                f"Postprocessing.tumor_peak must lie in [0, 1] or be None, got {self.tumor_peak}"
+            )
         if self.rotation_degrees > MOST_DEGREES:
             raise ValueError(
                 f"Postprocessing.rotation_degrees must be {MOST_DEGREES:g} or less, "
@@ -127,6 +134,24 @@ def drop_small_lesions(tumor: np.ndarray, spacing_mm: tuple, post: Postprocessin
     lesions, count = ndimage.label(tumor[box])
     small = _sizes(lesions, count) * float(np.prod(spacing_mm)) < post.min_lesion_mm3
     tumor[box][small[lesions]] = 0
+
+
+def drop_faint_lesions(tumor: np.ndarray, probability: np.ndarray, peak: float) -> None:
+    """Clear face-connected lesions that nowhere reach a probability, in place.
+
+    Args:
+        tumor: (Z, Y, X) uint8 of 0 and 1.
+        probability: (Z, Y, X) uint8, times 255.
+        peak: in [0, 1].
+    """
+    box = filled_box(tumor)
+    if box is None:
+        return
+    lesions, count = ndimage.label(tumor[box])
+    reached = np.zeros(count + 1, bool)
+    reached[np.unique(lesions[probability[box] >= 255 * peak])] = True
+    reached[0] = True
+    tumor[box][~reached[lesions]] = 0
 
 
 def _sizes(components: np.ndarray, count: int) -> np.ndarray:

@@ -43,7 +43,11 @@ class MakerRecord:
         self.maker = {
             "liver": _described(as_models("liver", liver_model)),
             "tumor": _described(as_models("tumor", tumor_model)),
-            "postprocessing": asdict(post or Postprocessing()),
+            "postprocessing": {
+                rule: value
+                for rule, value in asdict(post or Postprocessing()).items()
+                if value is not None  # the models' own
+            },
         }
 
     def claim(self, *, take_over: bool = False) -> None:

@@ -135,9 +135,16 @@ def _add_tumor(labels, volume, models, cascade: bool, post, batch_size, probabil
     tumor = np.zeros_like(labels)
     sweep = Sweep(models, volume.hu, frames, post.rotation_degrees, batch_size)
     kept = _kept(probabilities, "tumor", labels.shape)
+    peak = post.tumor_peak
+    if peak is None:
+        peak = max(model.peak for model in models)
+    if peak and kept is None:
+        kept = np.zeros_like(labels)
     _log_disagreement("tumor", sweep.mark(tumor, reach, post.tumor_threshold, kept))
     if cascade:
         postprocess.keep_near_liver(tumor, labels, spacing_mm, post)
+    if peak:
+        postprocess.drop_faint_lesions(tumor, kept, peak)
     postprocess.drop_small_lesions(tumor, spacing_mm, post)
     np.copyto(labels, 2, where=tumor.view(bool))
 

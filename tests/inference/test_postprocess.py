@@ -6,6 +6,7 @@ import pytest
 from lits_helpers.inference import Postprocessing, postprocess
 from lits_helpers.inference.postprocess import (
     clean_liver,
+    drop_faint_lesions,
     drop_small_lesions,
     keep_near_liver,
     liver_reach,
@@ -139,6 +140,22 @@ def test_lesions_touching_at_a_corner_are_measured_one_by_one():
     tumor[4, 7:9, 8:11] = 1  # 6 voxels each, 16.8 mm3
     drop_small_lesions(tumor, SPACING_MM, Postprocessing(min_lesion_mm3=30))
     assert not tumor.any()
+
+
+def test_lesions_that_nowhere_reach_the_peak_are_dropped_and_others_stay_whole():
+    tumor, probability = np.zeros(SHAPE, np.uint8), np.full(SHAPE, 255, np.uint8)
+    tumor[3, 5, 5:15] = tumor[7, 20, 5:16] = 1
+    probability[tumor > 0] = 130  # 0.51
+    probability[3, 5, 9], probability[7, 20, 9] = 204, 203  # 0.8, and just below
+    drop_faint_lesions(tumor, probability, 0.8)
+    assert tumor[3].sum() == 10
+    assert tumor[7].sum() == 0
+
+
+@pytest.mark.parametrize("peak", [-0.1, 1.5])
+def test_a_peak_is_a_probability(peak):
+    with pytest.raises(ValueError, match=r"tumor_peak must lie in \[0, 1\] or be None, got"):
+        Postprocessing(tumor_peak=peak)
 
 
 def test_every_lesion_stays_at_volume_zero():

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.drawn import ORIENTATIONS, affine_of, stored_as, write_nifti
+from helpers.grey_models import tumor_model
 from helpers.logs import logged
 from helpers.prepared_runs import write_checkpoint
 from torch import nn
@@ -478,3 +479,22 @@ def test_model_that_answers_no_numbers_is_refused():
     model = LiverModel(LeftHalf(float("nan")), SPEC, ORIGIN)
     with pytest.raises(ValueError, match="the model's output is NaN"):
         segment_volume(drawn_volume(drawn_ct()), model)
+
+
+@pytest.mark.parametrize(
+    ("share", "of_the_model", "given", "kept"),
+    [
+        (0.9, 0.0, None, True),
+        (0.9, 0.95, None, False),
+        (0.97, 0.95, None, True),
+        (0.9, 0.95, 0.0, True),
+        (0.9, 0.0, 0.95, False),
+    ],
+)
+def test_a_tumor_model_may_say_how_sure_it_must_be_of_a_lesion(share, of_the_model, given, kept):
+    model = tumor_model(share)
+    model.peak = of_the_model
+    labels = segment_volume(
+        drawn_volume(), liver_by_grey(), model, Postprocessing(tumor_peak=given)
+    )
+    assert (labels == 2).any() == kept
