@@ -116,10 +116,11 @@ def scores(system: str, case: lits.Case, labels, reference, volume) -> dict:
     """Return what a table of real scans shows of one case."""
     row = lits.evaluate_case(labels, reference, volume.geometry.trusted_spacing_mm)
     found, missed, false = (row[f"lesion_{kind}_0"] for kind in ("tp", "fn", "fp"))
+    there, assd_mm = bool(row[f"{system}_size_reference"]), row[f"{system}_assd_mm"]
     return {
         "case": case.id,
-        "dice": round(row[f"{system}_dice"], 3) if row[f"{system}_size_reference"] else None,
-        "assd_mm": row[f"{system}_assd_mm"] and round(row[f"{system}_assd_mm"], 2),
+        "dice": round(row[f"{system}_dice"], 3) if there else None,
+        "assd_mm": round(assd_mm, 2) if there and assd_mm is not None else None,
         **({"found": found, "missed": missed, "false": false} if system == "tumor" else {}),
     }
 

@@ -19,7 +19,7 @@ from helpers.prepared_runs import VARIABLES, write_checkpoint, write_prepared
 from helpers.repository import ROOT
 from helpers.small_runs import SmallNetwork, draw_no_curves, small_liver, small_tumor
 
-from lits_helpers import __version__, export, pipeline, recipes, settings
+from lits_helpers import __version__, checkpoints, export, pipeline, recipes, settings
 from lits_helpers.__main__ import main
 from lits_helpers.machine import read_json
 from lits_helpers.metrics import read_metrics_csv
@@ -464,7 +464,8 @@ def test_an_interrupted_step_says_how_to_go_on(monkeypatch):
     assert call.err == "phantom: stopped; the same command continues\n"
 
 
-def test_models_of_the_wrong_system_or_kind_are_refused(tmp_path):
+def test_models_of_the_wrong_system_or_kind_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "WEIGHTS", tmp_path)  # none come with the project
     liver = write_checkpoint(tmp_path / "liver.pth", "liver")
     ct = write_nifti(body()[0], tmp_path / "volume-3.nii")
     call = shell_call("predict", ct, "--only", "tumor")
