@@ -73,7 +73,8 @@ def test_a_name_that_is_not_there_is_no_attribute():
 def test_ctrl_c_while_torch_is_imported_leaves_without_a_traceback(tmp_path):
     told = [sys.executable, "-X", "importtime", "-m", "lits_helpers"]  # names what it has imported
     command = [*told, "train-liver", "--prepared", str(tmp_path)]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, encoding="utf-8") as shell:
+    options = {"cwd": ROOT, "stderr": subprocess.PIPE, "encoding": "utf-8", "pipesize": 4096}
+    with subprocess.Popen(command, **options) as shell:  # a small pipe: it cannot run ahead
         assert any(" torch." in line for line in shell.stderr)  # a part of it is there
         shell.send_signal(signal.SIGINT)
         errors = shell.stderr.read()
