@@ -223,8 +223,12 @@ def public_faults(name: str) -> Iterator[str]:
 @cache
 def sources() -> str:
     """Return all code and data that a page may name."""
-    kinds = ("lits_helpers/**/*.py*", "lits_helpers/**/*.js*", "notebooks/*.ipynb", "scripts/*")
-    kinds += (
+    kinds = (
+        "lits_helpers/**/*.py",
+        "lits_helpers/**/*.pyi",
+        "lits_helpers/**/*.js*",
+        "notebooks/*.ipynb",
+        "scripts/*",
         "benchmarks/*.py",
         "examples/*.py",
         "tests/**/*.py",
