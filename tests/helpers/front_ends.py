@@ -295,8 +295,8 @@ class Page:
         chain.perform()
 
     def slice_shown(self) -> int:
-        shown = self.find(".widget-label", " / ").text  # "27 / 40 · 78 mm"
-        return int(shown.split()[0]) - 1
+        shown = self.find(".widget-label", " / ").text  # "26 / 39 · 78 mm", counted from 0
+        return int(shown.split()[0])
 
     def readout(self) -> str:
         return self.find(".widget-html", "voxel").text

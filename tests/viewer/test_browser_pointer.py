@@ -82,7 +82,7 @@ def test_keys_move_through_the_slices_when_the_picture_has_the_focus(page):
     until(lambda: page.slice_shown() == start, 10, "l does not go to the largest lesion")
     colored = page.settled()["colored"]
     press(page, " ")
-    until(lambda: page.pixels()["colored"] < colored, 10, "space does not hide the layers")
+    until(lambda: page.settled()["colored"] < colored, 10, "space does not hide the layers")
     assert page.js(TOP) == where
     assert page.message() == ""
 
