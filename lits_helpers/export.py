@@ -117,7 +117,7 @@ def _write_graph(model: TrainedModel, path: Path) -> None:
 def _described(model: TrainedModel, postprocessing: Mapping) -> dict:
     imagenet = model.spec.normalization == "imagenet"
     rules = dict(postprocessing)
-    if rules.get("tumor_peak", 0.0) is None:
+    if model.system == "tumor" and rules.get("tumor_peak") is None:
         rules["tumor_peak"] = getattr(model, "peak", 0.0)
     return {
         "system": model.system,

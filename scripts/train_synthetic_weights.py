@@ -150,7 +150,7 @@ def main() -> None:
         card["real scans"] = measured[-1]["scores"]
         trained = load_checkpoint(checkpoint, options.system)
         if options.system == "tumor":
-            trained["peak"] = options.peak
+            trained["peak"] = measured[-1]["peak"]
         print(save_synthetic(trained, card))
         return
     if not options.measure:
@@ -159,10 +159,8 @@ def main() -> None:
     real = real_data()
     if real is None:
         parser.error("--measure needs LITS_REAL, a folder with real scans")
-    line = {
-        "system": options.system,
-        "scores": measure(options.system, checkpoint, real, options.peak),
-    }
+    line = {"system": options.system, "peak": options.peak}
+    line["scores"] = measure(options.system, checkpoint, real, options.peak)
     with open(options.work / "scores.jsonl", "a", encoding="utf-8") as stream:
         stream.write(json.dumps(line) + "\n")
 

@@ -100,6 +100,8 @@ class _Liver:
         """Draw dark lines from the liver's rim inwards: ligaments and fissures are no lesions."""
         liver = (self.labels[self.middle] > 0).astype(np.uint8)
         rim = np.argwhere((liver > 0) & (cv2.erode(liver, np.ones((3, 3))) == 0))
+        if not len(rim):  # nothing but liver
+            return
         for _ in range(self.rng.integers(1, 3)):
             start, aim = self.rng.choice(rim).astype(float), self.rng.choice(self.inside)
             length = self.rng.uniform(6, 35) / max(math.dist(start, aim), 1)
@@ -142,9 +144,10 @@ class _Liver:
             if grain > 0.3:
                 noise = cv2.GaussianBlur(noise, (0, 0), grain)
                 noise /= noise.std()
-            plane += noise * (self.noise_hu * self.per_hu) * (plane > 0)
+            seen = plane > 0
+            plane += noise * (self.noise_hu * self.per_hu) * seen
             if blur:
-                self.levels[k] = cv2.GaussianBlur(plane, (0, 0), blur)
+                self.levels[k] = cv2.GaussianBlur(plane, (0, 0), blur) * seen
 
     def _add(self, shapes, hu: float) -> None:
         """Add so many HU times a shape (S, S) in each slice, within the liver."""
@@ -180,7 +183,9 @@ class _Liver:
             lobes += self.rng.uniform(0, 0.16) * np.cos(k * angle + self.rng.uniform(0, 6.28))
 
         def shapes(scale: float) -> list[np.ndarray]:
-            borders = [radius * scale * lobes for radius in radii]
-            return [0.5 + 0.5 * np.tanh((border - distance) / edge) for border in borders]
+            return [
+                (0.5 + 0.5 * np.tanh((radius * scale * lobes - distance) / edge)) * (radius > 0)
+                for radius in radii
+            ]
 
         return shapes

@@ -69,6 +69,8 @@ def _look_at_tumors(volume: Volume, labels: np.ndarray, tumor_model) -> dict[str
     sweep = Sweep(models, volume.hu, tumor_frames(volume, labels, models), 0.0, BATCH_SIZE)
     sweep.mark(np.zeros_like(labels), chosen, 0.5, probability)
     shares = probability[chosen] * (labels[chosen] > 0) / np.float32(255)
+    if any(getattr(model, "peak", 0.0) for model in models):  # lesions dropped as too faint
+        shares[(shares >= 0.5) & (labels[chosen] == 1)] = 0
     return {"tumor_unsure": _distance(shares, labels[chosen] == 2)}
 
 

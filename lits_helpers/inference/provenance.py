@@ -257,7 +257,8 @@ def described_model(model: TrainedModel) -> dict:
     """Return what a record and a report say of a model, as JSON holds it."""
     spec = asdict(model.spec)
     spec["window"] = list(spec["window"]) if spec["window"] else None  # JSON makes a tuple a list
-    return {
+    peak = {"peak": model.peak} if getattr(model, "peak", 0.0) else {}
+    return peak | {
         "weights": weights_hash(model.spec, model.network.state_dict()),
         "training_ids": list(model.origin.training_ids),
         "training_cts": sorted(model.origin.training_cts),

@@ -137,7 +137,7 @@ def _add_tumor(labels, volume, models, cascade: bool, post, batch_size, probabil
     kept = _kept(probabilities, "tumor", labels.shape)
     peak = post.tumor_peak
     if peak is None:
-        peak = max(model.peak for model in models)
+        peak = float(np.mean([getattr(model, "peak", 0.0) for model in models]))
     if peak and kept is None:
         kept = np.zeros_like(labels)
     _log_disagreement("tumor", sweep.mark(tumor, reach, post.tumor_threshold, kept))

@@ -24,6 +24,7 @@ from ..checkpoints import (
     require_keys,
 )
 from ..machine import written_whole
+from ..recipes import ADDED_LATER
 from ..settings import hint
 from .distributed import Ranks
 from .optimization import Precision
@@ -241,7 +242,8 @@ def _differences(state: Mapping, wanted: Mapping) -> Iterator[str]:
         yield f"it is a {state['system']} training, asked is {wanted['system']}"
         return
     for key in sorted(set(state["recipe"]) | set(wanted["recipe"])):
-        before, now = state["recipe"].get(key), wanted["recipe"].get(key)
+        missing = ADDED_LATER.get(key)
+        before, now = (each["recipe"].get(key, missing) for each in (state, wanted))
         if _plain(before) != _plain(now):
             yield f"recipe.{key} was {before}, now {now}"
     if state["seed"] != wanted["seed"]:

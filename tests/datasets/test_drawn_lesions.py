@@ -75,6 +75,13 @@ def test_the_batch_itself_is_left_alone():
     assert all(map(torch.equal, (levels, labels), flat_liver()))
 
 
+def test_black_stays_black_and_a_slice_of_liver_alone_is_drawn_into():
+    levels, labels = flat_liver()
+    for seed in range(6):
+        assert not drawn(levels, labels, seed=seed)[0][:, :, :4].any()
+        drawn(levels, torch.ones_like(labels), seed=seed)
+
+
 def test_a_sliver_of_liver_gets_no_lesion():
     levels, labels = flat_liver()
     labels[:, :, :, 11:] = 0  # 200 pixels are needed, 40 x 5 - 1 remain

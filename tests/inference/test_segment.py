@@ -498,3 +498,10 @@ def test_a_tumor_model_may_say_how_sure_it_must_be_of_a_lesion(share, of_the_mod
         drawn_volume(), liver_by_grey(), model, Postprocessing(tumor_peak=given)
     )
     assert (labels == 2).any() == kept
+
+
+def test_of_several_tumor_models_the_mean_of_their_peaks_counts():
+    sure, unsure = tumor_model(0.97), tumor_model(0.85)
+    sure.peak = 0.95
+    labels = segment_volume(drawn_volume(), liver_by_grey(), [sure, unsure], ALL)
+    assert (labels == 2).any()

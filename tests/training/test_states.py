@@ -44,6 +44,14 @@ def a_state(epoch=1, step=0, **changes):
     return {**state, **changes}
 
 
+def test_a_tumor_training_of_before_a_field_goes_on_as_long_as_the_field_is_off():
+    before = a_state(system="tumor", recipe={"epochs": 3})
+    require_same(before, a_state(system="tumor", recipe={"epochs": 3, "drawn_lesions": 0.0}), "")
+    drawn = a_state(system="tumor", recipe={"epochs": 3, "drawn_lesions": 0.5})
+    with pytest.raises(CheckpointError, match=r"drawn_lesions was 0\.0, now 0\.5"):
+        require_same(before, drawn, "last.pth")
+
+
 def test_newer_state_keeps_the_one_before(tmp_path):
     save_state(tmp_path, a_state(1))
     save_state(tmp_path, a_state(2))
