@@ -57,8 +57,11 @@ def augmentation_of(recipe: Recipe) -> Augmentation | None:
     """Return the limits of a recipe's augmentation, None if it has none."""
     if not recipe.augment:
         return None
-    shared = {name: getattr(recipe, name) for name in ("fatty_liver", "bright_lesions")}
-    return Augmentation(**shared, drawn_lesions=getattr(recipe, "drawn_lesions", 0.0))
+    return Augmentation(
+        fatty_liver=recipe.fatty_liver,
+        bright_lesions=recipe.bright_lesions,
+        drawn_lesions=getattr(recipe, "drawn_lesions", 0.0),  # of tumors alone
+    )
 
 
 def augment_batch(

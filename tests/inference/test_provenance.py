@@ -6,11 +6,12 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers.drawn import BODY_SPACING_MM, body, write_case, write_nifti
-from helpers.grey_models import SHAPE, bright_model, segment_below, write_ct
+from helpers.grey_models import SHAPE, bright_model, segment_below, tumor_model, write_ct
 from helpers.logs import logged
 
 from lits_helpers.cases import find_cases
 from lits_helpers.inference import Postprocessing, read_record, read_records
+from lits_helpers.inference.provenance import described_model
 from lits_helpers.machine import read_json
 from lits_helpers.preprocess import prepare
 
@@ -97,3 +98,10 @@ def test_json_of_other_programs_beside_their_images_is_no_record(tmp_path):
     (target,) = segment_below(tmp_path / "raw", tmp_path / "out", bright_model()).written.values()
     assert [record["source"] for record in read_records(tmp_path / "out")]
     assert read_record(target)["tumor"] is None
+
+
+def test_the_record_knows_how_sure_a_tumor_model_must_be_and_leaves_older_ones_as_they_are():
+    model = tumor_model(0.9)
+    assert "peak" not in described_model(model)
+    model.peak = 0.95
+    assert described_model(model)["peak"] == 0.95

@@ -505,3 +505,15 @@ def test_of_several_tumor_models_the_mean_of_their_peaks_counts():
     sure.peak = 0.95
     labels = segment_volume(drawn_volume(), liver_by_grey(), [sure, unsure], ALL)
     assert (labels == 2).any()
+
+
+@pytest.mark.parametrize(("peak", "unsure"), [(0.0, True), (0.95, False)])
+def test_what_a_peak_dropped_does_not_make_the_other_lesions_unsure(peak, unsure):
+    """The model says 0.9 everywhere, and a part of it stands in the labels."""
+    labels = np.zeros(SHAPE, np.uint8)
+    labels[3:8, 8:24, 10:30] = 1
+    labels[3:8, 12:20, 14:24] = 2
+    model = tumor_model(0.9)
+    model.peak = peak
+    found = second_look(drawn_volume(), labels, None, model)["tumor_unsure"]
+    assert (found > 0.2) == unsure
