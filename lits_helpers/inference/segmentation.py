@@ -84,7 +84,8 @@ class Segmentation:
     @property
     def flags(self) -> dict:
         """How far to trust the labels, in one word, with its reasons: see `report.judge`."""
-        seen = look(self.volume.hu, self.labels, self.volume.geometry.trusted_spacing_mm)
+        spacing_mm = self.volume.geometry.trusted_spacing_mm
+        seen = look(self.volume.hu, self.labels, spacing_mm, self.makers)
         return judge(seen | self.evidence, self.findings)
 
     def view(self) -> SliceViewer:

@@ -204,7 +204,7 @@ def flags_of(volume: Volume, labels: np.ndarray, prediction: Path | str) -> dict
     findings = [Finding(**content) for content in record.get("findings", ())]
     if not findings and volume.path and volume.path.suffix == SUFFIX:
         findings = findings_of_packed(volume.path)
-    seen = look(volume.hu, labels, volume.geometry.trusted_spacing_mm)
+    seen = look(volume.hu, labels, volume.geometry.trusted_spacing_mm, record)
     return judge(seen | record.get("evidence", {}), findings)
 
 

@@ -149,7 +149,7 @@ def _pair_row(pair: Mapping, compared: Mapping) -> str:
         values = [lesion and lesion[name] for lesion in lesions]
         cells += [unit(value, "", digits) for value in values]
         cells.append(state or _change(values, digits))
-    place = next(lesion["place"] for lesion in lesions[::-1] if lesion)
+    place = next(lesion["place"] for lesion in lesions[::-1] if lesion) or "–"
     numbers = "".join(f"<td>{cell}</td>" for cell in cells)
     return f'<tr>{numbers}<td class="text">{place}</td></tr>'
 

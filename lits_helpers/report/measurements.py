@@ -9,6 +9,7 @@ from scipy import ndimage
 
 from ..machine import require, written_whole
 from ..metrics import axial_diameters, filled_box
+from ..recipes import SYSTEMS
 from ..volumes import Volume
 
 NO_MM = "the file's voxel size cannot be trusted: no value in mm or ml"
@@ -19,7 +20,20 @@ COLUMNS = (
 ).split()
 
 
-def measure(volume: Volume, labels: np.ndarray) -> dict:
+def looked_for(labels: np.ndarray, makers: Mapping | None = None) -> set[str]:
+    """Return which of "liver" and "tumor" somebody looked for.
+
+    Args:
+        labels: (Z, Y, X) 0, 1, 2.
+        makers: system -> the models that made them; without any, tumors outside any liver count as
+            drawn alone.
+    """
+    if makers:
+        return {system for system in SYSTEMS if makers.get(system)}
+    return {"tumor"} if labels.any() and not (labels == 1).any() else set(SYSTEMS)
+
+
+def measure(volume: Volume, labels: np.ndarray, makers: Mapping | None = None) -> dict:
     """Measure a patient.
 
     A lesion is tumor whose voxels touch by their faces. HU are means; the liver's are without its
@@ -28,15 +42,16 @@ def measure(volume: Volume, labels: np.ndarray) -> dict:
     Args:
         volume: the CT.
         labels: (Z, Y, X) 0, 1, 2 of that shape.
+        makers: of `looked_for`; what nobody looked for has no values.
 
     Returns:
         Plain values for JSON. ``no_mm`` says why values in mm and ml are None, or is None itself;
         ``liver`` and ``tumor`` {"voxels", "ml", "hu"}; ``burden`` tumor by liver, in [0, 1], None
-        without liver; ``lesions``, the largest first: ``number`` from 1, ``voxels``, ``ml``,
-        ``longest_mm``, ``perpendicular_mm``, ``slice_index``, the ends ``longest`` and
-        ``perpendicular`` (see `metrics.Diameters`), ``center`` (z, y, x) in voxels, ``place`` in
-        the liver, ``hu`` and ``hu_difference`` to the liver; ``tumors_sought`` True, see
-        `report_of`.
+        without liver; ``liver_sought`` and ``tumors_sought``; ``lesions``, the largest first:
+        ``number`` from 1, ``voxels``, ``ml``, ``longest_mm``, ``perpendicular_mm``,
+        ``slice_index``, the ends ``longest`` and ``perpendicular`` (see `metrics.Diameters`),
+        ``center`` (z, y, x) in voxels, ``hu``, and None without liver ``place`` in it and
+        ``hu_difference`` to it.
 
     Raises:
         TypeError: `volume` is none.
@@ -50,18 +65,22 @@ def measure(volume: Volume, labels: np.ndarray) -> dict:
             "this very CT"
         )
     spacing_mm = volume.geometry.trusted_spacing_mm
-    liver = _structure(volume.hu, labels >= 1, spacing_mm)
+    sought = looked_for(labels, makers)
+    liver = _structure(volume.hu, labels >= 1, spacing_mm, "liver" in sought)
     liver["hu"] = _mean(volume.hu[labels == 1])
-    tumor = _structure(volume.hu, labels == 2, spacing_mm)
+    tumor = _structure(volume.hu, labels == 2, spacing_mm, "tumor" in sought)
     return {
         "no_mm": None if spacing_mm else NO_MM,
         "spacing_mm": spacing_mm and list(spacing_mm),
         "shape": list(labels.shape),
         "liver": liver,
         "tumor": tumor,
-        "burden": tumor["voxels"] / liver["voxels"] if liver["voxels"] else None,
+        "burden": tumor["voxels"] / liver["voxels"]
+        if len(sought) > 1 and liver["voxels"]
+        else None,
         "lesions": _lesions(volume.hu, labels, spacing_mm, liver["hu"]),
-        "tumors_sought": True,
+        "liver_sought": "liver" in sought,
+        "tumors_sought": "tumor" in sought,
     }
 
 
@@ -102,7 +121,9 @@ def write_table(rows: Iterable[Mapping], path: Path | str) -> Path:
     return Path(path)
 
 
-def _structure(hu: np.ndarray, mask: np.ndarray, spacing_mm) -> dict:
+def _structure(hu: np.ndarray, mask: np.ndarray, spacing_mm, sought: bool) -> dict:
+    if not sought:
+        return dict.fromkeys(("voxels", "ml", "hu"))
     voxels = int(np.count_nonzero(mask))
     return {"voxels": voxels, "ml": _ml(voxels, spacing_mm), "hu": _mean(hu[mask])}
 
@@ -139,7 +160,7 @@ def _lesions(hu, labels, spacing_mm, liver_hu: float | None) -> list[dict]:
     for number, (mask, start) in enumerate(lesion_parts(labels), start=1):
         part = tuple(slice(a, a + n) for a, n in zip(start, mask.shape, strict=True))
         lesion = _lesion(mask, hu[part][mask], start, spacing_mm)
-        lesion["place"] = place_of(lesion["center"], box)
+        lesion["place"] = None if liver_hu is None else place_of(lesion["center"], box)
         lesion["hu_difference"] = None if liver_hu is None else lesion["hu"] - liver_hu
         found.append({"number": number} | lesion)
     return found

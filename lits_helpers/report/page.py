@@ -10,6 +10,7 @@ from ..figures import PALETTE, encode
 from .measurements import longest_mm
 
 NOT_SOUGHT = "Tumors were not looked for: no tumor model took part."
+NO_LIVER = "The liver was not looked for: it has no volume, and lesions have no place in it."
 NOT_A_DEVICE = "<b>Not a medical device.</b> For research and teaching only."
 SLICES_TEXT = "axial slices from the feet to the head, liver and tumors outlined"
 STILL_TEXT = "the liver's surface seen from in front, tumors shining through"
@@ -109,8 +110,10 @@ def _numbers(measured: Mapping) -> str:
         ("lesions", count + (f", up to {longest:.0f} mm" if longest else "")),
     ]
     shown = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in cells)
-    no_mm = f'<p class="warn">{html.escape(measured["no_mm"])}.</p>' if measured["no_mm"] else ""
-    return f'<section class="numbers">{shown}</section>{no_mm}'
+    notes = [] if measured["liver_sought"] else [NO_LIVER]
+    notes += [f"{measured['no_mm']}."] if measured["no_mm"] else []
+    warned = "".join(f'<p class="warn">{html.escape(note)}</p>' for note in notes)
+    return f'<section class="numbers">{shown}</section>{warned}'
 
 
 def _overview(pictures: Mapping) -> str:
@@ -162,7 +165,8 @@ def words_of(lesion: Mapping, date: str = "") -> tuple[str, str]:
     """Return what a lesion's picture shows, for who cannot see it, and its caption."""
     caption = f"lesion {lesion['number']}, slice {lesion['slice_index']}"
     caption = f"{date}, {caption}" if date else caption
-    return f"{caption}, outlined, with its two diameters; {lesion['place']} of the liver", caption
+    where = f"; {lesion['place']} of the liver" if lesion["place"] else ""
+    return f"{caption}, outlined, with its two diameters{where}", caption
 
 
 def _lesion_row(lesion: Mapping) -> str:
@@ -176,7 +180,7 @@ def _lesion_row(lesion: Mapping) -> str:
         "–" if lesion["hu_difference"] is None else f"{lesion['hu_difference']:+.0f}",
     ]
     numbers = "".join(f"<td>{cell}</td>" for cell in cells)
-    return f'<tr>{numbers}<td class="text">{lesion["place"]}</td></tr>'
+    return f'<tr>{numbers}<td class="text">{lesion["place"] or "–"}</td></tr>'
 
 
 def _notes(report: Mapping) -> str:

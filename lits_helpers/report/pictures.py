@@ -46,7 +46,7 @@ def pictures_of(
     outlined = {"prediction": labels}
     slices = montage_image(volume.hu, outlined, spacing_mm=spacing_mm, count=6, columns=3)
     pictures = {"slices": slices}
-    if labels.any():
+    if (labels == 1).any():
         pictures["still"] = still_picture(labels, spacing_mm)
     lengths_mm = lengths_mm or [None] * len(lesions)
     views = [

@@ -13,6 +13,7 @@ from scipy import ndimage
 
 from ..cases import Finding, coarse_copy, liver_fit
 from ..volumes import aspect_of_pixel
+from .measurements import looked_for
 
 WORDS = ("sound", "look at it", "do not use")
 LOOK, REFUSE = 1.0, 2.5  # scores from which the second and the third word hold
@@ -50,20 +51,26 @@ FLAGS = {
     "liver_hu": Flag(1.0, "the liver's brightness is outside -140 to 340 HU"),
     "tumor_rim": Flag(0.9, "the tumor lies along the liver's rim only ({} of it)"),
     "burden": Flag(0.7, "most of the liver is called tumor ({})"),
+    "liver_unsought": Flag(1.0, "the liver was not looked for: no flag can judge these labels"),
 }
 
 
-def look(hu: np.ndarray, labels: np.ndarray, spacing_mm: tuple | None) -> dict[str, float]:
+def look(
+    hu: np.ndarray, labels: np.ndarray, spacing_mm: tuple | None, makers: Mapping | None = None
+) -> dict[str, float]:
     """Return what labels and CT alone say of their quality.
 
     Args:
         hu: (Z, Y, X) int16.
         labels: (Z, Y, X) 0, 1, 2.
         spacing_mm: (dz, dy, dx), or None if it cannot be trusted.
+        makers: of `measurements.looked_for`; without a liver there is nothing to judge.
 
     Returns:
         Evidence for `judge`. ``cut`` is 1 where the scan ends within the liver.
     """
+    if "liver" not in looked_for(labels, makers):
+        return {"liver_unsought": 1.0}
     liver = labels > 0
     areas = liver.sum(axis=(1, 2))
     if not areas.any():

@@ -49,11 +49,9 @@ def report_of(
     Raises:
         ValueError: the labels have another shape.
     """
-    measured = measure(volume, labels)
-    if makers and "tumor" not in makers:  # no lesion means here that nobody looked
-        measured |= {"tumors_sought": False, "burden": None}
-        measured["tumor"] |= {"ml": None}
-    known = look(volume.hu, labels, volume.geometry.trusted_spacing_mm) | dict(evidence or {})
+    measured = measure(volume, labels, makers)
+    seen = look(volume.hu, labels, volume.geometry.trusted_spacing_mm, makers)
+    known = seen | dict(evidence or {})
     return {
         "case_id": case_id,
         "version": __version__,
@@ -128,7 +126,7 @@ def _write_meshes(volume: Volume, labels: np.ndarray, out: Path, case_id: str) -
     if not volume.geometry.trusted_spacing_mm:
         logger.warning("case %s gets no meshes: its voxel size cannot be trusted", case_id)
         return
-    if labels.any():
+    if (labels == 1).any():
         write_stl(labels > 0, volume, out / f"{case_id}-liver.stl")
     for number, (mask, start) in enumerate(lesion_parts(labels), start=1):
         lesion = np.zeros(labels.shape, bool)

@@ -6,7 +6,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 from helpers.drawn import body
-from helpers.grey_models import bright_model, write_ct
+from helpers.grey_models import bright_model, tumor_model, write_ct
 from helpers.logs import logged
 
 import lits_helpers
@@ -31,6 +31,17 @@ def test_a_file_is_segmented_written_and_shown(tmp_path):
     assert "Tumors were not looked for" in text
     assert "trained on no real patient" in text
     assert made.flags == read_json(page.with_suffix(".json"))["flags"]
+
+
+def test_flags_of_tumors_alone_say_that_nobody_looked_for_the_liver(tmp_path):
+    ct = write_ct(tmp_path / "ct.nii.gz")
+    for share in (0.9, 0.1):  # everything, nothing
+        made = lits_helpers.segment(ct, liver=None, tumor=tumor_model(share))
+        assert [reason[:32] for reason in made.flags["reasons"]] == [
+            "the liver was not looked for: no"
+        ]
+        page = made.report(tmp_path / "reports")
+        assert made.flags == read_json(page.with_suffix(".json"))["flags"]
 
 
 def test_nothing_to_segment_with_is_an_error(tmp_path):

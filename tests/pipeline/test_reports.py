@@ -16,7 +16,7 @@ from lits_helpers.machine import read_json
 from lits_helpers.pipeline import flags_of, open_result, report_predictions
 from lits_helpers.preprocess import open_prepared, prepare
 from lits_helpers.report import judge
-from lits_helpers.volumes import volume_from_array
+from lits_helpers.volumes import read_segmentation, read_volume, volume_from_array
 
 
 @pytest.fixture(scope="module")
@@ -137,6 +137,17 @@ def test_a_report_from_a_file_knows_how_sure_the_model_was(cts, tmp_path):
     report = read_json(tmp_path / "out" / "3.json")
     assert 0 <= report["evidence"]["liver_disagreement"] < 1
     assert report["makers"]["liver"][0]["training_ids"] == []
+
+
+def test_a_report_of_a_tumor_model_alone_says_that_nobody_looked_for_the_liver(cts, tmp_path):
+    segment_files(find_volumes(cts / "cts"), tmp_path / "made", None, tumor_model(0.9))
+    made = tmp_path / "made" / "prediction-volume-3.nii.gz"
+    ct = cts / "cts" / "volume-3.nii"
+    (row,), _ = report_predictions({"3": made}, {"3": ct}, tmp_path / "out")
+    assert (row["liver_ml"], row["burden"], row["flag"]) == (None, None, "look at it")
+    assert row["reasons"] == "the liver was not looked for: no flag can judge these labels"
+    flags = flags_of(read_volume(ct), read_segmentation(made), made)
+    assert flags == read_json(tmp_path / "out" / "3.json")["flags"]
 
 
 def test_a_second_look_finds_no_doubt_in_a_model_that_has_none():

@@ -108,6 +108,8 @@ def test_what_cannot_be_compared_is_one_sentence():
         compare_dates(sound, no_mm)
     with pytest.raises(ValueError, match="c: no liver in its labels, so no place to pair by"):
         compare_dates(scan("c", [], liver=False), sound)
+    with pytest.raises(ValueError, match="d: no liver in its labels, so no place to pair by"):
+        compare_dates(scan("d", [((20, 30, 30), 9)], liver=False), sound)
 
 
 def test_the_page_needs_nothing_from_elsewhere_and_says_what_is_new_and_what_vanished(tmp_path):

@@ -8,7 +8,7 @@ import pytest
 from helpers.drawn import labeled_volume
 
 from lits_helpers.metrics import axial_diameters
-from lits_helpers.report import measure, place_of, row_of, write_table
+from lits_helpers.report import judge, look, measure, place_of, row_of, write_table
 from lits_helpers.volumes import volume_from_array
 
 SPACING_MM = (5.0, 0.7, 0.8)
@@ -123,6 +123,23 @@ def test_values_are_those_of_simpleitks_label_statistics():
     whole = sitk.LabelShapeStatisticsImageFilter()
     whole.Execute(mask >= 1)
     assert found["liver"]["ml"] == pytest.approx(whole.GetPhysicalSize(1) / 1000)
+
+
+def test_tumors_without_a_liver_have_no_liver_s_volume_burden_or_place():
+    hu, labels = two_lesions()
+    tumors = np.where(labels == 2, labels, 0)
+    volume = volume_from_array(hu, (5.0, 1.0, 1.0))
+    for makers in ({"tumor": [{}]}, None):  # without a record the labels tell
+        found = measure(volume, tumors, makers)
+        assert found["liver"] == {"voxels": None, "ml": None, "hu": None}
+        assert (found["liver_sought"], found["tumors_sought"]) == (False, True)
+        assert (found["burden"], found["tumor"]["ml"]) == (None, 0.125)
+        assert [lesion["place"] for lesion in found["lesions"]] == [None, None]
+        row = row_of("7", found, judge(look(hu, tumors, SPACING_MM, makers)))
+        assert (row["liver_ml"], row["lesions"], row["flag"]) == (None, 2, "look at it")
+    assert not measure(volume, 0 * labels, {"tumor": [{}]})["liver_sought"]
+    assert measure(volume, 0 * labels)["liver_sought"]
+    assert measure(volume, tumors, {"liver": [{}], "tumor": [{}]})["burden"] == 1
 
 
 def test_a_place_is_named_by_thirds_of_the_liver():

@@ -62,6 +62,23 @@ def test_labels_without_liver_give_a_page_that_says_so(tmp_path):
     assert found["flags"]["word"] == "do not use"
 
 
+def test_a_page_of_tumors_alone_says_that_nobody_looked_for_the_liver(tmp_path):
+    labels = np.where(body()[1] == 2, 2, 0).astype(np.uint8)
+    makers = {"tumor": MAKERS["liver"]}
+    text, found = report(tmp_path, labels, makers=makers, meshes=True)
+    assert "<b>–</b>liver, tumors included" in text
+    assert "The liver was not looked for: it has no volume" in text
+    assert found["flags"]["reasons"] == [
+        "the liver was not looked for: no flag can judge these labels"
+    ]
+    assert 'with its two diameters"' in text  # and no place in the liver
+    assert text.count("data:image/jpeg;base64,") == 2  # no liver from in front
+    assert [path.name for path in tmp_path.glob("*.stl")] == ["7-lesion-1.stl"]
+    text, _ = report(tmp_path, 0 * labels, makers=makers)
+    assert "no liver was found" not in text
+    assert "None was found." in text
+
+
 def test_untrusted_millimetres_give_no_mm_and_say_why(tmp_path):
     text, _ = report(tmp_path, spacing_mm=None, meshes=True)
     assert "voxel size cannot be trusted" in text
