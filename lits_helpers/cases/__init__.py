@@ -10,6 +10,7 @@ from .case import (
     about_ct,
     copy_of,
     fault_of_id,
+    fault_of_names,
     id_order,
     overruled,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "copy_of",
     "doubt_about_liver",
     "fault_of_id",
+    "fault_of_names",
     "find_cases",
     "find_cts",
     "id_order",

@@ -82,6 +82,20 @@ def fault_of_id(case_id: str) -> str:
     return ""
 
 
+def fault_of_names(case_ids: Iterable[str]) -> str:
+    """Return which two cases some disks take for one, and what to do; "" where all differ."""
+    known: dict[str, str] = {}
+    for case_id in case_ids:
+        other = known.setdefault(case_id.lower(), case_id)
+        if other != case_id:
+            return (
+                f"cases {other} and {case_id} differ in capitals alone, and have one file where a "
+                "disk takes these for the same (macOS, Windows): rename one, or name them in a "
+                "cases.csv"
+            )
+    return ""
+
+
 def id_order(case_id: str) -> list[str | int]:
     """Return a key that sorts case ids by the numbers in them: "liver_2" before "liver_12"."""
     parts = re.split(r"([0-9]+)", case_id)

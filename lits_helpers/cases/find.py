@@ -266,11 +266,16 @@ def _pair(fit: _Fit, root: Path, search: Search) -> None:
 
 
 def _case_ids(names: Iterable[str], root: Path) -> dict[str, str]:
-    """Return {case: id}: what follows the last "/", with the folders where that is not unique."""
+    """Return {case: id}: what follows the last "/", with the folders where that is not unique.
+
+    Names that differ in capitals alone are one on some disks.
+    """
     last = {name: name.rpartition("/")[2] for name in names}
-    counts = Counter(last.values())
+    counts = Counter(map(str.lower, last.values()))
     return {
-        name: case_id if counts[case_id] == 1 else os.path.relpath(name, root).replace(os.sep, "-")
+        name: case_id
+        if counts[case_id.lower()] == 1
+        else os.path.relpath(name, root).replace(os.sep, "-")
         for name, case_id in last.items()
     }
 

@@ -154,7 +154,8 @@ def _refer(path: Path, header: "Dataset", own: Study, studies: Iterable[Study]) 
 def _not_among(taken: Collection[str], case_id: str) -> str:
     """Return a case id, with the first number from 2 on that makes it one of its own."""
     numbered = (f"{case_id}-{number}" for number in count(2))
-    return next(name for name in chain([case_id], numbered) if name not in taken)
+    known = {name.lower() for name in taken}  # to some disks capitals make no difference
+    return next(name for name in chain([case_id], numbered) if name.lower() not in known)
 
 
 def _of_one_patient_together(

@@ -249,16 +249,16 @@ def _called(cases: Sequence[Case]) -> dict[Path, Case]:
 
 def _targets(cases: Mapping[Path, Case], out: Path, name: str) -> dict[Path, Path]:
     """Return {CT: where its labels go}."""
-    sources: dict[Path, Path] = {}  # by target
-    for path, case in cases.items():
-        target = out / name.format(case.id)
-        if target in sources:
+    sources: dict[str, Path] = {}  # by name; to some disks capitals make no difference
+    targets = {path: out / name.format(case.id) for path, case in cases.items()}
+    for path, target in targets.items():
+        other = sources.setdefault(target.name.lower(), path)
+        if other != path:
             raise ValueError(
-                f"{sources[target]} and {path} would both be written to {target.name}; "
+                f"{other} and {path} would both be written to {target.name}; "
                 "segment them into different folders"
             )
-        sources[target] = path
-    return {source: target for target, source in sources.items()}
+    return targets
 
 
 def _beside(target: Path, suffixes: Sequence[str]) -> list[Path]:

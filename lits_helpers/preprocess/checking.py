@@ -9,7 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import LIVER_ONLY, UNREAD, Case, copy_of, load_case, search_cases, voxel_hash
+from ..cases import (
+    LIVER_ONLY,
+    UNREAD,
+    Case,
+    copy_of,
+    fault_of_names,
+    load_case,
+    search_cases,
+    voxel_hash,
+)
 from ..machine import run_jobs, written_whole
 from ..metrics import write_metrics_csv
 from ..volumes import Volume, write_picture
@@ -91,9 +100,12 @@ def check_folder(
 
     Raises:
         FileNotFoundError: no case is there.
-        ValueError: no such layout, or a table cannot be understood.
+        ValueError: no such layout, a table cannot be understood, or two cases cannot be prepared
+            into one folder.
     """
     search = search_cases(root, layout)
+    if fault := fault_of_names(case.id for case in search.cases):
+        raise ValueError(fault)
     jobs = [(case, search.layout, tiles) for case in search.cases]
     checked = run_jobs(check_one, jobs, workers=workers, label="check")
     results = [

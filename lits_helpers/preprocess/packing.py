@@ -22,6 +22,7 @@ from ..cases import (
     Finding,
     copy_of,
     fault_of_id,
+    fault_of_names,
     id_order,
     load_case,
     voxel_hash,
@@ -83,8 +84,8 @@ def prepare(
 
     Raises:
         OSError: the disk is full or `out` cannot be written; finished cases stay valid.
-        ValueError: several cases have one id, and would overwrite each other; or an id cannot be a
-            file's name.
+        ValueError: several cases have one id, and would overwrite each other, on some disks by
+            capitals alone; or an id cannot be a file's name.
     """
     cases = require_each(
         cases, "segmentation", "each case", "a Case, as find_cases(folder) returns them"
@@ -94,6 +95,9 @@ def prepare(
     if fault := next(filter(None, (fault_of_id(case.id) for case in cases)), ""):
         raise ValueError(f"a case cannot be prepared: {fault}")
     out = Path(out).absolute()
+    before = [path.stem for path in (out / "cases").glob("[!.]*.json")]
+    if fault := fault_of_names([*before, *(case.id for case in cases)]):
+        raise ValueError(fault)
     out.mkdir(parents=True, exist_ok=True)
     # largest first: a long case begun last would leave cores idle
     cases = sorted(cases, key=_size_bytes, reverse=True)

@@ -10,7 +10,6 @@ from ..figures import PALETTE, encode
 from .measurements import longest_mm
 
 NOT_SOUGHT = "Tumors were not looked for: no tumor model took part."
-NO_LIVER = "The liver was not looked for: it has no volume, and lesions have no place in it."
 NOT_A_DEVICE = "<b>Not a medical device.</b> For research and teaching only."
 SLICES_TEXT = "axial slices from the feet to the head, liver and tumors outlined"
 STILL_TEXT = "the liver's surface seen from in front, tumors shining through"
@@ -110,10 +109,8 @@ def _numbers(measured: Mapping) -> str:
         ("lesions", count + (f", up to {longest:.0f} mm" if longest else "")),
     ]
     shown = "".join(f"<div><b>{value}</b>{name}</div>" for name, value in cells)
-    notes = [] if measured["liver_sought"] else [NO_LIVER]
-    notes += [f"{measured['no_mm']}."] if measured["no_mm"] else []
-    warned = "".join(f'<p class="warn">{html.escape(note)}</p>' for note in notes)
-    return f'<section class="numbers">{shown}</section>{warned}'
+    no_mm = f'<p class="warn">{html.escape(measured["no_mm"])}.</p>' if measured["no_mm"] else ""
+    return f'<section class="numbers">{shown}</section>{no_mm}'
 
 
 def _overview(pictures: Mapping) -> str:

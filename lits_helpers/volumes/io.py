@@ -335,7 +335,10 @@ def volume_from_array(
         raise ValueError(f"spacing_mm must be (dz, dy, dx) above 0, got {tuple(spacing_mm)}")
     limits = np.iinfo(np.int16)
     if hu.size and not (limits.min <= hu.min() and hu.max() <= limits.max):  # NaN neither
-        raise ValueError(f"HU must fit into int16, got {hu.min()} to {hu.max()}")
+        raise ValueError(
+            f"HU must fit into int16, got {hu.min()} to {hu.max()}: set NaN to -1024, the HU of "
+            "air, and clip the rest"
+        )
     hu = np.floor(hu + 0.5) if hu.dtype.kind == "f" else hu
     hu = np.ascontiguousarray(hu, dtype=np.int16)
     low, high = PLAUSIBLE_SPACING_MM

@@ -254,7 +254,10 @@ def to_hu(stored: np.ndarray, source: NiftiSource) -> np.ndarray:
     if source.scaled or source.dtype.kind == "f":
         values = stored.astype(np.float64) * source.slope + source.intercept
         if not np.isfinite(values).all():
-            raise ValueError("it holds values that are not finite (NaN or infinity)")
+            raise ValueError(
+                "it holds values that are not finite (NaN or infinity); set them to -1024, the HU "
+                "of air, and save it again"
+            )
         values = np.floor(values + 0.5)
     return np.clip(values, -32768, 32767)
 

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from lits_helpers.cases import Case, find_cases, find_cts, search_cases, split_cases
-from lits_helpers.preprocess import prepare
+from lits_helpers.preprocess import check_folder, prepare
 
 
 def write(root, *names, text=None):
@@ -131,6 +131,21 @@ def test_no_case_is_called_as_the_packed_reference_of_another(tmp_path):
     assert "left aside, its name ends as that of a reference: x-labels" in search.notes[1]
     with pytest.raises(ValueError, match=r"cannot be prepared: its name ends .* x-labels"):
         prepare([Case(name, name, tmp_path / "a.nii") for name in ("x", "x-labels")], tmp_path)
+
+
+def test_names_that_differ_in_capitals_alone_are_told_apart_by_folder_or_refused(tmp_path):
+    write(tmp_path, *(f"{name}{end}.nii" for name in ("a/CT", "b/ct") for end in ("", "_seg")))
+    assert [case.id for case in find_cases(tmp_path)] == ["a-CT", "b-ct"]
+    words = "cases CT and ct differ in capitals alone, .* rename one, or name them in a cases.csv"
+    cases = [Case(name, name, tmp_path / "a" / "CT.nii") for name in ("CT", "ct")]
+    with pytest.raises(ValueError, match=words):
+        prepare(cases, tmp_path / "out")
+    write(tmp_path / "out" / "cases", "CT.json")  # of an earlier preparation
+    with pytest.raises(ValueError, match=words):
+        prepare(cases[1:], tmp_path / "out")
+    write(tmp_path / "one", "CT.nii", "CT_seg.nii", "ct.nii", "ct_seg.nii")
+    with pytest.raises(ValueError, match="cases CT and ct differ in capitals alone"):
+        check_folder(tmp_path / "one")
 
 
 def test_a_dangling_link_gives_way_to_the_file_itself(tmp_path):

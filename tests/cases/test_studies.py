@@ -130,9 +130,9 @@ def test_files_named_by_uids_and_folders_that_read_alike_are_cases_of_their_own(
         path.rename(path.with_name(name))
         for other in path.parent.glob("*.dcm"):
             other.unlink()
-    for name in ("A/1", "A-1"):
+    for name in ("A/1", "A-1", "a-1"):
         write_series(tmp_path / name, HU, study=name, patient=name)
-    names = ["A-1", "A-1-2", "flat-1.2.840.77.100", "flat-1.2.840.77.200"]
+    names = ["A-1", "A-1-2", "a-1-3", "flat-1.2.840.77.100", "flat-1.2.840.77.200"]
     assert sorted(case.id for case in find_cases(tmp_path)) == names
 
 

@@ -165,6 +165,13 @@ def test_two_cts_of_one_name_are_refused_before_any_work(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_two_cts_whose_names_differ_in_capitals_alone_are_refused(tmp_path):
+    cases = [Case(name, name, write_ct(tmp_path / f"{name}.nii")) for name in ("CT", "ct")]
+    words = r"CT\.nii and .*ct\.nii would both be written to prediction-volume-ct\.nii\.gz"
+    with pytest.raises(ValueError, match=words):
+        segment_files(cases, tmp_path / "out", bright_model())
+
+
 def test_a_folder_without_ct_and_a_missing_one_are_refused(tmp_path):
     (tmp_path / "notes.txt").touch()
     for place in (tmp_path, tmp_path / "missing"):

@@ -126,7 +126,7 @@ REFUSED = {
     "nan_voxels": (
         "volume-3.nii",
         bytes(whole(np.float32, np.where(STORED == 7, np.nan, STORED))),
-        "not finite",
+        r"not finite \(NaN or infinity\); set them to -1024, the HU of air",
     ),
     "rgb": ("volume-3.nii", structured(RGB), "plain numbers"),
     "complex": ("volume-3.nii", structured(np.complex64), "plain numbers"),
