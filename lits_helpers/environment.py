@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from .machine import available_cores
-from .settings import hint
+from .settings import hint, named_device
 
 if TYPE_CHECKING:
     import torch
@@ -80,14 +80,14 @@ def colab_secret(name: str) -> str | None:
 
 
 def choose_device(name: "torch.device | str | None" = None) -> "torch.device":
-    """Return the named torch device, or without a name the first available: CUDA, MPS, CPU.
+    """Return the named torch device, else that of LITS_DEVICE, else the best: CUDA, MPS, CPU.
 
     Raises:
         ValueError: the named device is unknown or absent.
     """
     import torch
 
-    if name:
+    if name := name or named_device():
         try:
             device = torch.device(name)
             torch.empty(1, device=device)

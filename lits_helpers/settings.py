@@ -182,6 +182,11 @@ def anchor_folders() -> None:
             os.environ[name] = os.path.abspath(os.path.expanduser(os.environ[name]))
 
 
+def named_device() -> str | None:
+    """Return the device that LITS_DEVICE names, or None."""
+    return os.environ.get("LITS_DEVICE") or None
+
+
 def real_data() -> Path | None:
     """Return the folder with real data that LITS_REAL names, or None."""
     value = os.environ.get("LITS_REAL")

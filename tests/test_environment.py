@@ -5,8 +5,10 @@ import sys
 
 import pytest
 import torch
+from helpers.grey_models import SHAPE, write_ct
 from helpers.logs import logged
 
+import lits_helpers
 from lits_helpers import environment
 from lits_helpers.environment import GPU_HINT, amp_dtype, choose_device, report, show_log
 
@@ -34,13 +36,23 @@ def log_left_alone():
     [(True, True, "cuda"), (True, False, "cuda"), (False, True, "mps"), (False, False, "cpu")],
 )
 def test_fastest_device_is_chosen(monkeypatch, cuda, mps, expected):
+    monkeypatch.delenv("LITS_DEVICE", raising=False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert choose_device() == choose_device("") == torch.device(expected)
 
 
-def test_named_device_is_taken():
-    assert choose_device("cpu") == CPU
+def test_named_device_is_taken(monkeypatch):
+    monkeypatch.setenv("LITS_DEVICE", "quantum")
+    assert choose_device("cpu") == CPU  # an argument or option wins over its variable
+
+
+def test_everything_obeys_the_variable(monkeypatch, tmp_path):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LITS_DEVICE", "cpu")
+    assert choose_device() == CPU
+    made = lits_helpers.segment(write_ct(tmp_path / "ct.nii"), tumor=None)  # as notebook 04 does
+    assert made.labels.shape == SHAPE
 
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "cpu:x"])
