@@ -26,6 +26,7 @@ from .dicom_series import (
     choose_series,
     geometry_of_series,
     series_among,
+    slices_of,
 )
 from .geometry import Geometry
 from .nifti import WRITTEN_HERE
@@ -252,12 +253,18 @@ class DicomStore:
             headers = {name: one for name, one in headers.items() if one.SeriesInstanceUID == uid}
         else:
             headers = self._headers(self.names())
-        if not headers and self._unread:
+        images = {}
+        for name, header in headers.items():
+            try:
+                images[name] = header, slices_of(name, header)
+            except ValueError as error:
+                self._unread[name] = ValueError(f"cannot read {self.place(name)}: {error}")
+        if not images and self._unread:
             raise self._unread.get(self.path.name) or next(iter(self._unread.values()))
-        if not headers:
+        if not images:
             raise ValueError(f"{self.path} holds {self._what_else()}")
         self._parsed = headers if "defer_size" in self._header_only else {}
-        return series_among(headers)
+        return series_among(images)
 
     def _headers(self, names: Iterable[str]) -> dict[str, "Dataset"]:
         """Return {file: its header} of the images among files; note what cannot be read."""
@@ -322,6 +329,8 @@ class DicomStore:
             stored = frames
             if place.frame is not None:  # of a single frame pydicom leaves their axis out
                 stored = frames.reshape(-1, *frames.shape[-2:])[place.frame]
+            if stored.shape != place.plane[8:]:
+                raise ValueError(f"cannot read {self.place(name)}: its pixels are {stored.shape}")
             yield _hu(stored, place.slope, place.intercept)
 
     def _pixels(self, series: Series, name: str) -> np.ndarray:
@@ -411,7 +420,7 @@ def _ends_early(header: "Dataset", name: str) -> bool:
     """Tell whether a header lacks its end: pydicom returns what there is."""
     if "SOPClassUID" not in header:
         return bool(header.preamble) and Path(name).name.upper() != "DICOMDIR"
-    return header.SOPClassUID in CT_IMAGES and "PixelRepresentation" not in header
+    return str(header.SOPClassUID) in CT_IMAGES and "PixelRepresentation" not in header
 
 
 def _raise(error: OSError) -> None:

@@ -4,8 +4,9 @@ import logging
 import os
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +31,9 @@ MIN_AXIAL = 0.7  # cosine between the slices' normal and the body's axis
 MAX_OFF_GRID = 0.1  # of a slice's distance; scanners round positions
 FEWEST_IN_PART = 3  # slices of an acquisition, on average; some scanners number each slice
 MAX_SHEAR_PIXELS = 0.5  # between first and last slice
+LONGEST = 32767  # pixels or slices that a NIfTI header can state
+PLACING = {"ImagePositionPatient": 3, "ImageOrientationPatient": 6, "PixelSpacing": 2}  # numbers
+ABOVE_0 = {"PixelSpacing", "Rows", "Columns", "SliceThickness", "RescaleSlope"}
 
 
 @dataclass(frozen=True)
@@ -164,30 +168,30 @@ def choose_series(
     return usable[0]
 
 
-def series_among(headers: dict[str, "Dataset"]) -> list[Series]:
+def series_among(images: dict[str, tuple["Dataset", list[Slice]]]) -> list[Series]:
     """Return the series of all images.
 
     Args:
-        headers: {name of the file: its header}.
+        images: {name of the file: its header, and its slices from `slices_of`}.
     """
     groups: dict[str, dict] = defaultdict(dict)
-    for name, header in headers.items():
-        groups[str(header.SeriesInstanceUID)][name] = header
+    for name, (header, slices) in images.items():
+        groups[str(header.SeriesInstanceUID)][name] = header, slices
     return [series for group in groups.values() for series in _series_of(group)]
 
 
-def _series_of(headers: dict[str, "Dataset"]) -> list[Series]:
+def _series_of(images: dict[str, tuple["Dataset", list[Slice]]]) -> list[Series]:
     """Return the volumes of one series UID: planes apart, acquisitions apart if they overlap."""
     faults: dict[str, list[str]] = defaultdict(list)
-    for name, header in headers.items():
+    for name, (header, _) in images.items():
         faults[fault_of(header)].append(name)
     made = []
     for fault, names in faults.items():
-        slices = _without_copies(s for name in names for s in _slices(name, headers[name]))
+        slices = _without_copies(one for name in names for one in images[name][1])
         planes: dict[tuple, list[Slice]] = defaultdict(list)
         for one in slices:
             planes[tuple(np.round(one.plane, 3))].append(one)
-        first = headers[names[0]]
+        first = images[names[0]][0]
         plain = Series(
             str(first.get("SeriesNumber") or "-"),
             str(first.SeriesInstanceUID),
@@ -200,7 +204,7 @@ def _series_of(headers: dict[str, "Dataset"]) -> list[Series]:
         for plane in planes.values():
             made += _acquisitions(plain, plane)
         if not planes:
-            made.append(plain)
+            made.append(replace(plain, fault=fault or "without positions"))
     return made
 
 
@@ -246,7 +250,7 @@ def _heights(slices: Sequence[Slice]) -> np.ndarray:
 
 def fault_of(header: "Dataset") -> str:
     """Return why a file is no slice of an axial CT, or ""."""
-    if header.get("SOPClassUID", "").startswith(SECONDARY_CAPTURE):
+    if str(header.get("SOPClassUID")).startswith(SECONDARY_CAPTURE):
         return "secondary capture"
     if header.get("Modality") != "CT":
         return str(header.get("Modality") or "no modality")
@@ -255,9 +259,8 @@ def fault_of(header: "Dataset") -> str:
     if "LOCALIZER" in (header.get("ImageType") or ()):
         return "localizer"
     several = "PerFrameFunctionalGroupsSequence" in header
-    if not several and ("ImagePositionPatient" not in header or "PixelSpacing" not in header):
-        return "without positions"
-    return ""
+    placed = several or all(header.get(tag) is not None for tag in PLACING)
+    return "" if placed else "without positions"
 
 
 def _without_copies(slices: Iterable[Slice]) -> list[Slice]:
@@ -265,17 +268,28 @@ def _without_copies(slices: Iterable[Slice]) -> list[Slice]:
     return list({(one.uid, one.position): one for one in slices}.values())
 
 
-def _slices(name: str, header: "Dataset") -> list[Slice]:
-    """Return the slices of one file; none where it does not say where they lie."""
+def slices_of(name: str, header: "Dataset") -> list[Slice]:
+    """Return the slices of one file; none where it does not say where they lie.
+
+    Raises:
+        ValueError: a number of an axial CT makes no sense; the message names its tag.
+    """
+    try:
+        return [one for one in _slices(name, header) if one]
+    except ValueError:
+        if fault_of(header):  # where a localizer lies matters to nobody
+            return []
+        raise
+
+
+def _slices(name: str, header: "Dataset") -> Iterator[Slice | None]:
     if "PerFrameFunctionalGroupsSequence" not in header:
-        one = _slice(name, None, header, [header])
-        return [one] if one else []
+        yield _slice(name, None, header, [header])
+        return
     shared = list(header.get("SharedFunctionalGroupsSequence") or ())
-    frames = []
-    for number, group in enumerate(header.PerFrameFunctionalGroupsSequence):
+    for number, group in enumerate(header.PerFrameFunctionalGroupsSequence or ()):
         items = [item[0] for part in (group, *shared) for item in _sequences(part)]
-        frames.append(_slice(name, number, header, items))
-    return [one for one in frames if one]
+        yield _slice(name, number, header, items)
 
 
 def _sequences(group: "Dataset") -> Iterator:
@@ -289,23 +303,41 @@ def _slice(name: str, frame: int | None, header: "Dataset", items: list) -> Slic
         found = (item.get(tag) for item in items)
         return next((one for one in found if one is not None), default)
 
-    position, direction = value("ImagePositionPatient"), value("ImageOrientationPatient")
-    spacing = value("PixelSpacing")
-    if position is None or direction is None or spacing is None:
+    if any(value(tag) is None for tag in PLACING):
         return None
-    size = (float(header.Rows), float(header.Columns))
+    position, *plane = (_numbers(tag, value(tag)) for tag in PLACING)
+    plane += (_numbers(tag, header.get(tag)) for tag in ("Rows", "Columns"))
+    thickness_mm = (1.0,)
+    with suppress(ValueError):  # many files state 0
+        thickness_mm = _numbers("SliceThickness", value("SliceThickness"))
     return Slice(
         name,
         frame,
-        f"{header.SOPInstanceUID}{'' if frame is None else f'#{frame + 1}'}",
+        f"{header.get('SOPInstanceUID', '')}{'' if frame is None else f'#{frame + 1}'}",
         "-".join(str(found) for tag in ACQUISITIONS if (found := value(tag))),
         str(header.get("PatientID", "")),
-        tuple(map(float, position)),
-        (*map(float, direction), *map(float, spacing), *size),
-        float(value("SliceThickness") or 1.0),
-        float(value("RescaleSlope", 1)),
-        float(value("RescaleIntercept", 0)),
+        position,
+        tuple(chain.from_iterable(plane)),
+        *thickness_mm,
+        *_numbers("RescaleSlope", value("RescaleSlope", 1)),
+        *_numbers("RescaleIntercept", value("RescaleIntercept", 0)),
     )
+
+
+def _numbers(tag: str, found: object) -> tuple[float, ...]:
+    """Return the numbers of a tag.
+
+    Raises:
+        ValueError: too few or too many, not finite, or not above 0 where they must be.
+    """
+    try:
+        numbers = np.atleast_1d(found).astype(np.float64)
+    except (TypeError, ValueError):
+        numbers = np.empty(0)
+    odd = numbers.shape != (PLACING.get(tag, 1),) or not np.isfinite(numbers).all()
+    if odd or (tag in ABOVE_0 and numbers.min() <= 0):
+        raise ValueError(f"its {tag} makes no sense: {str(found)[:60]}")
+    return tuple(numbers.tolist())
 
 
 def check_one_patient(series: Series) -> None:
@@ -332,7 +364,8 @@ def geometry_of_series(series: Series) -> Geometry:
     slices = series.slices
     first = slices[0]
     rows, columns = int(first.plane[8]), int(first.plane[9])
-    if rows * columns * len(slices) > MAX_VOXELS:
+    sides = rows, columns, len(slices)
+    if max(sides) > LONGEST or rows * columns * len(slices) > MAX_VOXELS:
         raise ValueError(f"series {series.label} has {len(slices)} slices of {rows} x {columns}")
     step_mm = _step_mm(series)
     _check_upright(series)

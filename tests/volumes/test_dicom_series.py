@@ -7,6 +7,8 @@ pytest.importorskip("pydicom", reason='pip install highdicom "pylibjpeg[all]"')
 
 from helpers.drawn import ramp
 from helpers.drawn_dicom import shuffled, write_series
+from pydicom import dcmread
+from pydicom.config import disable_value_validation
 from pydicom.uid import CTImageStorage, MRImageStorage, SecondaryCaptureImageStorage, generate_uid
 
 from lits_helpers.volumes import read_volume
@@ -99,6 +101,61 @@ def test_series_that_is_no_even_stack_is_refused_by_series_and_file(tmp_path, ch
     write_series(tmp_path, HU, change=change)
     with pytest.raises(ValueError, match=words):
         read_volume(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("Rows", None), ("Rows", 0), ("Columns", None),
+        ("ImagePositionPatient", [1.0, 2.0]), ("ImagePositionPatient", ["nan", "0", "0"]),
+        ("ImageOrientationPatient", [1.0, 0.0, 0.0]),
+        ("PixelSpacing", [0.7]), ("PixelSpacing", [0.0, 0.0]),
+        ("RescaleSlope", 0), ("RescaleSlope", "nan"), ("RescaleIntercept", [1, 2]),
+        ("RescaleIntercept", "inf"),
+    ],
+)  # fmt: skip
+def test_number_that_makes_no_sense_is_named_with_its_tag_and_file(tmp_path, tag, value):
+    with disable_value_validation():
+        write_series(tmp_path, HU, change=lambda k, _: {tag: value} if k == 6 else {})
+    words = rf"series 4 may lack a slice: .*IM007.dcm: its {tag} makes no sense: .*; mend or remove"
+    with pytest.raises(ValueError, match=words):
+        read_volume(tmp_path)
+
+
+def test_localizer_whose_numbers_make_no_sense_is_left_aside(tmp_path):
+    write_series(tmp_path / "ct", HU)
+    with disable_value_validation():
+        write_series(
+            tmp_path, HU[:1], series=1, change=lambda *_: {"PixelSpacing": [0.7]}, **OTHERS["scout"]
+        )
+    np.testing.assert_array_equal(read_volume(tmp_path).hu, HU)
+
+
+def test_series_that_says_no_direction_is_no_axial_ct(tmp_path):
+    write_series(tmp_path, HU, change=lambda *_: {"ImageOrientationPatient": None})
+    with pytest.raises(ValueError, match=r"no axial CT series.* 4 \(7 slices, without positions\)"):
+        read_volume(tmp_path)
+
+
+def test_pixels_of_another_shape_than_their_header_says_are_named(tmp_path):
+    write_series(tmp_path, HU, change=lambda *_: {"Rows": 10})
+    with pytest.raises(ValueError, match=r"IM001.dcm: its pixels are \(2, 10, 24\)"):
+        read_volume(tmp_path)
+
+
+def test_more_pixels_than_a_header_can_state_are_refused(tmp_path):
+    write_series(tmp_path, HU, change=lambda *_: {"Rows": 40000})
+    with pytest.raises(ValueError, match="series 4 has 7 slices of 40000 x 24"):
+        read_volume(tmp_path)
+
+
+def test_slices_without_a_uid_of_their_own_are_read(tmp_path):
+    write_series(tmp_path, HU)
+    for path in tmp_path.iterdir():
+        slice_of_ct = dcmread(path)
+        del slice_of_ct.SOPInstanceUID
+        slice_of_ct.save_as(path)
+    np.testing.assert_array_equal(read_volume(tmp_path).hu, HU)
 
 
 @pytest.mark.parametrize(
