@@ -289,7 +289,8 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> None:
         raise ValueError("name two files or folders to compare: the predicted, then the reference")
     if options.compared:
         results = options.out or settings.runs / "results" / "compared"
-        rows, summary = pipeline.compare(*options.compared, results, layout=settings.layout)
+        known = {"layout": settings.layout, "prepared": settings.prepared}
+        rows, summary = pipeline.compare(*options.compared, results, **known)
     else:
         folder = options.predictions or settings.runs / "results" / "predictions"
         results = options.out or pipeline.results_of(settings, folder)

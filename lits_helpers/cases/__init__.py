@@ -19,6 +19,7 @@ from .find import find_cases, find_cts, search_cases
 from .layouts import is_liver_only, label_id
 from .split import Split, split_cases
 from .studies import without_name
+from .tables import with_patients
 from .values import doubt_about_liver, not_hounsfield, voxel_hash
 
 __all__ = [
@@ -48,5 +49,6 @@ __all__ = [
     "search_cases",
     "split_cases",
     "voxel_hash",
+    "with_patients",
     "without_name",
 ]

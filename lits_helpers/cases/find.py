@@ -81,8 +81,13 @@ def find_cases(root: str | os.PathLike, layout: str = AUTO) -> list[Case]:
     return search.cases
 
 
-def search_cases(root: str | os.PathLike, layout: str = AUTO) -> Search:
-    """Find cases as `find_cases` does; return with them what was taken and left aside."""
+def search_cases(root: str | os.PathLike, layout: str = AUTO, *, patients: bool = True) -> Search:
+    """Find cases as `find_cases` does; return with them what was taken and left aside.
+
+    Args:
+        root, layout: as there.
+        patients: obey a patients.csv.
+    """
     given, root = root, Path(root).absolute()
     if _takes_table(root, layout):
         cases, notes = read_cases(root / TABLE)
@@ -93,7 +98,7 @@ def search_cases(root: str | os.PathLike, layout: str = AUTO) -> Search:
     if not search.cases:
         raise FileNotFoundError(f"no case under {given} can be used: {'; '.join(search.notes[:2])}")
     search.cases.sort(key=lambda case: id_order(case.id))
-    search.notes += with_patients(root, search.cases)
+    search.notes += with_patients(root, search.cases) if patients else []
     if not search.cases:
         raise FileNotFoundError(f"no case under {given} can be used: {search.notes[-1]}")
     search.notes.insert(0, _summary(search, given))

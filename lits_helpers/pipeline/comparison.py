@@ -7,9 +7,18 @@ from pathlib import Path
 
 import numpy as np
 
-from ..cases import Case, doubt_about_liver, id_order, is_liver_only, label_id, search_cases
+from ..cases import (
+    Case,
+    doubt_about_liver,
+    id_order,
+    is_liver_only,
+    label_id,
+    search_cases,
+    with_patients,
+)
 from ..inference import read_record, recorded_origins
 from ..machine import few, writable_folder
+from ..preprocess import prepared_cases
 from ..volumes import Volume, common_geometry, is_seg, lies_on, read_segmentation, read_volume
 from .results import score_cases, scored
 
@@ -17,28 +26,38 @@ logger = logging.getLogger(__name__)
 
 
 def compare(
-    predictions: Path | str, references: Path | str, results: Path | str, *, layout: str = "auto"
+    predictions: Path | str,
+    references: Path | str,
+    results: Path | str,
+    *,
+    layout: str = "auto",
+    prepared: Path | str | None = None,
 ) -> tuple[list[dict], dict]:
     """Compare label files with references; write metrics.csv and summary.json.
+
+    Intervals draw whole patients. Which cases are of one patient says a patients.csv beside the
+    references or the predictions, or the prepared case; others are patients of their own.
 
     Args:
         predictions: a file, or a folder of files named after their cases.
         references: a file, or a folder: of label files, or of cases in any layout.
         results: folder for the two tables.
         layout: of the references, as for `cases.find_cases`.
+        prepared: folder of prepared cases; it need not be there.
 
     Returns:
-        The rows and the summary, as of `results.evaluate`. Cases that the models behind the
-        predictions were trained on, by the records beside them, are left out of the means.
+        The rows and the summary, as of `results.evaluate`. Cases of patients that the models behind
+        the predictions were trained on, by the records beside them, are left out of the means.
 
     Raises:
         FileNotFoundError: a file or folder is not there, or holds no label file.
         ValueError: two files of one case, or no prediction has a reference, or none can be compared
-            with it.
+            with it, or a patients.csv cannot be understood.
     """
     writable_folder(results)  # before minutes of work
     found = _labeled(Path(predictions), layout)
     known = _labeled(Path(references), layout)
+    patients = _patients(prepared, found, known)
     if len(found) == len(known) == 1 and Path(predictions).is_file():  # whatever their names
         known = dict(zip(found, known.values(), strict=True))
     pairs = {
@@ -51,15 +70,25 @@ def compare(
             f"no prediction has a reference: {few(found)} in {predictions}, {few(known)} in "
             f"{references}; files of one case need one name, as liver_12.nii.gz in both"
         )
-    seen = _trained_on({case: path for case, (path, _) in pairs.items()})
+    seen = _trained_on({case: path for case, (path, _) in pairs.items()}, patients)
     if seen:
-        logger.warning("counted as training cases, by name or by CT: %s", few(sorted(seen)))
+        logger.warning("counted as training cases, by patient or by CT: %s", few(sorted(seen)))
 
     def compare_case(case: str) -> dict:
-        return {"patient": case, "training_case": case in seen} | _compare_files(*pairs[case])
+        about = {"patient": patients.get(case, case), "training_case": case in seen}
+        return about | _compare_files(*pairs[case])
 
     liver_only = {case for case, (_, reference) in pairs.items() if reference.liver_only}
     return score_cases(pairs, compare_case, liver_only, set(found) - set(known), results)
+
+
+def _patients(prepared: Path | str | None, *found: Mapping[str, Case]) -> dict[str, str]:
+    """Return {case id: patient} of the cases that share one, or are called unlike it."""
+    cases = []
+    with suppress(FileNotFoundError):  # nothing is prepared
+        cases += prepared_cases(prepared) if prepared else []
+    cases += [case for each in found for case in each.values()]  # the last word is the references'
+    return {case.id: case.patient for case in cases if case.patient != case.id}
 
 
 def _labeled(place: Path, layout: str) -> dict[str, Case]:
@@ -69,10 +98,18 @@ def _labeled(place: Path, layout: str) -> dict[str, Case]:
         return {case.id: case}
     if not place.is_dir():
         raise FileNotFoundError(f"there is no file or folder {place}")
+    cases: list[Case] = []
     with suppress(FileNotFoundError):  # no CT: all are labels
-        cases = search_cases(place, layout).cases
-        if paired := {case.id: case for case in cases if case.segmentation}:
-            return paired
+        found = search_cases(place, layout, patients=False).cases
+        cases = [case for case in found if case.segmentation]
+    cases = cases or _label_files(place)
+    for note in with_patients(place, cases):
+        logger.warning("%s", note)
+    return {case.id: case for case in cases}
+
+
+def _label_files(place: Path) -> list[Case]:
+    """Return a case of each label file below a folder."""
     named: dict[str, Case] = {}
     for path in sorted(place.rglob("[!.]*"), key=lambda path: (path.suffix == ".dcm", path)):
         if not (label_id(path) and path.is_file()) or (path.suffix == ".dcm" and not is_seg(path)):
@@ -84,7 +121,7 @@ def _labeled(place: Path, layout: str) -> dict[str, Case]:
             raise ValueError(f"two label files of case {case.id}: {known} and {path}")
     if not named:
         raise FileNotFoundError(f"no label file in {place}: expected NIfTI files or DICOM SEG")
-    return named
+    return list(named.values())
 
 
 def _case_of(path: Path) -> Case:
@@ -93,8 +130,8 @@ def _case_of(path: Path) -> Case:
     return Case(case_id, case_id, path, path, liver_only=is_liver_only(path))
 
 
-def _trained_on(predictions: Mapping[str, Path]) -> set[str]:
-    """Return the cases that models behind predictions were trained on, by name or by their CT."""
+def _trained_on(predictions: Mapping[str, Path], patients: Mapping[str, str]) -> set[str]:
+    """Return the cases that models behind predictions were trained on, by patient or by CT."""
     origins = {
         folder: recorded_origins(folder) for folder in {p.parent for p in predictions.values()}
     }
@@ -102,7 +139,8 @@ def _trained_on(predictions: Mapping[str, Path]) -> set[str]:
     for case, path in predictions.items():
         source = (read_record(path) or {}).get("source")
         for origin in origins[path.parent]:
-            if case in origin.training_ids or source in origin.training_cts:
+            trained = {patients.get(known, known) for known in origin.training_ids}
+            if patients.get(case, case) in trained or source in origin.training_cts:
                 seen.add(case)
     return seen
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from helpers.drawn import BODY_SPACING_MM, blob, write_nifti
 
-from lits_helpers.cases import label_id
+from lits_helpers.cases import Case, label_id, with_patients
 from lits_helpers.machine import file_hash, read_json, write_json
 from lits_helpers.pipeline import compare
 
@@ -105,6 +105,32 @@ def test_a_ct_that_was_trained_on_under_another_name_is_left_out_too(tmp_path):
         write_json(path.with_name(path.name + ".json"), record)
     rows, _ = compare(tmp_path / "p", tmp_path / "r", tmp_path / "out")
     assert {row["case_id"]: row["training_case"] for row in rows} == {"a": True, "b": False}
+
+
+@pytest.mark.parametrize("where", ["r", "p", "prepared"])
+def test_cases_of_one_patient_are_one_patient_wherever_that_is_known(tmp_path, where):
+    for case in "abc":
+        path = write_nifti(half(), tmp_path / "p" / f"prediction-volume-{case}.nii.gz")
+        write_nifti(LABELS, tmp_path / "r" / f"segmentation-{case}.nii.gz")
+    (tmp_path / where).mkdir(exist_ok=True)
+    (tmp_path / where / "patients.csv").write_text("case,patient\na,Ada\nb,Ada\n")
+    if where == "prepared":
+        cases = [Case(case, case, path) for case in "abc"]
+        with_patients(tmp_path / where, cases)
+        for case in cases:
+            record = {"case_id": case.id, "patient": case.patient, "has_segmentation": True}
+            record |= {"shape": [1, 1, 1], "spacing_mm": [1, 1, 1]}
+            record |= {"liver_slices": [], "tumor_slices": []}
+            write_json(tmp_path / where / "cases" / f"{case.id}.json", record)
+    spec = {"size": 32, "window": [-200, 300]}
+    liver = {"spec": spec, "training_ids": ["a"], "training_cts": [], "weights": "x"}
+    record = {"liver": liver, "tumor": None, "postprocessing": {}, "source": "", "prediction": ""}
+    compared = [tmp_path / name for name in ("p", "r", "out")]
+    rows, _ = compare(*compared, prepared=tmp_path / "prepared")
+    assert [row["patient"] for row in rows] == ["Ada", "Ada", "c"]
+    write_json(path.with_name(path.name + ".json"), record)
+    rows, _ = compare(*compared, prepared=tmp_path / "prepared")
+    assert [row["training_case"] for row in rows] == [True, True, False]
 
 
 def test_what_cannot_be_compared_is_one_sentence(tmp_path):
