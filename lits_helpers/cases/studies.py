@@ -87,7 +87,7 @@ def _cases_among(
     notes = [note for study in studies if (note := _left_aside(study, root, folders))]
     studies = [study for study in studies if study.series]
     cases: dict[str, Case] = {}
-    owners: list[tuple[str, str]] = []
+    owners: list[tuple[str, str, str]] = []
     hidden: list[str] = []
     for study in studies:
         place = Path(os.path.commonpath([path.parent for path in _slices(study)]))
@@ -101,7 +101,7 @@ def _cases_among(
             reference, liver_only = drawn.get(uid, (None, False))
             case = Case(case_id, case_id, volume, reference, liver_only=liver_only)
             cases[case_id] = replace(case, series=uid) if drawn else case
-            owners.append((study.patient, study.uid or str(place)))
+            owners.append((study.patient, study.uid or str(place), study.date))
     if hidden:
         notes.append(f"folders that bear a patient's name become the cases {few(hidden)}")
     return _of_one_patient_together(list(cases.values()), owners, notes), notes
@@ -159,17 +159,19 @@ def _not_among(taken: Collection[str], case_id: str) -> str:
 
 
 def _of_one_patient_together(
-    cases: list[Case], owners: list[tuple[str, str]], notes: list[str]
+    cases: list[Case], owners: list[tuple[str, str, str]], notes: list[str]
 ) -> list[Case]:
-    """Return the cases, those of one patient id with the first one's case id as patient.
+    """Return the cases, those of one patient id with the earliest one's case id as patient.
+
+    So a later study of a patient, or one of another, moves nobody in the split.
 
     Args:
         cases: the cases.
-        owners: (patient id or "", study) of each.
+        owners: (patient id or "", study, its date) of each.
         notes: gets one where all studies have one id.
     """
-    studies = [study for _, study in owners]
-    patients = [patient or study for patient, study in owners]
+    studies = [study for _, study, _ in owners]
+    patients = [patient or study for patient, study, _ in owners]
     apart = len(set(studies))
     if apart > 2 and len(set(patients)) == 1:
         notes.append(
@@ -178,8 +180,9 @@ def _of_one_patient_together(
         )
         patients = studies
     first: dict[str, str] = {}
-    for patient, case in sorted(zip(patients, cases, strict=True), key=lambda pair: pair[1].id):
-        first.setdefault(patient, case.id)
+    ordered = zip((date for *_, date in owners), (case.id for case in cases), patients, strict=True)
+    for _, case_id, patient in sorted(ordered):
+        first.setdefault(patient, case_id)
     pairs = zip(patients, cases, strict=True)
     return [replace(case, patient=first[patient]) for patient, case in pairs]
 

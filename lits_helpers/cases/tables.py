@@ -79,7 +79,8 @@ def _as_its_reference_says(case: Case) -> Case:
 def with_patients(root: Path, cases: list[Case]) -> list[str]:
     """Give cases the patients of the patients.csv in a folder, if there is one.
 
-    A case without a line is a patient of its own, whose name must be free.
+    A case without a line stays as it is: the patient that its DICOM names, or one of its own, whose
+    name must be free.
 
     Args:
         root: the folder.
@@ -95,10 +96,11 @@ def with_patients(root: Path, cases: list[Case]) -> list[str]:
     if not path.is_file():
         return []
     patients = _patients(path, cases)
+    told = (root / TABLE).is_file()
     notes = []
     for place, case in reversed(list(enumerate(cases))):
         patient = patients.get(case.id, case.patient)
-        if case.patient not in (case.id, patient):
+        if told and case.patient not in (case.id, patient):
             notes.append(
                 f"case {case.id} left aside: its patient is {case.patient} in {TABLE} and "
                 f"{patient} in {PATIENTS}; mend one of them"

@@ -54,7 +54,7 @@ HEADER_ONLY = {"stop_before_pixels": True, "specific_tags": TAGS}
 DICOMDIR = "DICOMDIR, an index: copy the folders with the images too"
 REFERRED = "ReferencedSeriesSequence"
 FOR_STUDIES = HEADER_ONLY | {  # the name is compared with those of folders, and shown to nobody
-    "specific_tags": [*TAGS, REFERRED, "FrameOfReferenceUID", "PatientName"]
+    "specific_tags": [*TAGS, REFERRED, "FrameOfReferenceUID", "PatientName", "StudyDate"]
 }
 MOST_KNOWN = 1 << 18  # files
 LARGE = 4096  # bytes of a value that is read when it is asked for
@@ -392,7 +392,8 @@ def study_of(header: "Dataset") -> Study:
     parts = re.split(r"[\^=]", str(header.get("PatientName") or ""))
     names = [part for part in parts if not any(map(str.isdigit, part))]  # HCC_015 is a number
     uid = str(header.get("StudyInstanceUID") or "")
-    return Study(uid, str(header.get("PatientID") or ""), words_of(" ".join(names)))
+    patient, date = (str(header.get(name) or "") for name in ("PatientID", "StudyDate"))
+    return Study(uid, patient, words_of(" ".join(names)), date)
 
 
 def words_of(text: str) -> set[str]:

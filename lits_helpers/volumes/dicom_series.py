@@ -110,6 +110,7 @@ class Study:
         uid: of the study.
         patient: the id, to be compared only.
         names: words of the patient's name, to be compared only.
+        date: the day, to be compared only.
         series: {series UID: its files of axial CT}, the longest first.
         frames: {series UID: UID of the frame that its positions are in}.
         references: {series UID: DICOM SEG that were drawn on it}.
@@ -119,6 +120,7 @@ class Study:
     uid: str
     patient: str = ""
     names: set[str] = field(default_factory=set)
+    date: str = ""
     series: dict[str, list[Path]] = field(default_factory=dict)
     frames: dict[str, str] = field(default_factory=dict)
     references: dict[str, list[Path]] = field(default_factory=dict)

@@ -108,6 +108,23 @@ def test_studies_of_one_patient_stay_together_and_the_id_is_not_shown(tmp_path):
     assert "all 3 studies have one patient id" in "; ".join(search.notes)
 
 
+def test_a_patient_keeps_the_place_in_the_split_when_a_later_study_comes(tmp_path):
+    for folder, date, patient in (("b", "20200101", "1"), ("c", "20210101", "2")):
+        write_series(tmp_path / folder, HU, study=folder, patient=patient, StudyDate=date)
+    assert [case.patient for case in find_cases(tmp_path)] == ["b", "c"]
+    for folder, date, patient in (("a", "20220101", "1"), ("d", "20190101", "3")):
+        write_series(tmp_path / folder, HU, study=folder, patient=patient, StudyDate=date)
+    found = {case.id: case.patient for case in find_cases(tmp_path)}
+    assert found == {"a": "b", "b": "b", "c": "c", "d": "d"}
+
+
+def test_a_table_of_patients_wins_over_the_ids_in_dicom(tmp_path):
+    for folder, patient in (("a", "1"), ("b", "1"), ("c", "2")):
+        write_series(tmp_path / folder, HU, study=folder, patient=patient)
+    (tmp_path / "patients.csv").write_text("case,patient\na,Ada\nb,Ada\nc,Ada\n")
+    assert [case.patient for case in find_cases(tmp_path)] == ["Ada"] * 3
+
+
 def test_phases_of_one_study_are_one_patient_whatever_its_id_says(tmp_path):
     for series in (3, 4, 5):
         write_study(tmp_path / "a", tmp_path / "a" / f"{series}.dcm", series=series, patient="")
