@@ -62,20 +62,22 @@ def _run(options: argparse.Namespace) -> int:
     if options.name == "download":  # the next step has another default
         options.source = settings.source
     options.step(settings, options)
-    if follows := _next_command(options):
+    if follows := _next_command(settings, options):
         logger.info("next: %s", follows)
     return 0
 
 
-def _next_command(options: argparse.Namespace) -> str:
-    """Return the command of the step that follows, with the folders and switches given here.
+def _next_command(settings: Settings, options: argparse.Namespace) -> str:
+    """Return the command of the step that follows, with the same folders, models and switches.
 
-    Where nothing follows it is empty: other CTs have no known reference, nnU-Net trains elsewhere.
+    Where nothing follows it is empty: other CTs have no known reference, nnU-Net trains elsewhere,
+    some folds are not finished.
     """
     labels = getattr(options, "labels", None)  # of a report
     single = labels and not labels.is_dir()
     others = options.name == "report" and (single or options.ct or options.compare)
-    if others or (options.name == "crossval" and options.nnunet):
+    of_folds = _models_of_folds(settings, options) if options.name == "crossval" else []
+    if others or (options.name == "crossval" and not of_folds):
         return ""
     given = {"--raw": options.raw, "--prepared": options.prepared, "--runs": options.runs}
     given |= {"--source": options.source, "--layout": options.layout, "--device": options.device}
@@ -91,11 +93,30 @@ def _next_command(options: argparse.Namespace) -> str:
         given["--predictions"] = options.out
     elif labels:
         given["--predictions"] = labels
-    given = {name: str(value) for name, value in given.items() if value not in (None, "")}
-    words = [word for pair in given.items() for word in pair]
+    if step == NEXT["evaluate"]:
+        given |= {f"--{name}": getattr(options, name, None) for name in (*SYSTEMS, "only")}
+        given["--rotation"] = getattr(options, "rotation", None) or None
+    given = {name: value for name, value in given.items() if value not in (None, "")}
+    words = list(step)
+    for name, value in given.items():
+        words += [name, *map(str, value if isinstance(value, list) else [value])]
     if options.tiny:
         words.append("--tiny")
-    return f"{program()} {shlex.join([*step, *words])}"
+    return " ".join([program(), shlex.join(words), *of_folds])
+
+
+def _models_of_folds(settings: Settings, options: argparse.Namespace) -> list[str]:
+    """Return the words that name the models of all folds to `predict`, as a shell takes them.
+
+    None where a fold is missing, or nothing was trained.
+    """
+    folder, words = settings.runs / "crossval", []
+    for system in SYSTEMS:
+        pattern = f"*-of-{options.folds}/{system}/checkpoints/best_model.pth"
+        if options.nnunet or len(list(folder.glob(pattern))) < options.folds:
+            return []
+        words += [f"--{system}", f"{shlex.quote(str(folder))}/{pattern}"]
+    return words
 
 
 def phantom(settings: Settings, options: argparse.Namespace) -> None:

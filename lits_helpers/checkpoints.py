@@ -302,6 +302,16 @@ def _load(path, model_type: type[TrainedModel], build: Callable[[Recipe], nn.Mod
     return model.eval().to(memory_format=torch.channels_last)
 
 
+def weights_hash(spec: InputSpec, weights: Mapping[str, torch.Tensor]) -> str:
+    """Return a hash (32 hex digits) of a network's weights and its input specification."""
+    digest = hashlib.blake2b(repr(spec).encode(), digest_size=16)
+    for name in sorted(weights):
+        values = weights[name].detach().cpu().float().contiguous()
+        digest.update(name.encode())
+        digest.update(values.view(-1).numpy().tobytes())
+    return digest.hexdigest()
+
+
 def read_origin(path: Path | str) -> Origin:
     """Read which cases a checkpoint was trained on, without building its network."""
     return origin_of(path, load_checkpoint(path))

@@ -10,10 +10,17 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from .checkpoints import TrainedModel, load_checkpoint, load_liver_model, load_tumor_model
+from .checkpoints import (
+    TrainedModel,
+    load_checkpoint,
+    load_liver_model,
+    load_tumor_model,
+    weights_hash,
+)
 from .datasets import IMAGENET_DEVIATION, IMAGENET_MEAN
-from .machine import write_json, written_whole
+from .machine import read_json, write_json, written_whole
 from .recipes import InputSpec
+from .settings import hint
 from .volumes import SQUARE_WITHIN
 
 OPSET = 20  # of ONNX, December 2023
@@ -57,7 +64,8 @@ def export_onnx(
 
     Raises:
         ImportError: the packages of the extra ``export`` are missing.
-        ValueError: `out` does not end in .onnx, no checkpoint, or one of the other system.
+        ValueError: `out` does not end in .onnx or holds another model; no checkpoint, or one of the
+            other system.
         OSError: `out` cannot be written.
     """
     out = Path(out)
@@ -68,13 +76,26 @@ def export_onnx(
     content = load_checkpoint(checkpoint, system)
     load = load_liver_model if content["system"] == "liver" else load_tumor_model
     model = load(checkpoint, "cpu")
+    about = _described(model, postprocessing)
+    _require_same(out, about["weights"])
     out.parent.mkdir(parents=True, exist_ok=True)
-    with written_whole(out) as temporary:
-        _write_graph(model, temporary)
-    write_json(out.with_suffix(".json"), _described(model, postprocessing))
+    write_json(out.with_suffix(".json"), about)
     with written_whole(out.with_suffix(".md")) as temporary:
         temporary.write_text(_card(out.stem, model.spec, content), encoding="utf-8")
+    with written_whole(out) as temporary:  # last: what stopped before is no model
+        _write_graph(model, temporary)
     return out
+
+
+def _require_same(out: Path, weights: str) -> None:
+    """Refuse to write over another model, or over what only has its name."""
+    beside = out.with_suffix(".json")
+    known = read_json(beside) if beside.is_file() else None
+    same = isinstance(known, dict) and known.get("weights") == weights
+    if (out.exists() or beside.exists()) and not same:
+        raise ValueError(
+            f"{out} is of another model: choose {hint('out')}, or delete it and {beside.name}"
+        )
 
 
 class _Probabilities(nn.Module):
@@ -121,6 +142,7 @@ def _described(model: TrainedModel, postprocessing: Mapping) -> dict:
         rules["tumor_peak"] = getattr(model, "peak", 0.0)
     return {
         "system": model.system,
+        "weights": weights_hash(model.spec, model.network.state_dict()),
         "spec": asdict(model.spec),
         "levels": model.spec.levels,  # grey levels are divided by it
         "mean": list(IMAGENET_MEAN) if imagenet else [0.0] * model.spec.channels,

@@ -149,6 +149,24 @@ def test_a_model_of_the_other_system_is_not_exported_under_its_name(tmp_path):
         list(export_models({"liver": [path]}, tmp_path))
 
 
+def test_an_export_of_another_model_is_not_written_over(tmp_path, monkeypatch):
+    pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
+    monkeypatch.setattr(torch.onnx, "export", lambda *given, **_: Path(given[2]).touch())  # slow
+    mine, other = (
+        write_checkpoint(tmp_path / f"{name}.pth", "liver", recipe=small_liver()) for name in "ab"
+    )
+    (made,) = export_models({"liver": [mine]}, tmp_path / "export")
+    known = made.with_suffix(".json").read_bytes()
+    assert list(export_models({"liver": [mine]}, tmp_path / "export")) == [made]  # the same again
+    words = r"liver\.onnx is of another model: choose another out, or delete it and liver\.json"
+    with pytest.raises(ValueError, match=words):
+        list(export_models({"liver": [other]}, tmp_path / "export"))
+    assert made.with_suffix(".json").read_bytes() == known
+    (tmp_path / "liver.json").write_text("[]")  # of somebody else
+    with pytest.raises(ValueError, match=words):
+        export_onnx(mine, tmp_path / "liver.onnx", {})
+
+
 def test_the_weights_that_come_with_the_project_can_be_exported(monkeypatch, tmp_path):
     pytest.importorskip("onnxscript", reason="pip install onnx onnxscript")
     monkeypatch.setattr(torch.onnx, "export", lambda *given, **_: Path(given[2]).touch())  # slow

@@ -234,13 +234,47 @@ def test_the_next_command_keeps_the_fold_and_where_predictions_are(monkeypatch, 
         (["report", "labels.nii.gz", "--ct", "ct.nii.gz"], None),
         (["report", "--compare", "a.nii.gz", "b.nii.gz"], None),
         (["crossval", "--nnunet", "out"], None),
-        (["crossval"], "predict another_ct.nii.gz"),
+        (["crossval"], None),  # no fold is there
+        (
+            ["predict", "ct.nii", "--liver", "a.pth", "b.pth", "--rotation", "8"],
+            "predict another_ct.nii.gz --liver a.pth b.pth --rotation 8.0",
+        ),
+        (
+            ["export", "--tumor", "t.pth", "--only", "tumor"],
+            "predict another_ct.nii.gz --tumor t.pth --only tumor",
+        ),
     ],
 )
 def test_the_next_command_finds_what_this_one_left(words, told, monkeypatch, caplog):
     monkeypatch.setitem(STEPS, words[0], lambda settings, options: None)
     assert main(words) == 0
     assert caplog.messages == ([f"next: python -m lits_helpers {told}"] if told else [])
+
+
+def test_after_a_cross_validation_the_next_command_averages_the_models_of_all_folds(
+    tmp_path, monkeypatch, caplog
+):
+    monkeypatch.setitem(STEPS, "crossval", lambda settings, options: None)
+    runs = tmp_path / "my runs"
+    models = [
+        runs / "crossval" / f"my runs-fold-{fold}-of-2" / system / "checkpoints" / "best_model.pth"
+        for system in ("liver", "tumor")
+        for fold in (0, 1)
+    ]
+    for path in models:
+        path.parent.mkdir(parents=True)
+        path.touch()
+    words = ["crossval", "--folds", "2", "--runs", str(runs)]
+    assert main(words) == 0
+    told = caplog.messages[-1].removeprefix("next: python -m lits_helpers ")
+    expanded = subprocess.run(f"printf '%s\n' {told}", shell=True, capture_output=True, text=True)
+    lines = expanded.stdout.splitlines()
+    assert lines[:4] == ["predict", "another_ct.nii.gz", "--runs", str(runs)]
+    assert lines[4:] == ["--liver", *map(str, models[:2]), "--tumor", *map(str, models[2:])]
+    models[-1].unlink()  # another process works on it
+    caplog.clear()
+    assert main(words) == 0
+    assert not caplog.messages
 
 
 # --- wrong arguments get a sentence ---------------------------------------------------------------

@@ -3,13 +3,10 @@
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict
-from hashlib import blake2b
 from pathlib import Path
 
-import torch
-
 from ..cases import Case, Finding
-from ..checkpoints import Origin, TrainedModel, load_checkpoint, recipe_of
+from ..checkpoints import Origin, TrainedModel, load_checkpoint, recipe_of, weights_hash
 from ..machine import file_hash, read_json, writable_folder, write_json
 from ..recipes import SYSTEMS, InputSpec
 from ..volumes import hash_of_files
@@ -235,16 +232,6 @@ def read_record(prediction: Path) -> dict | None:
     records = _records_of(prediction) if prediction.is_file() else []
     content = file_hash(prediction) if records else None
     return next((record for record in records if record["prediction"] == content), None)
-
-
-def weights_hash(spec: InputSpec, weights: Mapping[str, torch.Tensor]) -> str:
-    """Return a hash (32 hex digits) of a network's weights and its input specification."""
-    digest = blake2b(repr(spec).encode(), digest_size=16)
-    for name in sorted(weights):
-        values = weights[name].detach().cpu().float().contiguous()
-        digest.update(name.encode())
-        digest.update(values.view(-1).numpy().tobytes())
-    return digest.hexdigest()
 
 
 def _described(models: Sequence[TrainedModel]) -> dict | list[dict] | None:
