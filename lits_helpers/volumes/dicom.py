@@ -389,11 +389,10 @@ def study_in(path: Path) -> Study | None:
 
 def study_of(header: "Dataset") -> Study:
     """Return an empty study with what a header says of it and its patient."""
-    parts = re.split(r"[\^=]", str(header.get("PatientName") or ""))
-    names = [part for part in parts if not any(map(str.isdigit, part))]  # HCC_015 is a number
-    uid = str(header.get("StudyInstanceUID") or "")
-    patient, date = (str(header.get(name) or "") for name in ("PatientID", "StudyDate"))
-    return Study(uid, patient, words_of(" ".join(names)), date)
+    tags = ("StudyInstanceUID", "PatientID", "StudyDate", "PatientName")
+    uid, patient, date, name = (str(header.get(tag) or "") for tag in tags)
+    parts = [part for part in re.split(r"[\^=]", name) if not any(map(str.isdigit, part))]
+    return Study(uid, patient, words_of(" ".join(parts)), date)  # HCC_015 is a number, no name
 
 
 def words_of(text: str) -> set[str]:
