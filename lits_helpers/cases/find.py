@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-from ..machine import few, file_hash
+from ..machine import few, file_hash, open_readable
 from ..settings import hint
 from .case import Case, fault_of_id, id_order
 from .layouts import CT, LAYOUTS, OTHER, REFERENCE, Layout, is_liver_only, is_unusual, stem_of
@@ -305,7 +305,7 @@ def _same_content(one: Path, other: Path) -> bool:
 
 def _checksum(path: Path) -> bytes:
     """Return CRC and size of the content as a gzip file ends with them."""
-    with open(path, "rb") as stream:
+    with open_readable(path) as stream:
         if path.suffix.lower() == ".gz":
             stream.seek(max(path.stat().st_size - 8, 0))
             return stream.read()
@@ -336,7 +336,7 @@ def _probe(path: Path) -> tuple:
     """Return size and middle of a file: a case's own, or alone by its name."""
     try:
         size = path.stat().st_size
-        with open(path, "rb") as stream:
+        with open_readable(path) as stream:
             stream.seek(size // 2)
             return size, stream.read(PROBE_BYTES)
     except OSError:  # reading it later says why

@@ -140,13 +140,18 @@ def _patients(path: Path, cases: Iterable[Case]) -> dict[str, str]:
 
 def _plain(case: str) -> str:
     """Return a case id as tables may write it: 7 for 007."""
-    return str(int(case)) if case.isdecimal() else case
+    return case.lstrip("0") or "0" if case.isdecimal() else case
 
 
 def _rows(path: Path, wanted: tuple[str, ...]) -> list[dict[str, str]]:
     """Return the lines of a table, their cells without blanks around."""
     with open(path, newline="", encoding="utf-8-sig", errors="replace") as stream:
-        rows = list(csv.DictReader(stream, skipinitialspace=True))
+        reader = csv.DictReader(stream, skipinitialspace=True)
+        try:
+            rows = list(reader)
+        except csv.Error as error:
+            after = f"{error} after line {reader.line_num}"
+            raise ValueError(f"{path}: {after}; is a quotation mark left open?") from error
     if rows and not set(wanted) <= set(rows[0]):
         raise ValueError(
             f"{path}: wanted are the columns {' and '.join(wanted)}, with commas between, in "

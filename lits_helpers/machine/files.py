@@ -6,6 +6,7 @@ import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -156,7 +157,10 @@ def open_readable(path: str | os.PathLike) -> BinaryIO:
 
     Raises:
         PermissionError: this user may not; names the file and the cure.
+        OSError: it is a pipe or a device, which could be waited for without end.
     """
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError(errno.EINVAL, "it is not a regular file", str(path))
     try:
         return open(path, "rb")
     except PermissionError:

@@ -34,6 +34,7 @@ from ..machine import (
     remove_leftovers,
     require_each,
     run_jobs,
+    writable_folder,
     write_json,
     written_whole,
 )
@@ -98,7 +99,7 @@ def prepare(
     before = [path.stem for path in (out / "cases").glob("[!.]*.json")]
     if fault := fault_of_names([*before, *(case.id for case in cases)]):
         raise ValueError(fault)
-    out.mkdir(parents=True, exist_ok=True)
+    writable_folder(out)
     # largest first: a long case begun last would leave cores idle
     cases = sorted(cases, key=_size_bytes, reverse=True)
     jobs = [(case, out, window if png else None) for case in cases]

@@ -212,7 +212,7 @@ class DicomStore:
 
     def open(self, name: str) -> BinaryIO:
         """Open a file for reading."""
-        return self._archive.open(name) if self._archive else open(self.place(name), "rb")
+        return self._archive.open(name) if self._archive else open_readable(self.place(name))
 
     def dataset(self, name: str, **options) -> "Dataset | None":
         """Read a file with pydicom; None if it is no DICOM.

@@ -10,7 +10,6 @@ import json
 import math
 import os
 import re
-import stat
 import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -137,12 +136,10 @@ def open_nifti(path: str | os.PathLike) -> Iterator[NiftiSource]:
     """Open a .nii or .nii.gz file for one pass; faults are raised with its path.
 
     Raises:
-        FileNotFoundError, PermissionError: the file is absent or locked.
+        OSError: the file is absent, locked or no regular file.
         ValueError: the file is not a readable NIfTI volume; the message says why.
     """
     path = Path(path)
-    if not stat.S_ISREG(path.stat().st_mode):
-        raise ValueError(f"cannot read {path}: it is not a regular file")
     with open_readable(path) as raw:
         compressed = raw.read(2) == GZIP_MAGIC
         file_bytes = raw.seek(0, os.SEEK_END)
@@ -387,7 +384,7 @@ def _read_meaning(source: Path, _changed: int) -> Meaning | None:
     try:
         named = json.loads(source.read_text(encoding="utf-8-sig")).get("labels")
         numbers = dict(map(_numbers_of, named.items())) if named else {}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
         raise ValueError(
             f'{source} cannot be understood: "labels" must name numbers, such as '
             f'{{"background": 0, "liver": 1, "tumor": 2}} ({str(error)[:80]})'

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from lits_helpers.cases import Case, find_cases, find_cts, search_cases, split_cases
+from lits_helpers.cases import Case, check_case, find_cases, find_cts, search_cases, split_cases
 from lits_helpers.preprocess import check_folder, prepare
 
 
@@ -65,6 +65,7 @@ def test_several_scans_of_a_patient_are_named_in_a_table(tmp_path, start):
         ("case,patient\nvolume-1,a\n", "volume-1"),
         ("case,patient\n1,a\n1,b\n", "'patient': 'b'"),
         ("case,patient\n1,a\n".encode("utf-16"), "patients.csv"),
+        (f"case,patient\n{'9' * 5000},a\n", "99999"),
     ],
 )
 def test_table_of_patients_that_cannot_be_understood_is_refused(tmp_path, text, shown):
@@ -261,6 +262,23 @@ def test_a_folder_of_100_000_files_takes_seconds(tmp_path, monkeypatch):
     assert time.process_time() - start < 10
     assert len(search.cases) == 1000
     assert all(len(note) < 400 for note in search.notes)
+
+
+def test_a_table_whose_quotation_marks_do_not_close_is_refused_with_its_line(tmp_path):
+    write(tmp_path, "cases.csv", text='case,volume\na,a.nii\n"b,b.nii\n' + "x" * 200_000)
+    with pytest.raises(ValueError, match=r"cases\.csv: .* after line 2; is a quotation mark"):
+        find_cases(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="Windows has no pipes among files")
+def test_pipes_among_the_files_are_passed_by_without_waiting(tmp_path):
+    for name in ("volume-1.nii", "segmentation-1.nii", "IM1"):
+        os.mkfifo(tmp_path / name)
+    (case,) = find_cases(tmp_path)
+    assert "it is not a regular file" in check_case(case)[0].text
+    (skipped,) = prepare([case], tmp_path / "out", workers=0).skipped.values()
+    assert "it is not a regular file" in skipped
+    assert [case.id for case in find_cts(tmp_path)] == ["1"]
 
 
 @pytest.mark.parametrize("text", ["", "case,volume\n"])

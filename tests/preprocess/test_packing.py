@@ -55,6 +55,12 @@ def test_cases_of_one_id_are_refused_by_it(raw, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_folder_that_cannot_be_made_is_refused_with_the_cure(raw, tmp_path):
+    (tmp_path / "out").write_text("a file")
+    with pytest.raises(OSError, match=r"cannot write to .*out \(.+\); choose another folder"):
+        prepare(find_cases(raw), tmp_path / "out", workers=0)
+
+
 def test_png_slices_are_the_windowed_packed_slices_bit_for_bit(raw, tmp_path):
     prepare(find_cases(raw), tmp_path / "out", workers=0)
     for case in prepared_cases(tmp_path / "out"):

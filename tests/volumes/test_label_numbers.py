@@ -75,6 +75,8 @@ def test_a_set_without_tumors_shows_the_liver_alone(tmp_path):
         ({"background": 0, "hepatic vein": 1}, "names no liver"),
         ('{"labels": ', "cannot be understood"),
         ('{"labels": {"liver": "one"}}', "cannot be understood"),
+        ('{"labels": {"liver": 1e999}}', "cannot be understood"),
+        ("[" * 100000, "cannot be understood"),
         ("[1]", "cannot be understood"),
     ],
 )
