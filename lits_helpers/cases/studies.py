@@ -69,14 +69,15 @@ def cases_of_zip(path: Path, root: Path) -> tuple[list[Case], list[str]]:
         name = without_name(path.stem, named)
         return [Case(name, name, path)], notes
     before = "" if path == root else without_name(_named_after(path.with_suffix(""), root), named)
-    found = zip(cases, (study for study in studies if study.series), strict=True)
-    return [_in_zip(case, path, study, before) for case, study in found], notes
-
-
-def _in_zip(case: Case, path: Path, study: Study, before: str) -> Case:
-    case_id = f"{before}-{case.id}" if before else case.id
-    series = f"{study.uid}/" if study.uid else next(iter(study.series))
-    return Case(case_id, case_id, path, series=series)
+    with_ct = [study for study in studies if study.series]
+    shared = Counter(study.uid for study in with_ct)
+    found = []
+    for case, study in zip(cases, with_ct, strict=True):
+        case_id = f"{before}-{case.id}" if before else case.id
+        alone = study.uid and shared[study.uid] == 1
+        series = f"{study.uid}/" if alone else next(iter(study.series))
+        found.append(Case(case_id, case_id, path, series=series))
+    return found, notes
 
 
 def _cases_among(
@@ -113,20 +114,24 @@ def find_studies(files: Iterable[tuple[Path, "Dataset"]]) -> list[Study]:
     Args:
         files: of DICOM, with their headers, from `study_headers`.
     """
-    studies: dict[str, Study] = {}
+    studies: dict[tuple[str, str], Study] = {}
+    first: dict[tuple[str, str], tuple[str, str]] = {}
     drawn: list[tuple[Path, Dataset, Study]] = []
     for path, header in files:
         found = study_of(header)
-        study = studies.setdefault(found.uid or f"{found.patient} {path.parent}", found)
+        series = str(header.get("SeriesInstanceUID", ""))
+        # some tools that take names out give all patients one study's UID
+        key = found.uid or str(path.parent), found.patient
+        key = first.setdefault((key[0], series), key)  # another's slice is refused with its series
+        study = studies.setdefault(key, found)
         study.names |= found.names
         if header.get("Modality") == "SEG":
             drawn.append((path, header, study))
         elif fault := DICOMDIR if path.name.upper() == "DICOMDIR" else fault_of(header):
             study.others.append((path, fault))
         else:
-            uid = str(header.get("SeriesInstanceUID", ""))
-            study.series.setdefault(uid, []).append(path)
-            study.frames[uid] = str(header.get("FrameOfReferenceUID") or "")
+            study.series.setdefault(series, []).append(path)
+            study.frames[series] = str(header.get("FrameOfReferenceUID") or "")
     for study in studies.values():
         study.series = dict(sorted(study.series.items(), key=lambda one: -len(one[1])))
     for path, header, study in drawn:

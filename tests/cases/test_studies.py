@@ -153,10 +153,16 @@ def test_files_named_by_uids_and_folders_that_read_alike_are_cases_of_their_own(
     assert sorted(case.id for case in find_cases(tmp_path)) == names
 
 
-def test_files_without_a_studys_uid_are_apart_by_folder_and_patient(tmp_path):
-    for name in "ab":
-        write_series(tmp_path / name, HU, study=name, patient=name, StudyInstanceUID="")
-    assert [case.id for case in find_cases(tmp_path)] == ["a", "b"]
+@pytest.mark.parametrize("uid", ["", "1.2.840.77.1"])
+def test_patients_without_a_studys_uid_or_with_one_for_all_are_apart(tmp_path, uid):
+    for k, name in enumerate("ab"):
+        write_series(tmp_path / "in" / name, HU + k, study=name, patient=name, StudyInstanceUID=uid)
+    packed = shutil.make_archive(str(tmp_path / "up"), "zip", tmp_path / "in")
+    for cases in (find_cases(tmp_path / "in"), find_cts(packed)):
+        assert [case.id for case in cases] == ["a", "b"]
+        assert [case.patient for case in cases] == ["a", "b"]
+        for k, case in enumerate(cases):
+            assert (read_volume(case.volume, series=case.series).hu == HU + k).all()
 
 
 @pytest.mark.parametrize(
