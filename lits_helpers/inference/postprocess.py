@@ -21,8 +21,7 @@ class Postprocessing:
         liver_threshold, tumor_threshold: probability from which a voxel counts, in (0, 1).
         largest_liver: keep only the liver's largest face-connected component.
         fill_holes: cavities wholly inside the liver become liver.
-        margin_mm: tumor counts up to this far from the predicted liver (in the slice and across
-            slices).
+        margin_mm: tumor counts up to this far from the liver (in the slice and across slices).
         tumor_peak: face-connected lesions whose highest probability is lower are dropped, in
             [0, 1]; None takes what the tumor model came with, mostly 0, which keeps all.
         min_lesion_mm3: smaller face-connected lesions are dropped; 0 keeps all.

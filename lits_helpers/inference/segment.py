@@ -47,6 +47,8 @@ def segment_volume(
             several in a list the probabilities are averaged, whatever their `InputSpec`.
         post: thresholds and clean-up; None for the defaults.
         known_liver: (Z, Y, X), above 0 in the liver and its tumors; it replaces a liver model.
+            Tumor counts up to `post.margin_mm` outside it too, as around a predicted liver:
+            `Postprocessing(margin_mm=0)` keeps tumor within one that was drawn.
         probabilities: gets what the models say before any rule of `post`: system -> (Z, Y, X)
             uint8, probability times 255, rounded; 0 where a tumor model did not look.
         checked: the volume was checked before, or its findings are accepted: refuse no values.

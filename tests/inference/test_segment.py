@@ -112,6 +112,12 @@ def test_a_known_liver_takes_the_place_of_a_model():
     assert np.array_equal(labels, known)
     none = segment_volume(drawn_volume(), None, tumor_by_grey(), ALL, known_liver=0 * known)
     assert not none.any()
+    drawn = (known == 1).astype(np.uint8)  # without the tumors at its rim and above it
+    labels = segment_volume(drawn_volume(), None, tumor_by_grey(), ALL, known_liver=drawn)
+    assert np.array_equal(labels, known)  # they lie within the margin
+    within = replace(ALL, margin_mm=0)
+    labels = segment_volume(drawn_volume(), None, tumor_by_grey(), within, known_liver=drawn)
+    assert np.array_equal(labels, drawn)
     with pytest.raises(ValueError, match=r"known_liver has shape \(11, 40, 64\), the CT \(12"):
         segment_volume(drawn_volume(), None, tumor_by_grey(), ALL, known_liver=known[1:])
 
