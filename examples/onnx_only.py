@@ -15,70 +15,57 @@ import onnxruntime
 from scipy import ndimage
 
 
-def frame(hu, liver, spec, pixel):
+def seen_of(hu, liver, spec, pixel):
     """Return the part of the slices that a model sees, and the HU that its window starts from."""
     box, median = (slice(None), slice(None)), 0
     if liver.any() and spec["liver_margin"] is not None:
         spans = [np.flatnonzero(liver.any((0, axis)))[[0, -1]] + (0, 1) for axis in (2, 1)]
         longer = np.max(np.ptp(spans, axis=1) * pixel)
         wanted = max(longer * (1 + 2 * spec["liver_margin"]), 0.25 * np.max(hu.shape[1:] * pixel))
-        grown = (round((wanted - longer) / 2 / step) for step in pixel)
-        box = tuple(
-            slice(max(start - grow, 0), end + grow)
-            for (start, end), grow in zip(spans, grown, strict=True)
-        )
+        grown = [round((wanted - longer) / 2 / step) for step in pixel]
+        box = tuple(slice(max(a - n, 0), b + n) for (a, b), n in zip(spans, grown, strict=True))
     if liver.any() and spec["liver_window"]:
-        with_liver = np.flatnonzero(liver.any((1, 2)))
-        places = np.linspace(0, len(with_liver) - 1, min(16, len(with_liver))).astype(int)
-        chosen = with_liver[places]
+        filled = np.flatnonzero(liver.any((1, 2)))
+        chosen = filled[np.linspace(0, len(filled) - 1, min(16, len(filled))).astype(int)]
         median = int(np.median(hu[chosen][liver[chosen]]))
     return box, median
 
 
-def true_pixel(spacing_mm, within):
-    """Return height and width of a pixel; (1, 1) where they are equal to `within`."""
-    height, width = spacing_mm[1:]
-    square = max(height / width, width / height) <= 1 + within
-    return np.array([1.0, 1.0]) if square else np.array([height / width, 1.0])
-
-
-def probability(model, about, hu, pixel, liver, k):
+def probability(model, about, hu, k, pixel, box, median):
     """Return what a model says of slice k, (Y, X) float32."""
     spec, side = about["spec"], about["spec"]["size"]
-    box, median = frame(hu, liver, spec, pixel) if "frame" not in about else about["frame"]
-    about["frame"] = box, median
-    channels = []
-    for n in range(k - spec["context"], k + spec["context"] + 1):
+    image = np.zeros((spec["channels"], side, side), np.float32)
+    for channel, n in enumerate(range(k - spec["context"], k + spec["context"] + 1)):
         plane = hu[min(max(n, 0), len(hu) - 1)].astype(np.float64)
         low, high = np.add(spec["window"], median) if spec["window"] else (plane.min(), plane.max())
         grey = (plane - low) * about["levels"] / max(high - low, 1) + 0.5
-        grey = np.floor(grey).clip(0, about["levels"])
-        grey = grey.astype(np.uint8 if spec["window"] else np.uint16)[box]
+        grey = np.floor(grey).clip(0, about["levels"])[box]
+        grey = np.ascontiguousarray(grey, np.uint8 if spec["window"] else np.uint16)
         scale = side / max(grey.shape * pixel)
-        size = [max(1, round(length * scale)) for length in grey.shape * pixel]
-        top, left = ((side - length) // 2 for length in size)
+        size = np.rint(grey.shape * pixel * scale).astype(int).clip(1)
+        rows, columns = (slice((side - n) // 2, (side - n) // 2 + n) for n in size)
         shrunk = np.minimum(size, grey.shape)[::-1].tolist()  # first, by area means
-        small = cv2.resize(np.ascontiguousarray(grey), shrunk, interpolation=cv2.INTER_AREA)
-        image = np.zeros((side, side), grey.dtype)
-        image[top : top + size[0], left : left + size[1]] = cv2.resize(small, size[::-1])
-        channels.append(image)
-    image = np.float32(np.broadcast_to(channels, (spec["channels"], side, side))) / about["levels"]
+        small = cv2.resize(grey, shrunk, interpolation=cv2.INTER_AREA)
+        image[channel:, rows, columns] = cv2.resize(small, size[::-1].tolist())
     mean, deviation = (np.float32(about[key])[:, None, None] for key in ("mean", "deviation"))
-    (answer,) = model.run(None, {"image": ((image - mean) / deviation)[None]})
-    inside = answer[0, 0, top : top + size[0], left : left + size[1]]
+    image = (image / np.float32(about["levels"]) - mean) / deviation
+    (answer,) = model.run(None, {"image": image[None]})
     native = np.zeros(hu.shape[1:], np.float32)
-    native[box] = cv2.resize(np.ascontiguousarray(inside), grey.shape[::-1])
+    native[box] = cv2.resize(np.ascontiguousarray(answer[0, 0, rows, columns]), grey.shape[::-1])
     return native
 
 
 def segment(hu, spacing_mm, models):
     """Return labels 0, 1, 2 (Z, Y, X) of HU (Z, Y, X)."""
     labels = np.zeros(hu.shape, np.uint8)
+    aspect = spacing_mm[1] / spacing_mm[2]
     for model, about in models:
         post, liver = about["postprocessing"], labels > 0
-        pixel = true_pixel(spacing_mm, about.get("square_within", 0.01))
+        square = max(aspect, 1 / aspect) <= 1 + about["square_within"]
+        pixel = np.array([1.0 if square else aspect, 1.0])
+        seen = pixel, *seen_of(hu, liver, about["spec"], pixel)
         if about["system"] == "liver":
-            planes = [probability(model, about, hu, pixel, liver, k) for k in range(len(hu))]
+            planes = [probability(model, about, hu, k, *seen) for k in range(len(hu))]
             liver = np.array(planes) >= post["liver_threshold"]
             parts, count = ndimage.label(liver)
             liver = parts == 1 + np.argmax(np.bincount(parts.ravel())[1:]) if count else liver
@@ -88,16 +75,14 @@ def segment(hu, spacing_mm, models):
         z, y, x = np.ogrid[tuple(slice(-n, n + 1) for n in steps)]
         near_mm = np.hypot(y * spacing_mm[1], x * spacing_mm[2]) + 0 * z
         near = ndimage.binary_dilation(liver, near_mm <= post["margin_mm"] + 1e-6)
-        chance = np.zeros(hu.shape, np.uint8)  # times 255
+        chance = np.zeros(hu.shape, np.float32)
         for k in np.flatnonzero(near.any((1, 2))):
-            plane = probability(model, about, hu, pixel, liver, k)
-            chance[k] = plane * 255 + 0.5
-            labels[k][(plane >= post["tumor_threshold"]) & near[k]] = 2
-        lesions, _ = ndimage.label(labels == 2)
-        small = np.bincount(lesions.ravel()) * np.prod(spacing_mm) < post["min_lesion_mm3"]
-        small[np.setdiff1d(lesions, lesions[chance >= 255 * post.get("tumor_peak", 0.0)])] = True
-        dropped = small[lesions] & (lesions > 0)
-        labels[dropped] = liver[dropped]
+            chance[k] = probability(model, about, hu, k, *seen)
+        lesions, _ = ndimage.label(near & (chance >= post["tumor_threshold"]))
+        sure = np.floor(chance * 255 + 0.5) >= 255 * post["tumor_peak"]
+        large = np.bincount(lesions.ravel()) * np.prod(spacing_mm) >= post["min_lesion_mm3"]
+        kept = np.intersect1d(np.flatnonzero(large), lesions[sure])
+        labels[np.isin(lesions, kept[kept > 0])] = 2
     return labels
 
 
@@ -105,8 +90,8 @@ def main(ct, out, *files):
     """Read a CT, segment it and write the labels on the CT's own grid."""
     stored = nib.load(ct)
     wanted = nib.orientations.axcodes2ornt("LPS")
-    turn = nib.orientations.ornt_transform(nib.io_orientation(stored.affine), wanted)
-    turned = stored.as_reoriented(turn)
+    own = nib.io_orientation(stored.affine)
+    turned = stored.as_reoriented(nib.orientations.ornt_transform(own, wanted))
     hu = np.rint(turned.get_fdata()).clip(-32768, 32767).astype(np.int16).transpose(2, 1, 0)
     spacing_mm = nib.affines.voxel_sizes(turned.affine)[::-1]
     about = [json.loads(Path(file).with_suffix(".json").read_text()) for file in files]
@@ -114,9 +99,9 @@ def main(ct, out, *files):
     models.sort(key=lambda model: model[1]["system"])  # the liver first: tumors lie in it
     if [model[1]["system"] for model in models] not in (["liver"], ["liver", "tumor"]):
         sys.exit("name a liver model, and a tumor model if there is one")
-    labels = segment(np.ascontiguousarray(hu), spacing_mm, models)
-    back = nib.orientations.ornt_transform(wanted, nib.io_orientation(stored.affine))
-    labels = nib.orientations.apply_orientation(labels.transpose(2, 1, 0), back)
+    labels = segment(np.ascontiguousarray(hu), spacing_mm, models).transpose(2, 1, 0)
+    back = nib.orientations.ornt_transform(wanted, own)
+    labels = nib.orientations.apply_orientation(labels, back)
     header = stored.header.copy()
     header.set_data_dtype(np.uint8)
     header.set_slope_inter(1, 0)
