@@ -86,6 +86,7 @@ def write_dicom_seg(labels: np.ndarray, geometry: Geometry, source: Path, path: 
             content_label="LIVER_AND_TUMOR",
             content_description="Liver and liver tumors, segmented automatically",
             transfer_syntax_uid=ExplicitVRLittleEndian,
+            specific_character_set="ISO_IR 192",  # UTF-8, whatever the CT's is, or lacks
         )
         made.SeriesDescription = "Liver and tumor segmentation"
         with written_whole(path) as temporary:
@@ -217,28 +218,32 @@ def _highdicom() -> Iterator:
 
 @contextmanager
 def _opened_seg(path: Path) -> Iterator["highdicom.seg.Segmentation"]:
+    """Yield a DICOM SEG; whatever its damage causes while it is open names it."""
     with _highdicom() as highdicom:
         try:
-            seg = highdicom.seg.segread(path)
-        except (OSError, MemoryError):
+            yield highdicom.seg.segread(path)
+        except (ImportError, MemoryError, OSError):
             raise
         except Exception as error:  # pydicom raises what the damage happens to cause
+            if str(path) in str(error):
+                raise
             raise ValueError(
                 f"cannot read {path}: no DICOM SEG, or damaged ({type(error).__name__})"
             ) from error
-        yield seg
 
 
 def _completed(header: "Dataset", geometry: Geometry) -> "Dataset":
     """Add what a DICOM SEG must repeat of its CT, and what hospitals and tools leave out there."""
+    from highdicom import PatientSexValues
     from pydicom.uid import generate_uid
     from pydicom.valuerep import DA, TM
 
     for tag in REPEATED:
         kind = DA if tag.endswith("Date") else TM if tag.endswith("Time") else str
+        kind = PatientSexValues if tag == "PatientSex" else kind
         try:
             present = kind(header.get(tag, ""))
-        except ValueError:  # 30 February
+        except ValueError:  # 30 February, "W"
             present = None
         if not present:
             setattr(header, tag, "")
@@ -246,7 +251,9 @@ def _completed(header: "Dataset", geometry: Geometry) -> "Dataset":
         if not header.get(tag):
             setattr(header, tag, generate_uid(entropy_srcs=[header.SeriesInstanceUID, tag]))
     stacked = geometry.axes.index(2)
-    header.SliceThickness = header.get("SliceThickness") or geometry.spacing_mm[stacked]
+    thickness_mm = header.get("SliceThickness")
+    if not (isinstance(thickness_mm, float) and 0 < thickness_mm < np.inf):
+        header.SliceThickness = geometry.spacing_mm[stacked]
     return header
 
 

@@ -183,6 +183,51 @@ def test_seg_is_written_for_a_ct_that_lacks_what_it_must_repeat(tmp_path, tag):
     np.testing.assert_array_equal(read_segmentation(path, like=volume), small_labels())
 
 
+@pytest.mark.parametrize(
+    ("tag", "value"),
+    [
+        ("PatientSex", "W"), ("SliceThickness", "nan"), ("SpecificCharacterSet", ""),
+        ("SpecificCharacterSet", "ISO_IR 6"),
+    ],
+)  # fmt: skip
+def test_seg_is_written_for_a_ct_that_says_what_the_standard_does_not_know(tmp_path, tag, value):
+    with pydicom.config.disable_value_validation():
+        files = write_series(tmp_path / "ct", HU, change=lambda *_: {tag: value})
+    volume = read_volume(files[0].parent)
+    path = write_segmentation(small_labels(), volume, tmp_path / "seg.dcm")
+    np.testing.assert_array_equal(read_segmentation(path, like=volume), small_labels())
+
+
+@pytest.mark.parametrize(
+    ("letters", "name"),
+    [
+        ("ISO_IR 100", "M\u00fcller^J\u00f6rg"),
+        (["", "ISO 2022 IR 87"], "Yamada^Tarou=\u5c71\u7530^\u592a\u90ce"),
+    ],
+)
+def test_seg_bears_the_name_of_its_ct_in_any_letters(tmp_path, letters, name):
+    for path in write_series(tmp_path / "ct", HU):
+        dataset = pydicom.dcmread(path)
+        dataset.SpecificCharacterSet, dataset.PatientName = letters, name
+        dataset.save_as(path)
+    volume = read_volume(tmp_path / "ct")
+    path = write_segmentation(small_labels(), volume, tmp_path / "seg.dcm")
+    assert str(pydicom.dcmread(path).PatientName) == name
+
+
+@pytest.mark.parametrize(
+    "tag", ["Rows", "SegmentationType", "PixelData", "DimensionIndexSequence", "BitsAllocated"]
+)
+def test_damaged_seg_is_refused_by_name(tmp_path, tag):
+    files = write_series(tmp_path / "ct", HU)
+    path = write_seg(tmp_path / "seg.dcm", files, small_labels())
+    dataset = pydicom.dcmread(path)
+    delattr(dataset, tag)
+    dataset.save_as(path)
+    with pytest.raises(ValueError, match=r"cannot read .*seg.dcm: no DICOM SEG, or damaged \("):
+        read_segmentation(path, like=read_volume(tmp_path / "ct"))
+
+
 def test_seg_of_an_enhanced_ct_is_in_the_order_of_its_frames(tmp_path):
     path = write_enhanced(tmp_path / "one.dcm", HU, "RAI", order=[2, 0, 3, 1])
     volume = read_volume(path)
