@@ -40,11 +40,16 @@ class InputSpec:
             )
         if self.window is not None:
             low, high = self.window
-            if not low < high:
+            if not -math.inf < low < high < math.inf:
                 raise ValueError(
                     f"InputSpec.window must be (low, high) in HU with low < high, got {self.window}"
                 )
             object.__setattr__(self, "window", (float(low), float(high)))  # JSON gives a list
+        if self.channels < 1 or self.context < 0:
+            raise ValueError(
+                "InputSpec.channels must be 1 or more and context 0 or more, got "
+                f"{self.channels} and {self.context}"
+            )
         if self.context and self.channels != 2 * self.context + 1:
             raise ValueError(
                 f"InputSpec.channels must be 2 * context + 1 = {2 * self.context + 1}, "
@@ -111,11 +116,19 @@ class Recipe:
 
     def __post_init__(self):
         betas = tuple(float(beta) for beta in self.betas)  # JSON gives a list
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise ValueError(
+                f"{type(self).__name__}.betas must be two numbers from 0 to below 1, got {betas}"
+            )
         object.__setattr__(self, "betas", betas)
         for field in fields(self):
             if field.type in (int, float):
                 self._check_number(field.name, field.type)
             value = getattr(self, field.name)
+            if field.type is bool and not isinstance(value, bool):  # "no" would count as yes
+                raise ValueError(
+                    f"{type(self).__name__}.{field.name} must be True or False, got {value!r}"
+                )
             if field.name in CHOICES and value not in CHOICES[field.name]:
                 wanted = " or ".join(f'"{choice}"' for choice in CHOICES[field.name])
                 raise ValueError(
