@@ -152,8 +152,10 @@ class BrowsedCase:
         """Return the axial slice in which most voxels of the structure are wrong.
 
         Raises:
-            ValueError: none is wrong anywhere.
+            ValueError: none is wrong anywhere, or nothing can be compared.
         """
+        if not self.compared:
+            raise ValueError("this case has no prediction with a reference to compare it with")
         first = FIRST_LABEL[structure]
         wrong = self.confusion[:, first:, :first].sum((1, 2))
         wrong += self.confusion[:, :first, first:].sum((1, 2))

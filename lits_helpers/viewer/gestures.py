@@ -73,7 +73,8 @@ class Gestures:
         if event["button"] == 2:
             self.viewer.shift_window(-HU_ACROSS * event["dy"], HU_ACROSS * event["dx"])
         elif self.viewer.controls.ruler.value:
-            self.viewer.ruler = (*self.viewer.ruler[:2], self._pixel(event))
+            end = self._pixel(event)  # without a ruler, as in a slice stepped to, it begins
+            self.viewer.ruler = (*(self.viewer.ruler or (self.held.plane, end))[:2], end)
         elif event["shift"]:
             self.viewer.pan(self.held, event["dy"], event["dx"])
         else:

@@ -71,3 +71,10 @@ def test_next_and_previous_go_round_in_voxel_order():
 def test_lesions_of_the_prediction_serve_where_the_reference_has_none():
     layers = {"prediction": make_labels(), "reference": (make_labels() > 0).astype(np.uint8)}
     assert len(BrowsedCase(make_volume().hu, SPACING_MM, layers).lesions) == 2
+
+
+@pytest.mark.parametrize("sources", [(), ("prediction",), ("reference",)])
+def test_without_two_sides_there_is_no_worst_slice(sources):
+    case = BrowsedCase(make_volume().hu, SPACING_MM, dict.fromkeys(sources, make_labels()))
+    with pytest.raises(ValueError, match="no prediction with a reference to compare it with"):
+        case.worst_slice("liver")

@@ -115,6 +115,17 @@ def test_the_ruler_measures_mm_or_voxels(viewer, monkeypatch):
     assert viewer.ruler is None  # it belonged to the other slice
 
 
+def test_a_ruler_whose_slice_is_left_during_the_drag_begins_anew(viewer):
+    press(viewer, "r")
+    drag(viewer, (10, 10), (10, 20))
+    tell(viewer, "wheel", 10, 20, steps=1)
+    tell(viewer, "drag", 20, 20, dy=0.25, dx=0)
+    tell(viewer, "drag", 20, 30, dy=0, dx=0.25)
+    plane, *ends = viewer.ruler
+    assert plane == "axial"
+    np.testing.assert_allclose(ends, [(20, 20), (20, 30)])
+
+
 def test_double_click_goes_to_the_nearest_lesion(viewer):
     viewer.move_to((4, 26, 22))
     tell(viewer, "double", 26, 22)
