@@ -185,6 +185,7 @@ def predict(settings: Settings, options: argparse.Namespace) -> None:
         first, *others = getattr(options, name) or [None]
         options.volumes += [path for path in others if path.suffix != ".pth"]
         setattr(options, name, first and [first, *(p for p in others if p.suffix == ".pth")])
+    _check_only(options)
     name = "segmented" if options.volumes else "predictions"  # other CTs may have the same numbers
     out = options.out or settings.runs / "results" / name
     post = Postprocessing(rotation_degrees=options.rotation)
@@ -200,6 +201,7 @@ def _predict_validation(settings: Settings, options, out: Path, post) -> None:
         raise ValueError("--submission is for the test volumes: name their files or folder")
     if options.format != "nifti" or options.series:
         raise ValueError("--format and --series are for CTs from DICOM: name their folder")
+    _leave_out(options, "orientation accept", "prepared cases lie as prepare was told")
     data = _open(settings, options.fold)
     wanted = own_share(data.split.validation)
     files = pipeline.segment_cases(
@@ -250,6 +252,18 @@ def _predict_files(settings: Settings, options, out: Path, post) -> None:
     logger.info("%s", report.text())
 
 
+def _leave_out(options: argparse.Namespace, names: str, why: str) -> None:
+    """Refuse options, separated by spaces, that a step called like this would pass over."""
+    if given := [f"--{name}" for name in names.split() if getattr(options, name)]:
+        raise ValueError(f"leave out {' and '.join(given)}: {why}")
+
+
+def _check_only(options: argparse.Namespace) -> None:
+    """Refuse a model of the system that `--only` leaves out."""
+    others = " ".join(name for name in SYSTEMS if options.only not in (None, name))
+    _leave_out(options, others, f"--only {options.only} takes no such model")
+
+
 def _with_series(case, number: str):
     """Return a CT of another series of its study, which a case in a zip of several names."""
     return replace(case, id=f"{case.id}-series{number}", series=f"{case.series or ''}{number}")
@@ -293,6 +307,7 @@ def report(settings: Settings, options: argparse.Namespace) -> None:
 
     ct, out, meshes = options.ct, options.out, options.meshes
     if options.compare:
+        _leave_out(options, "meshes", "--compare writes one page and nothing else")
         print(pipeline.compare_files(settings, *options.compare, options.labels, ct=ct, out=out))
         return
     rows, failed = pipeline.report_files(settings, options.labels, ct=ct, out=out, meshes=meshes)
@@ -309,6 +324,7 @@ def evaluate(settings: Settings, options: argparse.Namespace) -> None:
     if len(options.compared) not in (0, 2):
         raise ValueError("name two files or folders to compare: the predicted, then the reference")
     if options.compared:
+        _leave_out(options, "predictions liver tumor", "they are for the prepared cases")
         results = options.out or settings.runs / "results" / "compared"
         known = {"layout": settings.layout, "prepared": settings.prepared}
         rows, summary = pipeline.compare(*options.compared, results, **known)
@@ -358,6 +374,7 @@ def export(settings: Settings, options: argparse.Namespace) -> None:
     """Write models as ONNX, each with a JSON of its preprocessing and a card beside it."""
     from . import pipeline
 
+    _check_only(options)
     folder = options.out or settings.runs / "export"
     print(*pipeline.export_models(_chosen_models(settings, options), folder), sep="\n")
 

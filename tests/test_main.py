@@ -363,6 +363,11 @@ def test_wrong_usage_is_exit_code_2(arguments, words, capsys):
         ("predict nowhere", "no CT at nowhere: expected .nii"),
         ("predict --submission", "name their files or folder"),
         ("predict scans --fold 0", "--fold is for the validation patients"),
+        ("predict scans --only liver --tumor a.pth", "leave out --tumor: --only liver takes no"),
+        ("predict --orientation LPS", "leave out --orientation: prepared cases lie as prepare"),
+        ("export --only tumor --liver a.pth", "leave out --liver: --only tumor takes no such"),
+        ("evaluate a b --liver c.pth --predictions p", "leave out --predictions and --liver: they"),
+        ("report a.nii --compare a b --meshes", "leave out --meshes: --compare writes one page"),
         ("evaluate", "no prediction-volume-N.nii.gz in runs/phantom/results/predictions"),
     ],
 )

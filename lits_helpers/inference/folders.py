@@ -76,7 +76,8 @@ def find_volumes(
     """Return the CTs anywhere below `root`, or `root` itself if it is a file.
 
     A CT is every NIfTI file and packed .b2nd that is no reference, by its layout, no prediction,
-    and does not lie in `out`; every zip; and every study of DICOM, named after its folder.
+    and does not lie in `out`; every zip but a submission; and every study of DICOM, named after its
+    folder.
 
     Args:
         root: a file or a folder.
@@ -95,6 +96,7 @@ def find_volumes(
     packed = sorted(root.rglob(f"[!.]*{SUFFIX}"))
     cases = [_packed_case(path) for path in packed if not path.name.endswith(LABELS_SUFFIX)]
     cases += find_cts(root, layout)
+    cases = [case for case in cases if case.volume.name != SUBMISSION_ARCHIVE or root.is_file()]
     found = [case for case in cases if results not in case.volume.resolve().parents]
     if not found:
         raise FileNotFoundError(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from tqdm.auto import tqdm
 
-from ..cases import Case, Finding, find_cts
-from ..inference import read_ct, read_record
+from ..cases import Case, Finding
+from ..inference import find_volumes, read_ct, read_record
 from ..machine import few, writable_folder
 from ..preprocess import open_prepared
 from ..recipes import SYSTEMS
@@ -83,7 +83,7 @@ def _found(
     """Return {case id: labels} and {case id: CT}, prepared ones where no CT is named."""
     predictions = named_predictions(labels or settings.runs / "results" / "predictions")
     if ct:
-        return predictions, cts_of(predictions, ct)
+        return predictions, cts_of(predictions, ct, settings.layout)
     try:
         data = open_prepared(settings.prepared, validation=settings.validation_share)
     except FileNotFoundError as error:
@@ -106,14 +106,20 @@ def named_predictions(labels: Path | str) -> dict[str, Path]:
     return {name.removeprefix("prediction-volume-"): labels}
 
 
-def cts_of(predictions: Mapping[str, Path], ct: Path | str) -> dict[str, Path]:
+def cts_of(
+    predictions: Mapping[str, Path], ct: Path | str, layout: str = "auto"
+) -> dict[str, Path]:
     """Return {case id: CT}, found by name below a folder; a single CT is that of the only labels.
+
+    Args:
+        predictions: see `named_predictions`.
+        ct, layout: as for `inference.find_volumes`.
 
     Raises:
         FileNotFoundError: no CT there.
         ValueError: one CT for the labels of several.
     """
-    found = find_cts(ct)
+    found = find_volumes(ct, layout=layout)
     if len(predictions) > 1 and Path(ct).is_file():
         raise ValueError(f"{ct} is one CT, the labels are of {len(predictions)}: name its folder")
     if len(predictions) == len(found) == 1:

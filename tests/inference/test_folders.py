@@ -217,6 +217,14 @@ def test_a_submission_holds_every_scan_flat_as_nii_and_is_reproducible(tmp_path)
     assert again.archive.read_bytes() == first
 
 
+def test_a_submission_among_the_cts_is_left_aside(tmp_path):
+    ct = write_ct(tmp_path / "volume-0.nii", slice_index=1)
+    report = segment_below(tmp_path, tmp_path / "sent", bright_model(), submission=True)
+    assert report.archive
+    assert [case.volume for case in find_volumes(tmp_path)] == [ct]
+    assert find_volumes(report.archive)[0].volume == report.archive  # reading it says what it is
+
+
 def test_an_incomplete_submission_is_not_packed(tmp_path):
     report = segment_below(
         write_three(tmp_path / "raw"), tmp_path / "out", bright_model(), submission=True

@@ -55,6 +55,19 @@ def test_the_shell_reports_one_file_of_any_name_with_meshes(cts, tmp_path, capsy
     assert (tmp_path / "mine-liver.stl").exists()
 
 
+@pytest.mark.parametrize("packed", [True, False])
+def test_cts_are_found_as_they_were_to_be_segmented(cts, tmp_path, capsys, packed):
+    """Packed cases, and a layout that names cases otherwise than the one that fits best."""
+    ct = write_prepared(tmp_path / "packed", cases=2).root if packed else cts / "cts"
+    ids = ["0", "1"] if packed else ["volume-3", "volume-4"]
+    for case_id in ids:
+        path = tmp_path / "labels" / f"prediction-volume-{case_id}.nii.gz"
+        write_nifti(body()[1], path, spacing_mm=BODY_SPACING_MM)
+    words = ["report", str(tmp_path / "labels"), "--ct", str(ct), "--out", str(tmp_path / "out")]
+    assert main([*words, *([] if packed else ["--layout", "suffix"])]) == 0
+    assert [line.split(":")[0] for line in capsys.readouterr().out.splitlines()] == ids
+
+
 def test_one_ct_for_several_labels_is_refused(cts, tmp_path, capsys):
     ct = str(cts / "cts" / "volume-4.nii")
     assert main(["report", str(cts / "labels"), "--ct", ct, "--out", str(tmp_path)]) == 1
