@@ -285,6 +285,10 @@ WRONG = {
         lambda lits: lits.segment_volume(HU, object()),
         r"volume must be .*read_volume\(path\).* got a ndarray of shape \(3, 8, 9\)",
     ),
+    "an array for a CT": (
+        lambda lits: lits.segment(HU),
+        r"ct must be a path, or a volume: volume_from_array.* got a ndarray of shape \(3, 8, 9\)",
+    ),
     "a path for a model": (
         lambda lits: lits.segment_volume(body_volume(), "best_model.pth"),
         r"liver_model must be .*load_liver_model\(path\), got the text 'best_model.pth'",

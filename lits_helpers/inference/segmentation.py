@@ -1,6 +1,7 @@
 """The front door of `lits_helpers`: a CT in, labels, report and viewer out."""
 
 import logging
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,7 @@ from ..checkpoints import (
     load_liver_model,
     load_tumor_model,
 )
+from ..machine import require
 from ..report import judge, look, sentences, write_report
 from ..viewer import SliceViewer, uncertainty_of
 from ..volumes import Volume, segmentation_path, study_in, write_segmentation
@@ -123,12 +125,16 @@ def segment(
         probabilities: keep what the models say of each voxel, a byte each.
 
     Raises:
+        TypeError: an array, or anything else that is neither a path nor a volume.
         ValueError: no readable CT, or nothing to segment with; or, before any work, an `out` that
             cannot hold its labels.
         FileNotFoundError: no such CT or checkpoint.
     """
+    is_file = isinstance(ct, str | os.PathLike)
+    if not is_file:
+        require(ct, "hu", "ct", "a path, or a volume: volume_from_array(hu, spacing_mm)")
     if out is not None:
-        out = segmentation_path(out, ct.path if isinstance(ct, Volume) else ct)
+        out = segmentation_path(out, ct if is_file else ct.path)
     if tumor == SYNTHETIC and not has_synthetic("tumor"):
         logger.info("no synthetic tumor weights come with this version: the liver alone")
         tumor = None
@@ -138,7 +144,6 @@ def segment(
         for name, (given, load) in loaders.items()
     }
     findings = []
-    is_file = not isinstance(ct, Volume)
     if is_file:
         (case,) = overruled([Case("ct", "ct", Path(ct))], orientation, accept)
         ct, _, findings = read_checked(case)

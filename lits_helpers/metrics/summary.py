@@ -110,7 +110,9 @@ def mean_and_interval(
 def _patient_numbers(rows: Sequence[Mapping]) -> np.ndarray:
     """Return (n,) int: rows of one patient share a number; in order of appearance from 0."""
     numbers = {}
-    patients = [(row.get("patient") or number) for number, row in enumerate(rows)]
+    patients = [row.get("patient") for row in rows]
+    # A tuple is no patient's name: a patient 0 or 1 is not the row of that number.
+    patients = [(n,) if name in (None, "") else name for n, name in enumerate(patients)]
     return np.array([numbers.setdefault(patient, len(numbers)) for patient in patients], int)
 
 

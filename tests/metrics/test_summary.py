@@ -145,6 +145,15 @@ def test_interval_draws_patients_with_all_their_cases():
     assert evaluate_dataset(unknown)["liver_dice"]["high"] < alone["high"]
 
 
+def test_a_patient_with_a_number_for_a_name_is_one_patient_and_no_row():
+    def found(patients):
+        rows = [case(str(n), right=30 * n, patient=who) for n, who in enumerate(patients)]
+        return evaluate_dataset(rows)["liver_dice"]
+
+    assert found([0, 0, 1, 1]) == found(["a", "a", "b", "b"])
+    assert found([1, None, 2]) == found(["a", "b", "c"])  # the second row is no case of patient 1
+
+
 def test_interval_depends_on_the_random_seed_alone():
     rows = [{**ROWS[0], "liver_dice": value} for value in np.linspace(0.3, 0.9, 17) ** 2]
     assert evaluate_dataset(rows, seed=1) == evaluate_dataset(rows, seed=1)
