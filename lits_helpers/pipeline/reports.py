@@ -117,13 +117,19 @@ def cts_of(
 
     Raises:
         FileNotFoundError: no CT there.
-        ValueError: one CT for the labels of several.
+        ValueError: one CT for the labels of several, or several CTs for one.
     """
     found = find_volumes(ct, layout=layout)
     if len(predictions) > 1 and Path(ct).is_file():
         raise ValueError(f"{ct} is one CT, the labels are of {len(predictions)}: name its folder")
     if len(predictions) == len(found) == 1:
         return {case_id: found[0].volume for case_id in predictions}
+    for case_id in predictions:
+        if len(same := {case.volume for case in found if case.id == case_id}) > 1:
+            raise ValueError(
+                f"several CTs are called {case_id}: {few(map(str, sorted(same)))}; name the folder "
+                "of the one that the labels are of"
+            )
     return {case.id: case.volume for case in found}
 
 

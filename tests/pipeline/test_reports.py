@@ -14,6 +14,7 @@ from lits_helpers.cases import find_cases
 from lits_helpers.inference import find_volumes, second_look, segment_files
 from lits_helpers.machine import read_json
 from lits_helpers.pipeline import flags_of, open_result, report_predictions
+from lits_helpers.pipeline.reports import cts_of
 from lits_helpers.preprocess import open_prepared, prepare
 from lits_helpers.report import judge
 from lits_helpers.volumes import read_segmentation, read_volume, volume_from_array
@@ -72,6 +73,16 @@ def test_one_ct_for_several_labels_is_refused(cts, tmp_path, capsys):
     ct = str(cts / "cts" / "volume-4.nii")
     assert main(["report", str(cts / "labels"), "--ct", ct, "--out", str(tmp_path)]) == 1
     assert "is one CT, the labels are of 2: name its folder" in capsys.readouterr().err
+
+
+def test_two_cts_of_one_name_are_refused_by_both(cts, tmp_path):
+    for phase in ("arterial", "venous"):
+        write_nifti(body()[0], tmp_path / phase / "volume-3.nii", spacing_mm=BODY_SPACING_MM)
+    labels = {"3": cts / "labels" / "prediction-volume-3.nii.gz"}
+    words = r"several CTs are called 3: .*arterial.volume-3\.nii, .*venous.volume-3\.nii; name the"
+    with pytest.raises(ValueError, match=words):
+        cts_of(labels, tmp_path)
+    assert cts_of(labels, tmp_path / "venous")["3"].parent.name == "venous"
 
 
 def test_the_shell_compares_two_dates_of_one_patient(cts, tmp_path, capsys):
