@@ -135,27 +135,31 @@ def _cpu_has_bfloat16() -> bool:
     return any(flag in flags for flag in AVX512_BF16_FLAGS)
 
 
-def report(device: "torch.device | str") -> str:
-    """Return a line of versions, device, memory and disk; in Colab without a GPU a hint follows."""
-    import torch
+def report(device: "torch.device | str | None" = None) -> str:
+    """Return a line of versions, device, memory and disk; in Colab without a GPU a hint follows.
 
-    device = torch.device(device)
+    Without a device, where no network is used, torch stays out: its import takes seconds.
+    """
     packages = ", ".join(
         f"{name} {metadata.version(name)}" for name in ("torch", "torchvision", "numpy")
     )
     free = f"{shutil.disk_usage(Path.cwd()).free / 1e9:.0f} GB of disk free"
     places = "; ".join((_device_words(device), _memory_words(), free))
     line = f"Python {platform.python_version()}, {packages}; {places}"
-    return f"{line}\n{GPU_HINT}" if in_colab() and device.type == "cpu" else line
+    return f"{line}\n{GPU_HINT}" if in_colab() and str(device) == "cpu" else line
 
 
-def _device_words(device: "torch.device") -> str:
+def _device_words(device: "torch.device | str | None") -> str:
+    cores = f"{available_cores()} cores"
+    if device is None:
+        return cores
     import torch
 
+    device = torch.device(device)
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"{properties.name}, {properties.total_memory / 2**30:.0f} GB"
-    return f"{device.type}, {available_cores()} cores"
+    return f"{device.type}, {cores}"
 
 
 def _memory_words() -> str:

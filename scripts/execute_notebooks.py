@@ -1,7 +1,8 @@
 """Execute notebooks headless with nbconvert, keep them, print a table of what came out.
 
 While a notebook works, each tenth of its trainings is told in a line, other long steps too. Tiny
-trainings run side by side, each on its share of the cores: a small network does not fill two.
+trainings run side by side, each on its share of the cores: a small network does not fill two. While
+a single tiny notebook works, those of the next turn import what they need.
 """
 
 import csv
@@ -12,6 +13,7 @@ import re
 import sys
 import time
 from collections import defaultdict
+from concurrent.futures import CancelledError, Future
 from datetime import datetime
 from pathlib import Path
 from threading import Thread
@@ -28,6 +30,7 @@ from lits_helpers.settings import Settings, anchor_folders, load_settings  # noq
 CELL_TIMEOUT_S = None  # a full training is one cell
 QUIET_S = 10  # between two lines of a bar that is no training
 THREADS = "OMP_NUM_THREADS"
+SETTINGS_CELL = "# @title Settings"  # cells above it only import
 
 
 def main(arguments: list[str]) -> int:
@@ -44,20 +47,24 @@ def main(arguments: list[str]) -> int:
         print(f"nothing was executed: {error}", file=sys.stderr)
         return 2
     began = time.monotonic()
-    rows: dict[str, float | None] = {}
-    for turn in turns(paths, settings.tiny):
-        rows |= side_by_side(turn, settings)
-        if None in rows.values():
-            return 1
+    execute_all = execute_ahead if shares_cores(settings.tiny) else execute_in_turn
+    rows = execute_all(turns(paths, settings.tiny), settings)
+    if None in rows.values():
+        return 1
     print(table(list(rows.items()), settings))
     print(f"{time.monotonic() - began:.0f} seconds in all")
     return 0
 
 
+def shares_cores(tiny: bool) -> bool:
+    """Say whether several notebooks may be open at the same time: tiny ones, on several cores."""
+    return tiny and available_cores() > 1 and not os.environ.get(THREADS)
+
+
 def turns(paths: list[Path], tiny: bool) -> list[list[Path]]:
-    """Group the notebooks that run at the same time: tiny trainings, if each can have a core."""
+    """Group the notebooks that work at the same time: tiny trainings, if each can have a core."""
     found: list[list[Path]] = []
-    shared = tiny and available_cores() > 1 and not os.environ.get(THREADS)
+    shared = shares_cores(tiny)
     for path in paths:
         if found and shared and "_train_" in path.name and "_train_" in found[-1][-1].name:
             found[-1].append(path)
@@ -66,67 +73,137 @@ def turns(paths: list[Path], tiny: bool) -> list[list[Path]]:
     return found
 
 
-def side_by_side(paths: list[Path], settings: Settings) -> dict[str, float | None]:
-    """Execute notebooks at the same time; return {name: seconds, None if it failed}."""
-    seconds: dict[str, float | None] = dict.fromkeys(path.stem for path in paths)
-
-    def run(path: Path) -> None:
-        seconds[path.stem] = execute_and_tell(path, settings)
-
-    if len(paths) == 1:
-        run(paths[0])
-        return seconds
-    os.environ[THREADS] = str(max(1, available_cores() // len(paths)))  # kernels inherit it
-    threads = [Thread(target=run, args=(path,), daemon=True) for path in paths]  # Ctrl-C ends them
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    del os.environ[THREADS]
-    return seconds
+def execute_in_turn(groups: list[list[Path]], settings: Settings) -> dict[str, float | None]:
+    """Execute one notebook after the other; return {name: seconds, None if it failed}."""
+    rows: dict[str, float | None] = {}
+    for path in (path for group in groups for path in group):
+        job = Job(path, settings)
+        job.begin()
+        job.run()  # in this thread, which Ctrl-C reaches
+        rows[path.stem] = job.seconds
+        if job.seconds is None:
+            break
+    return rows
 
 
-def execute_and_tell(path: Path, settings: Settings) -> float | None:
-    """Execute a notebook and print what it took; return its seconds, None if it failed."""
-    began = time.monotonic()
-    print(f"{path.name} ...", flush=True)
-    executed = settings.runs / "results" / "notebooks" / path.name
-    error = execute(path, executed)
-    if error:
-        print(f"{path.name} failed:\n{error}", file=sys.stderr)
-        print(f"executed as far as it came: {executed}")
-        return None
-    print(f"{path.name}: {spent(nbformat.read(executed, as_version=4))}", flush=True)
-    return time.monotonic() - began
+def execute_ahead(groups: list[list[Path]], settings: Settings) -> dict[str, float | None]:
+    """Execute the notebooks of a group at the same time; while its last works, the next import.
+
+    Returns:
+        {name: seconds since its turn, None if it failed}, up to the group in which one failed.
+    """
+    rows: dict[str, float | None] = {}
+    working = started(groups[0], settings)
+    for group in [*groups[1:], []]:
+        for job in working:
+            job.begin()
+        while sum(map(Job.is_alive, working)) > 1:
+            time.sleep(0.1)
+        following = started(group, settings)
+        for job in working:
+            job.join()
+        rows |= {job.path.stem: job.seconds for job in working}
+        if None in rows.values():
+            for job in following:
+                job.turn.cancel()
+                job.join()
+            break
+        working = following
+    return rows
 
 
-def execute(path: Path, target: Path) -> str | None:
-    """Execute a notebook and save it as `target`, also if a cell fails; return why it did."""
+def started(group: list[Path], settings: Settings) -> list["Job"]:
+    """Open notebooks that share the cores."""
+    threads = max(1, available_cores() // len(group)) if len(group) > 1 else None
+    jobs = [Job(path, settings, threads) for path in group]
+    for job in jobs:
+        job.start()
+    return jobs
+
+
+class Job(Thread):
+    """Executes a notebook: its imports at once, the rest when its turn has come."""
+
+    def __init__(self, path: Path, settings: Settings, threads: int | None = None):
+        super().__init__(daemon=True)  # Ctrl-C ends it
+        self.path = path
+        self.settings = settings
+        self.environment = os.environ | ({THREADS: str(threads)} if threads else {})
+        self.turn: Future[float] = Future()  # when it came
+        self.seconds: float | None = None
+
+    def begin(self) -> None:
+        """Let the notebook go on."""
+        print(f"{self.path.name} ...", flush=True)
+        self.turn.set_result(time.monotonic())
+
+    def run(self) -> None:
+        """Execute the notebook, print what it took, keep its seconds if it did not fail."""
+        executed = self.settings.runs / "results" / "notebooks" / self.path.name
+        error = execute(self.path, executed, self.turn, self.environment)
+        if self.turn.cancelled():
+            return
+        if error:
+            print(f"{self.path.name} failed:\n{error}", file=sys.stderr)
+            print(f"executed as far as it came: {executed}")
+            return
+        print(f"{self.path.name}: {spent(nbformat.read(executed, as_version=4))}", flush=True)
+        self.seconds = time.monotonic() - self.turn.result()
+
+
+def execute(path: Path, target: Path, turn: Future, environment: dict) -> str | None:
+    """Execute a notebook and save it as `target`, also if a cell fails; return why it did.
+
+    Args:
+        turn: nothing below the imports is executed before it is done; if it is cancelled, nothing
+            is saved.
+        environment: variables of the kernel.
+    """
     notebook = nbformat.read(path, as_version=4)
     runner = Runner(
-        timeout=CELL_TIMEOUT_S, kernel_name="python3", extra_arguments=["--log-level=ERROR"]
+        turn,
+        environment,
+        timeout=CELL_TIMEOUT_S,
+        kernel_name="python3",
+        extra_arguments=["--log-level=ERROR"],
     )
     try:
         runner.preprocess(notebook, {"metadata": {"path": str(path.resolve().parent)}})
+    except CancelledError:
+        return None
     except CellExecutionError as error:
         return str(error)
     except DeadKernelError:
         return "its kernel died, most likely for lack of memory or of disk"
     finally:
-        for cell in notebook.cells:
-            keep_finished_bars(cell, runner.widget_state)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        nbformat.write(notebook, target)
+        if not turn.cancelled():
+            for cell in notebook.cells:
+                keep_finished_bars(cell, runner.widget_state)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            nbformat.write(notebook, target)
     return None
 
 
 class Runner(ExecutePreprocessor):
-    """Executes a notebook and prints how far its progress bars are."""
+    """Executes a notebook, in its turn, and prints how far its progress bars are."""
 
-    def __init__(self, **options):
+    def __init__(self, turn: Future, environment: dict, **options):
         super().__init__(**options)
+        self.turn = turn
+        self.environment = environment
         self.bars: dict[str, str] = {}  # id of a part of a bar -> id of the bar
         self.told: dict[str, tuple[int, float]] = {}  # id of a bar -> tenths told, and when
+
+    def start_new_kernel(self, **options):
+        """Start the kernel with its own variables."""
+        super().start_new_kernel(env=self.environment, **options)
+
+    def preprocess_cell(self, cell, resources, index):
+        """Execute a cell; one that does more than import waits for the notebook's turn."""
+        starts = [cell.source.startswith(SETTINGS_CELL) for cell in self.nb.cells]
+        if not any(starts[index + 1 :]):
+            self.turn.result()
+        return super().preprocess_cell(cell, resources, index)
 
     def handle_comm_msg(self, outs, msg, cell_index):
         """Follow the widgets, of which progress bars consist."""

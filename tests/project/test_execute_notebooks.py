@@ -130,6 +130,37 @@ for _ in range(600):
     assert "OMP_NUM_THREADS" not in os.environ
 
 
+def test_tiny_notebooks_import_ahead_and_wait_before_their_settings(
+    runner, nbformat, settings, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setenv("LITS_TINY", "1")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(runner, "available_cores", lambda: 2)
+    meets = """# @title Settings
+import time
+from pathlib import Path
+Path("{here} works").touch()
+assert not Path("{there} works").exists()
+for _ in range(600):
+    if Path("{there} imported").exists():
+        break
+    time.sleep(0.1)
+else:
+    raise TimeoutError("the next notebook did not import ahead")
+{end}"""
+    names, ends = ("07", "08", "09"), ("", "raise ValueError('no liver here')", "")
+    for here, there, end in zip(names, (*names[1:], ""), ends, strict=True):
+        cells = [f"open('{here} imported', 'x')", meets.format(here=here, there=there, end=end)]
+        cells = [nbformat.v4.new_code_cell(cell) for cell in cells]
+        nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / f"{here}.ipynb")
+    assert runner.main([str(tmp_path / f"{name}.ipynb") for name in names]) == 1
+    assert "no liver here" in capsys.readouterr().err
+    assert (tmp_path / "09 imported").exists()
+    assert not (tmp_path / "09 works").exists()  # the one before it failed
+    executed = settings.runs / "results" / "notebooks"
+    assert sorted(path.name for path in executed.iterdir()) == ["07.ipynb", "08.ipynb"]
+
+
 def test_what_is_no_tiny_training_or_has_no_core_of_its_own_runs_alone(runner, monkeypatch):
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(runner, "available_cores", lambda: 2)
