@@ -1,5 +1,6 @@
 """Packing: lossless, resumable, whole or not at all, the same wherever it runs."""
 
+import contextlib
 import errno
 import os
 import resource
@@ -176,14 +177,13 @@ def test_leftovers_of_a_killed_run_are_removed(raw, tmp_path):
     assert left == ["cache/.part-18-0/levels.npy"]
 
 
-LIMITED = """
-import resource, sys
-from lits_helpers.cases import find_cases
-from lits_helpers.preprocess import prepare
-if __name__ == "__main__":
-    resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), int(sys.argv[3])))
-    prepare(find_cases(sys.argv[1]), sys.argv[2], workers=int(sys.argv[4]))
-"""
+@contextlib.contextmanager
+def limited_files(size):
+    """Let no file of this process grow beyond a size."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -191,16 +191,9 @@ def test_full_disk_stops_with_a_sentence_and_leaves_finished_cases_valid(raw, tm
     out = tmp_path / "out"
     prepare(find_cases(raw)[:1], out, workers=0)
     before = contents(out)
-    script = tmp_path / "limited.py"
-    script.write_text(LIMITED)
-    command = [sys.executable, str(script), str(raw), str(out), "20000", str(workers)]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    ended = subprocess.run(
-        command, env=environment, capture_output=True, encoding="utf-8", check=False
-    )
-    assert ended.returncode == 1
-    assert "the disk is full" in ended.stderr
-    assert "finished cases stay valid: free some space and run again" in ended.stderr
+    wanted = "the disk is full .* finished cases stay valid: free some space and run again"
+    with limited_files(20000), pytest.raises(OSError, match=wanted):
+        prepare(find_cases(raw), out, workers=workers)  # workers inherit the limit
     assert contents(out) == before
     assert prepare(find_cases(raw), out, workers=0).unchanged == ["0"]
 

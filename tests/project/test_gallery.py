@@ -4,11 +4,9 @@ import base64
 import re
 
 import cv2
-import nbformat
 import numpy as np
 import pytest
 from helpers.repository import ROOT, load_script
-from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 from lits_helpers.figures import PALETTE
 
@@ -18,6 +16,11 @@ PAGE = (ROOT / "docs" / "gallery.md").read_text(encoding="utf-8")
 @pytest.fixture(scope="module")
 def script():
     return load_script("docs/make_gallery.py")
+
+
+@pytest.fixture(scope="module")
+def nbformat(script):
+    return script.nbformat  # takes a second to import
 
 
 def test_every_picture_of_the_page_is_there():
@@ -34,14 +37,15 @@ def test_the_page_shows_what_the_script_makes_and_every_notebook(script):
         assert f"(../notebooks/{notebook.name})" in PAGE
 
 
-def test_the_cells_of_the_pictures_are_there(script):
+def test_the_cells_of_the_pictures_are_there(script, nbformat):
     ids = set()
     for notebook in (ROOT / "notebooks").glob("*.ipynb"):
         ids |= {cell.id for cell in nbformat.read(notebook, as_version=4).cells}
     assert script.PICTURES.keys() <= ids
 
 
-def test_the_last_picture_of_each_cell_is_kept_small(script, tmp_path):
+def test_the_last_picture_of_each_cell_is_kept_small(script, nbformat, tmp_path):
+    make = nbformat.v4
     wide = np.random.default_rng(0).integers(0, 256, (30, 2 * script.WIDEST, 1), np.uint8)
     wide = np.repeat(wide, 3, axis=2)
     for i, color in enumerate(PALETTE.values()):
@@ -49,13 +53,13 @@ def test_the_last_picture_of_each_cell_is_kept_small(script, tmp_path):
     cells = []
     for key in script.PICTURES:
         data = base64.b64encode(cv2.imencode(".png", wide)[1].tobytes()).decode()
-        outputs = [new_output("stream", text="12 slices")]
-        outputs += [new_output("display_data", {"image/png": data})]
-        cells.append(new_code_cell(id=key, outputs=outputs))
-    nbformat.write(new_notebook(cells=cells[1:]), tmp_path / "01.ipynb")
+        outputs = [make.new_output("stream", text="12 slices")]
+        outputs += [make.new_output("display_data", {"image/png": data})]
+        cells.append(make.new_code_cell(id=key, outputs=outputs))
+    nbformat.write(make.new_notebook(cells=cells[1:]), tmp_path / "01.ipynb")
     with pytest.raises(SystemExit, match=f"cell {cells[0].id} shows no picture"):
         script.make_pictures(tmp_path, tmp_path)
-    nbformat.write(new_notebook(cells=cells), tmp_path / "01.ipynb")
+    nbformat.write(make.new_notebook(cells=cells), tmp_path / "01.ipynb")
     paths = script.make_pictures(tmp_path, tmp_path)
     assert [path.stem for path in paths] == list(script.PICTURES.values())
     kept = cv2.imread(str(paths[0])).astype(int)[:, :, ::-1]
