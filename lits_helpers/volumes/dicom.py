@@ -199,8 +199,7 @@ class DicomStore:
         if self.path.is_file():
             return sorted(entry.name for entry in os.scandir(self.path.parent) if entry.is_file())
         found = []
-        for folder, folders, names in os.walk(self.path, onerror=_raise):
-            folders.sort()
+        for folder, _, names in os.walk(self.path, onerror=_raise):
             found += [os.path.relpath(os.path.join(folder, name), self.path) for name in names]
         return sorted(found)
 
@@ -228,6 +227,8 @@ class DicomStore:
                     return None
                 stream.seek(0)
                 header = dcmread(stream, force=True, **options)
+                for tag in options.get("specific_tags", TAGS):  # only now it is understood
+                    header.get(tag)
         except OSError as error:
             raise OSError(f"cannot read {self.place(name)}: {error.strerror or error}") from error
         except MemoryError:  # says nothing about the file
@@ -257,12 +258,11 @@ class DicomStore:
         for name, header in headers.items():
             try:
                 images[name] = header, slices_of(name, header)
-            except ValueError as error:
+            except Exception as error:  # as in `dataset`, of frames
                 self._unread[name] = ValueError(f"cannot read {self.place(name)}: {error}")
-        if not images and self._unread:
-            raise self._unread.get(self.path.name) or next(iter(self._unread.values()))
         if not images:
-            raise ValueError(f"{self.path} holds {self._what_else()}")
+            unread = self._unread.get(self.path.name) or next(iter(self._unread.values()), None)
+            raise unread or ValueError(f"{self.path} holds {self._what_else()}")
         self._parsed = headers if "defer_size" in self._header_only else {}
         return series_among(images)
 

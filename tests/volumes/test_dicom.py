@@ -16,6 +16,7 @@ from helpers.drawn import SPACING_MM, ramp
 from helpers.drawn_dicom import shuffled, write_enhanced, write_series
 from pydicom.uid import JPEG2000Lossless, JPEGLSLossless, MRImageStorage, RLELossless, generate_uid
 
+from lits_helpers.cases import find_cases
 from lits_helpers.cases.studies import find_studies
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import hash_of_files, open_volume, read_volume, study_headers
@@ -242,6 +243,19 @@ def test_cut_file_is_named_also_at_the_end_of_the_stack(tmp_path, end, words):
     files[6].write_bytes(files[6].read_bytes()[:end])
     with pytest.raises(ValueError, match=words):
         read_volume(tmp_path)
+
+
+@pytest.mark.parametrize("tag", [b"\x20\x00\x37\x00DS", b"\x08\x00\x60\x00CS"])
+def test_damage_that_shows_when_a_value_is_asked_for_is_named_too(tmp_path, tag):
+    damaged = write_series(tmp_path, HU)[6]
+    damaged.write_bytes(damaged.read_bytes().replace(tag, tag[:-1] + b"\xc4"))
+    with pytest.raises(ValueError, match=r"series 4 may lack a slice: .*IM007.dcm: damaged or cut"):
+        read_volume(tmp_path)
+    assert len(find_cases(tmp_path)) == 1
+    frames = write_enhanced(tmp_path / "frames" / "one.dcm", HU)
+    frames.write_bytes(frames.read_bytes().replace(b"\x28\x00\x53\x10DS", b"\x28\x00\x53\x10RS"))
+    with pytest.raises(ValueError, match=r"cannot read .*one.dcm: .* in tag \(0028,1053\)"):
+        read_volume(frames)
 
 
 def test_file_that_may_be_a_slice_is_named_and_one_elsewhere_left_aside(tmp_path, caplog):
