@@ -157,7 +157,9 @@ def read_content(stream: BinaryIO, path: Path | str) -> dict:
             f"{path} was not opened: it is a pickle that could run code, or no checkpoint at all; "
             "delete it, or train the model again"
         ) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError, AttributeError) as error:
+    except MemoryError:  # says nothing about the file
+        raise
+    except Exception as error:  # torch raises what the damage happens to cause
         what = "is truncated or damaged" if zipped else "is no checkpoint"
         reason = (str(error) or type(error).__name__).splitlines()[0][:120]
         raise CheckpointError(f"{path} {what} ({reason})") from error

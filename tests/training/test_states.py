@@ -3,6 +3,7 @@
 import hashlib
 import io
 import logging
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -75,7 +76,25 @@ def test_full_disk_leaves_both_states_and_says_so(tmp_path, monkeypatch):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["last.pth", "previous.pth"]
 
 
-@pytest.mark.parametrize("damage", ["truncated", "foreign", "absent"])
+def with_a_pickle(content):
+    """Return a checkpoint as torch writes it whose pickle is `content`."""
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as archive:
+        for name, part in {"data.pkl": content, "version": b"3\n"}.items():
+            archive.writestr(f"a/{name}", part)
+    return made.getvalue()
+
+
+DAMAGES = {
+    "truncated": lambda content: content[:-99],
+    "foreign": lambda _: b"foreign",
+    "a tensor of nothing": lambda _: with_a_pickle(
+        b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R."
+    ),
+}
+
+
+@pytest.mark.parametrize("damage", [*DAMAGES, "absent"])
 def test_damaged_last_state_falls_back_to_the_one_before_and_says_so(tmp_path, caplog, damage):
     save_state(tmp_path, a_state(1))
     save_state(tmp_path, a_state(2))
@@ -83,7 +102,7 @@ def test_damaged_last_state_falls_back_to_the_one_before_and_says_so(tmp_path, c
     if damage == "absent":  # killed between the two renames
         last.unlink()
     else:
-        last.write_bytes(last.read_bytes()[:-99] if damage == "truncated" else b"foreign")
+        last.write_bytes(DAMAGES[damage](last.read_bytes()))
     state, where = newest_state(tmp_path)
     assert state["epoch"] == 1
     assert where.endswith("previous.pth")
