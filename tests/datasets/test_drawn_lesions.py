@@ -44,6 +44,13 @@ def test_neighbours_show_the_same_lesion_in_other_sizes():
     assert not torch.equal(above, middle)
 
 
+def test_a_slice_shows_its_lesions_whatever_its_neighbours_show():
+    shown = torch.cat([drawn(*flat_liver(), seed=seed)[1] for seed in range(4, 7)]) == 2
+    below, middle, above = shown.flatten(2).any(2).unbind(1)
+    assert middle.all()
+    assert not (below & above).all()  # the smallest end between two slices
+
+
 def test_without_a_share_there_are_vessels_and_noise_and_no_lesion():
     levels, labels = flat_liver()
     changed, marked = drawn(levels, labels, share=0.0)
