@@ -105,6 +105,11 @@ def test_impossible_input_is_refused_with_its_value(change, words):
         InputSpec(**{"size": 160, "window": (-200, 300)} | change)
 
 
+def test_lesions_are_drawn_in_hu_alone():
+    with pytest.raises(ValueError, match="drawn_lesions needs an InputSpec with a window"):
+        tumor_recipe("original", drawn_lesions=0.5)
+
+
 def test_impossible_schedule_is_refused():
     with pytest.raises(ValueError, match='"constant" or "cosine", got \'step\''):
         replace(liver_recipe(), schedule="step")

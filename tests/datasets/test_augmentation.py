@@ -259,6 +259,8 @@ def test_recipes_say_how_far_they_augment():
     assert augmentation_of(liver_recipe()).fatty_liver > 0
     assert augmentation_of(tumor_recipe()).bright_lesions > 0
     assert augmentation_of(liver_recipe("original")) is None
+    assert augmentation_of(tumor_recipe(drawn_lesions=0.4)).drawn_lesions == 0.4
+    assert augmentation_of(liver_recipe()).drawn_lesions == 0
 
 
 def test_each_channel_of_each_image_gets_noise_of_its_own():
