@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from pathlib import Path
 
-from ..volumes import LABELS_SUFFIX, SUFFIX
+from ..volumes import LABELS_SUFFIX, SUFFIX, axes_of
 
 # what reading a CT may end with; ImportError where the packages for DICOM are missing
 UNREAD = (ImportError, MemoryError, OSError, ValueError)
@@ -55,8 +55,11 @@ def overruled(
     """Return cases with the user's word on them: an orientation, findings that are accepted.
 
     Raises:
-        ValueError: a code that no finding has.
+        ValueError: an orientation that is none, or a code that no finding has; what is prepared by
+            other words would be replaced by nothing.
     """
+    if orientation:
+        axes_of(orientation)
     accepted = [accepted] if isinstance(accepted, str) else accepted
     for code in accepted:
         if code not in CODES:

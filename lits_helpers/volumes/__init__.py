@@ -11,7 +11,7 @@ from .dicom import (
 )
 from .dicom_seg import described_labels, is_seg, series_drawn_on
 from .dicom_series import Study, fault_of
-from .geometry import Geometry, is_unit, reversing, same_grid, size_text
+from .geometry import Geometry, axes_of, is_unit, reversing, same_grid, size_text
 from .io import (
     Volume,
     common_geometry,
@@ -59,6 +59,7 @@ __all__ = [
     "Study",
     "Volume",
     "aspect_of_pixel",
+    "axes_of",
     "claimed_bytes",
     "common_geometry",
     "described_labels",

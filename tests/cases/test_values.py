@@ -19,6 +19,9 @@ from lits_helpers.cases import (
     overruled,
 )
 from lits_helpers.cases.case import CODES
+from lits_helpers.pipeline import prepare_raw
+from lits_helpers.preprocess import prepared_cases
+from lits_helpers.settings import load_settings
 
 
 def codes(findings):
@@ -146,6 +149,15 @@ def test_a_code_that_no_finding_has_is_refused_not_passed_over(accepted, words):
         overruled([Case("3", "3", "ct.nii")], None, accepted)
     (case,) = overruled([Case("3", "3", "ct.nii")], None, "turned")
     assert case.accepted == ("turned",)
+
+
+def test_an_orientation_that_is_none_costs_no_case_that_is_prepared(tmp_path):
+    write_case(tmp_path / "raw", 3, *body())
+    words = {"source": "folder", "raw": tmp_path / "raw", "prepared": tmp_path / "prepared"}
+    prepare_raw(load_settings(**words))
+    with pytest.raises(ValueError, match=r"orientation must hold one code each .* got 'LPZ'"):
+        prepare_raw(load_settings(**words, orientation="LPZ"))
+    assert [case.id for case in prepared_cases(tmp_path / "prepared")] == ["3"]
 
 
 def test_the_codes_of_findings_are_those_of_the_page_and_of_the_code():
