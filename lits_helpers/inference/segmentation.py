@@ -18,9 +18,10 @@ from ..checkpoints import (
     load_tumor_model,
 )
 from ..machine import require
+from ..recipes import SYSTEMS
 from ..report import judge, look, sentences, write_report
 from ..viewer import SliceViewer, uncertainty_of
-from ..volumes import Volume, segmentation_path, study_in, write_segmentation
+from ..volumes import Volume, remove_probability, segmentation_path, study_in, write_segmentation
 from .evidence import second_look
 from .folders import read_checked, write_probabilities
 from .provenance import described_model
@@ -65,9 +66,11 @@ class Segmentation:
         """Write the labels in the CT's own grid, see `write_segmentation`.
 
         Probabilities, where they were kept, are written beside them, as
-        ``NAME_liver_probability.nii.gz``.
+        ``NAME_liver_probability.nii.gz``; those of earlier labels there are removed.
         """
         path = write_segmentation(self.labels, self.volume, path)
+        for system in {*SYSTEMS} - {*self.probabilities}:
+            remove_probability(path, system)
         write_probabilities(self.probabilities, self.volume, path)
         return path
 

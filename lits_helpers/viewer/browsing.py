@@ -210,7 +210,8 @@ def case_summary(case: BrowsedCase, listed: int = 12) -> str:
         scores = [f"{name} {dice_of(counts, name):.3f}" for name in FIRST_LABEL]
         parts.append("Dice of the case: " + ", ".join(scores))
     if case.layers:
-        parts.append(f"lesions: {len(case.lesions)}")
+        # 0 would say that somebody looked
+        parts.append(f"lesions: {len(case.lesions) or 'none in the labels'}")
     if case.lesions and case.trusted:
         sizes = ", ".join(f"{lesion.longest_mm:.0f}" for lesion in case.lesions[:listed])
         more = " ..." if len(case.lesions) > listed else ""

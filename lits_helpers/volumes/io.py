@@ -7,6 +7,7 @@ same turn.
 import hashlib
 import os
 import tempfile
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -30,6 +31,8 @@ from .nifti import (
     to_hu,
 )
 from .packed import SUFFIX, LazyVolume, PackedVolume, write_packed
+
+PROBABILITY = b"probability: stored / 255"  # in the header
 
 
 @dataclass(frozen=True)
@@ -212,7 +215,7 @@ def write_probability(values: np.ndarray, like: Volume, path: str | os.PathLike)
             f"a probability must be {like.geometry.shape} uint8 like the volume, got "
             f"{values.shape} {values.dtype}"
         )
-    return _write_like(values, like.geometry, Path(path), 1 / 255, "probability: stored / 255")
+    return _write_like(values, like.geometry, Path(path), 1 / 255, PROBABILITY)
 
 
 def read_probability(path: str | os.PathLike, like: Volume) -> np.ndarray:
@@ -225,6 +228,14 @@ def read_probability(path: str | os.PathLike, like: Volume) -> np.ndarray:
         if source.dtype != np.uint8 or not same_grid(source.geometry, like.geometry):
             raise ValueError(f"{path} is no probability on the grid of {like.path or 'the CT'}")
         return read_stored(source, matched_to(source.geometry, like.geometry))
+
+
+def remove_probability(labels: str | os.PathLike, system: str) -> None:
+    """Remove what `write_probability` wrote beside labels; a file of another program stays."""
+    path = probability_path(labels, system)
+    with suppress(OSError, EOFError, nib.filebasedimages.ImageFileError):  # none, or no NIfTI
+        if nib.load(path).header["descrip"].item() == PROBABILITY:
+            path.unlink()
 
 
 def probability_path(labels: str | os.PathLike, system: str) -> Path:
@@ -380,7 +391,7 @@ def _paired(source: NiftiSource, like: Geometry) -> Geometry:
 
 
 def _write_like(
-    values: np.ndarray, geometry: Geometry, path: Path, slope: float = 1.0, description: str = ""
+    values: np.ndarray, geometry: Geometry, path: Path, slope: float = 1.0, description: bytes = b""
 ) -> Path:
     """Write (Z, Y, X) values as NIfTI under the CT's header, in its voxel order."""
     stored = geometry.as_stored(values).reshape(geometry.stored_shape, order="F")

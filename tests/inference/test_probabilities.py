@@ -158,3 +158,7 @@ def test_the_front_door_carries_and_saves_them_on_request(tmp_path):
     saved = read_probability(tmp_path / "mine_liver_probability.nii.gz", made.volume)
     np.testing.assert_array_equal(saved, made.probabilities["liver"])
     np.testing.assert_array_equal(saved >= 128, made.labels == 1)
+    mine = tmp_path / "mine_tumor_probability.nii.gz"
+    mine.write_bytes(b"of another program")
+    lits_helpers.segment(ct, bright_model(0.55), None, out)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ct.nii.gz", out.name, mine.name]

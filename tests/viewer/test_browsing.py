@@ -6,7 +6,13 @@ from helpers.drawn import SPACING_MM
 from helpers.viewed_cases import SHAPE, make_labels, make_volume
 from scipy import ndimage
 
-from lits_helpers.viewer.browsing import LISTED, BrowsedCase, find_lesions, lesion_lines
+from lits_helpers.viewer.browsing import (
+    LISTED,
+    BrowsedCase,
+    case_summary,
+    find_lesions,
+    lesion_lines,
+)
 
 
 def test_a_bool_mask_is_a_liver():
@@ -78,3 +84,8 @@ def test_without_two_sides_there_is_no_worst_slice(sources):
     case = BrowsedCase(make_volume().hu, SPACING_MM, dict.fromkeys(sources, make_labels()))
     with pytest.raises(ValueError, match="no prediction with a reference to compare it with"):
         case.worst_slice("liver")
+
+
+def test_labels_without_tumor_do_not_say_that_there_is_none():
+    case = BrowsedCase(make_volume().hu, SPACING_MM, {"prediction": make_labels() > 0})
+    assert case_summary(case) == "lesions: none in the labels"
