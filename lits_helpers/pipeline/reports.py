@@ -36,7 +36,8 @@ def report_files(
     """
     out = out or _place(settings, labels)
     rows, failed = report_predictions(*_found(settings, labels, ct), out, meshes=meshes)
-    logger.info("the pages and report.csv are in %s", out)
+    if rows:
+        logger.info("the pages and report.csv are in %s", out)
     return rows, failed
 
 
@@ -142,6 +143,7 @@ def report_predictions(
 ) -> tuple[list[dict], dict[str, str]]:
     """Write ``CASE.html`` and ``CASE.json`` of each prediction, and report.csv of all.
 
+    Where none can be read, an earlier report.csv stays as it is.
     The record beside a prediction says which models made it and how sure they were. Without one the
     flags are made of labels and CT alone.
 
@@ -168,7 +170,8 @@ def report_predictions(
         except (OSError, ValueError) as error:  # one bad file must not end the others
             failed[case_id] = str(error)
             logger.warning("case %s has no report: %s", case_id, error)
-    write_table(rows, out / "report.csv")
+    if rows:
+        write_table(rows, out / "report.csv")
     return rows, failed
 
 

@@ -99,8 +99,11 @@ def test_the_shell_compares_two_dates_of_one_patient(cts, tmp_path, capsys):
 def test_labels_of_another_grid_and_labels_without_ct_are_named(cts, tmp_path):
     moved = write_nifti(body()[1], tmp_path / "moved.nii", spacing_mm=(5.0, 0.9, 0.8))
     places = {"3": cts / "cts" / "volume-3.nii"}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report.csv").write_text("of before")
     rows, failed = report_predictions({"3": moved, "9": moved}, places, tmp_path / "out")
     assert rows == []
+    assert (tmp_path / "out" / "report.csv").read_text() == "of before"
     assert "its header puts the voxels elsewhere than the CT" in failed["3"]
     assert "no CT of case 9 was found" in failed["9"]
 

@@ -65,6 +65,10 @@ def test_beyond_15_mm_and_the_larger_ones_radius_lesions_are_two(apart, paired):
     # 10 x 10 x 5 mm3 is a ball of 4.9 mm radius
     earlier, later = scan("a", [((20, 30, 30), 10)]), scan("b", [((20, 30, 30 + apart), 10)])
     assert len(compare_dates(earlier, later)["pairs"]) == (1 if paired else 2)
+    # and 30 x 30 x 5 mm3 one of 10.2 mm, at either date
+    large = scan("c", [((20, 20, 24 + apart), 30)])  # its middle is 4 mm farther
+    for dates in ((earlier, large), (large, earlier)):
+        assert len(compare_dates(*dates)["pairs"]) == 1
 
 
 def test_the_nearest_is_the_partner_even_where_a_farther_one_is_larger():

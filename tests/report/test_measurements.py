@@ -149,6 +149,11 @@ def test_a_place_is_named_by_thirds_of_the_liver():
     assert place_of((4, 25, 15), box) == "middle"
 
 
+def test_a_voxel_counts_from_its_middle_where_thirds_meet():
+    box = (slice(0, 6),) * 3  # thirds end at 2 and 4, the middle of voxel 3.6 lies at 4.1
+    assert place_of((3.6, 1.4, 3.4), box) == "upper front"
+
+
 def test_a_table_has_a_line_a_patient(tmp_path):
     hu, labels = two_lesions()
     judged = {"word": "sound", "score": 0.1, "reasons": ["one", "two, three"]}

@@ -68,6 +68,16 @@ def test_other_tissue_where_the_scan_cuts_the_liver_is_told_and_a_tumor_there_is
     assert "liver_end" not in look(hu, inner, None)  # the scan cuts no liver
 
 
+def test_a_tip_in_an_end_slice_is_no_cut_and_10_hu_are_the_least_noise():
+    labels = np.zeros((6, 20, 24), np.uint8)
+    labels[0, 5, 5:10] = 1  # 5 voxels of 100 in the largest slice
+    labels[1:, 5:15, 5:15] = 1
+    hu = np.where(labels, 100, -100).astype(np.int16)
+    hu[0][labels[0] == 1] = 0  # it is not looked at
+    hu[-1][labels[-1] == 1] = 140  # 40 HU away in a liver of 100 HU without noise
+    assert look(hu, labels, (5.0, 0.7, 0.8))["liver_end"] == 4.0
+
+
 def test_tumor_along_the_rim_only_is_told_from_tumor_inside():
     labels = np.zeros((3, 24, 30), np.uint8)
     labels[1, 2:20, 3:25] = 1
