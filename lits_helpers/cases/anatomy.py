@@ -6,7 +6,7 @@ back, patient's left.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import cv2
@@ -74,13 +74,19 @@ class Coarse:
         return np.zeros_like(fuller) if doubtful and sides[0] * sides[1] < 0 else fuller
 
 
-def coarse_copy(hu: np.ndarray, labels: np.ndarray | None, pixel_aspect: float = 1.0) -> Coarse:
+def coarse_copy(
+    hu: np.ndarray,
+    labels: np.ndarray | None,
+    pixel_aspect: float = 1.0,
+    without_labels: Coarse | None = None,
+) -> Coarse:
     """Return the low-resolution copy on which all cues are computed.
 
     Args:
         hu: (Z, Y, X) int16.
         labels: (Z, Y, X) uint8, or None.
         pixel_aspect: height of a pixel by its width, as `Geometry.pixel_aspect`.
+        without_labels: the copy of the same scan, made before; only the liver is added to it.
     """
     depth, height, width = hu.shape
     picked = np.unique(np.linspace(0, depth - 1, min(depth, COARSE_SLICES)).round().astype(int))
@@ -90,13 +96,15 @@ def coarse_copy(hu: np.ndarray, labels: np.ndarray | None, pixel_aspect: float =
     down = max(1, round(across / pixel_aspect))
     rows = height // down
     columns = width // across
-    whole = np.ascontiguousarray(hu[picked, : rows * down, : columns * across])
-    means = [cv2.resize(plane, (columns, rows), interpolation=cv2.INTER_AREA) for plane in whole]
-    small = np.clip(np.stack(means), -1024, 3071).astype(np.float32)  # padding and metal
     liver = None
     if labels is not None:
         middles = slice(down // 2, None, down), slice(across // 2, None, across)
         liver = _without_rim(labels[picked, *middles][:, :rows, :columns])
+    if without_labels:
+        return replace(without_labels, liver=liver)
+    whole = np.ascontiguousarray(hu[picked, : rows * down, : columns * across])
+    means = [cv2.resize(plane, (columns, rows), interpolation=cv2.INTER_AREA) for plane in whole]
+    small = np.clip(np.stack(means), -1024, 3071).astype(np.float32)  # padding and metal
     return Coarse(small, _filled_body(small), liver)
 
 

@@ -73,8 +73,9 @@ def _load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
         labels = read_segmentation(case.segmentation, like=volume, remarks=remarks)
     found = [Finding("labels_mended", False, text) for text in remarks]
     found += _header_findings(case, volume)
+    coarse = None
     if not case.orientation:
-        mended, mended_labels, reordered = with_axes_in_order(volume, labels)
+        mended, mended_labels, reordered, coarse = with_axes_in_order(volume, labels)
         found += [reordered] if reordered else []
         if reordered and reordered.code not in case.accepted:
             volume, labels = mended, mended_labels
@@ -85,9 +86,8 @@ def _load_case(case: Case) -> tuple[Volume, np.ndarray | None, list[Finding]]:
         text = "more than half of the liver is labelled tumor: are its numbers swapped?"
         found.append(Finding("tumor_doubtful", False, text))
     findings = _decided(found, case)
-    coarse = None
     if not any(finding.harmful for finding in findings):
-        coarse = coarse_copy(volume.hu, labels, volume.geometry.pixel_aspect)
+        coarse = coarse_copy(volume.hu, labels, volume.geometry.pixel_aspect, coarse)
         findings += _decided(_placing_findings(coarse), case)
     if any(finding.harmful for finding in findings) or not coarse.has_body:
         volume, sized = _sized(volume, labels, None, case.accepted)

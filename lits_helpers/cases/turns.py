@@ -143,15 +143,19 @@ def _left_without_mask(coarse: Coarse, mirrored: bool, believed: bool, turned: b
 
 def with_axes_in_order(
     volume: Volume, labels: np.ndarray | None
-) -> tuple[Volume, np.ndarray | None, Finding | None]:
+) -> tuple[Volume, np.ndarray | None, Finding | None, Coarse | None]:
     """Return a scan with its slices axial, where the file stores its axes in another order.
 
     Only a header that states no orientation is overruled; one that states another order than the
     anatomy shows makes a harmful finding.
+
+    Returns:
+        The volume, the labels, the finding, and the scan's copy without labels where one was made.
     """
-    order = _axes_seen(volume.hu, volume.geometry.trusted_spacing_mm or (1.0, 1.0, 1.0))
+    spacing_mm = volume.geometry.trusted_spacing_mm or (1.0, 1.0, 1.0)
+    order, coarse = _axes_seen(volume.hu, spacing_mm)
     if order == (0, 1, 2):
-        return volume, labels, None
+        return volume, labels, None, coarse
     axes = tuple(volume.geometry.axes[axis] for axis in order)
     flips = tuple(volume.geometry.flips[axis] for axis in order)
     if not volume.geometry.orientation_trusted:
@@ -160,7 +164,7 @@ def with_axes_in_order(
     said, seen = volume.geometry.orientation, turned.orientation
     if volume.geometry.orientation_trusted:
         text = f"its header says {said}, but its anatomy looks like {seen}: give {hint('way')}"
-        return volume, labels, Finding("axes_doubtful", True, text, seen)
+        return volume, labels, Finding("axes_doubtful", True, text, seen), None
 
     def reordered(array: np.ndarray) -> np.ndarray:
         return np.ascontiguousarray(turned.as_internal(volume.geometry.as_stored(array)))
@@ -169,24 +173,27 @@ def with_axes_in_order(
     labels = None if labels is None else reordered(labels)
     text = f"its axes are in another order than such files have; read as {seen} by its anatomy"
     volume = replace(volume, hu=hu, geometry=turned, spacing_mm=turned.spacing_mm)
-    return volume, labels, Finding("axes_reordered", False, text, seen)
+    return volume, labels, Finding("axes_reordered", False, text, seen), None
 
 
-def _axes_seen(hu: np.ndarray, spacing_mm: tuple) -> tuple[int, int, int]:
-    """Return which axes of an array look like the patient's Z, Y and X; unchanged if unclear."""
+def _axes_seen(hu: np.ndarray, spacing_mm: tuple) -> tuple[tuple[int, int, int], Coarse | None]:
+    """Return which axes look like the patient's Z, Y and X, and the copy that was looked at.
+
+    They are unchanged if that is unclear.
+    """
     steps = [max(1, length // PREVIEW_VOXELS) for length in hu.shape]
     small = hu[:: steps[0], :: steps[1], :: steps[2]]
     ends = end_shares(small > body_threshold(small))
     along = int(np.argmax(ends))
     across = [axis for axis in range(3) if axis != along]
     if ends[along] < OPEN_END or max(ends[axis] for axis in across) > AIR_END:
-        return 0, 1, 2
+        return (0, 1, 2), None
     order = (along, *across)
     aspect = aspect_of_pixel(*(spacing_mm[axis] for axis in across))
     coarse = coarse_copy(np.ascontiguousarray(hu.transpose(order)), None, aspect)
     if coarse.has_body and _lies_on_its_side(coarse):
         order = (along, *across[::-1])
-    return order
+    return order, coarse
 
 
 def _lies_on_its_side(coarse: Coarse) -> bool:

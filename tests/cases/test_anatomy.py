@@ -192,3 +192,12 @@ def test_scan_without_a_body_is_noted(tmp_path):
     hu[:, 18:23, 20:29] = 40
     write_case(tmp_path, 3, hu)
     assert codes(check_case(find_cases(tmp_path)[0])) == ["no_segmentation", "no_body"]
+
+
+def test_a_copy_made_before_gets_the_liver_and_stays_the_same():
+    hu, labels = body()
+    whole = coarse_copy(hu, labels, 2.0)
+    added = coarse_copy(hu, labels, 2.0, coarse_copy(hu, None, 2.0))
+    for name in ("hu", "body", "liver"):
+        np.testing.assert_array_equal(getattr(added, name), getattr(whole, name))
+    assert added.liver.any()
