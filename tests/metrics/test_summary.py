@@ -70,6 +70,14 @@ def test_training_cases_are_left_out_of_everything():
     assert with_mark == evaluate_dataset(ROWS) | {"training_cases": 1}
 
 
+def test_a_reference_of_the_liver_alone_counts_in_nothing_about_tumors():
+    with_liver = evaluate_dataset([*TUMOR_ROWS, {**TUMOR_ROWS[1], "liver_only": True}])
+    about = {key for key in with_liver if key.startswith(("tumor_", "lesion_", "burden_"))}
+    plain = evaluate_dataset(TUMOR_ROWS)
+    assert {key: with_liver[key] for key in about} == {key: plain[key] for key in about}
+    assert with_liver["liver_dice"]["cases"] == plain["liver_dice"]["cases"] + 1
+
+
 def test_tumor_means_count_the_cases_with_tumor_only():
     summary = evaluate_dataset(TUMOR_ROWS)
     assert summary["cases_with_tumor"] == summary["tumor_dice"]["cases"] == 2
@@ -105,7 +113,7 @@ def test_share_of_nothing_is_none():
 def test_burden_error_is_the_root_mean_square_and_the_greatest():
     rows = [
         {**TUMOR_ROWS[0], "burden_reference": 0.30, "burden_prediction": 0.26},
-        {**TUMOR_ROWS[1], "burden_reference": 0.10, "burden_prediction": 0.13},
+        {**TUMOR_ROWS[2], "burden_reference": 0.0, "burden_prediction": 0.03},  # without tumor
     ]
     summary = evaluate_dataset(rows)
     assert summary["burden_rmse"] == pytest.approx(math.sqrt((0.0016 + 0.0009) / 2))
