@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--rate", type=float, default=1e-3, help="learning rate at the start")
     parser.add_argument("--from", dest="start", help="begin with these weights, see start_from")
     parser.add_argument("--max-minutes", type=float, help="stop cleanly before then")
-    parser.add_argument("--peak", type=float, default=0.95, help="of a lesion, see TumorModel")
+    parser.add_argument("--peak", type=float, default=0.97, help="of a lesion, see TumorModel")
     parser.add_argument("--measure", action="store_true", help="score the model on LITS_REAL")
     parser.add_argument("--ship", type=Path, metavar="NOTES.json", help="put it into the project")
     options = parser.parse_args()
