@@ -56,6 +56,7 @@ logger = logging.getLogger(__name__)
 
 OPENCV_FILTERS = hasattr(cv2, "IMWRITE_PNG_FILTER")  # from 4.12 on
 PNG_WINDOW = (-200, 300)  # HU, as system A was published
+SOON_HASHED_BYTES = 2**28  # half a second
 Window = tuple[float, float]
 # Masks are encoded without differences of neighbours: a quarter faster, half as large.
 FLAT = (cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_NONE) if OPENCV_FILTERS else ()
@@ -96,10 +97,12 @@ def prepare(
     if fault := next(filter(None, (fault_of_id(case.id) for case in cases)), ""):
         raise ValueError(f"a case cannot be prepared: {fault}")
     out = Path(out).absolute()
-    before = [path.stem for path in (out / "cases").glob("[!.]*.json")]
+    before = {path.stem for path in (out / "cases").glob("[!.]*.json")}
     if fault := fault_of_names([*before, *(case.id for case in cases)]):
         raise ValueError(fault)
     writable_folder(out)
+    if workers is None and _soon_compared(cases, before):
+        workers = 0
     # largest first: a long case begun last would leave cores idle
     cases = sorted(cases, key=_size_bytes, reverse=True)
     jobs = [(case, out, window if png else None) for case in cases]
@@ -233,6 +236,12 @@ def write_png(
                 else:  # most masks are empty, and encoded once
                     blank = cv2.imencode(".png", plane, FLAT)[1] if blank is None else blank
                     (folder / f"{k}.png").write_bytes(blank)
+
+
+def _soon_compared(cases: list[Case], before: set[str]) -> bool:
+    """Tell whether all were prepared and are hashed in less time than a worker takes to start."""
+    known = all(case.id in before and case.volume.is_file() for case in cases)
+    return known and sum(map(_size_bytes, cases)) < SOON_HASHED_BYTES
 
 
 def _size_bytes(case: Case) -> int:

@@ -19,7 +19,7 @@ from helpers.drawn import BODY_SPACING_MM, body, stored_as, write_case
 from helpers.repository import ROOT, load_script
 
 from lits_helpers.cases import find_cases
-from lits_helpers.machine import locked_folder, read_json
+from lits_helpers.machine import locked_folder, read_json, run_jobs
 from lits_helpers.preprocess import packing, prepare, prepared_cases
 from lits_helpers.settings import real_data
 from lits_helpers.volumes import open_volume, read_volume, window_to_uint8, write_segmentation
@@ -95,6 +95,22 @@ def test_second_run_leaves_everything_alone(raw, tmp_path):
     assert report.unchanged == report.prepared == ["0", "1", "2"]
     assert report.findings["2"][0].code == "no_segmentation"
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.*")} == before
+
+
+def test_small_cases_that_are_known_need_no_workers(raw, tmp_path, monkeypatch):
+    """Starting a worker would take longer than comparing them."""
+    asked = []
+
+    def run(work, jobs, *, workers, executor):
+        asked.append(workers)
+        return run_jobs(work, jobs, workers=0)
+
+    monkeypatch.setattr(packing, "run_jobs", run)
+    for limit in (2**28, 2**28, 1):
+        monkeypatch.setattr(packing, "SOON_HASHED_BYTES", limit)
+        report = prepare(find_cases(raw), tmp_path / "out")
+    assert asked == [None, 0, None]
+    assert report.unchanged == ["0", "1", "2"]
 
 
 def test_touched_file_is_unchanged_and_changed_content_is_made_again(raw, tmp_path):
