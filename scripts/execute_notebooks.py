@@ -16,7 +16,7 @@ from collections import defaultdict
 from concurrent.futures import CancelledError, Future
 from datetime import datetime
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 
 import nbformat
 from nbclient.exceptions import CellExecutionError, DeadKernelError
@@ -97,6 +97,8 @@ def execute_ahead(groups: list[list[Path]], settings: Settings) -> dict[str, flo
     for group in [*groups[1:], []]:
         for job in working:
             job.begin()
+        for job in working:
+            job.imported.wait()  # in Colab the first import brings the module for all
         while sum(map(Job.is_alive, working)) > 1:
             time.sleep(0.1)
         following = started(group, settings)
@@ -130,6 +132,7 @@ class Job(Thread):
         self.settings = settings
         self.environment = os.environ | ({THREADS: str(threads)} if threads else {})
         self.turn: Future[float] = Future()  # when it came
+        self.imported = Event()
         self.seconds: float | None = None
 
     def begin(self) -> None:
@@ -140,7 +143,10 @@ class Job(Thread):
     def run(self) -> None:
         """Execute the notebook, print what it took, keep its seconds if it did not fail."""
         executed = self.settings.runs / "results" / "notebooks" / self.path.name
-        error = execute(self.path, executed, self.turn, self.environment)
+        try:
+            error = execute(self.path, executed, self.turn, self.imported, self.environment)
+        finally:
+            self.imported.set()
         if self.turn.cancelled():
             return
         if error:
@@ -151,17 +157,21 @@ class Job(Thread):
         self.seconds = time.monotonic() - self.turn.result()
 
 
-def execute(path: Path, target: Path, turn: Future, environment: dict) -> str | None:
+def execute(
+    path: Path, target: Path, turn: Future, imported: Event, environment: dict
+) -> str | None:
     """Execute a notebook and save it as `target`, also if a cell fails; return why it did.
 
     Args:
         turn: nothing below the imports is executed before it is done; if it is cancelled, nothing
             is saved.
+        imported: set when the imports are executed.
         environment: variables of the kernel.
     """
     notebook = nbformat.read(path, as_version=4)
     runner = Runner(
         turn,
+        imported,
         environment,
         timeout=CELL_TIMEOUT_S,
         kernel_name="python3",
@@ -187,9 +197,10 @@ def execute(path: Path, target: Path, turn: Future, environment: dict) -> str | 
 class Runner(ExecutePreprocessor):
     """Executes a notebook, in its turn, and prints how far its progress bars are."""
 
-    def __init__(self, turn: Future, environment: dict, **options):
+    def __init__(self, turn: Future, imported: Event, environment: dict, **options):
         super().__init__(**options)
         self.turn = turn
+        self.imported = imported
         self.environment = environment
         self.bars: dict[str, str] = {}  # id of a part of a bar -> id of the bar
         self.told: dict[str, tuple[int, float]] = {}  # id of a bar -> tenths told, and when
@@ -202,6 +213,7 @@ class Runner(ExecutePreprocessor):
         """Execute a cell; one that does more than import waits for the notebook's turn."""
         starts = [cell.source.startswith(SETTINGS_CELL) for cell in self.nb.cells]
         if not any(starts[index + 1 :]):
+            self.imported.set()
             self.turn.result()
         return super().preprocess_cell(cell, resources, index)
 
